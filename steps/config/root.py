@@ -1,0 +1,52 @@
+"""The composed config: one for all steps. ``conf/config.yaml`` chooses, these dataclasses type."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from steps.config.evaluate import EvaluateConfig
+from steps.config.generation import GenerationConfig
+from steps.config.model import ModelConfig
+from steps.config.onnx import OnnxConfig
+from steps.config.promotion import PromotionConfig
+
+ROOT = Path(__file__).resolve().parents[2]  # the project root
+CONF = ROOT / "conf"
+
+
+@dataclass
+class StoreConfig:
+    """Content-addressed store of weights and builds."""
+
+    path: str | None = None  # folder; null is $SLM_STORE, or slm-promote in the user's cache directory
+
+
+@dataclass
+class Config:
+    """Everything a step can read."""
+
+    model: ModelConfig = MISSING
+    onnx: OnnxConfig = MISSING
+    evaluate: EvaluateConfig = MISSING
+    promotion: PromotionConfig = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    # inputs, as URIs; what a step is not given it looks for among the finished runs
+    snapshot_uri: str | None = None  # runs:/<run>/snapshot.json
+    transformers_uri: str | None = None  # models:/m-…
+    onnx_uri: str | None = None  # models:/m-…
+    report_uri: str | None = None  # runs:/<run>/report.json
+
+    experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
+    reuse: bool = True  # main takes finished runs with the same fingerprint instead of running a step again
+
+
+def register() -> None:
+    """Put the schemas into Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, node in (("model", ModelConfig), ("onnx", OnnxConfig), ("evaluate", EvaluateConfig), ("promotion", PromotionConfig)):
+        store.store(group=group, name="schema", node=node)
