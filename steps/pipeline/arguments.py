@@ -1,0 +1,111 @@
+"""Command-line words of an entry script, translated to what Hydra takes.
+
+``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty default as ``''``, and an undeclared
+``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the three.
+"""
+
+import dataclasses
+import shlex
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steps.config.errors import ConfigError
+from steps.config.root import Config
+
+FLAGS = frozenset({"-m", "--multirun", "--info", "--resolve", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "-sc"})
+FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
+INSPECTING = frozenset({"-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc"})
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the user asked for."""
+
+    overrides: tuple[str, ...]  # in Hydra's override grammar
+    flags: tuple[str, ...]  # Hydra's own options
+
+    @property
+    def multirun(self) -> bool:
+        return "-m" in self.flags or "--multirun" in self.flags
+
+    @property
+    def inspecting(self) -> bool:
+        """Whether the words only ask to see something, so that no run is to be made."""
+        return any(flag.split("=")[0] in INSPECTING for flag in self.flags)
+
+    def for_hydra(self) -> list[str]:
+        return [*self.flags, *self.overrides]
+
+
+def translate(words: Sequence[str]) -> Arguments:
+    """Translate the words after the script's name.
+
+    Args:
+        words: such as ``["--model", "tiny_phi3", "--overrides", "onnx=fp32_cpu evaluate.seed=1", "--evaluate.pack", "smoke"]``.
+
+    Raises:
+        ConfigError: a word is neither an override nor an option, or an option has no value.
+    """
+    overrides: list[str] = []
+    flags: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--overrides":
+            queue[:1] = shlex.split(_value_of(word, queue))
+        elif word in FLAGS or word.startswith(("--cfg=", "--package=", "--info=", "--config-dir=", "--shell-completion")):
+            flags.append(word)
+        elif word in FLAGS_WITH_VALUE:
+            flags += [word, _value_of(word, queue)]
+            queue.pop(0)
+        elif word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            if not equals:
+                value = _value_of(word, queue)
+                queue.pop(0)
+            pairs.append((key, value))
+        elif "=" in word or word.startswith("~"):
+            overrides.append(word)
+        elif word:
+            raise ConfigError("overrides", word, "key=value, a group choice such as model=tiny_phi3, or ~key")
+    multirun = "-m" in flags or "--multirun" in flags
+    overrides += [_override(key, value, multirun) for key, value in pairs if value]
+    return Arguments(tuple(overrides), tuple(flags))
+
+
+def _value_of(word: str, queue: Sequence[str]) -> str:
+    if not queue:
+        raise ConfigError(word.lstrip("-"), "", f"a value after {word}")
+    return queue[0]
+
+
+def _override(key: str, value: str, multirun: bool) -> str:
+    """``key=value`` that Hydra reads as this one value, quoted where its grammar would read something else."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    plain = f"{key}={value}"
+    if value in ("null", "???"):
+        return plain
+    quoted = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if is_text(key) and not multirun:
+        return quoted
+    try:
+        parsed = OverridesParser.create().parse_override(plain)
+    except HydraException:
+        return quoted
+    return quoted if parsed.is_sweep_override() and not multirun else plain
+
+
+def is_text(key: str) -> bool:
+    """Whether the dotted ``key`` is a string in the schema: an all-digit hash must not become a number."""
+    node: object = Config
+    for name in key.lstrip("+~").split("."):
+        if not dataclasses.is_dataclass(node):
+            return False
+        node = typing.get_type_hints(node).get(name)
+        inner = [kind for kind in typing.get_args(node) if kind is not type(None)]
+        node = inner[0] if len(inner) == 1 and not isinstance(node, typing._GenericAlias) else node  # type: ignore[attr-defined]
+    return node is str

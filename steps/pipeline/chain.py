@@ -1,0 +1,139 @@
+"""The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made the same."""
+
+import dataclasses
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import psutil
+from mlflow.exceptions import ExecutionException
+from mlflow.projects.submitted_run import SubmittedRun
+from mlflow.tracking import MlflowClient
+
+from steps.config.root import ROOT, Config
+from steps.pipeline import tags
+from steps.pipeline.errors import StepError
+from steps.pipeline.handoff import PRODUCERS, difference, find_output, load
+
+log = logging.getLogger(__name__)
+STAGES = (("fetch_model",), ("log_transformers", "log_onnx_wrapper"), ("evaluate",), ("register",))
+NEVER_REUSED = frozenset({"register"})  # it is idempotent, and what it does depends on the registry of this moment
+PEAK_PER_CHECKPOINT_BYTE = 4  # building int4 from float16 weights peaks at 3 times their size; both logged at once at 4
+PEAK_FIXED = 3 * 2**30  # bytes: two interpreters with torch
+
+
+class Chain:
+    """Runs the stages in order under the active run.
+
+    Args:
+        config: the composed config.
+        overrides: the overrides it was composed from, passed on to every step.
+    """
+
+    def __init__(self, config: Config, overrides: Sequence[str]) -> None:
+        self.config = config
+        self.overrides = [word for word in overrides if word.lstrip("+").split("=")[0] not in PRODUCERS]
+        self.uris: dict[str, str] = {key: uri for key in PRODUCERS if (uri := getattr(config, key))}
+        self.done = 0
+
+    def run(self) -> str:
+        """Run every stage.
+
+        Returns:
+            URI of what the last step made.
+
+        Raises:
+            StepError: a step failed.
+        """
+        # children are started as `python` and `mlflow`; they must be those of this environment
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        output = ""
+        for stage in STAGES:
+            todo = [name for name in stage if not self._have(name)]
+            together = len(todo) > 1 and self._fits_in_memory()
+            for group in [todo] if together else [[name] for name in todo]:
+                output = self._run_group(group)
+        return output
+
+    def _have(self, name: str) -> bool:
+        """Whether the step's output was given or made before; then nothing is to be run."""
+        key = next((key for key, producer in PRODUCERS.items() if producer == name), None)
+        if key is None or name in NEVER_REUSED:
+            return False
+        if key in self.uris:
+            self._say(name, f"given: {self.uris[key]}")
+            return True
+        if not self.config.reuse:
+            return False
+        step = load(name)
+        found, mark = find_output(step, dataclasses.replace(self.config, **self.uris), self.uris)
+        if found:
+            self.uris[key] = found.uri
+            self._say(name, f"reused from run {found.run_id}: {found.uri}")
+            return True
+        if mark:
+            log.info("%s: to run, as %s", name, difference(step, self.config, mark))
+        return False
+
+    def _run_group(self, names: Sequence[str]) -> str:
+        started = time.monotonic()
+        submitted: dict[str, SubmittedRun] = {}
+        output = ""
+        try:
+            for name in names:
+                log.info("%s: running", name)
+                submitted[name] = self._submit(name, wait=len(names) == 1)
+            for name, run in submitted.items():
+                if not run.wait():
+                    raise StepError(f"{name} failed; what it said is above and in logs/ of its run {run.run_id}")
+                output = self._take(name, run.run_id)
+                self._say(name, f"{time.monotonic() - started:.0f} s: {output}")
+        finally:
+            for run in submitted.values():
+                run.cancel()
+        return output
+
+    def _submit(self, name: str, *, wait: bool) -> SubmittedRun:
+        parameters: dict[str, str] = {key: self.uris[key] for key in load(name).inputs}
+        if self.overrides:
+            parameters["overrides"] = shlex.join(self.overrides)
+        try:
+            return mlflow.projects.run(
+                str(ROOT), entry_point=name, parameters=parameters, env_manager="local", synchronous=wait, experiment_id=_experiment_id()
+            )
+        except ExecutionException as error:
+            raise StepError(f"{name} failed; what it said is above and in logs/ of its run ({error})") from error
+
+    def _take(self, name: str, run_id: str) -> str:
+        output = MlflowClient().get_run(run_id).data.tags.get(tags.OUTPUT)
+        if not output:
+            raise StepError(f"{name} ended without an output on its run {run_id}")
+        for key, producer in PRODUCERS.items():
+            if producer == name:
+                self.uris[key] = output
+        return output
+
+    def _fits_in_memory(self) -> bool:
+        """Whether both variants can be logged side by side."""
+        from steps.snapshots.manifest import load_snapshot
+
+        size = sum(file.size for file in load_snapshot(self.uris["snapshot_uri"]).files)
+        need, free = PEAK_FIXED + PEAK_PER_CHECKPOINT_BYTE * size, psutil.virtual_memory().available
+        if need > free:
+            log.info("logging one variant after the other: side by side needs %.1f GB and %.1f GB are free", need / 1e9, free / 1e9)
+        return need <= free
+
+    def _say(self, name: str, text: str) -> None:
+        self.done += 1
+        log.info("[%d/%d] %s  %s", self.done, sum(map(len, STAGES)), name, text)
+
+
+def _experiment_id() -> str:
+    run = mlflow.active_run()
+    assert run is not None, "the chain runs under the run of main"
+    return str(run.info.experiment_id)

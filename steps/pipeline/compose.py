@@ -1,0 +1,136 @@
+"""Compose the config and say what is wrong with it in one line, before anything heavy is imported."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from steps.config.errors import ConfigError
+from steps.config.root import CONF, Config, register
+
+
+def prepare() -> None:
+    """Register the schemas and resolvers; call once before Hydra composes."""
+    import os
+
+    register()
+    OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The typed config that ``overrides`` compose to.
+
+    Raises:
+        ConfigError: with field, value and what is expected.
+    """
+    prepare()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return typed(compose("config", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The dataclasses behind a composed config, validated.
+
+    Raises:
+        ConfigError: a mandatory value is missing or a value is out of range.
+    """
+    try:
+        config = OmegaConf.to_object(cfg)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise ConfigError(key, "???", "a value, as it is mandatory", f"pass {key}=…") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """One clear line for what Hydra and OmegaConf say in several.
+
+    Args:
+        error: what composing raised.
+        overrides: the overrides that were composed, to name the one at fault.
+    """
+    if isinstance(error, MissingConfigException):
+        name = str(error.missing_cfg_file or "").removesuffix(".yaml")
+        group, _, option = name.rpartition("/")
+        return ConfigError(group or "config", option or name, f"one of {', '.join(_options(group))}")
+    cause: BaseException = error
+    while cause.__cause__ is not None and isinstance(cause, ConfigCompositionException):
+        cause = cause.__cause__
+    first = str(error).splitlines()[0]
+    if isinstance(error, OverrideParseException):
+        return ConfigError("overrides", error.override, "key=value in Hydra's override grammar", "quote values with spaces or commas")
+    key = str(getattr(cause, "full_key", "") or "")
+    if match := re.search(r"Could not override '([^']+)'", first):
+        key = match[1]
+    elif match := re.search(r"In '[^']*': (?:Key|Could not).* '([^']+)'", first):
+        key = match[1]
+    if match := re.search(r"Sweep parameters '([^']+)'", str(error)):
+        return ConfigError(match[1].split("=")[0], match[1].partition("=")[2], "one value", "add -m to run once for each")
+    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", first):
+        return ConfigError(match[1], match[2], "one value", "add -m to run once for each")
+    if match := re.search(r"Could not delete from config\. '([^']+)'", first):
+        return _unknown_key(match[1], None)
+    value = _given(key, overrides)
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in", str(cause)) or re.search(r"Key '([^']+)' not in", str(error)):
+        return _unknown_key(key or unknown[1], value)
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", str(error)):
+        return ConfigError(match[1], match[2], f"one of {', '.join(_options(match[1]))}")
+    if match := re.search(r"Could not (?:override|find|load) '?([\w./]+)'?", first):
+        return _unknown_key(match[1], value)
+    return ConfigError(key or "overrides", value, _expectation(str(cause)))
+
+
+def _given(key: str, overrides: Sequence[str]) -> object:
+    for override in reversed(overrides):
+        name, _, value = override.lstrip("+~").partition("=")
+        if name == key:
+            return value
+    return None
+
+
+def _unknown_key(key: str, value: object) -> ConfigError:
+    known = _keys()
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    prefix = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == prefix]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings or known)}"
+    return ConfigError(key, value, f"a key of the config; {hint}", "`--cfg job` prints the config")
+
+
+def _expectation(message: str) -> str:
+    first = message.splitlines()[0]
+    if match := re.search(r"Invalid value '[^']*', expected one of \[(.*)\]", first):
+        return f"one of {match[1]}"
+    if match := re.search(r"could not be converted to (\w+)", first):
+        return {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "text"}.get(match[1], match[1])
+    return f"another value ({first})"
+
+
+def _keys() -> list[str]:
+    def walk(node: Any, prefix: str) -> list[str]:
+        names: list[str] = []
+        for name in node:
+            names.append(prefix + str(name))
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
+                names += walk(child, f"{prefix}{name}.")
+        return names
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return walk(compose("config"), "")
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -1,0 +1,33 @@
+"""Digests: of a value, of a file, of a folder, of a logged model."""
+
+import hashlib
+import json
+from pathlib import Path
+
+# Written by MLflow into a model's folder when it is downloaded by its registry name; not part of what was logged.
+VOLATILE = frozenset({"registered_model_meta"})
+
+
+def of_value(value: object) -> str:
+    """``sha256:…`` over the canonical JSON of ``value``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """The hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of_folder(folder: Path) -> str:
+    """``sha256:…`` over the sorted lines ``path size sha256`` of every file below ``folder``.
+
+    Raises:
+        FileNotFoundError: the folder holds no file.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in VOLATILE)
+    if not files:
+        raise FileNotFoundError(f"no file below {folder}")
+    lines = "".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {of_file(path)}\n" for path in files)
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""How a step finds what an earlier one made: by URI, and without one by fingerprint."""
+
+import importlib
+import json
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import _parse_model_uri
+from mlflow.tracking import MlflowClient
+
+from steps.config.root import Config
+from steps.pipeline import digest, tags
+from steps.pipeline.errors import StepError
+from steps.pipeline.fingerprint import Fingerprint
+from steps.pipeline.step import Step
+
+log = logging.getLogger(__name__)
+
+# which step makes what a config key points at
+PRODUCERS = {
+    "snapshot_uri": "fetch_model",
+    "transformers_uri": "log_transformers",
+    "onnx_uri": "log_onnx_wrapper",
+    "report_uri": "evaluate",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished run whose output can be taken."""
+
+    run_id: str
+    uri: str
+
+
+def load(name: str) -> Step:
+    """The step of an entry point."""
+    step = getattr(importlib.import_module(f"steps.{name}"), name)
+    assert isinstance(step, Step)
+    return step
+
+
+def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict[str, str]:
+    """A URI for each of the step's inputs: as given, else of the newest finished run whose fingerprint matches.
+
+    Raises:
+        StepError: nothing was given and no run matches; names the command that makes one.
+    """
+    inputs: dict[str, str] = {}
+    for key in step.inputs:
+        given = getattr(config, key)
+        if given:
+            inputs[key] = given
+            continue
+        producer = load(PRODUCERS[key])
+        found, mark = find_output(producer, config)
+        if found is None:
+            why = difference(producer, config, mark) if mark else "an input of it is missing as well"
+            command = shlex.join(["mlflow", "run", ".", "-e", producer.name, "--env-manager", "local"])
+            command += f" -P overrides={shlex.quote(shlex.join(overrides))}" if overrides else ""
+            raise StepError(f"{key} is not given and no finished run of {producer.name} fits this config ({why}); make one: {command}")
+        log.info("%s: taking %s from run %s, whose fingerprint matches", key, found.uri, found.run_id)
+        inputs[key] = found.uri
+    return inputs
+
+
+def find_output(step: Step, config: Config, given: Mapping[str, str] | None = None) -> tuple[Found | None, Fingerprint | None]:
+    """The newest finished run of ``step`` that fits ``config``, and the fingerprint that was looked for.
+
+    Args:
+        step: the step whose output is wanted.
+        config: the composed config.
+        given: URIs of the step's inputs, where they are known; the others are looked for.
+    """
+    digests: dict[str, str] = {}
+    for key in step.inputs:
+        uri = (given or {}).get(key) or getattr(config, key)
+        if not uri:
+            found, _ = find_output(load(PRODUCERS[key]), config)
+            if found is None:
+                return None, None
+            uri = found.uri
+        digests[key] = digest_of(uri)
+    mark = step.fingerprint(config, digests)
+    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
+        output = run.data.tags.get(tags.OUTPUT)
+        if output and exists(output) and step.still_valid(config, output):
+            return Found(run.info.run_id, output), mark
+    return None, mark
+
+
+def difference(step: Step, config: Config, mark: Fingerprint) -> str:
+    """Which part of the fingerprint differs from the newest finished run of this step for this model."""
+    for run in finished_runs({tags.STEP: step.name, tags.MODEL: config.model.registered_name}):
+        parts = json.loads(run.data.tags.get(tags.PARTS, "{}"))
+        changed = mark.differs_from(parts)
+        if changed:
+            return f"{', '.join(changed)} changed since run {run.info.run_id}"
+        return f"run {run.info.run_id} matches, but what it made is gone or no longer valid"
+    return "there is no finished run of it yet"
+
+
+def finished_runs(with_tags: Mapping[str, str]) -> list[Run]:
+    """Finished runs with these tags in every experiment, newest first."""
+    client = MlflowClient()
+    words = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in with_tags.items())]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20))
+
+
+def model_id_of(uri: str) -> str:
+    """The LoggedModel behind a ``models:/`` URI.
+
+    Raises:
+        StepError: there is none.
+    """
+    try:
+        parsed = _parse_model_uri(uri)
+        if parsed.model_id:
+            return str(parsed.model_id)
+        client = MlflowClient()
+        if parsed.alias:
+            version = client.get_model_version_by_alias(parsed.name, parsed.alias)
+        else:
+            number = parsed.version or client.get_latest_versions(parsed.name)[0].version
+            version = client.get_model_version(parsed.name, number)
+    except MlflowException as error:
+        raise StepError(f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI") from error
+    if not version.model_id:
+        raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
+    return str(version.model_id)
+
+
+def digest_of(uri: str) -> str:
+    """Digest of what a URI points at: of the logged model's bytes, of what a step said of its output, or of the file.
+
+    Raises:
+        StepError: nothing is there.
+    """
+    client = MlflowClient()
+    if uri.startswith("models:/"):
+        model_id = model_id_of(uri)
+        try:
+            return client.get_logged_model(model_id).tags.get(tags.DIGEST) or model_id
+        except MlflowException as error:
+            raise StepError(f"{uri} cannot be read: {error}") from error
+    if uri.startswith("runs:/"):
+        return _file_digest(uri)
+    raise StepError(f"{uri} is not an input URI; expected runs:/<run>/<file> or models:/…")
+
+
+@cache
+def _file_digest(uri: str) -> str:
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        try:
+            return "sha256:" + digest.of_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+        except (MlflowException, OSError) as error:
+            raise StepError(f"{uri} cannot be read: {error}") from error
+
+
+def exists(uri: str) -> bool:
+    """Whether the artifact behind a URI is still there."""
+    client = MlflowClient()
+    try:
+        if uri.startswith("models:/"):
+            model_id = model_id_of(uri)
+            return client.get_logged_model(model_id).status == "READY" and bool(client.list_logged_model_artifacts(model_id))
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        return any(item.path == path for item in client.list_artifacts(run_id))
+    except (MlflowException, StepError, OSError):
+        return False

@@ -1,0 +1,99 @@
+"""From the command line to a body: translate the words, compose and check the config, open the run, call the body."""
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import hydra
+from omegaconf import DictConfig
+
+from steps.config.errors import ConfigError
+from steps.config.root import CONF
+from steps.pipeline.arguments import Arguments, translate
+from steps.pipeline.compose import compose_config, prepare, typed
+from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+from steps.pipeline.step import Step
+
+BAD_CONFIG = 2  # exit code
+FAILED = 1  # exit code
+INPUT_KEYS = ("snapshot_uri", "transformers_uri", "onnx_uri", "report_uri")
+
+
+def launch(step: Step) -> None:
+    """Run ``step`` with the words of the command line; ends the process with 2 on a bad config and 1 on a failure."""
+    try:
+        arguments = translate(sys.argv[1:])
+        if not arguments.inspecting and not arguments.multirun:
+            compose_config(arguments.overrides)
+        else:
+            prepare()
+    except ConfigError as error:
+        _end(step, error, BAD_CONFIG)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
+    _quiet()
+    if arguments.multirun and not arguments.inspecting:
+        _multirun(step, arguments)
+    else:
+        _hydra(step)
+
+
+def _hydra(step: Step) -> None:
+    def task(cfg: DictConfig) -> None:
+        try:
+            _run(step, cfg)
+        except ConfigError as error:
+            _end(step, error, BAD_CONFIG)
+        except StepError as error:
+            _end(step, error, FAILED)
+        except KeyboardInterrupt:
+            _end(step, StepError("interrupted"), 128 + signal.SIGINT)
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+
+
+def _multirun(step: Step, arguments: Arguments) -> None:
+    """Hydra's jobs, each a run nested under one parent."""
+    from steps.pipeline.run import opened
+
+    defaults = compose_config([])
+    with opened(f"{step.name} (multirun)", defaults.experiment) as run:
+        run.tag("slm.overrides", redact(" ".join(arguments.overrides)))
+        _hydra(step)
+
+
+def _run(step: Step, cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from steps.pipeline.handoff import resolve_inputs
+    from steps.pipeline.run import opened
+
+    config = typed(cfg)
+    overrides = tuple(HydraConfig.get().overrides.task)
+    with opened(step.name, config.experiment) as run:
+        run.record(step, config, cfg, overrides)
+        inputs = resolve_inputs(step, config, overrides)
+        config = dataclasses.replace(config, **inputs)
+        run.finish(step, config, step.body(config, run.describe(step, config, inputs, overrides)))
+
+
+def _quiet() -> None:
+    """Silence what is said at every start and helps nobody."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is first imported
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _end(step: Step, error: Exception, code: int) -> NoReturn:
+    print(f"{step.name}: error: {redact(str(error))}", file=sys.stderr, flush=True)
+    raise SystemExit(code)

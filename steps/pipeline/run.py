@@ -1,0 +1,165 @@
+"""The MLflow run of a step: claimed or made, described, and never left RUNNING."""
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from omegaconf import DictConfig, OmegaConf
+
+from steps.config.root import ROOT, Config
+from steps.pipeline import tags
+from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+from steps.pipeline.step import Step, StepRun
+
+log = logging.getLogger(__name__)
+PARAM_BATCH = 100  # most parameters MLflow takes in one call
+PARAM_LENGTH = 6000  # characters MLflow keeps of a parameter's value
+
+
+class Run:
+    """An active MLflow run and what every step writes on it."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.client = MlflowClient()
+        self.fingerprint = ""
+
+    def tag(self, key: str, value: str) -> None:
+        self.client.set_tag(self.run_id, key, value)
+
+    def record(self, step: Step, config: Config, cfg: DictConfig, overrides: Sequence[str]) -> None:
+        """Write config, overrides, commit, package versions and the repeating command."""
+        text = redact(OmegaConf.to_yaml(cfg))
+        mlflow.log_text(text, "config.yaml")
+        mlflow.log_text("".join(f"{name}=={version}\n" for name, version in installed()), "packages.txt")
+        known = self.client.get_run(self.run_id).data
+        leaves = {key: value[:PARAM_LENGTH] for key, value in leaves_of(OmegaConf.create(text)) if key not in known.params}
+        params = [Param(key, value) for key, value in leaves.items()]
+        for start in range(0, len(params), PARAM_BATCH):
+            self.client.log_batch(self.run_id, params=params[start : start + PARAM_BATCH])
+        command = redact(repeating_command(step.name, overrides, known.tags))
+        commit, dirty = git_state()
+        self.tag(tags.STEP, step.name)
+        self.tag(tags.MODEL, config.model.registered_name)
+        self.tag(tags.OVERRIDES, redact(shlex.join(overrides)))
+        self.tag(tags.COMMAND, command)
+        self.tag(tags.GIT_COMMIT, commit)
+        self.tag(tags.GIT_DIRTY, dirty)
+        self.tag("mlflow.runName", f"{step.name} {config.model.registered_name}")
+        self.tag("mlflow.note.content", f"{summary(step)}\n\nTo repeat it:\n\n    {command}\n")
+
+    def describe(self, step: Step, config: Config, inputs: Mapping[str, str], overrides: tuple[str, ...]) -> StepRun:
+        """Fingerprint the step with its inputs, tag the run with it, and give the body what it needs."""
+        from steps.pipeline.handoff import digest_of
+
+        mark = step.fingerprint(config, {key: digest_of(uri) for key, uri in inputs.items()})
+        for key, uri in inputs.items():
+            self.tag(tags.INPUT + key, redact(uri))
+        self.tag(tags.PARTS, json.dumps(dict(mark.parts), sort_keys=True))
+        self.tag(tags.FINGERPRINT, mark.digest)
+        return StepRun(self.run_id, inputs, mark.digest, overrides)
+
+    def finish(self, step: Step, config: Config, output: str) -> None:
+        """Hand ``output`` to whoever comes next."""
+        from steps.pipeline.handoff import digest_of
+
+        self.tag(tags.OUTPUT_DIGEST, digest_of(output))
+        self.tag(tags.OUTPUT, output)
+        log.info("%s for %s → %s", step.name, config.model.registered_name, output)
+
+
+@contextmanager
+def opened(name: str, experiment: str) -> Iterator[Run]:
+    """The run `mlflow run` made for this process, a nested one, or a new one; ended with the truth.
+
+    Raises:
+        StepError: the tracking server cannot be reached or refuses.
+    """
+    try:
+        active = _start(name, experiment)
+    except MlflowException as error:
+        raise StepError(f"MLflow at {redact(mlflow.get_tracking_uri())} cannot make a run: {error}") from error
+    run = Run(active.info.run_id)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        _upload_log()
+        mlflow.end_run(status)
+
+
+def _start(name: str, experiment: str) -> mlflow.ActiveRun:
+    if mlflow.active_run():
+        return mlflow.start_run(run_name=name, nested=True)
+    if not any(os.environ.get(key) for key in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")):
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment)
+    return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)
+
+
+def _upload_log() -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():  # the parent of a multirun has no log of its own
+        return
+    job = HydraConfig.get()
+    file = Path(job.runtime.output_dir) / f"{job.job.name}.log"
+    if file.is_file():
+        mlflow.log_text(redact(file.read_text(encoding="utf-8")), f"logs/{file.name}")
+
+
+def installed() -> list[tuple[str, str]]:
+    """Every installed distribution and its version, sorted by name."""
+    return sorted({(dist.name.lower(), dist.version) for dist in metadata.distributions() if dist.name})
+
+
+def leaves_of(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and text of every leaf of a config."""
+    if isinstance(node, DictConfig):
+        for key in node:
+            yield from leaves_of(node[key], f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, "null" if node is None else str(node)
+
+
+def git_state(root: Path = ROOT) -> tuple[str, str]:
+    """The commit of the project, and whether the work tree differs from it: ``clean``, ``dirty`` or ``unknown``."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), "dirty" if git("status", "--porcelain") else "clean"
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", "unknown"
+
+
+def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str, str]) -> str:
+    """The command that repeats a run, from the project's URL and commit when it was run from one."""
+    url, commit = run_tags.get("mlflow.gitRepoURL"), run_tags.get("mlflow.source.git.commit")
+    remote = url and "://" in url and run_tags.get("mlflow.source.name") != str(ROOT)
+    where = ["mlflow", "run", url, "-v", commit] if remote and url and commit else ["mlflow", "run", "."]
+    entry = [] if name == "main" else ["-e", name]
+    given = ["-P", f"overrides={shlex.join(overrides)}"] if overrides else []
+    return shlex.join([*where, *entry, "--env-manager", "local", *given])
+
+
+def summary(step: Step) -> str:
+    """First line of the entry script's docstring."""
+    module = sys.modules.get(step.module) or sys.modules["__main__"]
+    return (module.__doc__ or step.name).strip().splitlines()[0]

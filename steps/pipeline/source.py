@@ -1,0 +1,55 @@
+"""The source closure of a step: its entry script, the project's modules it imports, and the files it logs."""
+
+import ast
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from steps.config.root import ROOT
+from steps.pipeline import digest
+
+# How a step is run does not change what it makes, and the config's values are in the fingerprint themselves.
+OUTSIDE = ("steps.pipeline", "steps.config")
+
+
+def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[Path]:
+    """Files that ``module`` reaches through imports, and what lies at ``extra``.
+
+    Args:
+        module: dotted name, such as ``steps.evaluate``.
+        extra: files or folders relative to ``root`` that are read rather than imported.
+        root: the project root.
+    """
+    found: set[Path] = set()
+    queue = [module]
+    while queue:
+        path = _path(queue.pop(), root)
+        if path is None or path in found:
+            continue
+        found.add(path)
+        queue += [name for name in _imports(path) if not name.startswith(OUTSIDE)]
+    for entry in extra:
+        place = root / entry
+        found.update([place] if place.is_file() else (file for file in place.rglob("*") if file.is_file() and "__pycache__" not in file.parts))
+    return sorted(found)
+
+
+def source_digest(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> str:
+    """Digest of the closure's names and bytes."""
+    return digest.of_value([[file.relative_to(root).as_posix(), digest.of_file(file)] for file in closure(module, extra, root)])
+
+
+def _path(module: str, root: Path) -> Path | None:
+    base = root.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(path: Path) -> Iterable[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("steps"))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("steps"):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # a name may be a module
