@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from steps.config.root import ROOT, Config
 from steps.pipeline import tags
 from steps.pipeline.errors import StepError
-from steps.pipeline.handoff import PRODUCERS, difference, find_output, load
+from steps.pipeline.handoff import PRODUCERS, difference, find_output, load, read_text
 
 log = logging.getLogger(__name__)
 STAGES = (("fetch_model",), ("log_transformers", "log_onnx_wrapper"), ("evaluate",), ("register",))
@@ -120,9 +120,9 @@ class Chain:
 
     def _fits_in_memory(self) -> bool:
         """Whether both variants can be logged side by side."""
-        from steps.snapshots.manifest import load_snapshot
+        from steps.snapshots.manifest import Snapshot
 
-        size = sum(file.size for file in load_snapshot(self.uris["snapshot_uri"]).files)
+        size = Snapshot.from_json(read_text(self.uris["snapshot_uri"])).size
         need, free = PEAK_FIXED + PEAK_PER_CHECKPOINT_BYTE * size, psutil.virtual_memory().available
         if need > free:
             log.info("logging one variant after the other: side by side needs %.1f GB and %.1f GB are free", need / 1e9, free / 1e9)

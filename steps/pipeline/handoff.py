@@ -167,6 +167,18 @@ def _file_digest(uri: str) -> str:
             raise StepError(f"{uri} cannot be read: {error}") from error
 
 
+def read_text(uri: str) -> str:
+    """The text of a run's artifact.
+
+    Raises:
+        StepError: it is not there.
+    """
+    try:
+        return str(mlflow.artifacts.load_text(uri))
+    except (MlflowException, OSError) as error:
+        raise StepError(f"{uri} cannot be read: {error}") from error
+
+
 def exists(uri: str) -> bool:
     """Whether the artifact behind a URI is still there."""
     client = MlflowClient()

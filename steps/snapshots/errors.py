@@ -1,7 +1,9 @@
 """Errors of the snapshots room: each names what was wrong, where, and the cure."""
 
+from steps.pipeline.errors import StepError
 
-class SnapshotError(RuntimeError):
+
+class SnapshotError(StepError):
     """A checkpoint could not be fetched, kept or built.
 
     Args:

@@ -1,0 +1,47 @@
+"""Log the model for ONNX Runtime GenAI: a prebuilt folder, or one built here, behind a models-from-code pyfunc.
+
+Reads: ``snapshot_uri`` (``runs:/<run>/snapshot.json``); the config nodes ``model``, ``onnx`` and ``generation``.
+Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat and plain prompts, and needs no torch.
+
+    mlflow run . -e log_onnx_wrapper --env-manager local -P model=smollm2_135m -P onnx=int4_cpu
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+from steps.snapshots import onnx_build, parity
+from steps.snapshots.manifest import Snapshot
+from steps.snapshots.store import Store
+from steps.wrappers.log_onnx import log_onnx
+
+
+@step(
+    reads=("model.registered_name", "model.artifact_key", "onnx", "generation"),
+    inputs=("snapshot_uri",),
+    files=("steps/wrappers/onnx_genai.py",),
+    packages=("mlflow", "transformers", "torch", "onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir"),
+)
+def log_onnx_wrapper(config: Config, run: StepRun) -> str:
+    from steps.pipeline.handoff import read_text
+    from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
+
+    snapshot = Snapshot.from_json(read_text(run.inputs["snapshot_uri"]))
+    store = Store(config.store.path)
+    checkpoint = store.checkpoint(snapshot)
+    prebuilt = store.onnx(snapshot) if config.onnx.prebuilt else None
+    folder = prebuilt or onnx_build.build(checkpoint, config.onnx, store, snapshot.digest)
+    parity.check(checkpoint, folder)
+    uri = log_onnx(
+        folder,
+        name=config.model.registered_name,
+        artifact_key=config.model.artifact_key,
+        serving=config.onnx.serving,
+        generation=config.generation,
+        tags=tags_of("onnx", snapshot, run),
+        metadata=metadata_of(config, snapshot),
+    )
+    tag_digest(uri)
+    return uri
+
+
+if __name__ == "__main__":
+    log_onnx_wrapper()

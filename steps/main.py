@@ -1,0 +1,24 @@
+"""Run the whole chain: from a model's name to promoted versions in the Model Registry.
+
+Reads: the whole config; any input URI that is given is taken instead of running the step that makes it.
+Writes: one child run a step, two logged models, a report, registered versions and their aliases.
+
+    mlflow run . --env-manager local -P model=smollm2_135m
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step()
+def main(config: Config, run: StepRun) -> str:
+    from steps.pipeline.chain import Chain
+    from steps.pipeline.farewell import say_goodbye
+
+    output = Chain(config, run.overrides).run()
+    say_goodbye(config)
+    return output
+
+
+if __name__ == "__main__":
+    main()
