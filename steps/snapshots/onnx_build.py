@@ -1,0 +1,111 @@
+"""An ONNX Runtime GenAI folder from a checkpoint, by onnxruntime-genai's own model builder; each kind of build is made once."""
+
+import json
+import logging
+import signal
+from importlib.metadata import version
+from pathlib import Path
+
+from steps.config.onnx import ExecutionProvider, OnnxConfig
+from steps.snapshots import child
+from steps.snapshots.errors import SnapshotError
+from steps.snapshots.manifest import FileEntry
+from steps.snapshots.safetensors_header import parameter_count
+from steps.snapshots.store import Store, request_key
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "transformers", "torch")  # what decides the bytes of a build
+# Peak of the builder, measured: 1.8 GB for 135 million parameters and 22.4 GB for 3.8 billion, both int4.
+BASE_MEMORY, MEMORY_PER_PARAMETER = 1.0e9, 5.7  # bytes
+DISK_PER_PARAMETER = 8  # bytes: the float32 graph while it is quantised, and the result twice
+
+
+def build(checkpoint: Path, onnx: OnnxConfig, store: Store, snapshot_digest: str) -> Path:
+    """The verified ONNX folder of a checkpoint, from the store or built now.
+
+    Args:
+        checkpoint: folder of safetensors weights, config and tokenizer.
+        onnx: precision, execution provider and builder options.
+        store: where builds are kept.
+        snapshot_digest: digest of the checkpoint's snapshot; with the options and package versions it names the build.
+
+    Raises:
+        SnapshotError: the disk is too small, the builder fails, or what it built does not load.
+    """
+    key = "onnx-" + request_key(request(onnx, snapshot_digest))
+    with store.lock(key):
+        files = _known(key, store)
+        if files is None:
+            files = _build(checkpoint, onnx, store)
+            store.keep(key, json.dumps([vars(entry) for entry in files], indent=1))
+        return store.folder(files)
+
+
+def request(onnx: OnnxConfig, snapshot_digest: str) -> dict[str, object]:
+    """What decides the bytes of a build."""
+    return {
+        "snapshot": snapshot_digest,
+        "precision": onnx.precision.value,
+        "execution_provider": onnx.execution_provider.value,
+        "extra_options": dict(onnx.extra_options),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def builder_arguments(checkpoint: Path, target: Path, cache: Path, onnx: OnnxConfig) -> list[str]:
+    """Command line of ``python -m onnxruntime_genai.models.builder``."""
+    arguments = ["-i", str(checkpoint), "-o", str(target), "-c", str(cache)]
+    arguments += ["-p", onnx.precision.value, "-e", onnx.execution_provider.value]
+    if onnx.extra_options:
+        arguments += ["--extra_options", *(f"{name}={value}" for name, value in sorted(onnx.extra_options.items()))]
+    return arguments
+
+
+def _known(key: str, store: Store) -> tuple[FileEntry, ...] | None:
+    text = store.record(key)
+    if text is None:
+        return None
+    files = tuple(FileEntry(**entry) for entry in json.loads(text))
+    if damaged := store.damaged(files):
+        log.warning("the ONNX build in the store is damaged (%s): building it again", ", ".join(entry.path for entry in damaged))
+        return None
+    log.info("ONNX build in the store, %.1f MB verified", sum(entry.size for entry in files) / 1e6)
+    return files
+
+
+def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry, ...]:
+    parameters = parameter_count(checkpoint)
+    store.need_space(int(parameters * DISK_PER_PARAMETER), "the ONNX build")
+    memory = _say_memory(parameters)
+    kind = f"{onnx.precision.value} {onnx.execution_provider.value}"
+    with store.scratch() as scratch:
+        target = scratch / "onnx"
+        try:
+            child.run("onnxruntime_genai.models.builder", *builder_arguments(checkpoint, target, scratch / "cache", onnx), cwd=scratch)
+        except child.ChildError as error:
+            if error.returncode == -signal.SIGKILL:
+                raise SnapshotError(
+                    "onnx.precision", kind, f"the builder was killed, most likely for memory ({memory})", "build where more is free, or take a prebuilt folder (model.onnx)"
+                ) from error
+            raise SnapshotError("onnx.extra_options", dict(onnx.extra_options), f"the builder failed: {error.tail}", "choose another group onnx=…") from error
+        if onnx.execution_provider is ExecutionProvider.cpu:
+            try:
+                child.run("steps.snapshots.onnx_smoke", target)
+            except child.ChildError as error:
+                raise SnapshotError(
+                    "onnx.extra_options", dict(onnx.extra_options), f"the {kind} build does not load: {error.tail}", "choose another group onnx=…"
+                ) from error
+        else:
+            log.warning("built for %s: whether it loads shows only on such a machine", onnx.execution_provider.value)
+        return store.add_folder(target)
+
+
+def _say_memory(parameters: int) -> str:
+    import psutil
+
+    needed, free = BASE_MEMORY + MEMORY_PER_PARAMETER * parameters, psutil.virtual_memory().available
+    text = f"{parameters / 1e6:.0f} million parameters need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+    # an estimate forbids nothing: it warns, and explains a kill afterwards
+    log.log(logging.WARNING if free < needed else logging.INFO, "building: %s", text)
+    return text
