@@ -1,10 +1,65 @@
 """Schema of the group ``promotion/``: what a version must show, and which one wins."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, fields
+
+from steps.config.errors import ConfigError
+
+ALIAS = re.compile(r"[a-z][a-z0-9_-]*")
+VERSION_LIKE = re.compile(r"v\d+")  # MLflow keeps v1, v2 … for itself
+KEPT_ALIASES = frozenset({"latest", "transformers", "onnx", "previous", "challenger", "candidate"})
+
+
+@dataclass
+class WeightsConfig:
+    """Exponents of a weighted geometric mean over each objective's ratio to the best candidate; 0 leaves an objective out."""
+
+    quality: float = 4.0  # quality/score, higher is better
+    latency: float = 1.0  # seconds for an answer of 64 tokens: speed/ttft_p50_s + 63 * speed/itl_p50_s
+    memory: float = 1.0  # memory/peak_rss_bytes
+    size: float = 0.5  # size/bytes
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"promotion.weights.{name}", getattr(self, name), "a number of at least 0")
+        if not any(getattr(self, each.name) for each in fields(self)):
+            raise ConfigError("promotion.weights", "all 0", "at least one weight above 0")
+
+
+@dataclass
+class CanaryConfig:
+    """What a version must do in a fresh process, without network, before an alias may point at it."""
+
+    timeout: float = 300.0  # seconds from start to exit
+    memory_limit_bytes: int = 8_589_934_592  # peak resident bytes
+    concurrency: int = 4  # requests sent at once
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0:
+            raise ConfigError("promotion.canary.timeout", self.timeout, "seconds above 0")
+        if self.memory_limit_bytes < 1:
+            raise ConfigError("promotion.canary.memory_limit_bytes", self.memory_limit_bytes, "bytes, at least 1")
+        if self.concurrency < 1:
+            raise ConfigError("promotion.canary.concurrency", self.concurrency, "an integer of at least 1")
 
 
 @dataclass
 class PromotionConfig:
     """Policy that moves aliases."""
 
-    alias: str = "champion"  # alias the winner gets
+    profile: str = "balanced"  # name of the weights below, as records and cards show it
+    alias: str = "champion"  # alias the winner gets; champion-edge and the like keep a line of their own
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    max_evidence_age_days: float = 30.0  # a report older than this no longer counts
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
+    retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
+
+    def __post_init__(self) -> None:
+        if not ALIAS.fullmatch(self.alias) or VERSION_LIKE.fullmatch(self.alias) or self.alias in KEPT_ALIASES:
+            kept = ", ".join(sorted(KEPT_ALIASES))
+            raise ConfigError("promotion.alias", self.alias, f"lower-case letters, digits and dashes, not v<number> and none of {kept}")
+        if self.max_evidence_age_days <= 0:
+            raise ConfigError("promotion.max_evidence_age_days", self.max_evidence_age_days, "days above 0")
+        if self.retry_seconds < 0:
+            raise ConfigError("promotion.retry_seconds", self.retry_seconds, "seconds of at least 0")

@@ -1,0 +1,32 @@
+"""Names of the aliases and of the tags that the registry room reads and writes."""
+
+TRANSFORMERS = "transformers"
+ONNX = "onnx"
+VARIANTS = (TRANSFORMERS, ONNX)
+CANDIDATE = "candidate"  # set by a person in the UI; `watch` judges it
+
+VARIANT_TAG = "slm.variant"
+FINGERPRINT_TAG = "slm.fingerprint"
+REVISION_TAG = "slm.snapshot_revision"
+LICENCE_TAG = "slm.licence"
+DIGEST_TAG = "slm.digest"
+EVALUATION_TAG = "slm.evaluation"
+EVIDENCE_TAG = "slm.evidence_digest"
+VERDICT_TAG = "slm.verdict"
+MODEL_ID_TAG = "slm.model_id"
+
+
+def previous_of(alias: str) -> str:
+    """The alias that keeps what ``alias`` pointed at before: ``previous``, ``previous-edge`` …"""
+    return _companion("previous", alias)
+
+
+def challenger_of(alias: str) -> str:
+    """The alias of the runner-up to ``alias``: ``challenger``, ``challenger-edge`` …"""
+    return _companion("challenger", alias)
+
+
+def _companion(word: str, alias: str) -> str:
+    if alias == "champion":
+        return word
+    return f"{word}-{alias.removeprefix('champion-')}"

@@ -1,0 +1,69 @@
+"""The model card that stands as a version's description."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.registry.aliases import FINGERPRINT_TAG, LICENCE_TAG, ONNX, REVISION_TAG
+from steps.registry.evidence import Evidence, Judged
+from steps.registry.gateway import DESCRIPTION_LIMIT
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+MOST_LIMITS = 8  # lines; the report has them all
+FIGURES: tuple[tuple[str, str, float, str], ...] = (  # label, metric, factor, format
+    ("Quality, 0 to 1", "quality/score", 1, "{:.3f}"),
+    ("Mean KL divergence to the checkpoint, nats", "fidelity/kl_mean", 1, "{:.3g}"),
+    ("Top-1 agreement with the checkpoint", "fidelity/top1_agreement", 100, "{:.1f} %"),
+    ("Perplexity", "fidelity/perplexity", 1, "{:.2f}"),
+    ("Time to first token, p50 / ms", "speed/ttft_p50_s", 1e3, "{:.0f}"),
+    ("Decode, tokens per second", "speed/decode_tokens_per_second", 1, "{:.1f}"),
+    ("Load, s", "speed/load_s", 1, "{:.1f}"),
+    ("Peak resident memory, MB", "memory/peak_rss_bytes", 1e-6, "{:.0f}"),
+    ("Size on disk, MB", "size/bytes", 1e-6, "{:.0f}"),
+)
+
+
+def figures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Label and value of the metrics that a card shows, where they were measured."""
+    return [(label, form.format(metrics[name] * factor)) for label, name, factor, form in FIGURES if name in metrics]
+
+
+def render(name: str, version: int | str, judged: Judged, evidence: Evidence, tags: Mapping[str, str], command: str) -> str:
+    """The card of one version, in Markdown.
+
+    Args:
+        name: registered model.
+        version: its number, or a word where it has none yet.
+        judged: what the report says of it.
+        evidence: the report.
+        tags: tags of the logged model.
+        command: what makes the model again.
+
+    Returns:
+        At most 5000 characters, the most that a registry on PostgreSQL takes.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    snapshot = evidence.snapshot
+    kind = "An ONNX build served by onnxruntime-genai" if judged.variant == ONNX else "The checkpoint's own weights served by transformers"
+    limits = list(judged.conformance_limits[:MOST_LIMITS]) or ["No row of the chat contract is known to fail."]
+    if len(judged.conformance_limits) > MOST_LIMITS:
+        limits.append(f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's conformance matrix.")
+    if not judged.passes:
+        limits.append("It did not pass its gates: not for production.")
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        name=name,
+        version=version,
+        judged=judged,
+        evidence=evidence,
+        summary=f"{kind}, behind the chat contract that all versions of this model share.",
+        source=snapshot.get("repo") or "not recorded",
+        revision=tags.get(REVISION_TAG) or snapshot.get("revision") or "not recorded",
+        licence=tags.get(LICENCE_TAG) or snapshot.get("licence") or "not recorded",
+        fingerprint=tags.get(FINGERPRINT_TAG, "not recorded"),
+        figures=figures(judged.metrics),
+        failed_gates=[gate for gate in judged.gates if not gate.passed],
+        limits=limits,
+        command=command,
+    )
+    return text.strip()[:DESCRIPTION_LIMIT]

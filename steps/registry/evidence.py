@@ -1,0 +1,139 @@
+"""The part of an evaluation report that a promotion rests on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from steps.pipeline.errors import StepError
+
+SCHEMA = "slm-promote/report/1"
+PROMOTE = "promote"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One limit of the policy, as the evaluation checked it."""
+
+    name: str
+    value: object
+    limit: object
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model as the report judged it."""
+
+    uri: str  # models:/m-…
+    model_id: str
+    variant: str  # transformers or onnx
+    digest: str  # sha256:… over the logged model's files
+    role: str  # candidate or incumbent
+    status: str  # evaluated or failed
+    metrics: Mapping[str, float]
+    decision: str  # promote, hold or insufficient_evidence; "failed" where it was not evaluated
+    gates: tuple[Gate, ...]
+    conformance_limits: tuple[str, ...]  # rows of the chat contract that it does not hold
+    failure: str | None
+
+    @property
+    def passes(self) -> bool:
+        return self.status == "evaluated" and self.decision == PROMOTE
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One report, and the digest that names its bytes."""
+
+    uri: str  # runs:/<run>/report.json
+    digest: str  # sha256:… over report.json
+    created: datetime  # aware
+    registered_name: str
+    judged: tuple[Judged, ...]
+    pack: Mapping[str, Any]
+    snapshot: Mapping[str, Any]
+    incumbent_version: int | None
+
+    @property
+    def candidates(self) -> tuple[Judged, ...]:
+        return tuple(each for each in self.judged if each.role != "incumbent")
+
+    def of(self, model_id: str) -> Judged | None:
+        """What the report says of a logged model, if anything."""
+        return next((each for each in self.judged if each.model_id == model_id), None)
+
+    def age_days(self, now: datetime | None = None) -> float:
+        return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400
+
+
+def read(uri: str) -> Evidence:
+    """Evidence at a report URI.
+
+    Raises:
+        StepError: there is no report there, or it is not one that this version reads.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        text = mlflow.artifacts.load_text(uri)
+    except (MlflowException, OSError) as error:
+        raise StepError(f"report_uri={uri!r}: no report could be read there ({error}); make one with `mlflow run . -e evaluate`") from error
+    return parse(uri, text)
+
+
+def parse(uri: str, text: str) -> Evidence:
+    """Evidence in the text of a ``report.json``.
+
+    Raises:
+        StepError: the text is not a report of the schema ``slm-promote/report/1``.
+    """
+    try:
+        report = json.loads(text)
+        if report["schema"] != SCHEMA:
+            raise StepError(f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate again with this version")
+        created = datetime.fromisoformat(report["created"])
+        return Evidence(
+            uri=uri,
+            digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
+            created=created if created.tzinfo else created.replace(tzinfo=UTC),
+            registered_name=report["registered_name"],
+            judged=tuple(_judged(each) for each in report["candidates"]),
+            pack=report.get("pack") or {},
+            snapshot=report.get("snapshot") or {},
+            incumbent_version=_whole((report.get("incumbent") or {}).get("version")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StepError(f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})") from error
+
+
+def _judged(entry: Mapping[str, Any]) -> Judged:
+    verdict = entry.get("verdict") or {}
+    failure = entry.get("failure")
+    rows = (entry.get("conformance") or {}).get("rows") or []
+    return Judged(
+        uri=entry["uri"],
+        model_id=entry["model_id"],
+        variant=entry["variant"],
+        digest=entry["digest"],
+        role=entry.get("role", "candidate"),
+        status=entry["status"],
+        metrics={name: float(value) for name, value in (entry.get("metrics") or {}).items() if value is not None},
+        decision=verdict.get("decision", "failed"),
+        gates=tuple(
+            Gate(gate["name"], gate.get("value"), gate.get("limit"), bool(gate["passed"]), str(gate.get("reason", "")))
+            for gate in verdict.get("gates", [])
+        ),
+        conformance_limits=tuple(
+            f"{row['name']}: {row.get('limit') or row.get('detail') or 'not held'}" for row in rows if not row["passed"]
+        ),
+        failure=str(failure["reason"]) if failure else None,
+    )
+
+
+def _whole(value: object) -> int | None:
+    return None if value is None else int(str(value))

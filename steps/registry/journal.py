@@ -1,0 +1,171 @@
+"""The history of a registered model's aliases: an append-only journal that decides who won.
+
+MLflow's alias is a register that the last writer wins, without a condition and without a past. What MLflow does have is one operation
+that its database makes unique: creating a model version, where (name, number) is a primary key, numbers are handed out in the order
+in which they become visible, and none is used twice. So each change of aliases is one *version* of a second registered model,
+``<name>.history``: writing it is the intent, its number is its place in the order, and folding all records in that order tells, to
+everybody alike, which of two racing moves holds and what the aliases must be. The aliases themselves are a projection of the journal
+that anyone may finish. See docs/promotion-protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from steps.registry.gateway import Version, as_json
+
+SUFFIX = ".history"
+KIND_TAG = "slm.kind"  # on the registered model that is a journal
+RECORD_TAG = "slm.record"  # the whole record, as JSON
+ID_TAG = "slm.record_id"
+SETTLED_TAG = "slm.settled"  # "true" by the writer, "finished" by a later run, "superseded" when a late write of it was put right
+OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
+
+
+@dataclass(frozen=True)
+class Move:
+    """One alias, from a version to another; None is no version."""
+
+    alias: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One change of aliases: all of its moves hold, or none."""
+
+    id: str
+    kind: str  # register, promote, rollback, observed
+    moves: tuple[Move, ...]
+    actor: str
+    reason: str
+    forced: bool = False
+    profile: str | None = None
+    evidence: str | None = None  # report URI
+    evidence_digest: str | None = None
+    run_id: str | None = None  # MLflow run that made the move
+    details: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""  # ISO-8601, by the clock of the writer: for people; the order is the number's
+
+    def to_json(self) -> str:
+        plain = dict(vars(self))
+        plain["moves"] = [[move.alias, move.before, move.after] for move in self.moves]
+        plain["details"] = dict(self.details)
+        return as_json(plain)
+
+    @staticmethod
+    def from_json(text: str) -> Record:
+        plain = json.loads(text)
+        plain["moves"] = tuple(Move(*move) for move in plain["moves"])
+        return Record(**plain)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record with its place in the journal and what became of it."""
+
+    number: int
+    record: Record
+    created_ms: int  # by the server's clock
+    settled: str  # "", "true", "finished" or "superseded"
+    holds: bool = False
+    lost_to: int | None = None  # number of the entry that had moved one of its aliases before
+
+
+@dataclass(frozen=True)
+class Journal:
+    """All entries and the aliases they add up to."""
+
+    entries: tuple[Entry, ...] = ()
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    last_move: Mapping[str, int] = field(default_factory=dict)  # alias to the number of the entry that moved it last
+    holes: tuple[int, ...] = ()  # numbers whose entries somebody deleted
+
+    def find(self, record_id: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.record.id == record_id), None)
+
+    def held(self, alias: str) -> list[int]:
+        """Versions that an alias pointed at, oldest first, each change once."""
+        found: list[int] = []
+        for entry in self.entries:
+            for move in entry.record.moves:
+                if entry.holds and move.alias == alias:
+                    if move.before is not None and not found:
+                        found.append(move.before)
+                    if move.after is not None:
+                        found.append(move.after)
+        return found
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def name_of(registered_name: str) -> str:
+    """Name of the registered model that holds the journal of another."""
+    return registered_name + SUFFIX
+
+
+def fold(entries: Sequence[Entry]) -> Journal:
+    """What the entries add up to, in the order of their numbers.
+
+    A record holds when every alias it moves is where it says it found it; otherwise it lost to the entry that moved the alias last. A
+    record written twice (a lost answer, a repeated request) counts once. Behind a hole, what a record found is taken as the truth, since
+    the deleted entry may have moved it.
+    """
+    aliases: dict[str, int] = {}
+    last_move: dict[str, int] = {}
+    judged: list[Entry] = []
+    holes: list[int] = []
+    certain: set[str] | None = None  # behind a hole: the aliases that an entry has moved since
+    seen: dict[str, int] = {}
+    expected = 1
+    for entry in sorted(entries, key=lambda each: each.number):
+        if entry.number != expected:
+            holes += range(expected, entry.number)
+            certain = set()
+        expected = entry.number + 1
+        moves = entry.record.moves
+        first = seen.setdefault(entry.record.id, entry.number)
+        if first != entry.number:
+            judged.append(replace(entry, holds=False, lost_to=first))
+            continue
+        wrong = [move.alias for move in moves if aliases.get(move.alias) != move.before and (certain is None or move.alias in certain)]
+        if wrong:
+            judged.append(replace(entry, holds=False, lost_to=last_move.get(wrong[0])))
+            continue
+        for move in moves:
+            if move.after is None:
+                aliases.pop(move.alias, None)
+            else:
+                aliases[move.alias] = move.after
+            last_move[move.alias] = entry.number
+            if certain is not None:
+                certain.add(move.alias)
+        judged.append(replace(entry, holds=True, lost_to=None))
+    return Journal(tuple(judged), aliases, last_move, tuple(holes))
+
+
+def entry_of(version: Version) -> Entry | None:
+    """The entry that a version of the journal's registered model is; None for a version that is no entry."""
+    text = version.tags.get(RECORD_TAG)
+    if text is None:
+        return None
+    return Entry(version.number, Record.from_json(text), version.created_ms, version.tags.get(SETTLED_TAG, ""))
+
+
+def sentence(record: Record) -> str:
+    """The record as the UI shows it: one line a move, then why."""
+    lines = []
+    for move in record.moves:
+        before = "nothing" if move.before is None else f"version {move.before}"
+        after = "nothing" if move.after is None else f"version {move.after}"
+        lines.append(f"`{move.alias}`: {before} → {after}")
+    forced = " (policy overruled)" if record.forced else ""
+    evidence = f"\n\nEvidence: `{record.evidence}`" if record.evidence else ""
+    return "  \n".join(lines) + f"\n\n**{record.kind}**{forced} by {record.actor}: {record.reason}{evidence}"

@@ -1,0 +1,196 @@
+"""Moves of aliases: compare with the journal, write the intent, see who won, bring the aliases in line, settle."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from steps.pipeline.errors import StepError
+from steps.registry import journal
+from steps.registry.gateway import Gateway
+from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 50  # projections in a row that may each find a newer entry; more means that something writes without end
+FINISHED = "finished"  # another run brought the aliases in line; the writer itself may still be alive, and late
+LATE_WRITE_SECONDS = 3600.0  # after this, an alias that differs was moved by somebody and not by a request that was under way
+HISTORY_DESCRIPTION = (
+    "Every change of the aliases of `{name}`, oldest first: one version is one change. Written by slm-promote; do not delete versions. "
+    "`mlflow run . -e history -P target=models:/{name}` shows it as a table."
+)
+
+
+class LostRaceError(StepError):
+    """Another promoter moved the alias first."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The journal as a decision saw it."""
+
+    journal: Journal
+
+    @property
+    def aliases(self) -> dict[str, int]:
+        return dict(self.journal.aliases)
+
+
+class Ledger:
+    """The aliases of one registered model.
+
+    Args:
+        gateway: the calls to the tracking server.
+        name: the registered model.
+    """
+
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self.gateway, self.name = gateway, name
+        self.history = journal.name_of(name)
+
+    def read(self) -> Journal:
+        """The journal as it stands; empty where there is none yet."""
+        entries = [journal.entry_of(version) for version in self.gateway.versions(self.history)]
+        return journal.fold([entry for entry in entries if entry is not None])
+
+    def open(self) -> View:
+        """Finish what an interrupted run left, take note of moves made past this project, and return the state to decide on."""
+        self.gateway.ensure_model(self.history, HISTORY_DESCRIPTION.format(name=self.name), {KIND_TAG: "history"})
+        return View(self._reconcile())
+
+    def peek(self) -> View:
+        """The state to decide on, without writing anything: for dry runs and for showing."""
+        state = self.read()
+        actual = self.gateway.aliases(self.name) or {}
+        return View(Journal(state.entries, actual, state.last_move, state.holes))
+
+    def commit(self, view: View, record: Record) -> Entry | None:
+        """Make a record's moves, all or none.
+
+        Args:
+            view: what the decision was made on; each move's ``before`` comes from there.
+            record: the change.
+
+        Returns:
+            The entry in the journal; None where there was nothing to move.
+
+        Raises:
+            LostRaceError: another entry moved one of the aliases since ``view``. Nothing was changed.
+        """
+        moves = tuple(move for move in record.moves if move.before != move.after)
+        if not moves:
+            return None
+        for move in moves:
+            if view.journal.aliases.get(move.alias) != move.before:
+                raise ValueError(f"{move.alias}: the decision saw {view.journal.aliases.get(move.alias)}, the move says {move.before}")
+        entry = self._append(Record(**{**vars(record), "moves": moves, "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
+        if not entry.holds:
+            raise LostRaceError(self._lost(self.read(), entry))
+        self._settle(entry, "true")
+        return entry
+
+    # --- the steps of a move
+
+    def _append(self, record: Record) -> Entry:
+        target = next((move.after or move.before for move in record.moves if move.after or move.before), None)
+        self.gateway.create_version(
+            self.history,
+            f"models:/{self.name}/{target}",
+            {RECORD_TAG: record.to_json(), ID_TAG: record.id},
+            journal.sentence(record),
+            landed=lambda version: version.tags.get(ID_TAG) == record.id,
+        )
+        entry = self.read().find(record.id)
+        if entry is None:
+            raise StepError(f"history of {self.name!r}: the entry just written is not there; was it deleted in this moment?")
+        return entry
+
+    def _settle(self, entry: Entry, word: str) -> None:
+        """Bring the aliases in line with the journal until a look at both finds no difference, then say so on the entry.
+
+        The look comes after the write: if a newer entry appeared in between, its writer may have set the alias before this one did, so
+        this one sets it again, to what the newer entry says.
+        """
+        for _ in range(ROUNDS):
+            state = self.read()
+            touched = [move.alias for move in entry.record.moves]
+            if not self._project(state, touched):
+                self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, word)
+                return
+        raise StepError(f"aliases of {self.name!r} kept changing for {ROUNDS} rounds; who else writes them? see `mlflow run . -e history`")
+
+    def _project(self, state: Journal, touched: Sequence[str]) -> bool:
+        """Set what differs among ``touched``. Returns whether anything did."""
+        actual = self.gateway.aliases(self.name) or {}
+        wrong = [alias for alias in touched if actual.get(alias) != state.aliases.get(alias)]
+        for alias in wrong:
+            wanted = state.aliases.get(alias)
+            if wanted is None:
+                self.gateway.delete_alias(self.name, alias)
+            else:
+                self.gateway.set_alias(self.name, alias, wanted)
+        return bool(wrong)
+
+    def _reconcile(self) -> Journal:
+        for _ in range(ROUNDS):
+            state = self.read()
+            for entry in state.entries:
+                if entry.holds and not entry.settled and self._is_last(state, entry):
+                    log.info("finishing entry %d of %s, which an earlier run left", entry.number, self.history)
+                    self._settle(entry, FINISHED)
+            actual = self.gateway.aliases(self.name) or {}
+            differing = sorted(alias for alias in {*actual, *state.aliases} if actual.get(alias) != state.aliases.get(alias))
+            if not differing:
+                return state
+            stale = self._stale_writes(state, actual, differing)
+            if stale:
+                for entry in stale:
+                    log.info("%s was set late by entry %d of %s; put right", ", ".join(differing), entry.number, self.history)
+                    self._project(state, [move.alias for move in entry.record.moves])
+                    self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, "superseded")
+                continue
+            if self.read().entries != state.entries:
+                continue  # somebody else is moving right now; look again
+            self._note(state, actual, differing)
+        raise StepError(f"aliases of {self.name!r} kept changing for {ROUNDS} rounds; who else writes them? see `mlflow run . -e history`")
+
+    def _is_last(self, state: Journal, entry: Entry) -> bool:
+        return any(state.last_move.get(move.alias) == entry.number for move in entry.record.moves)
+
+    def _stale_writes(self, state: Journal, actual: dict[str, int], differing: Sequence[str]) -> list[Entry]:
+        """Entries whose writer never said that it was done, and whose write of an alias came after a newer entry's."""
+        oldest_ms = (time.time() - LATE_WRITE_SECONDS) * 1000
+        return [
+            entry
+            for entry in state.entries
+            if entry.holds
+            and entry.settled in ("", FINISHED)
+            and entry.created_ms >= oldest_ms
+            and any(move.alias in differing and actual.get(move.alias) == move.after for move in entry.record.moves)
+        ]
+
+    def _note(self, state: Journal, actual: dict[str, int], differing: Sequence[str]) -> None:
+        """Write down moves that somebody made with another client, so that the history has no hole."""
+        record = Record(
+            id=journal.new_id(),
+            kind=OBSERVED,
+            moves=tuple(Move(alias, state.aliases.get(alias), actual.get(alias)) for alias in differing),
+            actor="another client",
+            reason="alias found moved outside slm-promote",
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        entry = self._append(record)
+        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, "true")
+
+    def _lost(self, state: Journal, entry: Entry) -> str:
+        winner = next((each for each in state.entries if each.number == entry.lost_to), None)
+        if winner is None:
+            return f"{self.name!r}: the aliases are not where this run found them; run it again"
+        moves = ", ".join(f"{move.alias} {move.before or 'nothing'} → {move.after or 'nothing'}" for move in winner.record.moves)
+        return (
+            f"{self.name!r}: refused, since entry {winner.number} of {self.history!r} came first ({moves}, {winner.record.kind} by "
+            f"{winner.record.actor}: {winner.record.reason}); nothing was changed: look at its result and run this again if it still holds"
+        )
