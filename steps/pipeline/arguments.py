@@ -6,6 +6,7 @@
 
 import dataclasses
 import shlex
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def translate(words: Sequence[str]) -> Arguments:
     while queue:
         word = queue.pop(0)
         if word == "--overrides":
-            queue[:1] = shlex.split(_value_of(word, queue))
+            queue[:1] = _split(_value_of(word, queue))
         elif word in FLAGS or word.startswith(("--cfg=", "--package=", "--info=", "--config-dir=", "--shell-completion")):
             flags.append(word)
         elif word in FLAGS_WITH_VALUE:
@@ -79,6 +80,13 @@ def _value_of(word: str, queue: Sequence[str]) -> str:
     if not queue:
         raise ConfigError(word.lstrip("-"), "", f"a value after {word}")
     return queue[0]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError("overrides", text, "closed quotes, as in a shell") from error
 
 
 def _override(key: str, value: str, multirun: bool) -> str:
@@ -106,6 +114,6 @@ def is_text(key: str) -> bool:
         if not dataclasses.is_dataclass(node):
             return False
         node = typing.get_type_hints(node).get(name)
-        inner = [kind for kind in typing.get_args(node) if kind is not type(None)]
-        node = inner[0] if len(inner) == 1 and not isinstance(node, typing._GenericAlias) else node  # type: ignore[attr-defined]
+        if isinstance(node, types.UnionType):  # str | None
+            node = next(kind for kind in typing.get_args(node) if kind is not types.NoneType)
     return node is str

@@ -101,7 +101,7 @@ def _given(key: str, overrides: Sequence[str]) -> object:
 
 def _unknown_key(key: str, value: object) -> ConfigError:
     known = _keys()
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
     prefix = key.rpartition(".")[0]
     siblings = [name for name in known if name.rpartition(".")[0] == prefix]
     hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings or known)}"
@@ -114,6 +114,8 @@ def _expectation(message: str) -> str:
         return f"one of {match[1]}"
     if match := re.search(r"could not be converted to (\w+)", first):
         return {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "text"}.get(match[1], match[1])
+    if "is not a valid bool" in first:
+        return "true or false"
     return f"another value ({first})"
 
 

@@ -1,0 +1,68 @@
+# make help lists the targets.
+PYTHON    ?= $(shell command -v python3.11 || command -v python3)
+VENV      ?= .venv
+BIN       := $(CURDIR)/$(VENV)/bin
+MODEL     ?= smollm2_135m
+OVERRIDES ?=
+Q         ?= What is the capital of France?
+STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help install run ui ask test test-slow lint format bench sweep lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(VENV)/.run: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements.txt into $(VENV) (the first time takes some minutes) …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "installing requirements-dev.txt into $(VENV) …"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.run  ## install what the steps need into .venv
+
+run: $(VENV)/.run  ## run the whole chain: make run MODEL=smollm2_135m OVERRIDES="evaluate=smoke"
+	@mlflow run . --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
+
+ui: $(VENV)/.run  ## open the MLflow UI on the result
+	mlflow ui --backend-store-uri "$(STORE_URI)"
+
+ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?"
+	@python -m steps.ask --model $(MODEL) "$(Q)"
+
+test: $(VENV)/.dev  ## the tests
+	python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes: environments, git URIs, whole chains, soaks, races
+	python -m pytest -m slow
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(VENV)/.dev  ## format the code
+	ruff check --fix .
+	ruff format .
+
+bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.json
+	python -m benchmarks.run
+
+sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
+	mlflow run . -e sweep --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
+
+COMPILE = pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-header --annotation-style=line
+lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt
+	$(COMPILE) -o requirements.txt requirements.in
+	sed -i -E 's/^([A-Za-z0-9_.-]+==[^ +]+)\+[a-z0-9.]+/\1/' requirements.txt  # a local build (torch +cpu) is the index's choice, not the lock's
+	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+
+clean:  ## remove caches, keep .venv and mlflow.db
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs build

@@ -1,0 +1,42 @@
+"""Ask a registered model one question, the champion unless another alias is named.
+
+    python -m steps.ask --model smollm2_135m --alias champion "What is the capital of France?"
+"""
+
+import argparse
+import os
+import sys
+
+from steps.config.errors import ConfigError
+from steps.pipeline.compose import compose_config
+
+
+def main() -> None:
+    """Print the answer; ends with 2 on a bad model name and 1 where the registry has no such version."""
+    parser = argparse.ArgumentParser(prog="python -m steps.ask", description="Ask a registered model one question.")
+    parser.add_argument("question")
+    parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
+    parser.add_argument("--alias", default="champion")
+    parser.add_argument("--max-tokens", type=int, default=128, help="tokens the answer may have")
+    given = parser.parse_args()
+    try:
+        name = compose_config([f"model={given.model}"]).model.registered_name
+    except ConfigError as error:
+        print(f"ask: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = f"models:/{name}@{given.alias}"
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        print(f"ask: error: {uri} cannot be loaded: {error}; make one with: make run MODEL={given.model}", file=sys.stderr)
+        raise SystemExit(1) from error
+    response = model.predict({"messages": [{"role": "user", "content": given.question}], "max_tokens": given.max_tokens})
+    print(response[0]["choices"][0]["message"]["content"])
+
+
+if __name__ == "__main__":
+    main()

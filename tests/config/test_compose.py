@@ -1,0 +1,62 @@
+"""Every config of every group composes, and every mistake ends in one line that names it."""
+
+import re
+
+import pytest
+
+from steps.config.errors import ConfigError
+from steps.config.root import CONF
+from steps.pipeline.compose import compose_config
+
+GROUPS = ("model", "onnx", "evaluate", "promotion")
+NODES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml")) if path.stem != "local"]
+
+
+@pytest.mark.parametrize("choice", NODES)
+def test_every_node_composes(choice: str) -> None:
+    group = choice.split("=")[0]
+    assert getattr(compose_config([choice]), group) is not None
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_opens_with_the_command_that_uses_it(path: object) -> None:
+    first = open(str(path), encoding="utf-8").readline()  # noqa: SIM115, PTH123
+    assert re.match(r"# (mlflow run|make) ", first), first
+
+
+def test_the_model_it_was_conceived_for() -> None:
+    model = compose_config(["model=phi3_mini_4k"]).model
+    assert model.repo == "microsoft/Phi-3-mini-4k-instruct"
+    assert model.revision == "0a67737cc96d2554230f90338b163bc6380a2a85"
+    assert model.onnx is not None
+    assert model.onnx.folder == "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"
+    assert model.artifact_key == "phi3-mini-onnx"
+    assert model.trust_remote_code is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=nope"], r"model='nope': expected one of local, phi3_mini_4k"),
+        (["evaluate.sed=1"], r"evaluate.sed='1': expected a key of the config; did you mean evaluate.seed"),
+        (["nonsense=1"], r"nonsense='1': expected a key of the config; known keys: model, onnx"),
+        (["evaluate.seed=x"], r"evaluate.seed='x': expected an integer"),
+        (["onnx.prebuilt=maybe"], r"onnx.prebuilt='maybe': expected true or false"),
+        (["onnx.precision=int3"], r"onnx.precision='int3': expected one of int4"),
+        (["evaluate.max_new_tokens=0"], r"evaluate.max_new_tokens=0: expected an integer of at least 1"),
+        (["generation.temperature=3"], r"generation.temperature=3.0: expected a number from 0 to 2"),
+        (["onnx.serving.max_queue=0"], r"onnx.serving.max_queue=0: expected an integer of at least 1"),
+        (["model=local"], r"model.path=None: expected a value, as model.source is 'folder'; pass model.path="),
+        (["model.registered_name=Mine"], r"model.registered_name='Mine': expected lower-case letters"),
+        (["model.registered_name=???"], r"model.registered_name='\?\?\?': expected a value, as it is mandatory"),
+        (["model.sha256=abc"], r"model.sha256='abc': expected 64 lower-case"),
+        (["model.allow_patterns=['*.bin']"], r"model.allow_patterns=\['\*.bin'\]: expected no pickled weights"),
+        (["onnx=int4_cpu,fp32_cpu"], r"onnx='int4_cpu,fp32_cpu': expected one value; add -m"),
+        (["onnx=[}"], r"overrides='onnx=\[}': expected key=value in Hydra's override grammar"),
+        (["~model.nothing"], r"model.nothing=None: expected a key of the config"),
+    ],
+)
+def test_a_mistake_is_one_line_with_field_value_and_expectation(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_config(overrides)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,69 @@
+"""Words of the command line, as a user or `mlflow run` gives them, to what Hydra takes."""
+
+import pytest
+
+from steps.config.errors import ConfigError
+from steps.pipeline.arguments import is_text, translate
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], []),
+        (["--model", "", "--overrides", ""], []),
+        (["--model", "tiny_phi3"], ["model=tiny_phi3"]),
+        (["--overrides", "onnx=fp32_cpu evaluate.seed=1"], ["onnx=fp32_cpu", "evaluate.seed=1"]),
+        (["--evaluate.max_new_tokens", "32"], ["evaluate.max_new_tokens=32"]),
+        (["evaluate.seed=3", "--model=tiny_phi3"], ["evaluate.seed=3", "model=tiny_phi3"]),
+        (["--overrides", "evaluate.pack='my folder'"], ["evaluate.pack=my folder"]),
+        (["--evaluate.pack", "/a folder/pack, mine"], [r"evaluate.pack='/a folder/pack, mine'"]),
+        (["--model.revision", "12345678901234567890"], ["model.revision='12345678901234567890'"]),
+        (["--model.revision", "123e45"], ["model.revision='123e45'"]),
+        (["--model.revision", "null"], ["model.revision=null"]),
+        (["--report_uri", "runs:/0e1/report.json"], ["report_uri='runs:/0e1/report.json'"]),
+        (["--overrides", "~onnx.extra_options"], ["~onnx.extra_options"]),
+        (["--overrides", "-m onnx=int4_cpu,fp32_cpu"], ["-m", "onnx=int4_cpu,fp32_cpu"]),
+        (["evaluate.seed=1", "--cfg", "job"], ["--cfg", "job", "evaluate.seed=1"]),
+        (["-m", "--onnx", "int4_cpu,fp32_cpu"], ["-m", "onnx=int4_cpu,fp32_cpu"]),
+    ],
+)
+def test_translated(words: list[str], expected: list[str]) -> None:
+    assert translate(words).for_hydra() == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tiny_phi3"], r"overrides='tiny_phi3': expected key=value"),
+        (["--model"], r"model='': expected a value after --model"),
+        (["--overrides"], r"overrides='': expected a value after --overrides"),
+        (["--cfg"], r"cfg='': expected a value after --cfg"),
+        (["--overrides", "evaluate.pack='my folder"], "overrides=.*: expected closed quotes"),
+    ],
+)
+def test_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        translate(words)
+
+
+def test_what_only_asks_to_see_something() -> None:
+    assert translate(["--cfg", "job"]).inspecting
+    assert translate(["--cfg=job"]).inspecting
+    assert translate(["--help"]).inspecting
+    assert not translate(["evaluate.seed=1", "-m"]).inspecting
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("model.revision", True),
+        ("report_uri", True),
+        ("model.allow_patterns", False),
+        ("evaluate.seed", False),
+        ("onnx.precision", False),
+        ("model", False),
+        ("no.such.key", False),
+    ],
+)
+def test_text_fields_are_known_from_the_schema(key: str, expected: bool) -> None:
+    assert is_text(key) is expected
