@@ -66,9 +66,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not REGISTERED_NAME.fullmatch(self.registered_name):
-            raise ConfigError(
-                "model.registered_name", self.registered_name, "lower-case letters, digits, dots, dashes and underscores"
-            )
+            raise ConfigError("model.registered_name", self.registered_name, "lower-case letters, digits, dots, dashes and underscores")
         needs: dict[Source, tuple[str, ...]] = {
             Source.package: ("package", "version", "sha256", "file"),
             Source.hub: ("repo",),
@@ -84,3 +82,8 @@ class ModelConfig:
             raise ConfigError("model.sha256", self.sha256, "64 lower-case hexadecimal digits")
         if any(pattern.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")) for pattern in self.allow_patterns):
             raise ConfigError("model.allow_patterns", self.allow_patterns, "no pickled weights", "take the safetensors files")
+
+    @property
+    def patterns(self) -> list[str]:
+        """Files taken from a hub or a folder; a model's own code only where it is trusted."""
+        return [*self.allow_patterns, *(["*.py"] if self.trust_remote_code else [])]

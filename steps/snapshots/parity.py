@@ -1,4 +1,4 @@
-"""Does an ONNX folder read and write text as its checkpoint does? Token ids, rendered chat template and EOS ids, before anything is logged."""
+"""Does an ONNX folder read and write text as its checkpoint does? Compares token ids, rendered chat template and EOS ids."""
 
 import json
 import os
@@ -30,7 +30,7 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
     ({"role": "user", "content": "What is the capital of France?"},),
     ({"role": "system", "content": "You are terse."}, {"role": "user", "content": "Hi"}),
     (
-        {"role": "user", "content": "  Quote: \"it's\" \\ and\nnewlines 🙂\n"},
+        {"role": "user", "content": '  Quote: "it\'s" \\ and\nnewlines 🙂\n'},
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": "{{ again }} <b>中文</b>"},
     ),
@@ -65,14 +65,22 @@ def _check_token_ids(reference: Any, tokenizer: Any) -> None:
         expected, found = reference.encode(text, add_special_tokens=False), [int(token) for token in tokenizer.encode(text)]
         if expected != found:
             at = _first_difference(expected, found)
-            _fail("token ids", f"{text!r} differs at token {at}: the checkpoint has {expected[at : at + 5]}, the ONNX folder {found[at : at + 5]}")
+            _fail(
+                "token ids",
+                f"{text!r} differs at token {at}: the checkpoint has {expected[at : at + 5]}, the ONNX folder {found[at : at + 5]}",
+            )
 
 
 def _check_chat_template(reference: Any, tokenizer: Any) -> None:
     from jinja2 import TemplateError
 
     if not reference.chat_template:
-        raise SnapshotError("model", reference.name_or_path.rsplit("/", 1)[-1], "its tokenizer has no chat template", "add chat_template.jinja to the checkpoint")
+        raise SnapshotError(
+            "model",
+            reference.name_or_path.rsplit("/", 1)[-1],
+            "its tokenizer has no chat template",
+            "add chat_template.jinja to the checkpoint",
+        )
     for conversation in CONVERSATIONS:
         for prompt in (True, False):
             try:
@@ -117,5 +125,8 @@ def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
 
 def _fail(what: str, difference: str) -> None:
     raise SnapshotError(
-        "onnx", what, difference, "build the ONNX folder from this checkpoint (onnx.prebuilt=false), or pin the revision that it was built from"
+        "onnx",
+        what,
+        difference,
+        "build the ONNX folder from this checkpoint (onnx.prebuilt=false), or pin the revision that it was built from",
     )

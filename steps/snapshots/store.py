@@ -46,6 +46,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _copy(source: Path, target: Path) -> tuple[int, str]:
+    """Copy to disk, and return the size in bytes and the SHA-256 of what was written."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while chunk := reading.read(CHUNK):
+            digest.update(chunk)
+            size += writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return size, digest.hexdigest()
+
+
 def request_key(request: Mapping[str, Any]) -> str:
     """Key of a request: SHA-256 over its canonical JSON."""
     return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -125,40 +137,40 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------------------------------------------
 
-    def add(self, source: Path, path: str, expected: str | None = None) -> FileEntry:
-        """Take a file in by copy; its bytes are hashed as they are written.
+    def add(self, source: Path, path: str, expected: str | None = None, *, move: bool = False) -> FileEntry:
+        """Take a file in; its bytes are hashed on the way.
 
         Args:
             source: the file.
             path: its name in the snapshot.
             expected: the SHA-256 it must have, where one is known.
+            move: give the file away instead of copying it; it must be on the store's file system.
 
         Raises:
             SnapshotError: the bytes are not `expected`, or the disk is full.
         """
-        digest, size = hashlib.sha256(), 0
         with self.scratch() as scratch, self._disk_full(source):
-            copy = scratch / "blob"
-            with source.open("rb") as file, copy.open("wb") as target:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-                    size += target.write(chunk)
-                target.flush()
-                os.fsync(target.fileno())
-            sha256 = digest.hexdigest()
+            draft = scratch / "blob"
+            if move:
+                source.replace(draft)
+                with draft.open("rb+") as file:
+                    os.fsync(file.fileno())
+                size, sha256 = draft.stat().st_size, sha256_of(draft)
+            else:
+                size, sha256 = _copy(source, draft)
             if expected and sha256 != expected:
                 raise SnapshotError("sha256", expected, f"{path} has sha256 {sha256}", "the source serves other bytes than were pinned")
-            copy.chmod(0o444)  # shared by hard link: writing in place would change every folder that holds it
+            draft.chmod(0o444)  # shared by hard link: writing in place would change every folder that holds it
             blob = self.blob(sha256)
             blob.parent.mkdir(exist_ok=True)
-            copy.replace(blob)
+            draft.replace(blob)
             fsync_folder(blob.parent)
         return FileEntry(path, size, sha256)
 
     def add_folder(self, folder: Path) -> tuple[FileEntry, ...]:
-        """Take in every file below `folder`, by copy."""
+        """Take in every file below `folder`, which is on the store's file system; the files move away from it."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        return tuple(self.add(path, path.relative_to(folder).as_posix()) for path in paths)
+        return tuple(self.add(path, path.relative_to(folder).as_posix(), move=True) for path in paths)
 
     def record(self, key: str) -> str | None:
         """The text recorded under `key`, if any."""
@@ -264,5 +276,8 @@ class Store:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise SnapshotError(
-                "store.path", str(self.root), f"the disk is full while writing {what.name}", "free some, or choose another with store.path=…"
+                "store.path",
+                str(self.root),
+                f"the disk is full while writing {what.name}",
+                "free some, or choose another with store.path=…",
             ) from error
