@@ -1,0 +1,53 @@
+"""What is said on a logged model, the same for both variants."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from steps.config.root import Config
+from steps.pipeline import digest, tags
+from steps.pipeline.handoff import model_id_of
+from steps.pipeline.step import StepRun
+from steps.snapshots.manifest import Snapshot
+
+
+def tags_of(variant: str, snapshot: Snapshot, run: StepRun) -> dict[str, str]:
+    """Tags of a LoggedModel.
+
+    Args:
+        variant: ``transformers`` or ``onnx``.
+        snapshot: what it was made from.
+        run: the step that logs it.
+    """
+    return {
+        tags.VARIANT: variant,
+        tags.FINGERPRINT: run.fingerprint,
+        tags.SNAPSHOT_DIGEST: snapshot.digest,
+        tags.SNAPSHOT_REVISION: snapshot.revision,
+        tags.LICENCE: snapshot.licence or "unknown",
+    }
+
+
+def metadata_of(config: Config, snapshot: Snapshot) -> dict[str, str]:
+    """Metadata in the model's MLmodel file, which travels with its bytes."""
+    return {
+        "source": f"{snapshot.source}:{snapshot.name}",
+        "revision": snapshot.revision,
+        "licence": snapshot.licence or "unknown",
+        "homepage": config.model.homepage or "",
+        "snapshot_digest": snapshot.digest,
+    }
+
+
+def digest_of_bytes(uri: str) -> str:
+    """``sha256:…`` over the files of a logged model, wherever its artifacts are."""
+    with TemporaryDirectory() as folder:
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        return digest.of_folder(local)
+
+
+def tag_digest(uri: str) -> None:
+    """Tag a freshly logged model with the digest of its bytes as they stand in the artifact store."""
+    MlflowClient().set_logged_model_tags(model_id_of(uri), {tags.DIGEST: digest_of_bytes(uri)})
