@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field, fields
 
 from steps.config.errors import ConfigError
+from steps.config.gates import GatesConfig
 
 ALIAS = re.compile(r"[a-z][a-z0-9_-]*")
 VERSION_LIKE = re.compile(r"v\d+")  # MLflow keeps v1, v2 … for itself
@@ -45,14 +46,33 @@ class CanaryConfig:
 
 
 @dataclass
+class WatchConfig:
+    """How `watch` learns that somebody set the alias `candidate`."""
+
+    interval: float = 30.0  # seconds between two looks; with a webhook a look is a safety net, and may be rare
+    once: bool = False  # judge what stands there now, then end
+    webhook_port: int | None = None  # listen here for MLflow's registry webhooks as well; null only polls
+    webhook_host: str = "127.0.0.1"  # address to listen on
+    secret_env: str = "SLM_WEBHOOK_SECRET"  # environment variable that holds the webhook's secret; the value itself is never configured
+
+    def __post_init__(self) -> None:
+        if self.interval <= 0:
+            raise ConfigError("promotion.watch.interval", self.interval, "seconds above 0")
+        if self.webhook_port is not None and not 0 <= self.webhook_port <= 65535:
+            raise ConfigError("promotion.watch.webhook_port", self.webhook_port, "a port from 0 to 65535, or null")
+
+
+@dataclass
 class PromotionConfig:
     """Policy that moves aliases."""
 
     profile: str = "balanced"  # name of the weights below, as records and cards show it
     alias: str = "champion"  # alias the winner gets; champion-edge and the like keep a line of their own
     weights: WeightsConfig = field(default_factory=WeightsConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
     max_evidence_age_days: float = 30.0  # a report older than this no longer counts
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
 
     def __post_init__(self) -> None:

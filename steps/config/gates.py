@@ -1,0 +1,57 @@
+"""Schema of ``promotion.gates``: what a candidate must show on its own, and beside the incumbent."""
+
+from dataclasses import dataclass, field
+
+from steps.config.errors import ConfigError
+
+
+@dataclass
+class AbsoluteGates:
+    """Limits that hold whoever the incumbent is; null switches a gate off."""
+
+    quality_floor: float | None = 0.15  # mean item score, 0 to 1
+    kl_ceiling: float | None = 0.25  # mean KL divergence to the checkpoint, nats per token; only a converted variant has one
+    ttft_p95_ceiling: float | None = 10.0  # seconds to the first token, short prompt
+    rss_ceiling_bytes: int | None = None  # peak resident bytes of the serving process
+    licences: list[str] = field(default_factory=list)  # SPDX identifiers that may be promoted; empty allows any
+    conformance_complete: bool = True  # every row of the chat contract passes or is a named limit
+
+    def __post_init__(self) -> None:
+        if self.quality_floor is not None and not 0 <= self.quality_floor <= 1:
+            raise ConfigError("promotion.gates.absolute.quality_floor", self.quality_floor, "a score from 0 to 1, or null")
+        for name in ("kl_ceiling", "ttft_p95_ceiling", "rss_ceiling_bytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"promotion.gates.absolute.{name}", value, "a number above 0, or null")
+
+
+@dataclass
+class RelativeGates:
+    """Paired comparison with the incumbent on the same items; skipped where there is none."""
+
+    enabled: bool = True
+    quality_margin: float = 0.1  # the mean score may be this much lower, and no more (non-inferiority margin)
+    confidence: float = 0.95  # one-sided confidence that the loss stays within the margin
+    resamples: int = 9999  # bootstrap resamples
+    ttft_ratio_ceiling: float | None = None  # time to first token p50, candidate over incumbent
+    decode_ratio_floor: float | None = None  # decode tokens per second, candidate over incumbent
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quality_margin < 1:
+            raise ConfigError("promotion.gates.relative.quality_margin", self.quality_margin, "a score difference between 0 and 1")
+        if not 0.5 < self.confidence < 1:
+            raise ConfigError("promotion.gates.relative.confidence", self.confidence, "a probability between 0.5 and 1")
+        if self.resamples < 999:
+            raise ConfigError("promotion.gates.relative.resamples", self.resamples, "an integer of at least 999")
+        for name in ("ttft_ratio_ceiling", "decode_ratio_floor"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"promotion.gates.relative.{name}", value, "a ratio above 0, or null")
+
+
+@dataclass
+class GatesConfig:
+    """All gates of a policy."""
+
+    absolute: AbsoluteGates = field(default_factory=AbsoluteGates)
+    relative: RelativeGates = field(default_factory=RelativeGates)
