@@ -132,9 +132,10 @@ def model_id_of(uri: str) -> str:
             version = client.get_model_version(parsed.name, number)
     except MlflowException as error:
         raise StepError(f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI") from error
-    if not version.model_id:
+    model_id = version.model_id or version.source.removeprefix("models:/")  # SQL stores keep it in the source only
+    if not model_id.startswith("m-"):
         raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
-    return str(version.model_id)
+    return str(model_id)
 
 
 def digest_of(uri: str) -> str:
