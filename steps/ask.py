@@ -1,6 +1,6 @@
 """Ask a registered model one question, the champion unless another alias is named.
 
-    python -m steps.ask --model smollm2_135m --alias champion "What is the capital of France?"
+python -m steps.ask --model smollm2_135m --alias champion "What is the capital of France?"
 """
 
 import argparse

@@ -13,10 +13,10 @@ from steps.pipeline.step import StepRun, step
 @step()
 def main(config: Config, run: StepRun) -> str:
     from steps.pipeline.chain import Chain
-    from steps.pipeline.farewell import say_goodbye
+    from steps.pipeline.closing import say_where_to_look
 
     output = Chain(config, run.overrides).run()
-    say_goodbye(config)
+    say_where_to_look(config)
     return output
 
 

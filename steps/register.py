@@ -5,3 +5,21 @@ Writes: versions, tags and aliases in the Model Registry; ``promotion.json`` on 
 
     mlflow run . -e register --env-manager local -P model=smollm2_135m
 """
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+from steps.registry.register import ARTIFACT
+from steps.registry.register import register as register_versions
+
+
+@step(inputs=("report_uri",))
+def register(config: Config, run: StepRun) -> str:
+    from steps.pipeline.closing import show
+
+    promotion = register_versions(run.inputs["report_uri"], config, dry_run=config.dry_run)
+    show(promotion)
+    return f"runs:/{run.run_id}/{ARTIFACT}"
+
+
+if __name__ == "__main__":
+    register()

@@ -1,5 +1,7 @@
 """The composed config: one for all steps. ``conf/config.yaml`` chooses, these dataclasses type."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +53,14 @@ class Config:
 
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
     reuse: bool = True  # main takes finished runs with the same fingerprint instead of running a step again
+
+
+def with_inputs(config: Config, uris: Mapping[str, str]) -> Config:
+    """A copy of ``config`` with these input URIs, by config key."""
+    copied = copy.copy(config)
+    for key, uri in uris.items():
+        setattr(copied, key, uri)
+    return copied
 
 
 def register() -> None:

@@ -1,6 +1,5 @@
 """The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made the same."""
 
-import dataclasses
 import logging
 import os
 import shlex
@@ -15,7 +14,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.projects.submitted_run import SubmittedRun
 from mlflow.tracking import MlflowClient
 
-from steps.config.root import ROOT, Config
+from steps.config.root import ROOT, Config, with_inputs
 from steps.pipeline import tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.handoff import PRODUCERS, difference, find_output, load, read_text
@@ -71,7 +70,7 @@ class Chain:
         if not self.config.reuse:
             return False
         step = load(name)
-        found, mark = find_output(step, dataclasses.replace(self.config, **self.uris), self.uris)
+        found, mark = find_output(step, with_inputs(self.config, self.uris), self.uris)
         if found:
             self.uris[key] = found.uri
             self._say(name, f"reused from run {found.run_id}: {found.uri}")
@@ -103,9 +102,10 @@ class Chain:
         if self.overrides:
             parameters["overrides"] = shlex.join(self.overrides)
         try:
-            return mlflow.projects.run(
+            submitted: SubmittedRun = mlflow.projects.run(
                 str(ROOT), entry_point=name, parameters=parameters, env_manager="local", synchronous=wait, experiment_id=_experiment_id()
             )
+            return submitted
         except ExecutionException as error:
             raise StepError(f"{name} failed; what it said is above and in logs/ of its run ({error})") from error
 

@@ -129,10 +129,12 @@ def model_id_of(uri: str) -> str:
             version = client.get_model_version_by_alias(parsed.name, parsed.alias)
         else:
             number = parsed.version or client.get_latest_versions(parsed.name)[0].version
-            version = client.get_model_version(parsed.name, number)
+            version = client.get_model_version(parsed.name, str(number))
     except MlflowException as error:
-        raise StepError(f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI") from error
-    model_id = version.model_id or version.source.removeprefix("models:/")  # SQL stores keep it in the source only
+        raise StepError(
+            f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI"
+        ) from error
+    model_id = version.model_id or (version.source or "").removeprefix("models:/")  # SQL stores keep it in the source only
     if not model_id.startswith("m-"):
         raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
     return str(model_id)

@@ -1,6 +1,5 @@
 """From the command line to a body: translate the words, compose and check the config, open the run, call the body."""
 
-import dataclasses
 import logging
 import os
 import signal
@@ -12,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from steps.config.errors import ConfigError
-from steps.config.root import CONF
+from steps.config.root import CONF, with_inputs
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, prepare, typed
 from steps.pipeline.errors import StepError
@@ -21,7 +20,6 @@ from steps.pipeline.step import Step
 
 BAD_CONFIG = 2  # exit code
 FAILED = 1  # exit code
-INPUT_KEYS = ("snapshot_uri", "transformers_uri", "onnx_uri", "report_uri")
 
 
 def launch(step: Step) -> None:
@@ -78,7 +76,7 @@ def _run(step: Step, cfg: DictConfig) -> None:
     with opened(step.name, config.experiment) as run:
         run.record(step, config, cfg, overrides)
         inputs = resolve_inputs(step, config, overrides)
-        config = dataclasses.replace(config, **inputs)
+        config = with_inputs(config, inputs)
         run.finish(step, config, step.body(config, run.describe(step, config, inputs, overrides)))
 
 

@@ -24,6 +24,7 @@ from steps.pipeline.redaction import redact
 from steps.pipeline.step import Step, StepRun
 
 log = logging.getLogger(__name__)
+logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)  # it announces every new experiment
 PARAM_BATCH = 100  # most parameters MLflow takes in one call
 PARAM_LENGTH = 6000  # characters MLflow keeps of a parameter's value
 

@@ -29,7 +29,9 @@ def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[P
         queue += [name for name in _imports(path) if not name.startswith(OUTSIDE)]
     for entry in extra:
         place = root / entry
-        found.update([place] if place.is_file() else (file for file in place.rglob("*") if file.is_file() and "__pycache__" not in file.parts))
+        found.update(
+            [place] if place.is_file() else (file for file in place.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        )
     return sorted(found)
 
 

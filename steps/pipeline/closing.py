@@ -1,0 +1,88 @@
+"""What a user sees at the end: what was promoted, and where to look."""
+
+import shlex
+from collections.abc import Mapping
+
+import mlflow
+from rich.console import Console
+from rich.table import Table
+
+from steps.config.root import ROOT, Config
+from steps.pipeline.redaction import redact
+from steps.registry.register import Promotion
+
+# heading, metric, format
+SCORES = (
+    ("quality", "quality/score", "{:.1%}"),
+    ("tokens/s", "speed/decode_tokens_per_second", "{:.1f}"),
+    ("first token", "speed/ttft_p50_s", "{:.3f} s"),
+    ("peak memory", "memory/peak_rss_bytes", "{:.2e} B"),
+)
+QUESTION = "What is the capital of France?"
+PLAIN_WIDTH = 140  # columns, where the output is no terminal
+
+
+def show(promotion: Promotion) -> None:
+    """Print the closing table: model, variant, version, aliases, verdict, scores."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    title = f"{promotion.name}{' (dry run: nothing was changed)' if promotion.dry_run else ''}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("version", "variant", "aliases", "verdict", *(name for name, _, _ in SCORES)):
+        table.add_column(heading, overflow="fold")
+    for row in promotion.rows:
+        verdict = row.decision + (f": {', '.join(row.failed_gates)}" if row.failed_gates else "")
+        version = str(row.version) if row.version else "new"
+        table.add_row(version, row.variant, ", ".join(row.aliases) or "-", verdict, *scores(row.scores))
+    console.print(table)
+    console.print(promotion.reason, highlight=False)
+
+
+def scores(metrics: Mapping[str, float]) -> list[str]:
+    """The table's figures, in the order of ``SCORES``; a dash where the report has none."""
+    cells = []
+    for _, name, form in SCORES:
+        value = metrics.get(name)
+        if value is None:
+            cells.append("-")
+        elif name.endswith("_bytes"):
+            cells.append(f"{value / 2**20:,.0f} MiB")
+        else:
+            cells.append(form.format(value))
+    return cells
+
+
+def say_where_to_look(config: Config) -> None:
+    """Print the commands that open the UI on the result and ask the champion."""
+    look, ask = commands(mlflow.get_tracking_uri(), config.model.registered_name, config.promotion.alias, chosen_model())
+    print(f"\nlook:  {redact(look)}\nask:   {redact(ask)}", flush=True)
+
+
+def commands(tracking_uri: str, name: str, alias: str, model: str) -> tuple[str, str]:
+    """The command that opens the UI and the one that asks the alias a question.
+
+    Args:
+        tracking_uri: where the registry is.
+        name: registered model.
+        alias: alias to ask.
+        model: the config of ``conf/model/``.
+    """
+    if tracking_uri == f"sqlite:///{ROOT}/mlflow.db":
+        return f"make ui   then http://127.0.0.1:5000/#/models/{name}", f'make ask MODEL={model} Q="{QUESTION}"'
+    if tracking_uri.startswith("http"):
+        look = f"{tracking_uri}/#/models/{name}"
+    else:
+        look = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}   then http://127.0.0.1:5000/#/models/{name}"
+    code = (
+        f'import mlflow; model = mlflow.pyfunc.load_model("models:/{name}@{alias}"); '
+        f'print(model.predict({{"messages": [{{"role": "user", "content": "{QUESTION}"}}]}})[0]["choices"][0]["message"]["content"])'
+    )
+    return look, f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} python -c {shlex.quote(code)}"
+
+
+def chosen_model() -> str:
+    """Name of the config that was chosen from ``conf/model/``."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return str(HydraConfig.get().runtime.choices["model"])
