@@ -1,0 +1,138 @@
+"""The process that one candidate lives in: loads it as users do and obeys one JSON command a line on a socket.
+
+Started as a plain file by ``candidates.py`` with ``python -P worker.py <socket fd>``, in an empty folder and without the project on the
+path, so a model that cannot be loaded elsewhere fails here. It therefore imports nothing of ``steps``: what it shares with the other
+side are the plain files ``conformance.py``, ``timing.py`` and ``logits.py`` beside it.
+"""
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def sibling(name: str) -> ModuleType:
+    """Load a file beside this one as a module of its own."""
+    module = sys.modules.get(f"slm_{name}")
+    if module is None:
+        spec = importlib.util.spec_from_file_location(f"slm_{name}", Path(__file__).with_name(f"{name}.py"))
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{name}.py is missing beside {Path(__file__).name}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[f"slm_{name}"] = module
+        spec.loader.exec_module(module)
+    return module
+
+
+class Worker:
+    """One loaded model and the commands it answers; each command is a method that takes and gives JSON values."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.meter: Any = None
+
+    def load(self, uri: str) -> dict[str, Any]:
+        """Load a model and answer one token, as lazy engines start on the first request. Times in seconds, without MLflow's own import."""
+        import mlflow
+
+        mlflow.tracing.disable()
+        started = time.perf_counter()
+        self.model = mlflow.pyfunc.load_model(uri)
+        loaded = time.perf_counter()
+        self.answer([{"role": "user", "content": "Hello"}], 1)
+        return {"load_s": loaded - started, "ready_s": time.perf_counter() - started}
+
+    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        """One greedy answer: text, finish reason, tokens and seconds."""
+        row = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
+        started = time.perf_counter()
+        completion = sibling("conformance").chat(self.model, row)
+        elapsed = time.perf_counter() - started
+        choice = completion["choices"][0]
+        return {
+            "text": choice["message"].get("content") or "",
+            "finish_reason": choice.get("finish_reason"),
+            "completion_tokens": int(completion.get("usage", {}).get("completion_tokens") or 0),
+            "latency_s": elapsed,
+        }
+
+    def conformance(self) -> list[dict[str, Any]]:
+        """The chat contract, row by row."""
+        from dataclasses import asdict
+
+        return [asdict(row) for row in sibling("conformance").conformance(self.model)]
+
+    def stream(self, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[str, Any]:
+        """One timed answer: seconds to the first token and between tokens."""
+        result: dict[str, Any] = sibling("timing").stream(self.model, prompt_tokens, new_tokens, nonce)
+        return result
+
+    def burst(self, concurrency: int, new_tokens: int, nonce: int) -> dict[str, Any]:
+        """``concurrency`` requests at once through threads: tokens and seconds."""
+        result: dict[str, Any] = sibling("timing").burst(self.model, concurrency, new_tokens, nonce)
+        return result
+
+    def open_meter(self, kind: str, folder: str) -> dict[str, Any]:
+        """Open a folder of weights for its logits; ``kind`` is ``checkpoint`` or ``onnx``."""
+        self.meter = sibling("logits").open_meter(kind, folder)
+        return {"vocabulary": self.meter.vocabulary}
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        ids: list[int] = self.meter.tokenize(text)
+        return ids
+
+    def window(self, ids: list[int], file: str) -> dict[str, Any]:
+        """Write the logits of one window to ``file``."""
+        result: dict[str, Any] = self.meter.write(ids, file)
+        return result
+
+    def compare(self, ids: list[int], file: str) -> dict[str, Any]:
+        """Compare this model's logits of one window with those in ``file``."""
+        result: dict[str, Any] = self.meter.compare(ids, file)
+        return result
+
+    def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
+        """Greedy continuation of a prompt, as token ids."""
+        result: list[int] = self.meter.continue_greedily(ids, tokens)
+        return result
+
+    def peak_rss(self) -> int:
+        """Most resident bytes this process has held, as the kernel counts them."""
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def serve(connection: socket.socket, worker: Worker) -> None:
+    """Answer commands until the other side hangs up."""
+    with connection, connection.makefile("rb") as lines:
+        for line in lines:
+            request = json.loads(line)
+            command: Callable[..., Any] = getattr(worker, request.pop("command"))
+            try:
+                reply = {"result": command(**request)}
+            except Exception as error:  # noqa: BLE001 - whatever the model raises is a result, told to the other side
+                traceback.print_exc()
+                reply = {"error": f"{type(error).__name__}: {error}", "kind": type(error).__name__}
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def main() -> None:
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    serve(connection, Worker())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the evaluation has what it needs; a model's slow or crashing shutdown is the canary's business
+
+
+if __name__ == "__main__":
+    main()
