@@ -1,0 +1,64 @@
+"""A checkpoint folder: what is taken, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from steps.config.errors import ConfigError
+from steps.snapshots.errors import SnapshotError
+from steps.snapshots.fetch import fetch
+from steps.snapshots.store import Store
+from tests.snapshots.conftest import configured
+
+
+def test_takes_a_copy_with_the_licence_of_its_card(checkpoint: Path, store: Store) -> None:
+    snapshot = fetch(configured("local", path=str(checkpoint)), store)
+    assert (snapshot.source, snapshot.name, snapshot.licence) == ("folder", "checkpoint", "mit")
+    assert str(checkpoint.parent) not in snapshot.to_json()
+    weights = next(entry for entry in snapshot.files if entry.path == "model.safetensors")
+    (checkpoint / "model.safetensors").write_bytes(b"changed afterwards")
+    assert (store.checkpoint(snapshot) / "model.safetensors").stat().st_size == weights.size
+
+
+def test_a_changed_folder_is_another_snapshot(checkpoint: Path, store: Store) -> None:
+    first = fetch(configured("local", path=str(checkpoint)), store)
+    (checkpoint / "config.json").write_text('{"model_type": "qwen2"}')
+    second = fetch(configured("local", path=str(checkpoint)), store)
+    assert first.revision != second.revision
+    assert store.damaged((*first.files, *second.files)) == []
+
+
+def test_configured_licence_wins(checkpoint: Path, store: Store) -> None:
+    assert fetch(configured("local", path=str(checkpoint), licence="Apache-2.0"), store).licence == "Apache-2.0"
+
+
+def test_pickles_and_code_stay_outside(checkpoint: Path, store: Store) -> None:
+    for name in ("pytorch_model.bin", "modeling_mine.py", "optimizer.pt"):
+        (checkpoint / name).write_bytes(b"x")
+    names = [entry.path for entry in fetch(configured("local", path=str(checkpoint)), store).files]
+    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", r"holds no config\.json; name the folder that save_pretrained wrote"),
+        ("tokenizer.json", r"holds no tokenizer; save it beside the weights"),
+        ("model.safetensors", r"holds no safetensors weights; save it again with model\.save_pretrained"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(checkpoint: Path, store: Store, missing: str, message: str) -> None:
+    (checkpoint / missing).unlink()
+    with pytest.raises(SnapshotError, match=message):
+        fetch(configured("local", path=str(checkpoint)), store)
+
+
+def test_pickled_weights_are_named(checkpoint: Path, store: Store) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with pytest.raises(SnapshotError, match=r"its weights are pickles \(pytorch_model\.bin\)"):
+        fetch(configured("local", path=str(checkpoint)), store)
+
+
+def test_no_such_folder(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.path='.*nowhere': expected a folder that exists"):
+        fetch(configured("local", path=str(tmp_path / "nowhere")), store)
