@@ -1,7 +1,65 @@
 """Judge both variants, and the incumbent champion if there is one, side by side.
 
-Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; the nodes ``evaluate`` and ``promotion``.
+Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; the nodes ``evaluate`` and ``promotion.gates``.
 Writes: ``report.json`` and ``report.html`` on its run; metrics on the run and on every logged model.
 
     mlflow run . -e evaluate --env-manager local -P model=smollm2_135m -P evaluate=smoke
 """
+
+from collections.abc import Mapping
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+from steps.scoring.judge import judge, log_report
+from steps.snapshots.store import Store
+
+
+def _inputs(config: Config) -> tuple[str, ...]:
+    return () if config.evaluate.candidates else ("transformers_uri", "onnx_uri")
+
+
+def _candidates(config: Config) -> list[str]:
+    return config.evaluate.candidates or [uri for uri in (config.transformers_uri, config.onnx_uri) if uri]
+
+
+def _incumbent(config: Config) -> str | None:
+    """URI of what serves now, unless it is one of the candidates."""
+    from steps.pipeline.handoff import exists, model_id_of
+
+    uri = f"models:/{config.model.registered_name}@{config.promotion.alias}"
+    if not config.evaluate.incumbent or not exists(uri):
+        return None
+    return None if model_id_of(uri) in [model_id_of(candidate) for candidate in _candidates(config)] else uri
+
+
+def _incumbent_digest(config: Config) -> Mapping[str, str]:
+    from steps.pipeline.handoff import digest_of
+
+    incumbent = _incumbent(config)
+    return {"incumbent": digest_of(incumbent)} if incumbent else {}
+
+
+@step(
+    reads=("model.registered_name", "evaluate", "promotion.gates"),
+    inputs=_inputs,
+    packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
+    also_reads=_incumbent_digest,
+)
+def evaluate(config: Config, run: StepRun) -> str:
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="evaluate-") as folder:
+        report = judge(
+            _candidates(config),
+            config,
+            incumbent_uri=_incumbent(config),
+            workdir=Path(folder),
+            cache=Store(config.store.path).root / "answers",  # an evaluation that was interrupted goes on from here
+        )
+        log_report(report, Path(folder))
+    return f"runs:/{run.run_id}/report.json"
+
+
+if __name__ == "__main__":
+    evaluate()

@@ -17,7 +17,7 @@ from steps.wrappers.log_onnx import log_onnx
 @step(
     reads=("model.registered_name", "model.artifact_key", "onnx", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/onnx_genai.py",),
+    files=("steps/wrappers/served",),
     packages=("mlflow", "transformers", "torch", "onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir"),
 )
 def log_onnx_wrapper(config: Config, run: StepRun) -> str:

@@ -16,7 +16,7 @@ from steps.wrappers.log_transformers import log_transformers as log_model
 @step(
     reads=("model.registered_name", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/transformers_chat.py",),
+    files=("steps/wrappers/served",),
     packages=("mlflow", "transformers", "torch"),
 )
 def log_transformers(config: Config, run: StepRun) -> str:

@@ -98,7 +98,7 @@ class Chain:
         return output
 
     def _submit(self, name: str, *, wait: bool) -> SubmittedRun:
-        parameters: dict[str, str] = {key: self.uris[key] for key in load(name).inputs}
+        parameters: dict[str, str] = {key: self.uris[key] for key in load(name).needs(self.config)}
         if self.overrides:
             parameters["overrides"] = shlex.join(self.overrides)
         try:

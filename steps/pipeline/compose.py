@@ -71,10 +71,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     if isinstance(error, OverrideParseException):
         return ConfigError("overrides", error.override, "key=value in Hydra's override grammar", "quote values with spaces or commas")
     key = str(getattr(cause, "full_key", "") or "")
-    if (match := re.search(r"Could not override '([^']+)'", first)) or (
-        match := re.search(r"In '[^']*': (?:Key|Could not).* '([^']+)'", first)
-    ):
-        key = match[1]
+    for pattern in (r"Could not override '([^']+)'", r"In '[^']*': (?:Key|Could not).* '([^']+)'"):
+        if match := re.search(pattern, first):
+            key = match[1]
+            break
     if match := re.search(r"Sweep parameters '([^']+)'", str(error)):
         return ConfigError(match[1].split("=")[0], match[1].partition("=")[2], "one value", "add -m to run once for each")
     if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", first):

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.tracking import MlflowClient
 
-from steps.config.root import Config
+from steps.config.root import Config, with_inputs
 from steps.pipeline import digest, tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.fingerprint import Fingerprint
@@ -53,7 +53,7 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
         StepError: nothing was given and no run matches; names the command that makes one.
     """
     inputs: dict[str, str] = {}
-    for key in step.inputs:
+    for key in step.needs(config):
         given = getattr(config, key)
         if given:
             inputs[key] = given
@@ -78,16 +78,16 @@ def find_output(step: Step, config: Config, given: Mapping[str, str] | None = No
         config: the composed config.
         given: URIs of the step's inputs, where they are known; the others are looked for.
     """
-    digests: dict[str, str] = {}
-    for key in step.inputs:
+    uris: dict[str, str] = {}
+    for key in step.needs(config):
         uri = (given or {}).get(key) or getattr(config, key)
         if not uri:
             found, _ = find_output(load(PRODUCERS[key]), config)
             if found is None:
                 return None, None
             uri = found.uri
-        digests[key] = digest_of(uri)
-    mark = step.fingerprint(config, digests)
+        uris[key] = uri
+    mark = step.fingerprint(with_inputs(config, uris), {key: digest_of(uri) for key, uri in uris.items()})
     for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
         output = run.data.tags.get(tags.OUTPUT)
         if output and exists(output) and step.still_valid(config, output):
@@ -124,12 +124,12 @@ def model_id_of(uri: str) -> str:
         parsed = _parse_model_uri(uri)
         if parsed.model_id:
             return str(parsed.model_id)
-        client = MlflowClient()
+        client, name = MlflowClient(), str(parsed.name)
         if parsed.alias:
-            version = client.get_model_version_by_alias(parsed.name, parsed.alias)
+            version = client.get_model_version_by_alias(name, parsed.alias)
         else:
-            number = parsed.version or client.get_latest_versions(parsed.name)[0].version
-            version = client.get_model_version(parsed.name, str(number))
+            number = parsed.version or client.get_latest_versions(name)[0].version
+            version = client.get_model_version(name, str(number))
     except MlflowException as error:
         raise StepError(
             f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI"

@@ -18,6 +18,7 @@ class StepRun:
 
 
 Body = Callable[[Config, StepRun], str]
+Inputs = tuple[str, ...] | Callable[[Config], tuple[str, ...]]
 
 
 def _always(_config: Config, _uri: str) -> bool:
@@ -35,7 +36,7 @@ class Step:
     Args:
         body: takes the config and its run; returns the URI of what it made.
         reads: dotted config nodes that its output depends on.
-        inputs: config keys that hold the URIs of its inputs.
+        inputs: config keys that hold the URIs of its inputs, or a function of the config that names them.
         files: files and folders that it reads rather than imports.
         packages: distributions whose versions its output depends on.
         still_valid: whether an output of an earlier run may be taken instead of running again.
@@ -46,7 +47,7 @@ class Step:
     name: str
     module: str
     reads: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
+    inputs: Inputs = ()
     files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     still_valid: Callable[[Config, str], bool] = field(default=_always)
@@ -56,6 +57,10 @@ class Step:
         from steps.pipeline.launcher import launch
 
         launch(self)
+
+    def needs(self, config: Config) -> tuple[str, ...]:
+        """Config keys of the inputs that it needs under ``config``."""
+        return self.inputs(config) if callable(self.inputs) else self.inputs
 
     def fingerprint(self, config: Config, input_digests: Mapping[str, str]) -> Fingerprint:
         """Fingerprint of this step under ``config`` with inputs of these digests."""
@@ -72,7 +77,7 @@ class Step:
 def step(
     *,
     reads: tuple[str, ...] = (),
-    inputs: tuple[str, ...] = (),
+    inputs: Inputs = (),
     files: tuple[str, ...] = (),
     packages: tuple[str, ...] = (),
     still_valid: Callable[[Config, str], bool] = _always,

@@ -73,5 +73,5 @@ def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:
 
     step = load("log_onnx_wrapper")
     names = {path.name for path in closure(step.module, step.files)}
-    assert {"log_onnx_wrapper.py", "onnx_genai.py", "onnx_build.py", "parity.py"} <= names
+    assert {"log_onnx_wrapper.py", "onnx_model.py", "driver.py", "onnx_build.py", "parity.py"} <= names
     assert not names & {"launcher.py", "root.py", "evaluate.py"}
