@@ -1,0 +1,71 @@
+"""A store of hand-written models, logged once a session."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+CLERK = Path(__file__).with_name("models") / "clerk.py"
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking store of this room's own."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("scoring-store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    mlflow.create_experiment("scoring", artifact_location=(folder / "artifacts").as_uri())
+    yield uri
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def clerk(tracking: str) -> Callable[[str], str]:
+    """Log the hand-written model in a mood and give its URI; each mood is logged once."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    known: dict[str, str] = {}
+    extra = [ColSpec(name=name, type=kind, required=False) for name, kind in (("top_k", "long"), ("seed", "long"))]
+    extra.append(ColSpec(name="response_format", type=AnyType(), required=False))
+    names = {column.name for column in extra}
+    columns = [column for column in CHAT_MODEL_INPUT_SCHEMA.inputs if column.name not in names]
+    signature = ModelSignature(inputs=Schema([*columns, *extra]))
+
+    def log(mood: str) -> str:
+        if mood not in known:
+            mlflow.set_tracking_uri(tracking)
+            mlflow.set_experiment("scoring")
+            with mlflow.start_run(run_name=f"clerk {mood}"):
+                info = mlflow.pyfunc.log_model(
+                    name="clerk",
+                    python_model=str(CLERK),
+                    model_config={"mood": mood},
+                    signature=signature,
+                    pip_requirements=["mlflow"],
+                    streamable=True,
+                )
+            client = mlflow.MlflowClient()
+            client.set_logged_model_tags(
+                info.model_id,
+                {
+                    "slm.variant": "transformers" if mood == "good" else "onnx",
+                    "slm.licence": "MIT",
+                    "slm.digest": "sha256:" + format(hash(mood) % 16**64, "064x"),
+                },
+            )
+            known[mood] = f"models:/{info.model_id}"
+        return known[mood]
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    return log

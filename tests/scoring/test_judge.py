@@ -1,0 +1,94 @@
+"""Whole evaluations of hand-written models: real processes, real store, no weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steps.config.evaluate import EvaluateConfig, FidelityConfig, SpeedConfig
+from steps.config.model import ModelConfig, Source
+from steps.config.onnx import OnnxConfig
+from steps.config.promotion import PromotionConfig
+from steps.config.root import Config
+from steps.scoring.judge import judge, log_report
+from steps.scoring.report import Report
+
+FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=8, burst_tokens=4)
+
+
+def config(**evaluate: object) -> Config:
+    settings = EvaluateConfig(**{"pack": "smoke", "speed": FAST, "fidelity": FidelityConfig(enabled=False), "traces": False, **evaluate})  # type: ignore[arg-type]
+    return Config(
+        model=ModelConfig(registered_name="clerk", source=Source.folder, path="/nowhere"),
+        onnx=OnnxConfig(),
+        evaluate=settings,
+        promotion=PromotionConfig(),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(clerk: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """One evaluation of candidates of every kind."""
+    workdir = tmp_path_factory.mktemp("evaluated")
+    moods = ("good", "crash", "hang", "glutton", "broken", "leaky")
+    report = judge(
+        [clerk(mood) for mood in moods],
+        config(request_timeout=15.0, memory_limit_bytes=1_500_000_000),
+        incumbent_uri=None,
+        workdir=workdir,
+    )
+    return report, workdir
+
+
+def test_failures_are_results(evaluated: tuple[Report, Path]) -> None:
+    report, _ = evaluated
+    good, crash, hang, glutton, broken, _leaky = report.candidates
+    assert good.status == "evaluated" and good.failure is None
+    for candidate, words in ((crash, "exit code 3"), (hang, "hung"), (glutton, "out of memory"), (broken, "no such weights")):
+        assert candidate.status == "failed" and candidate.failure is not None
+        assert words in candidate.failure.reason
+        assert candidate.verdict.decision == "hold" and candidate.verdict.gates[0].name == "evaluated"
+    assert crash.failure is not None and "about to die" in crash.failure.log_tail
+    assert broken.failure is not None and "RuntimeError" in broken.failure.log_tail
+
+
+def test_good_candidate_is_whole(evaluated: tuple[Report, Path]) -> None:
+    good = evaluated[0].candidates[0]
+    assert good.metrics["quality/score"] == 1.0
+    broken = [row for row in good.conformance.rows if not row.passed and not row.limit]
+    assert not broken
+    for name in ("speed/load_s", "speed/ttft_p50_s", "speed/itl_p50_s", "speed/decode_tokens_per_second", "speed/throughput_4"):
+        assert good.metrics[name] > 0, name
+    assert good.metrics["memory/peak_rss_bytes"] > 50_000_000
+
+
+def test_broken_contract_holds(evaluated: tuple[Report, Path]) -> None:
+    leaky = evaluated[0].candidates[-1]
+    broken = {row.name for row in leaky.conformance.rows if not row.passed and not row.limit}
+    assert broken == {"public model name", "stop strings"}
+    gates = {gate.name: gate for gate in leaky.verdict.gates}
+    assert leaky.verdict.decision == "hold" and gates["conformance"].passed is False
+    assert "stop strings" in gates["conformance"].reason
+
+
+def test_report_file_reads_back(evaluated: tuple[Report, Path]) -> None:
+    report, workdir = evaluated
+    text = (workdir / "report.json").read_text()
+    assert Report.from_json(text) == report
+    assert json.loads(text)["schema"] == "slm-promote/report/1"
+
+
+def test_log_report(evaluated: tuple[Report, Path], tracking: str) -> None:
+    import mlflow
+
+    report, workdir = evaluated
+    mlflow.set_experiment("scoring")
+    with mlflow.start_run() as run:
+        log_report(report, workdir)
+    client = mlflow.MlflowClient(tracking)
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"report.json", "answers.json"} <= files
+    logged = client.get_logged_model(report.candidates[0].model_id)
+    assert logged.metrics is not None
+    assert {metric.key: metric.value for metric in logged.metrics}["quality/score"] == 1.0
