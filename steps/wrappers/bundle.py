@@ -1,0 +1,51 @@
+"""Joins the files of ``served/`` into the one self-contained file that a model is logged with.
+
+One file because MLflow loads models from code under a fresh module name: two logged versions with different code can then be loaded side by
+side, which shared helper modules on ``sys.path`` would break.
+"""
+
+import ast
+from pathlib import Path
+
+SERVED = Path(__file__).with_name("served")
+COMMON = ("contract", "template", "answer", "driver", "model")
+PARTS = {
+    "onnx": (*COMMON, "prefix_cache", "onnx_core", "onnx_model", "entry_onnx"),
+    "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),
+}
+
+
+def bundle(variant: str) -> str:
+    """Build the source of one variant's logged file.
+
+    Args:
+        variant: ``onnx`` or ``transformers``.
+
+    Raises:
+        ValueError: two parts define the same name, or a part imports one that comes after it.
+    """
+    defined: dict[str, str] = {}
+    sections = [f'"""A small language model behind the chat contract; variant {variant}. Joined from slm-promote\'s steps/wrappers/served."""\n']
+    seen: set[str] = set()
+    for part in PARTS[variant]:
+        source = (SERVED / f"{part}.py").read_text("utf-8")
+        tree = ast.parse(source)
+        lines = source.splitlines()
+        for node in tree.body:
+            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            for name in names:
+                if name in defined:
+                    raise ValueError(f"served/{part}.py defines {name}, as served/{defined[name]}.py does; give one another name")
+                defined[name] = part
+            if isinstance(node, ast.ImportFrom) and node.level:
+                if node.module not in seen:
+                    raise ValueError(f"served/{part}.py imports .{node.module}, which is no part before it in PARTS[{variant!r}]")
+                for line in range(node.lineno - 1, node.end_lineno or node.lineno):
+                    lines[line] = ""
+        seen.add(part)
+        docstring = tree.body[0]
+        body = "\n".join(lines[docstring.end_lineno :]).strip("\n")
+        sections.append(f"# --- {part}: {(ast.get_docstring(tree) or '').splitlines()[0]}\n\n{body}\n")
+    return "\n\n".join(sections)

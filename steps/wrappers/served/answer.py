@@ -1,0 +1,164 @@
+"""What goes back: text cut at stop strings, and the OpenAI shapes of completions and chunks."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .contract import first_stop, longest_held
+
+
+class AnswerText:
+    """Text of one answer as its tokens arrive, never showing any part of a stop string.
+
+    Args:
+        decoder: makes a function that turns one more token id into the text it completes ('' while a character is incomplete).
+        stops: strings that end the answer.
+    """
+
+    def __init__(self, decoder: Callable[[], Callable[[int], str]], stops: Sequence[str]) -> None:
+        self._decoder, self._stops = decoder, stops
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._decode = self._decoder()
+        self._held = ""  # what may be the beginning of a stop string
+        self._shown: list[str] = []
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """Take a token; return the text that is now certain."""
+        return self._take(self._decode(token))
+
+    def _take(self, piece: str) -> str:
+        if self.stopped or not piece:
+            return ""
+        text = self._held + piece
+        if not self._stops:
+            self._shown.append(text)
+            return text
+        position = first_stop(text, self._stops)
+        if position is not None:
+            self.stopped, self._held, certain = True, "", text[:position]
+        else:
+            keep = longest_held(text, self._stops)
+            self._held, certain = text[len(text) - keep :], text[: len(text) - keep]
+        self._shown.append(certain)
+        return certain
+
+    def finish(self) -> str:
+        """End the answer: text that was held back is certain now."""
+        rest, self._held = self._held, ""
+        self._shown.append(rest)
+        return rest
+
+    @property
+    def text(self) -> str:
+        """All that is certain so far."""
+        return "".join(self._shown)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One finished choice.
+
+    Args:
+        text: without special tokens, cut at the stop string.
+        finish_reason: ``stop`` on an end token or a stop string, ``length`` on a token limit.
+        tokens: generated tokens, the end token included.
+        cached_tokens: prompt tokens that were not computed again.
+    """
+
+    text: str
+    finish_reason: str
+    tokens: int
+    cached_tokens: int = 0
+
+
+def usage_of(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Count tokens as OpenAI does; the sum holds."""
+    generated = sum(answer.tokens for answer in answers)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": generated,
+        "total_tokens": prompt_tokens + generated,
+        "prompt_tokens_details": {"cached_tokens": max((answer.cached_tokens for answer in answers), default=0)},
+    }
+
+
+def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, tools: bool = False) -> dict[str, Any]:
+    """Shape answers as one chat completion."""
+    choices: list[dict[str, Any]] = []
+    for index, answer in enumerate(answers):
+        calls = tool_calls_in(answer.text) if tools else []
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text}
+        if calls:
+            message["tool_calls"] = calls
+        reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
+        choices.append({"index": index, "message": message, "finish_reason": reason})
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+        "usage": usage_of(prompt_tokens, answers),
+    }
+
+
+class Chunks:
+    """Shapes the chunks of one streamed chat completion: they share id, time and model."""
+
+    def __init__(self, model: str) -> None:
+        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+
+    def role(self, index: int) -> dict[str, Any]:
+        """Open a choice."""
+        return self._chunk(index, {"role": "assistant", "content": ""}, None)
+
+    def delta(self, index: int, text: str) -> dict[str, Any]:
+        """Carry more text."""
+        return self._chunk(index, {"content": text}, None)
+
+    def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Carry tool calls."""
+        return self._chunk(index, {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}, None)
+
+    def finish(self, index: int, reason: str) -> dict[str, Any]:
+        """Close a choice."""
+        return self._chunk(index, {}, reason)
+
+    def usage(self, prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
+        """Close the stream with its token counts."""
+        return {**self._head, "choices": [], "usage": usage_of(prompt_tokens, answers)}
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        return {**self._head, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
+
+
+TOOL_MARKS = (("<tool_call>", "</tool_call>"), ("<|tool_call|>", "<|/tool_call|>"), ("[TOOL_CALLS]", ""))
+
+
+def tool_calls_in(text: str) -> list[dict[str, Any]]:
+    """Read tool calls out of an answer, as Qwen, Phi, Mistral and Llama 3 write them; none when it is plain text."""
+    bodies = [text.strip()]
+    for opening, closing in TOOL_MARKS:
+        if opening in text:
+            bodies = [part.split(closing)[0] if closing else part for part in text.split(opening)[1:]]
+            break
+    calls: list[dict[str, Any]] = []
+    for body in bodies:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return []
+        for call in found if isinstance(found, list) else [found]:
+            arguments = call.get("arguments", call.get("parameters")) if isinstance(call, dict) else None
+            if not isinstance(call, dict) or not isinstance(call.get("name"), str) or arguments is None:
+                return []
+            written = arguments if isinstance(arguments, str) else json.dumps(arguments)
+            calls.append({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": call["name"], "arguments": written}})
+    return calls

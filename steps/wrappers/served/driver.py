@@ -1,0 +1,246 @@
+"""One thread that owns the engine; every other thread queues its jobs here."""
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, REQUEST_LIMIT_EXCEEDED, TEMPORARILY_UNAVAILABLE
+
+from .answer import Answer, AnswerText
+from .contract import Request
+
+GATHER = 0.01  # seconds an idle engine waits for requests that are being tokenised, to batch them with those that wait
+
+
+@dataclass(eq=False)
+class Job:
+    """One answer to be generated.
+
+    Args:
+        ids: prompt token ids.
+        request: settings of the answer.
+        seed: of the random stream; ignored when greedy.
+        text: assembles the answer.
+        out: where ``(index, kind, value)`` goes: kind ``text`` for streams, then ``answer`` or ``error``.
+        deadline: on the monotonic clock, in seconds.
+    """
+
+    ids: list[int]
+    request: Request
+    seed: int
+    text: AnswerText
+    out: "queue.SimpleQueue[tuple[int, str, Any]]"
+    deadline: float
+    index: int = 0
+    streams: bool = False
+    tokens: int = 0
+    cached_tokens: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    failure: MlflowException | None = None
+
+    def fail(self, error: MlflowException) -> None:
+        """Mark a job that cannot be begun; the driver tells its caller."""
+        self.failure = error
+
+    def restart(self) -> None:
+        """Forget what was generated, to begin again elsewhere."""
+        self.tokens = 0
+        self.text.restart()
+
+
+class Core(Protocol):
+    """A model that generates for several jobs, step by step. Only the driver's thread calls it."""
+
+    def room(self) -> int:
+        """Jobs that may still be started."""
+
+    def busy(self) -> bool:
+        """Whether any started job is unfinished."""
+
+    def start(self, jobs: list[Job]) -> None:
+        """Begin jobs that came together."""
+
+    def step(self) -> Iterable[tuple[Job, int | None, str | None]]:
+        """Advance; yield ``(job, token, finish reason)`` for what happened: a token, an end, or both."""
+
+    def stop(self, job: Job) -> None:
+        """Drop a job that has not finished; unknown jobs are none of its business."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Driver:
+    """Queues jobs and feeds a core from one thread.
+
+    The queue is bounded and first come, first served. A job past its deadline or whose reader left is dropped at the next token.
+
+    Args:
+        make: builds the core, in the driver's thread.
+        max_queue: jobs that may wait.
+    """
+
+    def __init__(self, make: Callable[[], Core], max_queue: int) -> None:
+        self._make, self._max_queue = make, max_queue
+        self._waiting: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._arriving = 0
+        self._pid = os.getpid()
+        self._failed: MlflowException | None = None
+        ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="slm-driver", daemon=True)
+        self._thread.start()
+        error = ready.get()
+        if error is not None:
+            raise error
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process started it; a forked child holds a copy without its thread."""
+        return self._pid == os.getpid()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take jobs."""
+        return self.ours and self._thread.is_alive() and not self._closing
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Tell the thread that jobs are on their way, so that it may wait a moment to batch them with others."""
+        with self._wake:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._arriving -= 1
+                self._wake.notify()
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Queue jobs, all or none.
+
+        Raises:
+            MlflowException: the queue is full, or the engine died.
+        """
+        with self._wake:
+            if self._failed is not None:
+                raise self._failed
+            if self._closing:
+                raise MlflowException("the model is being closed", error_code=TEMPORARILY_UNAVAILABLE)
+            if len(self._waiting) + len(jobs) > self._max_queue:
+                raise MlflowException(
+                    f"{len(self._waiting)} requests wait already and max_queue is {self._max_queue}; try again later, "
+                    "or raise max_queue in the model_config",
+                    error_code=REQUEST_LIMIT_EXCEEDED,
+                )
+            self._waiting.extend(jobs)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Stop the thread and free the core; safe to call twice and in a forked child."""
+        if not self.ours:
+            return
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=60)
+
+    def _run(self, ready: "queue.SimpleQueue[BaseException | None]") -> None:
+        try:
+            core = self._make()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+            ready.put(error)
+            return
+        ready.put(None)
+        active: dict[int, Job] = {}
+        try:
+            while self._turn(core, active):
+                pass
+        except Exception as error:  # noqa: BLE001 - every waiting caller must hear of it
+            self._fail(active, f"the engine failed: {error}", traceback.format_exc())
+        finally:
+            core.close()
+            del core
+            self._fail(active, "the model was closed", None)
+
+    def _turn(self, core: Core, active: dict[int, Job]) -> bool:
+        with self._wake:
+            while not self._closing and not self._waiting and not core.busy():
+                self._wake.wait()
+            if not core.busy():
+                self._wake.wait_for(lambda: self._closing or not self._arriving, timeout=GATHER)
+            if self._closing:
+                return False
+            taken = [self._waiting.popleft() for _ in range(min(core.room(), len(self._waiting)))]
+        fresh = [job for job in taken if not self._dropped(job)]
+        active.update((id(job), job) for job in fresh)
+        try:
+            if fresh:
+                core.start(fresh)
+        except MlflowException as error:
+            for job in fresh:
+                core.stop(job)
+                self._end(active, job, "error", error)
+        for job in fresh:
+            if job.failure is not None:
+                self._end(active, job, "error", job.failure)
+        for job, token, reason in core.step():
+            self._advance(core, active, job, token, reason)
+        for job in list(active.values()):
+            if self._dropped(job):
+                core.stop(job)
+                active.pop(id(job), None)
+        return True
+
+    def _advance(self, core: Core, active: dict[int, Job], job: Job, token: int | None, reason: str | None) -> None:
+        if id(job) not in active:
+            return
+        if token is not None:
+            job.tokens += 1
+            piece = job.text.add(token)
+            if piece and job.streams:
+                job.out.put((job.index, "text", piece))
+            if job.text.stopped and reason is None:
+                core.stop(job)
+                reason = "stop"
+        if reason == "error":
+            self._end(active, job, "error", MlflowException("the engine could not finish this answer", error_code=INTERNAL_ERROR))
+        elif reason is not None:
+            rest = job.text.finish()
+            if rest and job.streams:
+                job.out.put((job.index, "text", rest))
+            self._end(active, job, "answer", Answer(job.text.text, "stop" if job.text.stopped else reason, job.tokens, job.cached_tokens))
+
+    def _dropped(self, job: Job) -> bool:
+        if job.cancelled.is_set():
+            job.out.put((job.index, "error", MlflowException("the request was abandoned", error_code=TEMPORARILY_UNAVAILABLE)))
+            return True
+        if time.monotonic() > job.deadline:
+            message = f"no answer within request_timeout; {job.tokens} tokens were generated: ask for fewer, or raise it in the model_config"
+            job.out.put((job.index, "error", MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE)))
+            return True
+        return False
+
+    def _end(self, active: dict[int, Job], job: Job, kind: str, value: object) -> None:
+        active.pop(id(job), None)
+        job.out.put((job.index, kind, value))
+
+    def _fail(self, active: dict[int, Job], message: str, trace: str | None) -> None:
+        failure = MlflowException(message, error_code=INTERNAL_ERROR, stack_trace=trace)
+        with self._wake:
+            self._failed = failure
+            stranded = [*active.values(), *self._waiting]
+            self._waiting.clear()
+            active.clear()
+        for job in stranded:
+            job.out.put((job.index, "error", failure))

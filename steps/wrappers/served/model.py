@@ -1,0 +1,336 @@
+"""The pyfunc model around a core: rows in, completions out, for any number of threads and after any fork."""
+
+import contextlib
+import hashlib
+import json
+import queue
+import secrets
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import DATA_LOSS
+from mlflow.pyfunc import PythonModel
+
+from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
+from .contract import Defaults, Request, refusal, requests_of
+from .driver import Core, Driver, Job
+from .template import ChatTemplate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ``model_config`` of a logged model; every key may be overridden when it is loaded."""
+
+    name: str = "model"  # public name, shown as `model` in completions
+    max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
+    temperature: float = 0.0
+    threads: int = 0  # intra-op threads; 0 leaves the choice to the runtime
+    max_batch_size: int = 8  # answers generated side by side
+    max_queue: int = 256  # answers that may wait; one more is refused
+    request_timeout: float = 600.0  # seconds
+    prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns; 0 switches reuse off
+    neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
+    execution_provider: str | None = None  # null is what the folder was built for
+    provider_options: Mapping[str, str] | None = None
+    verify_checksums: bool = True  # read every file at load and compare it with what was logged
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> "Settings":
+        """Check a model_config.
+
+        Raises:
+            MlflowException: an unknown key or a value of the wrong type.
+        """
+        given = dict(config or {})
+        known = {field.name: field for field in fields(cls)}
+        for key, value in given.items():
+            if key not in known:
+                raise refusal(f"model_config.{key}", value, f"one of the keys {sorted(known)}")
+            default = known[key].default
+            if isinstance(default, bool):
+                fits = isinstance(value, bool)
+            elif isinstance(default, int):
+                fits = isinstance(value, int) and not isinstance(value, bool) and value >= (0 if key in ("threads", "prefix_cache_bytes") else 1)
+            elif isinstance(default, float):
+                fits = isinstance(value, int | float) and not isinstance(value, bool) and (value >= 0 if key == "temperature" else value > 0)
+            elif key == "provider_options":
+                fits = value is None or isinstance(value, Mapping)
+            else:
+                fits = isinstance(value, str) or value is None
+            if not fits:
+                raise refusal(f"model_config.{key}", value, f"a value such as {default!r}")
+        return cls(**given)
+
+
+def verify(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Compare every file with the sha256 it was logged with.
+
+    Raises:
+        MlflowException: naming the first file that is missing or differs.
+    """
+    for name, expected in sorted(checksums.items()):
+        file = folder / name
+        if not file.exists():
+            raise MlflowException(f"damaged model: {name} is missing; log it again or fetch the artifacts anew", error_code=DATA_LOSS)
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != expected:
+            raise MlflowException(
+                f"damaged model: {name} has sha256 {found}, logged was {expected}; fetch the artifacts anew", error_code=DATA_LOSS
+            )
+
+
+class ServedModel(PythonModel):  # type: ignore[misc]
+    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat completion.
+
+    ``predict`` and ``predict_stream`` carry no type hints: MLflow would take them for a promise to check the rows itself, and warn.
+    """
+
+    grammars = True  # whether response_format can be honoured
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._driver: Driver | None = None
+        self._abandoned: list[Driver] = []  # a parent process's: its threads are gone, its memory must not be freed here
+        self._folder: Path | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_driver", "_abandoned", "_tokenizer", "_template")}
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.__dict__.update(state)
+        if self._folder is not None:
+            self._open()
+
+    def load_context(self, context: Any) -> None:
+        """Check the files and start the engine.
+
+        Raises:
+            MlflowException: a damaged file, a bad model_config, a missing execution provider.
+        """
+        self.settings = Settings.read(context.model_config)
+        self._folder = Path(next(path for name, path in context.artifacts.items() if name != "checksums"))
+        checksums = context.artifacts.get("checksums")
+        if checksums is not None and self.settings.verify_checksums:
+            verify(self._folder, json.loads(Path(checksums).read_text("utf-8")))
+        self._open()
+        self._engine()
+
+    def _open(self) -> None:
+        assert self._folder is not None
+        self._template = ChatTemplate(self._folder)
+        self._tokenizer = self.make_tokenizer(self._folder)
+        self.defaults = Defaults(self.settings.max_new_tokens, self.settings.temperature, self.grammars)
+        self.context_length = self.read_context_length(self._folder)
+
+    @abstractmethod
+    def make_tokenizer(self, folder: Path) -> Any:
+        """Build what has ``encode(text) -> list[int]`` and ``decoder() -> (token -> text)``."""
+
+    @abstractmethod
+    def make_core(self, folder: Path) -> Core:
+        """Load the weights."""
+
+    @abstractmethod
+    def read_context_length(self, folder: Path) -> int:
+        """Tokens a prompt and its answer may have together."""
+
+    def _engine(self) -> Driver:
+        driver = self._driver
+        if driver is not None and driver.alive:
+            return driver
+        with self._lock:
+            if self._driver is not None and self._driver.alive:
+                return self._driver
+            if self._driver is not None and not self._driver.ours:
+                self._abandoned.append(self._driver)
+            folder = self._folder
+            assert folder is not None
+            make = self._core_maker(folder)
+            self._driver = Driver(make, self.settings.max_queue)
+            weakref.finalize(self, self._driver.close)  # also runs when the interpreter exits
+            return self._driver
+
+    def _core_maker(self, folder: Path) -> Callable[[], Core]:
+        owner = weakref.ref(self)
+
+        def make() -> Core:
+            model = owner()
+            if model is None:
+                raise RuntimeError("the model was dropped while its engine was being started")
+            return model.make_core(folder)
+
+        return make
+
+    # --- answering
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
+        """Answer every row, in order.
+
+        Args:
+            context: unused.
+            model_input: a frame, a mapping, a list of mappings, or prompts.
+            params: settings for the rows that do not have their own.
+
+        Raises:
+            MlflowException: a row breaks the contract; nothing was answered then.
+        """
+        driver = self._engine()
+        with driver.arriving():
+            requests = requests_of(model_input, params, self.defaults)
+            if any(request.stream for request in requests):
+                raise refusal("stream", True, "false in predict", "call predict_stream")
+            out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
+            jobs, owners, prompt_tokens = self._jobs(requests, out, streams=False)
+            driver.submit(jobs)
+        answers: dict[int, Answer] = {}
+        try:
+            while len(answers) < len(jobs):
+                index, _, value = self._next(out, driver)
+                answers[index] = value
+        except BaseException:
+            for job in jobs:
+                job.cancelled.set()
+            raise
+        results: list[Any] = []
+        for number, request in enumerate(requests):
+            mine = [answers[index] for index, owner in enumerate(owners) if owner == number]
+            mine = mine * request.n if len(mine) == 1 else mine
+            if request.prompt is not None and request.n == 1:
+                results.append(mine[0].text)
+            elif request.prompt is not None:
+                results.append([answer.text for answer in mine])
+            else:
+                results.append(completion(self.settings.name, prompt_tokens[number], mine, tools=bool(request.tools)))
+        return results
+
+    def predict_stream(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
+        """Answer one row as it is generated: strings for a prompt, chunks for messages.
+
+        Leaving the iterator cancels the answer.
+        """
+        requests = requests_of(model_input, params, self.defaults)
+        if len(requests) != 1:
+            raise refusal("rows", len(requests), "one row for predict_stream")
+        return self._stream(requests[0])
+
+    def _stream(self, request: Request) -> Iterator[Any]:
+        driver = self._engine()
+        out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
+        jobs, _, prompt_tokens = self._jobs([request], out, streams=True, spread=True)
+        if request.prompt is not None and len(jobs) > 1:
+            raise refusal("n", request.n, "1 where a prompt is streamed")
+        driver.submit(jobs)
+        chunks = Chunks(self.settings.name)
+        answers: dict[int, Answer] = {}
+        try:
+            if request.messages is not None:
+                for job in jobs:
+                    yield chunks.role(job.index)
+            while len(answers) < len(jobs):
+                index, kind, value = self._next(out, driver)
+                if kind == "answer":
+                    answers[index] = value
+                    yield from self._closing(request, chunks, index, value)
+                elif request.prompt is not None:
+                    yield value
+                elif not request.tools:  # what may be a tool call cannot be shown before it is whole
+                    yield chunks.delta(index, value)
+            if request.messages is not None and request.include_usage:
+                yield chunks.usage(prompt_tokens[0], [answers[index] for index in range(len(jobs))])
+        finally:
+            for job in jobs:
+                job.cancelled.set()
+
+    def _closing(self, request: Request, chunks: Chunks, index: int, answer: Answer) -> Iterator[Any]:
+        if request.messages is None:
+            return
+        reason = answer.finish_reason
+        if request.tools:
+            calls = tool_calls_in(answer.text)
+            if calls:
+                yield chunks.calls(index, calls)
+                reason = "tool_calls" if reason == "stop" else reason
+            elif answer.text:
+                yield chunks.delta(index, answer.text)
+        yield chunks.finish(index, reason)
+
+    def _next(self, out: "queue.SimpleQueue[tuple[int, str, Any]]", driver: Driver) -> tuple[int, str, Any]:
+        while True:
+            try:
+                index, kind, value = out.get(timeout=5)
+            except queue.Empty:
+                if driver.alive:
+                    continue
+                with contextlib.suppress(queue.Empty):  # it may have answered and then been closed
+                    index, kind, value = out.get(timeout=0)
+                    return index, kind, value
+                raise MlflowException("the engine is gone; load the model again") from None
+            if kind == "error":
+                raise value
+            return index, kind, value
+
+    def _jobs(
+        self, requests: list[Request], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False
+    ) -> tuple[list[Job], list[int], list[int]]:
+        deadline = time.monotonic() + self.settings.request_timeout
+        jobs: list[Job] = []
+        owners: list[int] = []
+        prompt_tokens: list[int] = []
+        for number, request in enumerate(requests):
+            ids = self.encode(request)
+            fitted = self._fitted(request, len(ids))
+            prompt_tokens.append(len(ids))
+            first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
+            for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
+                text = AnswerText(self._tokenizer.decoder, request.stop)
+                seed = (first_seed + choice) % 2**31
+                jobs.append(Job(ids, fitted, seed, text, out, deadline, index=len(jobs), streams=streams))
+                owners.append(number)
+        return jobs, owners, prompt_tokens
+
+    def encode(self, request: Request) -> list[int]:
+        """Turn a request into prompt token ids; special-token text in messages stays text unless the switch is off."""
+        if request.prompt is not None:
+            return list(self._tokenizer.encode(request.prompt))
+        assert request.messages is not None
+        if request.tools and not self._template.takes_tools:
+            raise refusal("tools", [tool["function"]["name"] for tool in request.tools], "none, as this model's chat template has no tools")
+        if not self.settings.neutralise_special_tokens:
+            return list(self._tokenizer.encode(self._template.render(request.messages, request.tools)))
+        return [token for segment in self._template.segments(request.messages, request.tools) for token in self._tokenizer.encode(segment)]
+
+    def _fitted(self, request: Request, prompt_tokens: int) -> Request:
+        """Refuse what does not fit; a default limit shrinks to what is left.
+
+        Raises:
+            MlflowException: saying how long the prompt is and what fits.
+        """
+        if prompt_tokens == 0:
+            raise refusal("prompt", "no token", "a prompt of at least one token")
+        left = self.context_length - prompt_tokens
+        if left < 1:
+            raise refusal(
+                "messages" if request.prompt is None else "prompt",
+                f"{prompt_tokens} tokens",
+                f"at most {self.context_length - 1} tokens, as the context holds {self.context_length} with the answer",
+            )
+        if request.max_tokens <= left:
+            return request
+        if request.limited:
+            raise refusal(
+                "max_tokens",
+                request.max_tokens,
+                f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {self.context_length}",
+            )
+        return request.within(left)
+

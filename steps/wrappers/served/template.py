@@ -1,0 +1,137 @@
+"""The checkpoint's own chat template, rendered as transformers renders it, without transformers."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .contract import refusal
+
+
+class ChatTemplate:
+    """Renders a conversation with the template of a checkpoint folder.
+
+    The environment is the one of transformers' ``render_jinja_template``: sandboxed, blocks trimmed, loop controls, ``raise_exception``,
+    ``strftime_now`` and a ``tojson`` that leaves characters as they are.
+
+    Args:
+        folder: holds ``chat_template.jinja`` or a ``tokenizer_config.json`` with ``chat_template``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        configuration = folder / "tokenizer_config.json"
+        settings: dict[str, Any] = json.loads(configuration.read_text("utf-8")) if configuration.exists() else {}
+        source = settings.get("chat_template")
+        if isinstance(source, list):  # several named templates
+            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        file = folder / "chat_template.jinja"
+        self.source: str | None = file.read_text("utf-8") if file.exists() else source
+        self.special: dict[str, str] = {}
+        for key, value in settings.items():
+            text = value.get("content") if isinstance(value, Mapping) else value
+            if key.endswith("_token") and isinstance(text, str):
+                self.special[key] = text
+        self.special_texts = _special_texts(folder, settings) | set(self.special.values())
+        self._compiled: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None}
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the template speaks of tools."""
+        return self.source is not None and "tools" in self.source
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Render a conversation, ending where the assistant's answer begins.
+
+        Raises:
+            MlflowException: the folder has no template, or the template refuses the conversation.
+        """
+        if self.source is None:
+            raise refusal("messages", "given", "a model with a chat template", "this one has none; send a templated `prompt`")
+        import jinja2
+
+        if self._compiled is None:
+            self._compiled = _environment().from_string(self.source)
+        try:
+            return str(
+                self._compiled.render(
+                    messages=[_for_template(message) for message in messages],
+                    tools=list(tools) or None,
+                    documents=None,
+                    add_generation_prompt=True,
+                    **self.special,
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise refusal("messages", [message["role"] for message in messages], f"a conversation the chat template takes ({error})") from error
+
+    def segments(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+        """Render with special-token text in messages cut apart.
+
+        The joined segments are the rendered text; encoded one by one, no special-token text that came from a message is whole in any of
+        them, so that it can only be read as plain text.
+        """
+        if not any(text in json.dumps(message, ensure_ascii=False) for message in messages for text in self.special_texts):
+            return [self.render(messages, tools)]
+        mark = f"\ue000{secrets.token_hex(8)}\ue001"  # random: nobody can send it
+        marked = [_marked(message, self.special_texts, mark) for message in messages]
+        return [segment for segment in self.render(marked, tools).split(mark) if segment]
+
+
+def _marked(value: Any, specials: set[str], mark: str) -> Any:
+    if isinstance(value, str):
+        for special in sorted(specials, key=len, reverse=True):
+            if special:
+                value = value.replace(special, special[:1] + mark + special[1:])
+        return value
+    if isinstance(value, Mapping):
+        return {key: item if key == "role" else _marked(item, specials, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_marked(item, specials, mark) for item in value]
+    return value
+
+
+def _special_texts(folder: Path, settings: Mapping[str, Any]) -> set[str]:
+    file = folder / "tokenizer.json"
+    added = json.loads(file.read_text("utf-8")).get("added_tokens", []) if file.exists() else []
+    texts = {entry["content"] for entry in added if entry.get("content")}
+    decoder = settings.get("added_tokens_decoder", {})
+    return texts | {entry["content"] for entry in decoder.values() if isinstance(entry, Mapping) and entry.get("content")}
+
+
+def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Hand a tool call's arguments to the template as a mapping: templates print them with ``tojson``."""
+    shaped = dict(message)
+    if "tool_calls" in shaped:
+        calls = []
+        for call in shaped["tool_calls"]:
+            function = dict(call["function"])
+            try:
+                function["arguments"] = json.loads(function["arguments"])
+            except ValueError:
+                pass  # the template prints what is no JSON as it is
+            calls.append({**call, "function": function})
+        shaped["tool_calls"] = calls
+    return shaped
+
+
+def _environment() -> Any:
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
