@@ -51,7 +51,9 @@ def test_a_step_without_its_input_names_the_command_that_makes_it(shell: Shell, 
     ],
 )
 def test_bad_words_end_with_2_before_anything_heavy(shell: Shell, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    done = shell("python", "-X", "importtime", "-m", "steps.fetch_model", *words, cwd=ROOT, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/x.db")
+    done = shell(
+        "python", "-X", "importtime", "-m", "steps.fetch_model", *words, cwd=ROOT, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/x.db"
+    )
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert len(errors) == 1
