@@ -1,0 +1,128 @@
+"""Generation with transformers, one answer after another, token by token, with the settings and random stream of each request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .driver import Job
+
+
+@dataclass
+class Decoding:
+    """One answer on its way."""
+
+    job: Job
+    cache: Any
+    ids: Any  # (1, tokens so far), int64
+    fresh: Any  # (1, tokens the KV cache lacks), int64
+    processors: Any
+    random: Any
+    produced: int = 0
+
+
+class TransformersCore:
+    """Core of the driver over one checkpoint folder.
+
+    The loop is written out instead of calling ``generate``: that one reads the global random state, takes one set of settings for
+    a batch and cannot be left between tokens. The processors are transformers' own.
+
+    Args:
+        folder: the checkpoint.
+        threads: intra-op threads of torch; 0 leaves the choice to torch. They are the whole process's.
+        device: where the weights go, such as 'cpu' or 'cuda'.
+    """
+
+    def __init__(self, folder: Path, *, threads: int, device: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto").to(device).eval()
+        self._device = device
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._model.config.eos_token_id
+        self._eos = set(ends if isinstance(ends, list) else [ends])
+        self._current: Decoding | None = None
+        self._later: list[Job] = []
+
+    def room(self) -> int:
+        """One at a time."""
+        return 0 if self.busy() else 1
+
+    def busy(self) -> bool:
+        """Whether anything is unfinished."""
+        return self._current is not None or bool(self._later)
+
+    def start(self, jobs: list[Job]) -> None:
+        """Begin jobs, one after another."""
+        self._later.extend(jobs)
+
+    def stop(self, job: Job) -> None:
+        """Drop a job."""
+        if self._current is not None and self._current.job is job:
+            self._current = None
+        if job in self._later:
+            self._later.remove(job)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._current, self._model = None, None
+        self._later.clear()
+
+    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+        """Generate one token of the current answer."""
+        if self._current is None and self._later:
+            self._current = self._begin(self._later.pop(0))
+        now = self._current
+        if now is None:
+            return
+        token = self._next_token(now)
+        now.produced += 1
+        reason = "stop" if token in self._eos else "length" if now.produced >= now.job.request.max_tokens else None
+        if reason is not None:
+            self._current = None
+        yield now.job, token, reason
+
+    def _begin(self, job: Job) -> Decoding:
+        from transformers import (
+            DynamicCache,
+            LogitsProcessorList,
+            MinNewTokensLengthLogitsProcessor,
+            RepetitionPenaltyLogitsProcessor,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        request, torch = job.request, self._torch
+        ids = torch.tensor([job.ids], dtype=torch.int64, device=self._device)
+        processors = LogitsProcessorList()
+        if request.repetition_penalty != 1:
+            processors.append(RepetitionPenaltyLogitsProcessor(request.repetition_penalty))
+        if request.min_tokens:
+            processors.append(MinNewTokensLengthLogitsProcessor(len(job.ids), request.min_tokens, sorted(self._eos), device=self._device))
+        random = None
+        if not request.greedy:
+            processors.append(TemperatureLogitsWarper(request.temperature))
+            if request.top_k:
+                processors.append(TopKLogitsWarper(request.top_k))
+            if request.top_p < 1:
+                processors.append(TopPLogitsWarper(request.top_p))
+            random = torch.Generator(device=self._device).manual_seed(job.seed)
+        return Decoding(job, DynamicCache(config=self._model.config), ids, ids, processors, random)
+
+    def _next_token(self, now: Decoding) -> int:
+        torch = self._torch
+        with torch.inference_mode():
+            out = self._model(input_ids=now.fresh, past_key_values=now.cache, use_cache=True, logits_to_keep=1)
+            scores = now.processors(now.ids, out.logits[:, -1, :].float())
+            if now.random is None:
+                now.fresh = scores.argmax(dim=-1, keepdim=True)
+            else:
+                now.fresh = torch.multinomial(scores.softmax(dim=-1), 1, generator=now.random)
+            now.ids = torch.cat([now.ids, now.fresh], dim=-1)
+        return int(now.fresh[0, 0])
