@@ -62,7 +62,7 @@ def render(name: str, version: int | str, judged: Judged, evidence: Evidence, ta
         licence=tags.get(LICENCE_TAG) or snapshot.get("licence") or "not recorded",
         fingerprint=tags.get(FINGERPRINT_TAG, "not recorded"),
         figures=figures(judged.metrics),
-        failed_gates=[gate for gate in judged.gates if not gate.passed],
+        failed_gates=[gate for gate in judged.gates if gate.passed is not True],
         limits=limits,
         command=command,
     )

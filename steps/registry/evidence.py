@@ -20,7 +20,7 @@ class Gate:
     name: str
     value: object
     limit: object
-    passed: bool
+    passed: bool | None  # None: the evidence does not decide
     reason: str
 
 
@@ -57,10 +57,6 @@ class Evidence:
     pack: Mapping[str, Any]
     snapshot: Mapping[str, Any]
     incumbent_version: int | None
-
-    @property
-    def candidates(self) -> tuple[Judged, ...]:
-        return tuple(each for each in self.judged if each.role != "incumbent")
 
     def of(self, model_id: str) -> Judged | None:
         """What the report says of a logged model, if anything."""
@@ -125,7 +121,7 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
         metrics={name: float(value) for name, value in (entry.get("metrics") or {}).items() if value is not None},
         decision=verdict.get("decision", "failed"),
         gates=tuple(
-            Gate(gate["name"], gate.get("value"), gate.get("limit"), bool(gate["passed"]), str(gate.get("reason", "")))
+            Gate(gate["name"], gate.get("value"), gate.get("limit"), gate["passed"], str(gate.get("reason", "")))
             for gate in verdict.get("gates", [])
         ),
         conformance_limits=tuple(

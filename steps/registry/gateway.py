@@ -112,6 +112,17 @@ class Gateway:
     def logged_model(self, model_id: str) -> LoggedModel | None:
         return self._read(f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id))
 
+    def finished_reports(self, name: str, most: int) -> list[str]:
+        """URIs of the reports of finished evaluations of a registered model, newest first."""
+
+        def call() -> list[str]:
+            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+            words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND tags.`slm.model` = '{name}'"
+            runs = self.client.search_runs(experiments, words, order_by=["attributes.start_time DESC"], max_results=most)
+            return [run.data.tags["slm.output"] for run in runs if run.data.tags.get("slm.output")]
+
+        return self._write(f"looking for evaluations of {name!r}", call)
+
     # --- writes that may be repeated
 
     def ensure_model(self, name: str, description: str, tags: Mapping[str, str]) -> bool:
@@ -223,7 +234,7 @@ class Gateway:
         retrying = Retrying(
             retry=retry_if_exception(passing),
             stop=stop_after_delay(self.retry_seconds),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
             reraise=True,
         )
         try:

@@ -1,0 +1,167 @@
+"""Move an alias to a version that a person names, or that the policy chooses; and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from steps.config.root import Config
+from steps.pipeline.errors import StepError
+from steps.registry import canary, outcome, register, standing, succession, versions
+from steps.registry import target as targets
+from steps.registry.aliases import previous_of
+from steps.registry.gateway import Gateway, Version
+from steps.registry.journal import Record, new_id
+from steps.registry.ledger import Ledger, View
+from steps.registry.outcome import Promotion, RefusedError
+from steps.registry.standing import Standing
+
+
+def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
+    """Move ``alias`` (the policy's, ``champion``, unless the config says otherwise) to ``target``.
+
+    A named version is checked: evidence about these bytes, not too old, a verdict that promotes, and the canary. Without a version, the
+    newest evaluation of the model is registered, and the policy chooses the winner. Promoting what is already there changes nothing.
+
+    Args:
+        config: ``target``, ``alias``, ``force``, ``reason``, ``dry_run``, ``report_uri`` and ``promotion`` count.
+        gateway: the tracking server; the default follows the process's URIs.
+
+    Raises:
+        ConfigError: ``force`` without a reason, or a target or alias that is none.
+        RefusedError: the policy, the evidence, the bytes or the canary do not allow it; no alias was moved.
+        LostRaceError: another promoter moved the alias in between; no alias was moved here.
+    """
+    targets.check_force(config)
+    alias = targets.alias_of(config)
+    target = targets.parse(config.target, config)
+    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    if targets.version_of(gateway, target) is None:
+        return _by_policy(gateway, target.name, alias, config)
+    ledger = Ledger(gateway, target.name)
+    view = ledger.peek() if config.dry_run else ledger.open()  # before the version is looked at: what moves from here on is a race
+    version = targets.version_of(gateway, target)
+    if version is None:
+        raise StepError(f"target={config.target}: it was there a moment ago, and is not now; run this again")
+    where = standing.look(gateway, version, config)
+    if where.objections and not config.force:
+        raise RefusedError(
+            f"{version.uri} is not promoted to @{alias}: {'; '.join(where.objections)}. To overrule the policy: force=true reason='…'"
+        )
+    wanted = succession.succeed(view.aliases, alias, version.number)
+    reason = config.reason or f"named by {outcome.actor()}, passed its gates"
+    details = {"objections": list(where.objections)} if where.objections else {}
+    return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details)
+
+
+def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
+    """Move ``target``'s alias back to its previous version, or with ``to`` to any version that it once pointed at.
+
+    Args:
+        config: ``target`` (``models:/<name>@<alias>``), ``to``, ``reason``, ``dry_run`` and ``promotion`` count.
+        gateway: the tracking server; the default follows the process's URIs.
+
+    Raises:
+        RefusedError: there is nothing to return to, the version never held the alias, or it fails the canary; no alias was moved.
+        LostRaceError: another promoter moved the alias in between; no alias was moved here.
+    """
+    target = targets.parse(config.target, config)
+    alias = target.alias or targets.alias_of(config)
+    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    targets.version_of(gateway, targets.Target(target.name, None, alias))  # says clearly when there is none
+    ledger = Ledger(gateway, target.name)
+    view = ledger.peek() if config.dry_run else ledger.open()
+    number = config.to if config.to is not None else view.aliases.get(previous_of(alias))
+    held = list(dict.fromkeys(view.journal.held(alias)))
+    if number is None:
+        raise RefusedError(f"models:/{target.name}@{alias}: no @{previous_of(alias)} to return to; pass to=<version>, one of {held}")
+    if number not in held:
+        raise RefusedError(f"models:/{target.name}@{alias}: to={number}: version {number} never held this alias; these did: {held}")
+    version = targets.version_of(gateway, targets.Target(target.name, number))
+    if version is None:
+        raise StepError(f"models:/{target.name}/{number}: no such version")
+    where = _recorded(gateway, version)
+    wanted = succession.succeed(view.aliases, alias, number)
+    reason = config.reason or f"back from version {view.aliases.get(alias)}"
+    return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
+
+
+def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promotion:
+    uris = [config.report_uri] if config.report_uri else gateway.finished_reports(name, 1)
+    if not uris:
+        raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
+    chosen = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, alias=alias))
+    return register.register(uris[0], chosen, dry_run=config.dry_run, gateway=gateway)
+
+
+def _recorded(gateway: Gateway, version: Version) -> Standing:
+    """A version to return to: it served before, so only its bytes count."""
+    logged = gateway.logged_model(version.model_id) if version.model_id else None
+    digest = version.tags.get("slm.digest") or (logged.tags.get("slm.digest") if logged else None)
+    if not digest:
+        raise RefusedError(f"{version.uri}: nobody recorded which bytes it has; evaluate it: {standing.evaluate_command(version)}")
+    return Standing(version, None, None, digest, ())
+
+
+def _move(
+    gateway: Gateway,
+    ledger: Ledger,
+    view: View,
+    where: Standing,
+    wanted: dict[str, int],
+    config: Config,
+    *,
+    kind: str,
+    alias: str,
+    reason: str,
+    details: Mapping[str, object],
+) -> Promotion:
+    version, report = where.version, where.evidence
+    moves = succession.moves(view.aliases, wanted)
+    forced = bool(where.objections)
+    verdict, entry = "", None
+    if moves and not config.dry_run:
+        result = canary.run(version.uri, where.digest, config.promotion.canary)
+        if not result.passed:
+            raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
+        verdict = "passed"
+        if report and where.judged:
+            versions.register(gateway, version.name, where.judged, report, register.command(config))
+        entry = ledger.commit(
+            view,
+            Record(
+                id=new_id(),
+                kind=kind,
+                moves=moves,
+                actor=outcome.actor(),
+                reason=reason,
+                forced=forced,
+                profile=config.promotion.profile,
+                evidence=report.uri if report else version.tags.get("slm.evaluation"),
+                evidence_digest=report.digest if report else version.tags.get("slm.evidence_digest"),
+                run_id=outcome.active_run_id(),
+                details=details,
+            ),
+        )
+    final = {**view.aliases, **wanted}
+    row = (
+        outcome.row(version.name, where.judged, version.number, final, created=False, exists=True, canary=verdict)
+        if where.judged
+        else outcome.unjudged_row(version, final, verdict)
+    )
+    promotion = Promotion(
+        kind=kind,
+        name=version.name,
+        report_uri=report.uri if report else None,
+        evidence_digest=report.digest if report else None,
+        profile=config.promotion.profile,
+        alias=alias,
+        rows=(row,),
+        moves=moves,
+        reason=reason if moves else f"@{alias} is at version {version.number} already",
+        entry=entry.number if entry else None,
+        forced=forced,
+        dry_run=config.dry_run,
+    )
+    outcome.keep(promotion)
+    return promotion

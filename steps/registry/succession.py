@@ -1,0 +1,35 @@
+"""Which aliases move when one does. Pure: what is, what is wanted, what must change."""
+
+from collections.abc import Mapping
+
+from steps.registry.aliases import challenger_of, previous_of
+from steps.registry.journal import Move
+
+
+def succeed(current: Mapping[str, int], alias: str, after: int, runner_up: int | None = None) -> dict[str, int]:
+    """Aliases once ``alias`` points at ``after``.
+
+    What it pointed at before becomes the previous one. A challenger that wins is no challenger any more: the version it beat takes its
+    place, unless the policy named a runner-up.
+
+    Args:
+        current: alias to version, now.
+        alias: what moves, such as ``champion``.
+        after: the version it is to point at.
+        runner_up: the version that came second, where a ranking was made.
+    """
+    before = current.get(alias)
+    wanted = {alias: after}
+    if before is not None and before != after:
+        wanted[previous_of(alias)] = before
+    challenger = challenger_of(alias)
+    if runner_up is not None and runner_up != after:
+        wanted[challenger] = runner_up
+    elif current.get(challenger) == after and before is not None and before != after:
+        wanted[challenger] = before
+    return wanted
+
+
+def moves(current: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[Move, ...]:
+    """What has to change for ``wanted`` to hold."""
+    return tuple(Move(alias, current.get(alias), after) for alias, after in wanted.items() if current.get(alias) != after)

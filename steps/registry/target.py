@@ -1,0 +1,85 @@
+"""Which registered model, and which of its versions, somebody means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from steps.config.errors import ConfigError
+from steps.config.promotion import ALIAS, KEPT_ALIASES, VERSION_LIKE
+from steps.config.root import Config
+from steps.pipeline.errors import StepError
+from steps.registry.gateway import Gateway, Version
+
+TARGET = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
+FORMS = "models:/<name>/<version>, models:/<name>@<alias> or models:/<name>"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A registered model, and a version by number, by alias or not at all."""
+
+    name: str
+    version: int | None = None
+    alias: str | None = None
+
+
+def parse(text: str | None, config: Config) -> Target:
+    """What ``target`` names; without one, the registered model of the config.
+
+    Raises:
+        ConfigError: the text is no such URI.
+    """
+    if text is None:
+        return Target(config.model.registered_name)
+    if found := TARGET.fullmatch(text):
+        return Target(found["name"], int(found["version"]) if found["version"] else None, found["alias"])
+    raise ConfigError("target", text, FORMS)
+
+
+def alias_of(config: Config) -> str:
+    """The alias to move: ``alias``, else the policy's.
+
+    Raises:
+        ConfigError: an alias that register keeps, or that MLflow would not take.
+    """
+    if config.alias is None:
+        return config.promotion.alias
+    if not ALIAS.fullmatch(config.alias) or VERSION_LIKE.fullmatch(config.alias) or config.alias in KEPT_ALIASES:
+        kept = ", ".join(sorted(KEPT_ALIASES))
+        raise ConfigError("alias", config.alias, f"lower-case letters, digits and dashes, not v<number> and none of {kept}")
+    return config.alias
+
+
+def check_force(config: Config) -> None:
+    """Refuse to overrule anything without a reason.
+
+    Raises:
+        ConfigError: ``force`` without ``reason``.
+    """
+    if config.force and not (config.reason or "").strip():
+        raise ConfigError("reason", config.reason, "why the policy is overruled, as force=true", "pass reason='…'; the history keeps it")
+
+
+def version_of(gateway: Gateway, target: Target) -> Version | None:
+    """The version that a target names; None where it names none.
+
+    Raises:
+        StepError: there is no such model, version or alias.
+    """
+    aliases = gateway.aliases(target.name)
+    if aliases is None:
+        raise StepError(f"target=models:/{target.name}: no such registered model; make one with `mlflow run . -P model=…`")
+    number = target.version
+    if target.alias is not None:
+        number = aliases.get(target.alias)
+        if number is None:
+            known = ", ".join(f"@{alias}" for alias in sorted(aliases)) or "none"
+            raise StepError(f"target=models:/{target.name}@{target.alias}: no such alias; there are: {known}")
+    if number is None:
+        return None
+    version = gateway.version(target.name, number)
+    if version is None:
+        known = ", ".join(str(each.number) for each in gateway.versions(target.name)) or "none"
+        raise StepError(f"target=models:/{target.name}/{number}: no such version; there are: {known}")
+    return version

@@ -1,0 +1,152 @@
+"""From a report to versions and aliases, on SQLite."""
+
+import mlflow
+import pytest
+from steps.pipeline.errors import StepError
+from steps.registry import register as room
+from steps.registry.journal import name_of
+from tests.registry import scene
+from tests.registry.conftest import Pair
+
+
+def aliases() -> dict[str, int]:
+    found = mlflow.MlflowClient().get_registered_model(scene.NAME).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def numbers(name: str = scene.NAME) -> list[int]:
+    return sorted(int(each.version) for each in mlflow.MlflowClient().search_model_versions(f"name='{name}'"))
+
+
+def test_first_report_makes_two_versions_and_four_aliases(pair: Pair) -> None:
+    with mlflow.start_run() as run:
+        promotion = room.register(pair.report_uri, scene.config())
+    assert numbers() == [1, 2]
+    assert aliases() == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
+    assert promotion.champion is not None and promotion.champion.variant == "onnx"
+    assert [row.canary for row in promotion.rows] == ["passed", "passed"]
+    kept = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/promotion.json")
+    assert kept["schema"] == "slm-promote/promotion/1"
+    assert [row["version"] for row in kept["rows"]] == [1, 2]
+    assert kept["entry"] == promotion.entry == 1
+
+
+def test_version_carries_tags_and_card(pair: Pair, no_canary: list[str]) -> None:
+    room.register(pair.report_uri, scene.config())
+    version = mlflow.MlflowClient().get_model_version(scene.NAME, "2")
+    assert version.source == f"models:/{pair.onnx}"
+    assert version.tags["slm.variant"] == "onnx"
+    assert version.tags["slm.evaluation"] == pair.report_uri
+    assert version.tags["slm.verdict"] == "promote"
+    assert version.tags["slm.evidence_digest"].startswith("sha256:")
+    assert version.tags["slm.snapshot_revision"] == "abc"
+    for words in ("nobody/parrot", "MIT", "abc", "0.480", "n above 1: one choice only", 'load_model("models:/parrot/2")', "mlflow run ."):
+        assert words in version.description
+    assert len(version.description) <= 5000
+    assert mlflow.MlflowClient().get_registered_model(scene.NAME).description.startswith("parrot: a small language model")
+
+
+def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:
+    room.register(pair.report_uri, scene.config())
+    before = [mlflow.MlflowClient().get_model_version(scene.NAME, str(number)) for number in (1, 2)]
+    asked = len(no_canary)
+    again = room.register(pair.report_uri, scene.config())
+    assert again.moves == () and again.entry is None
+    assert not any(row.created for row in again.rows)
+    assert len(no_canary) == asked
+    after = [mlflow.MlflowClient().get_model_version(scene.NAME, str(number)) for number in (1, 2)]
+    assert [each.last_updated_timestamp for each in after] == [each.last_updated_timestamp for each in before]
+    assert numbers(name_of(scene.NAME)) == [1]
+
+
+def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair, no_canary: list[str]) -> None:
+    room.register(pair.report_uri, scene.config())
+    with mlflow.start_run():
+        newer = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")])
+    promotion = room.register(newer, scene.config())
+    assert numbers() == [1, 2]
+    assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.evaluation"] == newer
+    assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.verdict"] == "hold"
+    assert promotion.rows[0].failed_gates == ("quality_floor",)
+
+
+def test_held_candidate_gets_a_version_and_no_alias(pair: Pair, no_canary: list[str]) -> None:
+    with mlflow.start_run():
+        uri = scene.log_report(
+            [scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")]
+        )
+    promotion = room.register(uri, scene.config())
+    assert numbers() == [1, 2]
+    assert aliases() == {"transformers": 1, "champion": 1}
+    assert "hold: quality_floor" in promotion.reason
+
+
+def test_nothing_passed_moves_nothing(pair: Pair, no_canary: list[str]) -> None:
+    with mlflow.start_run():
+        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")])
+    promotion = room.register(uri, scene.config())
+    assert numbers() == [1] and aliases() == {}
+    assert promotion.moves == () and "no candidate passed" in promotion.reason
+
+
+def test_nothing_evaluated_is_an_error(pair: Pair) -> None:
+    failed = scene.judged(pair.onnx, "onnx", scene.FAST) | {"status": "failed", "failure": {"reason": "out of memory", "log_tail": ""}}
+    with mlflow.start_run():
+        uri = scene.log_report([failed])
+    with pytest.raises(StepError, match="nothing to register.*out of memory"):
+        room.register(uri, scene.config())
+
+
+def test_dry_run_says_the_same_and_writes_nothing(pair: Pair) -> None:
+    planned = room.register(pair.report_uri, scene.config(), dry_run=True)
+    assert mlflow.MlflowClient().search_registered_models() == []
+    assert [row.version for row in planned.rows] == [None, None]
+    assert {move.alias: move.after for move in planned.moves} == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
+
+
+def test_failing_canary_leaves_the_alias_to_the_other(tracking: str) -> None:
+    with mlflow.start_run():
+        good, broken = scene.log_model("transformers"), scene.log_model("onnx", fault="shape")
+        uri = scene.log_report([scene.judged(good, "transformers", scene.GOOD), scene.judged(broken, "onnx", scene.FAST)])
+    promotion = room.register(uri, scene.config())
+    assert aliases() == {"transformers": 1, "champion": 1}
+    assert promotion.rows[1].canary.startswith("answers a chat")
+    assert "(canary)" in promotion.reason
+
+
+def test_report_about_other_bytes_is_refused(pair: Pair) -> None:
+    mlflow.MlflowClient().set_logged_model_tags(pair.onnx, {"slm.digest": "sha256:other"})
+    with pytest.raises(StepError, match=r"the report judged sha256:.*the logged model says sha256:other"):
+        room.register(pair.report_uri, scene.config())
+
+
+def test_report_of_another_schema_is_refused(tracking: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_text('{"schema": "slm-promote/report/9"}', "report.json")
+    with pytest.raises(StepError, match="schema is 'slm-promote/report/9', expected"):
+        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
+
+
+def test_missing_report_names_the_command(tracking: str) -> None:
+    with mlflow.start_run() as run:
+        pass
+    with pytest.raises(StepError, match="mlflow run . -e evaluate"):
+        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
+
+
+@pytest.mark.parametrize(
+    ("profile", "alias", "winner"), [("balanced", "champion", 2), ("quality", "champion", 1), ("edge", "champion-edge", 2)]
+)
+def test_profiles_choose(pair: Pair, no_canary: list[str], profile: str, alias: str, winner: int) -> None:
+    room.register(pair.report_uri, scene.config(f"promotion={profile}"))
+    assert aliases()[alias] == winner
+
+
+def test_twin_of_a_raced_registration_is_removed(pair: Pair, no_canary: list[str]) -> None:
+    client = mlflow.MlflowClient()
+    client.create_registered_model(scene.NAME)
+    for _ in range(2):
+        client.create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
+    room.register(pair.report_uri, scene.config())
+    assert numbers() == [1, 3]
+    assert aliases()["onnx"] == 1
