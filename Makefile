@@ -29,7 +29,7 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 install: $(VENV)/.run  ## install what the steps need into .venv
 
 run: $(VENV)/.run  ## run the whole chain: make run MODEL=smollm2_135m OVERRIDES="evaluate=smoke"
-	@mlflow run . --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
+	@MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
 
 ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"

@@ -51,6 +51,9 @@ class Chain:
         """
         # children are started as `python` and `mlflow`; they must be those of this environment
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        # MLflow says where it makes temporary folders; what a user wants to see is said here
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
         output = ""
         for stage in STAGES:
             todo = [name for name in stage if not self._have(name)]

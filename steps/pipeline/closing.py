@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 import mlflow
+from mlflow.tracking import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
@@ -55,7 +56,10 @@ def scores(metrics: Mapping[str, float]) -> list[str]:
 
 def say_where_to_look(config: Config) -> None:
     """Print the commands that open the UI on the result and ask the champion."""
-    look, ask = commands(mlflow.get_tracking_uri(), config.model.registered_name, config.promotion.alias, chosen_model())
+    name, alias = config.model.registered_name, config.promotion.alias
+    look, ask = commands(mlflow.get_tracking_uri(), name, alias, chosen_model())
+    if alias not in MlflowClient().get_registered_model(name).aliases:
+        ask = f"nobody: {name} has no {alias} yet; the table above names the gates that held"
     print(f"\nlook:  {redact(look)}\nask:   {redact(ask)}", flush=True)
 
 
