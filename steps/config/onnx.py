@@ -33,7 +33,10 @@ class ServingConfig:
     max_queue: int = 256  # requests that may wait; one more is refused
     request_timeout: float = 600.0  # seconds
     prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns, in bytes; 0 switches reuse off
-    neutralise_special_tokens: bool = True  # special-token text in user content is taken as plain text
+    neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
+    execution_provider: str | None = None  # cpu, cuda, dml, …; null is what the folder was built for
+    provider_options: dict[str, str] = field(default_factory=dict)  # options of that execution provider
+    verify_checksums: bool = True  # compare every file with its logged sha256 when the model is loaded
 
     def __post_init__(self) -> None:
         for name, least in (("threads", 0), ("max_batch_size", 1), ("max_queue", 1), ("prefix_cache_bytes", 0)):

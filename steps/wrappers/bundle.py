@@ -25,7 +25,7 @@ def bundle(variant: str) -> str:
         ValueError: two parts define the same name, or a part imports one that comes after it.
     """
     defined: dict[str, str] = {}
-    sections = [f'"""A small language model behind the chat contract; variant {variant}. Joined from slm-promote\'s steps/wrappers/served."""\n']
+    sections = [f'"""A small language model behind the chat contract; variant {variant}. Joined from steps/wrappers/served."""\n']
     seen: set[str] = set()
     for part in PARTS[variant]:
         source = (SERVED / f"{part}.py").read_text("utf-8")

@@ -48,7 +48,7 @@ def add_chat_flavor(
     import mlflow.pyfunc
     import yaml
     from mlflow.models.utils import _save_example
-    from mlflow.utils.environment import _PythonEnv, _process_pip_requirements
+    from mlflow.utils.environment import _process_pip_requirements, _PythonEnv
 
     (path / "artifacts").mkdir(parents=True, exist_ok=True)
     (path / CODE_FILE).write_text(bundle(variant), "utf-8")

@@ -101,7 +101,9 @@ def log_transformers(
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(f"{checkpoint / 'config.json'}: expected a checkpoint folder as save_pretrained writes it")
     licence = metadata.get("licence")
-    flavor = TransformersFlavor(Weights.all_in(checkpoint, PLACE), {"name": name, **asdict(generation)}, name, str(licence) if licence else None)
+    flavor = TransformersFlavor(
+        Weights.all_in(checkpoint, PLACE), {"name": name, **asdict(generation)}, name, str(licence) if licence else None
+    )
     info = Model.log(
         artifact_path=None,
         name=name,

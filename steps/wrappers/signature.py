@@ -17,7 +17,7 @@ def chat_signature() -> Any:
     refuses what it does not know.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.llm import CHAT_MODEL_OUTPUT_SCHEMA
     from mlflow.types.schema import AnyType, Array, Object, Property
 
@@ -43,7 +43,7 @@ def chat_signature() -> Any:
         "frequency_penalty": DataType.double,
         "presence_penalty": DataType.double,
     }
-    columns = [
+    columns: list[ColSpec | TensorSpec] = [
         ColSpec(Array(message), "messages", required=False),
         ColSpec(DataType.string, "prompt", required=False),
         *(ColSpec(kind, name, required=False) for name, kind in numbers.items()),

@@ -160,5 +160,7 @@ def tool_calls_in(text: str) -> list[dict[str, Any]]:
             if not isinstance(call, dict) or not isinstance(call.get("name"), str) or arguments is None:
                 return []
             written = arguments if isinstance(arguments, str) else json.dumps(arguments)
-            calls.append({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": call["name"], "arguments": written}})
+            calls.append(
+                {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": call["name"], "arguments": written}}
+            )
     return calls

@@ -226,7 +226,7 @@ class Driver:
             job.out.put((job.index, "error", MlflowException("the request was abandoned", error_code=TEMPORARILY_UNAVAILABLE)))
             return True
         if time.monotonic() > job.deadline:
-            message = f"no answer within request_timeout; {job.tokens} tokens were generated: ask for fewer, or raise it in the model_config"
+            message = f"no answer within request_timeout after {job.tokens} tokens: ask for fewer, or raise it in the model_config"
             job.out.put((job.index, "error", MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE)))
             return True
         return False

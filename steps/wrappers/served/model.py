@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DATA_LOSS
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
 from .contract import Defaults, Request, refusal, requests_of
@@ -57,9 +57,15 @@ class Settings:
             if isinstance(default, bool):
                 fits = isinstance(value, bool)
             elif isinstance(default, int):
-                fits = isinstance(value, int) and not isinstance(value, bool) and value >= (0 if key in ("threads", "prefix_cache_bytes") else 1)
+                fits = (
+                    isinstance(value, int)
+                    and not isinstance(value, bool)
+                    and value >= (0 if key in ("threads", "prefix_cache_bytes") else 1)
+                )
             elif isinstance(default, float):
-                fits = isinstance(value, int | float) and not isinstance(value, bool) and (value >= 0 if key == "temperature" else value > 0)
+                fits = (
+                    isinstance(value, int | float) and not isinstance(value, bool) and (value >= 0 if key == "temperature" else value > 0)
+                )
             elif key == "provider_options":
                 fits = value is None or isinstance(value, Mapping)
             else:
@@ -87,11 +93,10 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
             )
 
 
-class ServedModel(PythonModel):  # type: ignore[misc]
-    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat completion.
+class ServedModel(PythonModel):
+    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat completion."""
 
-    ``predict`` and ``predict_stream`` carry no type hints: MLflow would take them for a promise to check the rows itself, and warn.
-    """
+    _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
     grammars = True  # whether response_format can be honoured
 
@@ -102,8 +107,8 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         self._folder: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_driver", "_abandoned", "_tokenizer", "_template")}
-        return kept
+        own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_template")  # of this process; made anew where it is unpickled
+        return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
@@ -173,7 +178,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]
 
     # --- answering
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:  # noqa: ARG002
         """Answer every row, in order.
 
         Args:
@@ -213,7 +218,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]
                 results.append(completion(self.settings.name, prompt_tokens[number], mine, tools=bool(request.tools)))
         return results
 
-    def predict_stream(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
+    def predict_stream(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[Any]:  # noqa: ARG002
         """Answer one row as it is generated: strings for a prompt, chunks for messages.
 
         Leaving the iterator cancels the answer.
@@ -333,4 +338,3 @@ class ServedModel(PythonModel):  # type: ignore[misc]
                 f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {self.context_length}",
             )
         return request.within(left)
-

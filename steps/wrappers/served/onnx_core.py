@@ -1,7 +1,7 @@
 """Generation with onnxruntime-genai: lone requests on a Generator of their own, those that come together as one batch.
 
-Why two ways: a Generator can be rewound, so a conversation's next turn computes only what is new; an Engine decodes a whole batch for little
-more than the price of one, but on CPU its batch is static (nobody joins a running one) and takes no seeds.
+Why two ways: a Generator can be rewound, so a conversation's next turn computes only what is new; an Engine decodes a whole batch for
+little more than the price of one, but on CPU its batch is static (nobody joins a running one) and takes no seeds.
 """
 
 import json
@@ -135,7 +135,9 @@ class OnnxCore:
                 together.append(job)
         if not together:
             return
-        young = [solo for solo in self._solos if _batchable(solo.job.request) and solo.produced <= RESTARTABLE and not solo.job.cached_tokens]
+        young = [
+            solo for solo in self._solos if _batchable(solo.job.request) and solo.produced <= RESTARTABLE and not solo.job.cached_tokens
+        ]
         young = [solo for solo in young if not (solo.job.streams and solo.job.tokens)]
         if len(together) + len(young) == 1 or self._max_batch_size == 1:
             for job in together:
@@ -204,7 +206,11 @@ class OnnxCore:
             need = max(len(job.ids) + request.max_tokens, min(need, self.cache.budget // self._token_bytes))
         capacity = min(-(-need // ROUND) * ROUND, self._context_length)
         parameters = self._og.GeneratorParams(self._model)
-        options: dict[str, Any] = {"max_length": capacity, "do_sample": not request.greedy, "repetition_penalty": request.repetition_penalty}
+        options: dict[str, Any] = {
+            "max_length": capacity,
+            "do_sample": not request.greedy,
+            "repetition_penalty": request.repetition_penalty,
+        }
         if request.min_tokens:
             options["min_length"] = min(len(job.ids) + request.min_tokens, capacity)
         if not request.greedy:
@@ -289,11 +295,10 @@ class OnnxCore:
 
 
 def _batchable(request: Request) -> bool:
-    """Whether an Engine can answer a request: on CPU it takes no seed; grammars are kept to Generators, which refuse bad ones one by one."""
+    """Whether an Engine can answer a request: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others."""
     return request.grammar is None and (request.greedy or request.seed is None)
 
 
 def _rewindable(request: Request) -> bool:
     """Whether a Generator can go on with it: its search options are fixed, so only plain greedy answers share one."""
     return request.greedy and request.grammar is None and request.repetition_penalty == 1 and request.min_tokens == 0
-

@@ -1,5 +1,6 @@
 """The checkpoint's own chat template, rendered as transformers renders it, without transformers."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ class ChatTemplate:
         try:
             return str(
                 self._compiled.render(
-                    messages=[_for_template(message) for message in messages],
+                    messages=[self._shaped(message) for message in messages],
                     tools=list(tools) or None,
                     documents=None,
                     add_generation_prompt=True,
@@ -67,7 +68,15 @@ class ChatTemplate:
                 )
             )
         except jinja2.TemplateError as error:
-            raise refusal("messages", [message["role"] for message in messages], f"a conversation the chat template takes ({error})") from error
+            raise refusal(
+                "messages", [message["role"] for message in messages], f"a conversation the chat template takes ({error})"
+            ) from error
+
+    def _shaped(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        shaped = _with_arguments(message)
+        if shaped["role"] == "developer" and "developer" not in (self.source or ""):
+            shaped["role"] = "system"  # OpenAI's newer name for it, which few templates know
+        return shaped
 
     def segments(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[str]:
         """Render with special-token text in messages cut apart.
@@ -103,17 +112,15 @@ def _special_texts(folder: Path, settings: Mapping[str, Any]) -> set[str]:
     return texts | {entry["content"] for entry in decoder.values() if isinstance(entry, Mapping) and entry.get("content")}
 
 
-def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
+def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
     """Hand a tool call's arguments to the template as a mapping: templates print them with ``tojson``."""
     shaped = dict(message)
     if "tool_calls" in shaped:
         calls = []
         for call in shaped["tool_calls"]:
             function = dict(call["function"])
-            try:
+            with contextlib.suppress(ValueError):  # the template prints what is no JSON as it is
                 function["arguments"] = json.loads(function["arguments"])
-            except ValueError:
-                pass  # the template prints what is no JSON as it is
             calls.append({**call, "function": function})
         shaped["tool_calls"] = calls
     return shaped
@@ -121,7 +128,7 @@ def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment() -> Any:
     from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def raise_exception(message: str) -> None:
@@ -130,7 +137,16 @@ def _environment() -> Any:
     def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """``{% generation %}`` marks what an assistant wrote, for training; here it is only passed through."""
+
+        tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
