@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from steps.config.errors import ConfigError
 from steps.config.root import CONF, with_inputs
+from steps.pipeline import tags
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, prepare, typed
 from steps.pipeline.errors import StepError
@@ -60,8 +61,10 @@ def _multirun(step: Step, arguments: Arguments) -> None:
     from steps.pipeline.run import opened
 
     defaults = compose_config([])
-    with opened(f"{step.name} (multirun)", defaults.experiment) as run:
-        run.tag("slm.overrides", redact(" ".join(arguments.overrides)))
+    name = f"{step.name} (multirun)"
+    with opened(name, defaults.experiment) as run:
+        run.tag("mlflow.runName", name)
+        run.tag(tags.OVERRIDES, redact(" ".join(arguments.overrides)))
         _hydra(step)
 
 
