@@ -36,8 +36,9 @@ def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     alias = targets.alias_of(config)
     target = targets.parse(config.target, config)
     gateway = gateway or Gateway(config.promotion.retry_seconds)
-    if targets.version_of(gateway, target) is None:
+    if target.version is None and target.alias is None:
         return _by_policy(gateway, target.name, alias, config)
+    targets.version_of(gateway, target)  # says clearly when there is none, before anything is written
     ledger = Ledger(gateway, target.name)
     view = ledger.peek() if config.dry_run else ledger.open()  # before the version is looked at: what moves from here on is a race
     version = targets.version_of(gateway, target)

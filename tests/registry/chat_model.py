@@ -9,7 +9,7 @@ import mlflow
 import pandas as pd
 
 
-class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     """Says back the last message; ``fault`` in the model config makes it misbehave."""
 
     def load_context(self, context: Any) -> None:
@@ -23,7 +23,7 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         if self.fault == "project":
             import steps  # noqa: F401
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> list[Any]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> list[Any]:  # noqa: ARG002
         self.calls += 1
         if self.fault == "hang":
             time.sleep(3600)
@@ -37,7 +37,7 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             return ["no completion"] * len(model_input)
         return [self.answer(row) for row in model_input.to_dict("records")]
 
-    def answer(self, row: dict[str, Any]) -> Any:
+    def answer(self, row: Any) -> Any:
         prompt = row.get("prompt")
         if isinstance(prompt, str) and prompt:
             return f"{self.name}: {prompt}"

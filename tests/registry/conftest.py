@@ -18,7 +18,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tracking: str) -> Iterator[Pair]:
+def pair(tracking: str) -> Iterator[Pair]:  # noqa: ARG001
     """A good slow model and a fast small one, both passed; on a fresh SQLite store."""
     import mlflow
 
@@ -35,7 +35,7 @@ def no_canary(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     asked: list[str] = []
 
-    def run(uri: str, expected_digest: str | None, config: object) -> canary.Canary:
+    def run(uri: str, expected_digest: str | None, _config: object) -> canary.Canary:
         asked.append(uri)
         return canary.Canary(uri, expected_digest or "", True, (), 0, 0.0, "none")
 

@@ -20,7 +20,7 @@ def signature() -> Any:
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
     from mlflow.types.schema import ColSpec, DataType, Schema
 
-    columns = [ColSpec(type=column.type, name=column.name, required=False) for column in CHAT_MODEL_INPUT_SCHEMA.inputs]
+    columns = [ColSpec(type=column.type, name=column.name, required=False) for column in CHAT_MODEL_INPUT_SCHEMA.inputs]  # type: ignore[arg-type]
     return ModelSignature(inputs=Schema([*columns, ColSpec(DataType.string, "prompt", required=False)]))
 
 

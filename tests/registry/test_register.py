@@ -2,6 +2,7 @@
 
 import mlflow
 import pytest
+
 from steps.pipeline.errors import StepError
 from steps.registry import register as room
 from steps.registry.journal import name_of
@@ -31,7 +32,8 @@ def test_first_report_makes_two_versions_and_four_aliases(pair: Pair) -> None:
     assert kept["entry"] == promotion.entry == 1
 
 
-def test_version_carries_tags_and_card(pair: Pair, no_canary: list[str]) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_version_carries_tags_and_card(pair: Pair) -> None:
     room.register(pair.report_uri, scene.config())
     version = mlflow.MlflowClient().get_model_version(scene.NAME, "2")
     assert version.source == f"models:/{pair.onnx}"
@@ -41,8 +43,8 @@ def test_version_carries_tags_and_card(pair: Pair, no_canary: list[str]) -> None
     assert version.tags["slm.evidence_digest"].startswith("sha256:")
     assert version.tags["slm.snapshot_revision"] == "abc"
     for words in ("nobody/parrot", "MIT", "abc", "0.480", "n above 1: one choice only", 'load_model("models:/parrot/2")', "mlflow run ."):
-        assert words in version.description
-    assert len(version.description) <= 5000
+        assert words in (version.description or "")
+    assert len(version.description or "") <= 5000
     assert mlflow.MlflowClient().get_registered_model(scene.NAME).description.startswith("parrot: a small language model")
 
 
@@ -59,7 +61,8 @@ def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> 
     assert numbers(name_of(scene.NAME)) == [1]
 
 
-def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair, no_canary: list[str]) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair) -> None:
     room.register(pair.report_uri, scene.config())
     with mlflow.start_run():
         newer = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")])
@@ -70,7 +73,8 @@ def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair, no_canary: l
     assert promotion.rows[0].failed_gates == ("quality_floor",)
 
 
-def test_held_candidate_gets_a_version_and_no_alias(pair: Pair, no_canary: list[str]) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
     with mlflow.start_run():
         uri = scene.log_report(
             [scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")]
@@ -81,7 +85,8 @@ def test_held_candidate_gets_a_version_and_no_alias(pair: Pair, no_canary: list[
     assert "hold: quality_floor" in promotion.reason
 
 
-def test_nothing_passed_moves_nothing(pair: Pair, no_canary: list[str]) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_nothing_passed_moves_nothing(pair: Pair) -> None:
     with mlflow.start_run():
         uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")])
     promotion = room.register(uri, scene.config())
@@ -93,7 +98,7 @@ def test_nothing_evaluated_is_an_error(pair: Pair) -> None:
     failed = scene.judged(pair.onnx, "onnx", scene.FAST) | {"status": "failed", "failure": {"reason": "out of memory", "log_tail": ""}}
     with mlflow.start_run():
         uri = scene.log_report([failed])
-    with pytest.raises(StepError, match="nothing to register.*out of memory"):
+    with pytest.raises(StepError, match=r"nothing to register.*out of memory"):
         room.register(uri, scene.config())
 
 
@@ -104,7 +109,8 @@ def test_dry_run_says_the_same_and_writes_nothing(pair: Pair) -> None:
     assert {move.alias: move.after for move in planned.moves} == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
 
 
-def test_failing_canary_leaves_the_alias_to_the_other(tracking: str) -> None:
+@pytest.mark.usefixtures("tracking")
+def test_failing_canary_leaves_the_alias_to_the_other() -> None:
     with mlflow.start_run():
         good, broken = scene.log_model("transformers"), scene.log_model("onnx", fault="shape")
         uri = scene.log_report([scene.judged(good, "transformers", scene.GOOD), scene.judged(broken, "onnx", scene.FAST)])
@@ -120,29 +126,33 @@ def test_report_about_other_bytes_is_refused(pair: Pair) -> None:
         room.register(pair.report_uri, scene.config())
 
 
-def test_report_of_another_schema_is_refused(tracking: str) -> None:
+@pytest.mark.usefixtures("tracking")
+def test_report_of_another_schema_is_refused() -> None:
     with mlflow.start_run() as run:
         mlflow.log_text('{"schema": "slm-promote/report/9"}', "report.json")
     with pytest.raises(StepError, match="schema is 'slm-promote/report/9', expected"):
         room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
 
 
-def test_missing_report_names_the_command(tracking: str) -> None:
+@pytest.mark.usefixtures("tracking")
+def test_missing_report_names_the_command() -> None:
     with mlflow.start_run() as run:
         pass
-    with pytest.raises(StepError, match="mlflow run . -e evaluate"):
+    with pytest.raises(StepError, match=r"mlflow run \. -e evaluate"):
         room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
 
 
 @pytest.mark.parametrize(
     ("profile", "alias", "winner"), [("balanced", "champion", 2), ("quality", "champion", 1), ("edge", "champion-edge", 2)]
 )
-def test_profiles_choose(pair: Pair, no_canary: list[str], profile: str, alias: str, winner: int) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_profiles_choose(pair: Pair, profile: str, alias: str, winner: int) -> None:
     room.register(pair.report_uri, scene.config(f"promotion={profile}"))
     assert aliases()[alias] == winner
 
 
-def test_twin_of_a_raced_registration_is_removed(pair: Pair, no_canary: list[str]) -> None:
+@pytest.mark.usefixtures("no_canary")
+def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model(scene.NAME)
     for _ in range(2):

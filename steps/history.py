@@ -1,0 +1,44 @@
+"""Show who or what moved which alias, from where to where, when, why, and on which evidence.
+
+Reads: ``target`` (``models:/<name>``); nothing else, so a user who may only read can run it.
+Writes: a table to the screen, or the same as JSON with ``format=json``; ``history.json`` on its run, where ``mlflow run`` made one.
+
+    mlflow run . -e history --env-manager local -P target=models:/smollm2-135m-instruct
+"""
+
+import sys
+
+from steps.config.errors import ConfigError
+from steps.pipeline.arguments import translate
+from steps.pipeline.compose import compose_config
+from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+
+FORMATS = ("table", "json")
+
+
+def main() -> None:
+    """Print the history; ends with 2 on a bad target and 1 where there is none or the server does not answer."""
+    try:
+        words = list(translate(sys.argv[1:]).overrides)
+        chosen = [word.partition("=")[2].strip("'") for word in words if word.startswith("format=")]
+        if chosen and chosen[-1] not in FORMATS:
+            raise ConfigError("format", chosen[-1], f"one of {', '.join(FORMATS)}")
+        config = compose_config([word for word in words if not word.startswith("format=")])
+    except ConfigError as error:
+        print(f"history: error: {redact(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from error
+    from steps.registry.table import history
+
+    try:
+        history(config, as_json=bool(chosen) and chosen[-1] == "json")
+    except ConfigError as error:
+        print(f"history: error: {redact(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except StepError as error:
+        print(f"history: error: {redact(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Move an alias, ``champion`` unless told otherwise, to a version that its evidence and a canary speak for.
+
+Reads: ``target`` (``models:/<name>/<version>``, ``models:/<name>@<alias>``; ``models:/<name>`` or nothing lets the policy choose),
+``alias``, ``force`` with ``reason``, ``dry_run``; the node ``promotion``.
+Writes: one entry in ``<name>.history`` and the aliases it moves; ``promotion.json`` on its run.
+
+    mlflow run . -e promote --env-manager local -P target=models:/smollm2-135m-instruct@challenger
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step()
+def promote(config: Config, run: StepRun) -> str:
+    from steps.pipeline.closing import show
+    from steps.registry.outcome import ARTIFACT
+    from steps.registry.promote import promote as move
+    from steps.registry.table import show_moves
+
+    promotion = move(config)
+    show(promotion)
+    show_moves(promotion)
+    return f"runs:/{run.run_id}/{ARTIFACT}"
+
+
+if __name__ == "__main__":
+    promote()

@@ -1,0 +1,120 @@
+"""Moves and the history as people read them."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from steps.config.root import Config
+from steps.pipeline.errors import StepError
+from steps.registry import target as targets
+from steps.registry.gateway import Gateway
+from steps.registry.journal import Entry, Journal, Move
+from steps.registry.ledger import Ledger
+from steps.registry.outcome import Promotion
+
+SCHEMA = "slm-promote/history/1"
+ARTIFACT = "history.json"
+PLAIN_WIDTH = 160  # columns, where the output is no terminal
+
+
+def show_moves(promotion: Promotion) -> None:
+    """Print what moved, or would move."""
+    verb = "would move" if promotion.dry_run else "moved"
+    if not promotion.moves:
+        print("nothing to move")
+    for move in promotion.moves:
+        print(f"{verb} {arrow(move)}")
+    if promotion.entry:
+        print(f"entry {promotion.entry} of models:/{promotion.name}.history")
+
+
+def arrow(move: Move) -> str:
+    """One move in words: ``champion: 2 → 1``."""
+    return f"{move.alias}: {move.before or '–'} → {move.after or '–'}"  # noqa: RUF001  (an en dash stands for nothing)
+
+
+def document(name: str, journal: Journal) -> dict[str, Any]:
+    """The history as JSON: every entry, also those that lost a race."""
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "aliases": dict(sorted(journal.aliases.items())),
+        "holes": list(journal.holes),
+        "entries": [_plain(entry) for entry in journal.entries],
+    }
+
+
+def history(config: Config, *, as_json: bool, gateway: Gateway | None = None) -> dict[str, Any]:
+    """Print the history of ``target`` and return it as JSON values. Reads only.
+
+    Raises:
+        StepError: there is no such registered model, or nothing has been written down about it.
+    """
+    target = targets.parse(config.target, config)
+    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    actual = gateway.aliases(target.name)
+    if actual is None:
+        raise StepError(f"target=models:/{target.name}: no such registered model; make one with `mlflow run . -P model=…`")
+    journal = Ledger(gateway, target.name).read()
+    if not journal.entries:
+        raise StepError(f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e register` or `-e promote`")
+    found = document(target.name, journal)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        _print(target.name, journal, actual)
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` made a run for this process
+        gateway.client.log_dict(run_id, found, ARTIFACT)
+    return found
+
+
+def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    table = Table(title=f"models:/{name}", title_justify="left")
+    for heading in ("#", "when (UTC)", "what", "moves", "who", "why", "evidence"):
+        table.add_column(heading, overflow="fold")
+    for entry in journal.entries:
+        record = entry.record
+        what = record.kind + (" (forced)" if record.forced else "") + ("" if entry.holds else f" (lost to {entry.lost_to})")
+        moves = "\n".join(arrow(move) for move in record.moves)
+        table.add_row(str(entry.number), _when(entry), what, moves, record.actor, record.reason, record.evidence or "")
+    console.print(table)
+    console.print("now: " + ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items())), highlight=False)
+    unsettled = sorted(alias for alias in {*actual, *journal.aliases} if actual.get(alias) != journal.aliases.get(alias))
+    if unsettled:
+        console.print(f"not in line with the history: {', '.join(unsettled)}; the next promote or rollback mends or notes it")
+    if journal.holes:
+        console.print(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody")
+
+
+def _when(entry: Entry) -> str:
+    return datetime.fromtimestamp(entry.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "entry": entry.number,
+        "when": datetime.fromtimestamp(entry.created_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        "kind": record.kind,
+        "moves": [vars(move) for move in record.moves],
+        "who": record.actor,
+        "why": record.reason,
+        "forced": record.forced,
+        "profile": record.profile,
+        "evidence": record.evidence,
+        "evidence_digest": record.evidence_digest,
+        "run_id": record.run_id,
+        "details": dict(record.details),
+        "holds": entry.holds,
+        "lost_to": entry.lost_to,
+        "settled": entry.settled,
+    }
