@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-# Written by MLflow into a model's folder when it is downloaded by its registry name; not part of what was logged.
-VOLATILE = frozenset({"registered_model_meta"})
+# Not part of what was logged: MLflow writes the one when a model is downloaded by its registry name, Python the other when it loads code.
+VOLATILE = frozenset({"registered_model_meta", "__pycache__"})
 
 
 def of_value(value: object) -> str:
@@ -26,7 +26,7 @@ def of_folder(folder: Path) -> str:
     Raises:
         FileNotFoundError: the folder holds no file.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in VOLATILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not VOLATILE.intersection(path.parts))
     if not files:
         raise FileNotFoundError(f"no file below {folder}")
     lines = "".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {of_file(path)}\n" for path in files)
