@@ -10,6 +10,7 @@ from steps.snapshots.card import card_licence
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import Snapshot, listing_digest
 from steps.snapshots.store import Store
+from steps.snapshots.weights import parameter_count
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG0
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     chosen = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in model.patterns)]
     require_checkpoint(chosen, "model.path", str(model.path), names)
+    parameter_count(folder)  # refuses a file that is cut short before it is copied
     store.need_space(sum((folder / name).stat().st_size for name in chosen), f"a copy of {folder.name}")
     files = tuple(store.add(folder / name, name) for name in chosen)
     revision = f"sha256-{listing_digest(files)[:16]}"

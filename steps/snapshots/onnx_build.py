@@ -10,8 +10,8 @@ from steps.config.onnx import ExecutionProvider, OnnxConfig
 from steps.snapshots import child
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import FileEntry
-from steps.snapshots.safetensors_header import parameter_count
 from steps.snapshots.store import Store, request_key
+from steps.snapshots.weights import parameter_count
 
 log = logging.getLogger(__name__)
 

@@ -83,6 +83,7 @@ class Store:
         self.root = Path(root).expanduser().absolute() if root else default_root().absolute()
         for name in ("blobs", "folders", "records", "partial", "scratch", "locks"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
 
     # -- reading ---------------------------------------------------------------------------------------------------------------
 
@@ -191,12 +192,9 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder of one's own on the store's file system, gone afterwards; what killed processes left is cleared away first."""
-        home = self.root / "scratch"
+        """A folder of one's own on the store's file system, gone afterwards."""
         with self.lock("scratch"):
-            for old in home.iterdir():
-                self._clear_if_abandoned(old)
-            folder = Path(tempfile.mkdtemp(dir=home))
+            folder = Path(tempfile.mkdtemp(dir=self.root / "scratch"))
             held = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock")
             held.acquire()
         try:
@@ -259,14 +257,17 @@ class Store:
             (folder / entry.path).samefile(self.blob(entry.sha256)) or sha256_of(folder / entry.path) == entry.sha256 for entry in entries
         )
 
-    def _clear_if_abandoned(self, folder: Path) -> None:
-        guard = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock", timeout=0)
-        try:
-            with guard:
-                shutil.rmtree(folder, ignore_errors=True)
-        except Timeout:
-            return  # its owner lives
-        Path(guard.lock_file).unlink(missing_ok=True)
+    def _clear_abandoned(self) -> None:
+        """Remove what killed processes left in ``scratch/``: the kernel has let go of their locks."""
+        with self.lock("scratch"):
+            for folder in (self.root / "scratch").iterdir():
+                guard = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock", timeout=0)
+                try:
+                    with guard:
+                        shutil.rmtree(folder, ignore_errors=True)
+                except Timeout:
+                    continue  # its owner lives
+                Path(guard.lock_file).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _disk_full(self, what: Path) -> Iterator[None]:

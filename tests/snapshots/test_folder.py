@@ -62,3 +62,10 @@ def test_pickled_weights_are_named(checkpoint: Path, store: Store) -> None:
 def test_no_such_folder(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.path='.*nowhere': expected a folder that exists"):
         fetch(configured("local", path=str(tmp_path / "nowhere")), store)
+
+
+def test_weights_that_are_cut_short_are_refused(checkpoint: Path, store: Store) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(SnapshotError, match=r"model='model\.safetensors': is no whole safetensors file"):
+        fetch(configured("local", path=str(checkpoint)), store)

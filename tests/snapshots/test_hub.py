@@ -17,6 +17,7 @@ from tests.snapshots.hub_server import Hub, Repo, serve
 REPO, COMMIT = "someone/tiny-phi3", "a" * 40
 ONNX_REPO, ONNX_COMMIT = "someone/tiny-phi3-onnx", "b" * 40
 WEIGHTS = "model.safetensors"
+pytestmark = pytest.mark.usefixtures("hub")
 
 
 def model(**overrides: object) -> ModelConfig:
@@ -54,7 +55,7 @@ def test_takes_the_allowed_files_with_their_hashes(hub: Hub, store: Store, tiny:
     assert not list((store.root / "partial").iterdir())
 
 
-def test_a_models_own_code_comes_only_when_it_is_trusted(hub: Hub, store: Store) -> None:
+def test_a_models_own_code_comes_only_when_it_is_trusted(store: Store) -> None:
     snapshot = fetch(model(trust_remote_code=True), store)
     assert "modeling_phi3.py" in [entry.path for entry in snapshot.files]
 
@@ -66,7 +67,7 @@ def test_a_pinned_snapshot_is_reused_without_asking(hub: Hub, store: Store) -> N
     assert hub.asked == []
 
 
-def test_a_branch_is_resolved_recorded_and_warned_about(hub: Hub, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_branch_is_resolved_recorded_and_warned_about(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     snapshot = fetch(model(revision="main"), store)
     assert (snapshot.requested, snapshot.revision) == ("main", COMMIT)
     assert f"pin it with model.revision={COMMIT}" in caplog.text
@@ -88,7 +89,7 @@ def test_a_branch_falls_back_to_the_store_when_the_hub_is_away(hub: Hub, store: 
     assert f"taking {COMMIT}, fetched earlier" in caplog.text
 
 
-def test_the_prebuilt_onnx_folder_comes_along(hub: Hub, store: Store) -> None:
+def test_the_prebuilt_onnx_folder_comes_along(store: Store) -> None:
     prebuilt = {"repo": ONNX_REPO, "revision": ONNX_COMMIT, "folder": "cpu/int4"}
     snapshot = fetch(model(onnx=prebuilt), store)
     assert [entry.path for entry in snapshot.onnx_files] == ["genai_config.json", "model.onnx"]
@@ -99,7 +100,7 @@ def test_the_prebuilt_onnx_folder_comes_along(hub: Hub, store: Store) -> None:
     assert fetch(model(), store).digest != snapshot.digest
 
 
-def test_a_wrong_onnx_folder_names_the_right_ones(hub: Hub, store: Store) -> None:
+def test_a_wrong_onnx_folder_names_the_right_ones(store: Store) -> None:
     with pytest.raises(SnapshotError, match=r"model\.onnx\.folder='gpu'.*\['cpu/int4', 'cuda'\]"):
         fetch(model(onnx={"repo": ONNX_REPO, "revision": ONNX_COMMIT, "folder": "gpu"}), store)
 
@@ -125,13 +126,13 @@ def test_gated_with_the_token_from_the_environment(hub: Hub, store: Store, monke
     assert hub.token not in snapshot.to_json()
 
 
-def test_unknown_repository(hub: Hub, store: Store) -> None:
+def test_unknown_repository(store: Store) -> None:
     with pytest.raises(SnapshotError, match=r"model\.repo='someone/typo': is unknown to the hub"):
         fetch(model(repo="someone/typo"), store)
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "d" * 40])
-def test_unknown_revision(hub: Hub, store: Store, revision: str) -> None:
+def test_unknown_revision(store: Store, revision: str) -> None:
     with pytest.raises(SnapshotError, match=rf"model\.revision='{revision}': {REPO} has no such revision"):
         fetch(model(revision=revision), store)
 
