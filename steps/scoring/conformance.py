@@ -126,7 +126,7 @@ def shape(subject: Subject) -> str:
 
 
 def public_name(subject: Subject) -> str:
-    name = subject.greedy["model"]
+    name: str = subject.greedy["model"]
     expect(isinstance(name, str) and bool(name), f"model is {name!r}")
     expect(not re.search(r"^[/~.]|^[A-Za-z]:\\|^file:", name), f"model leaks a path: {name!r}")
     return name

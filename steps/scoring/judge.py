@@ -14,7 +14,7 @@ from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
-from steps.scoring import machine, packs, quality, speed, verdict
+from steps.scoring import fidelity, machine, packs, quality, speed, verdict
 from steps.scoring.answers import AnswerStore, collect
 from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
 from steps.scoring.description import Description, describe
@@ -32,7 +32,7 @@ from steps.scoring.report import (
 )
 
 log = logging.getLogger(__name__)
-LOAD_WEIGHT, CONFORMANCE_WEIGHT, TIMING_WEIGHT = 10.0, 25.0, 3.0  # rough seconds, for the remaining time only
+LOAD_WEIGHT, CONFORMANCE_WEIGHT, TIMING_WEIGHT, TOKEN_WEIGHT = 10.0, 25.0, 3.0, 0.02  # rough seconds, for the remaining time only
 
 
 @dataclass
@@ -85,7 +85,7 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
         + sum((item.max_tokens or settings.max_new_tokens) / 16 for item in pack.items)
         + (CONFORMANCE_WEIGHT if settings.conformance else 0)
         + (TIMING_WEIGHT * speed.steps(settings.speed) if settings.speed.enabled else 0)
-    )
+    ) + (TOKEN_WEIGHT * settings.fidelity.tokens if settings.fidelity.enabled else 0)
     with Display(weight) as display, ExitStack() as stack:
         for subject in subjects:
             stack.enter_context(subject.process)
@@ -104,6 +104,10 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
             display.advance(CONFORMANCE_WEIGHT)
         for subject in subjects:
             subject.attempt("memory", lambda subject=subject: _memory(subject))  # type: ignore[misc]
+            subject.process.close()
+        if settings.fidelity.enabled:
+            display.say(f"fidelity on {settings.fidelity.tokens} tokens")
+            _fidelity(subjects, config, workdir, display)
     report = _report(subjects, pack, config)
     write(report, workdir)
     for subject in subjects:
@@ -180,6 +184,65 @@ def _conformance(subject: Subject) -> None:
 
 def _memory(subject: Subject) -> None:
     subject.metrics["memory/peak_rss_bytes"] = float(max(subject.process.ask("peak_rss"), subject.process.peak_rss))
+
+
+def _fidelity(subjects: Sequence[Subject], config: Config, workdir: Path, display: Display) -> None:
+    """Compare each conversion with the checkpoint of the same snapshot, which the transformers variant carries."""
+    settings = config.evaluate
+    alive = [subject for subject in subjects if subject.failure is None]
+    reference = next((subject for subject in alive if subject.description.variant == "transformers"), None)
+    conversions = [subject for subject in alive if subject.description.variant == verdict.CONVERTED]
+    if reference is None or not conversions:
+        for subject in conversions:
+            subject.notes.append("fidelity: no transformers variant of the same snapshot is among the candidates, so there is no reference")
+        return
+    reference.notes.append("fidelity: this variant holds the checkpoint itself and is the reference")
+    limits = Limits(settings.candidate_timeout, settings.request_timeout)
+    folder = _weights(reference)
+    by_name: dict[str, Subject] = {}
+    with ExitStack() as stack:
+        started: dict[str, tuple[CandidateProcess, Path]] = {}
+        for subject in conversions:
+            theirs = subject.description.snapshot_digest
+            if theirs != reference.description.snapshot_digest:
+                subject.notes.append("fidelity: the checkpoint among the candidates is of another snapshot")
+                continue
+            weights = _weights(subject)
+            if weights is None:
+                subject.notes.append("fidelity: the logged model holds no folder with a genai_config.json")
+                continue
+            name = subject.process.name
+            by_name[name] = subject
+            started[name] = stack.enter_context(CandidateProcess(f"{name}-logits", workdir, limits)), weights
+        if folder is None or not started:
+            return
+        process = stack.enter_context(CandidateProcess(f"{reference.process.name}-reference", workdir, limits))
+        try:
+            found = fidelity.measure(
+                process,
+                folder,
+                started,
+                settings.fidelity,
+                workdir,
+                lambda name, part: by_name[name].attempt("fidelity", part),
+                lambda tokens: display.advance(TOKEN_WEIGHT * tokens),
+            )
+        except (CandidateFailedError, ModelError) as error:
+            for subject in by_name.values():
+                subject.notes.append(f"fidelity: the reference failed: {error}")
+            return
+    for name, comparison in found.items():
+        by_name[name].metrics |= fidelity.metrics(comparison)
+        by_name[name].series["fidelity"] = fidelity.series(comparison)
+        if "fidelity/perplexity_reference" in by_name[name].metrics:
+            reference.metrics["fidelity/perplexity"] = by_name[name].metrics["fidelity/perplexity_reference"]
+
+
+def _weights(subject: Subject) -> Path | None:
+    """Folder of weights in the logged model; on this machine's own store nothing is copied."""
+    import mlflow
+
+    return fidelity.folder_of(Path(mlflow.artifacts.download_artifacts(subject.description.uri)), subject.description.variant)
 
 
 def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:

@@ -33,6 +33,9 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
         yield _floor("quality", candidate, "quality/score", gates.quality_floor, "the pack's mean score")
     if gates.kl_ceiling is not None and candidate.variant == CONVERTED:
         yield _ceiling("fidelity", candidate, "fidelity/kl_mean", gates.kl_ceiling, "nats per token from the checkpoint")
+    if (agreement := candidate.metrics.get("fidelity/prompt_agreement")) is not None:
+        reason = f"{agreement:.0%} of the conversations are rendered to the checkpoint's own tokens"
+        yield Gate("chat template", agreement, 1.0, agreement >= 1.0, reason)
     if gates.ttft_p95_ceiling is not None:
         yield _ceiling("time to first token", candidate, "speed/ttft_p95_s", gates.ttft_p95_ceiling, "s at p95")
     if gates.rss_ceiling_bytes is not None:

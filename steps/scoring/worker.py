@@ -82,27 +82,35 @@ class Worker:
     def open_meter(self, kind: str, folder: str) -> dict[str, Any]:
         """Open a folder of weights for its logits; ``kind`` is ``checkpoint`` or ``onnx``."""
         self.meter = sibling("logits").open_meter(kind, folder)
-        return {"vocabulary": self.meter.vocabulary}
+        return {"vocabulary": self.meter.vocabulary, "bos": self.meter.bos}
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         ids: list[int] = self.meter.tokenize(text)
         return ids
 
-    def window(self, ids: list[int], file: str) -> dict[str, Any]:
-        """Write the logits of one window to ``file``."""
-        result: dict[str, Any] = self.meter.write(ids, file)
-        return result
+    def render(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation in the folder's own chat template, ready for an answer."""
+        ids: list[int] = self.meter.render(messages)
+        return ids
 
-    def compare(self, ids: list[int], file: str) -> dict[str, Any]:
+    def write_logits(self, ids: list[int], file: str) -> None:
+        """Write the logits of one window, shape (tokens, vocabulary), to ``file``."""
+        import numpy as np
+
+        np.save(file, self.meter.logits(ids))
+
+    def compare_logits(self, ids: list[int], file: str) -> dict[str, list[float]]:
         """Compare this model's logits of one window with those in ``file``."""
-        result: dict[str, Any] = self.meter.compare(ids, file)
-        return result
+        import numpy as np
+
+        found: dict[str, list[float]] = sibling("logits").compare(np.load(file, mmap_mode="r"), self.meter.logits(ids), ids)
+        return found
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         """Greedy continuation of a prompt, as token ids."""
-        result: list[int] = self.meter.continue_greedily(ids, tokens)
-        return result
+        found: list[int] = self.meter.continue_greedily(ids, tokens)
+        return found
 
     def peak_rss(self) -> int:
         """Most resident bytes this process has held, as the kernel counts them."""

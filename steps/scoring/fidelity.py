@@ -1,0 +1,222 @@
+"""Fidelity of a conversion to its checkpoint: both are forced through the same tokens and their next-token distributions compared.
+
+The reference and each conversion have a process of their own; windows of logits pass between them as one file that is overwritten, so
+memory and disk stay bounded. What is kept of a token is four numbers.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steps.config.errors import ConfigError
+from steps.config.evaluate import FidelityConfig
+from steps.scoring import statistics
+from steps.scoring.candidates import CandidateProcess
+
+TEXTS = Path(__file__).with_name("texts")
+PIECE = 4000  # characters tokenised at once
+POSITION_BIN = 16  # tokens averaged into one point of the curve over the position
+CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
+    [{"role": "user", "content": "What is the capital of France?"}],
+    [{"role": "user", "content": "Write a short story about a lighthouse keeper."}],
+    [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Why is the sky blue?"}],
+    [
+        {"role": "user", "content": "Name three fruits."},
+        {"role": "assistant", "content": "Apple, pear and plum."},
+        {"role": "user", "content": "Which of them is the sweetest?"},
+    ],
+    [{"role": "user", "content": "Explain how to boil an egg.\n\nUse a list."}],
+    [{"role": "user", "content": "Übersetze ins Englische: Guten Morgen, wie geht es dir?"}],
+    [{"role": "user", "content": "def add(a, b):\n    return"}],
+    [{"role": "user", "content": "Give me advice for a first day at work."}],
+)
+
+
+@dataclass
+class Comparison:
+    """What was measured of one conversion; lists have one value a token."""
+
+    kl: list[float] = field(default_factory=list)
+    agree: list[float] = field(default_factory=list)
+    nll: list[float] = field(default_factory=list)
+    nll_reference: list[float] = field(default_factory=list)
+    spans: list[tuple[str, int, int]] = field(default_factory=list)  # text, first and last + 1 index into kl, one a window
+    divergence: list[int] = field(default_factory=list)  # tokens that two greedy continuations share
+    continued: int = 0  # tokens a continuation may have
+    prompts_equal: list[bool] = field(default_factory=list)  # conversations that both templates render to the same tokens
+
+
+def texts(folder: str | None) -> list[Path]:
+    """Text files to score, in the order of their names.
+
+    Raises:
+        ConfigError: the folder has none.
+    """
+    root = Path(folder) if folder else TEXTS
+    found = sorted(root.glob("*.txt"))
+    if not found:
+        raise ConfigError("evaluate.fidelity.texts", str(root), "a folder with at least one *.txt file")
+    return found
+
+
+def windows(
+    files: Sequence[Path], tokenize: Callable[[str], list[int]], bos: list[int], window: int, tokens: int
+) -> Iterator[tuple[str, list[int]]]:
+    """Windows of token ids, taken in turn from each text so that a short measurement sees every language.
+
+    Args:
+        files: texts; each is read piece by piece.
+        tokenize: token ids of a piece.
+        bos: put in front of each window, where the tokenizer does so.
+        window: tokens of one window.
+        tokens: about how many in all; the last window may be cut, never below 16 tokens.
+    """
+
+    def of(file: Path) -> Iterator[list[int]]:
+        left: list[int] = []
+        with file.open(encoding="utf-8") as text:
+            while piece := text.read(PIECE):
+                left += tokenize(piece)
+                while len(left) >= window - len(bos):
+                    yield bos + left[: window - len(bos)]
+                    left = left[window - len(bos) :]
+        if len(left) >= 16:
+            yield bos + left
+
+    queues = {file.stem: of(file) for file in files}
+    done = 0
+    while queues and done < tokens:
+        for name in list(queues):
+            ids = next(queues[name], None)
+            if ids is None:
+                del queues[name]
+                continue
+            ids = ids[: max(16, tokens - done)]
+            yield name, ids
+            done += len(ids)
+            if done >= tokens:
+                return
+
+
+def measure(
+    reference: CandidateProcess,
+    reference_folder: Path,
+    conversions: Mapping[str, tuple[CandidateProcess, Path]],
+    config: FidelityConfig,
+    workdir: Path,
+    guard: Callable[[str, Callable[[], None]], None],
+    advance: Callable[[int], None],
+) -> dict[str, Comparison]:
+    """Compare conversions with their checkpoint.
+
+    Args:
+        reference: a started process for the checkpoint in ``reference_folder``.
+        conversions: started processes and onnxruntime-genai folders by name.
+        guard: runs one conversion's part and keeps its failure to itself.
+        advance: told the number of tokens after each window.
+
+    Raises:
+        CandidateFailedError, ModelError: the reference failed.
+    """
+    bos = reference.ask("open_meter", kind="checkpoint", folder=str(reference_folder))["bos"]
+    found = {name: Comparison() for name in conversions}
+    for name, (process, folder) in conversions.items():
+        guard(name, lambda process=process, folder=folder: process.ask("open_meter", kind="onnx", folder=str(folder)))  # type: ignore[misc]
+    file = workdir / "window.npy"
+    for text, ids in windows(
+        texts(config.texts), lambda piece: list(reference.ask("tokenize", text=piece)), bos, config.window, config.tokens
+    ):
+        reference.ask("write_logits", ids=ids, file=str(file))
+        for name, (process, _) in conversions.items():
+            guard(name, lambda name=name, process=process, text=text, ids=ids: _add(found[name], process, text, ids, file))  # type: ignore[misc]
+        advance(len(ids))
+    file.unlink(missing_ok=True)
+    for messages in CONVERSATIONS[: config.continuations]:
+        prompt = reference.ask("render", messages=messages)
+        wanted = reference.ask("continue_greedily", ids=prompt, tokens=config.continuation_tokens)
+        for name, (process, _) in conversions.items():
+            guard(
+                name,
+                lambda name=name, process=process, messages=messages, prompt=prompt, wanted=wanted: _continue(  # type: ignore[misc]
+                    found[name], process, messages, prompt, wanted, config.continuation_tokens
+                ),
+            )
+    return found
+
+
+def _add(comparison: Comparison, process: CandidateProcess, text: str, ids: list[int], file: Path) -> None:
+    values = process.ask("compare_logits", ids=ids, file=str(file))
+    start = len(comparison.kl)
+    comparison.kl += values["kl"]
+    comparison.agree += values["agree"]
+    comparison.nll += values["nll"]
+    comparison.nll_reference += values["nll_reference"]
+    comparison.spans.append((text, start, len(comparison.kl)))
+
+
+def _continue(
+    comparison: Comparison, process: CandidateProcess, messages: list[dict[str, str]], prompt: list[int], wanted: list[int], tokens: int
+) -> None:
+    comparison.prompts_equal.append(process.ask("render", messages=messages) == prompt)
+    got = process.ask("continue_greedily", ids=prompt, tokens=tokens)
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, got, strict=False))
+    comparison.divergence.append(sum(1 for _ in shared))
+    comparison.continued = tokens
+
+
+def metrics(comparison: Comparison) -> dict[str, float]:
+    """Flat metrics: KL in nats, agreement as a share, perplexities, first divergence in tokens."""
+    import numpy as np
+
+    if not comparison.kl:
+        return {}
+    reference = float(np.exp(np.mean(comparison.nll_reference)))
+    perplexity = float(np.exp(np.mean(comparison.nll)))
+    found = {
+        "fidelity/kl_mean": float(np.mean(comparison.kl)),
+        "fidelity/kl_median": statistics.percentile(comparison.kl, 50),
+        "fidelity/kl_p99": statistics.percentile(comparison.kl, 99),
+        "fidelity/kl_max": max(comparison.kl),
+        "fidelity/top1_agreement": float(np.mean(comparison.agree)),
+        "fidelity/perplexity": perplexity,
+        "fidelity/perplexity_reference": reference,
+        "fidelity/perplexity_difference": perplexity - reference,
+        "fidelity/tokens": float(len(comparison.kl)),
+    }
+    if comparison.divergence:
+        found["fidelity/first_divergence_median"] = statistics.percentile(comparison.divergence, 50)
+        found["fidelity/identical_continuations"] = float(np.mean([each >= comparison.continued for each in comparison.divergence]))
+        found["fidelity/prompt_agreement"] = float(np.mean(comparison.prompts_equal))
+    return found
+
+
+def series(comparison: Comparison) -> dict[str, Any]:
+    """Curves for the report: quantiles of KL, KL over the position in a window, and figures by text."""
+    import numpy as np
+
+    if not comparison.kl:
+        return {}
+    kl, agree = np.asarray(comparison.kl), np.asarray(comparison.agree)
+    position = np.concatenate([np.arange(stop - start) for _, start, stop in comparison.spans]) // POSITION_BIN
+    by_text: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(text for text, _, _ in comparison.spans):
+        picked = np.concatenate([np.arange(start, stop) for text, start, stop in comparison.spans if text == name])
+        by_text[name] = {"kl_mean": float(kl[picked].mean()), "top1_agreement": float(agree[picked].mean()), "tokens": float(len(picked))}
+    return {
+        "quantiles": [float(value) for value in np.quantile(kl, np.linspace(0, 1, 101))],
+        "by_position": [float(kl[position == step].mean()) for step in range(int(position.max()) + 1)],
+        "position_bin": POSITION_BIN,
+        "by_text": by_text,
+        "divergence": comparison.divergence,
+    }
+
+
+def folder_of(artifacts: Path, variant: str) -> Path | None:
+    """Folder of weights inside a logged model: an onnxruntime-genai folder, or a checkpoint with safetensors; None where there is none."""
+    wanted = "genai_config.json" if variant == "onnx" else "config.json"
+    for file in sorted(artifacts.rglob(wanted)):
+        if variant == "onnx" or any(file.parent.glob("*.safetensors")):
+            return file.parent
+    return None

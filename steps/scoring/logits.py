@@ -1,0 +1,166 @@
+"""Logits of a checkpoint and of its conversion, window by window. Imports nothing of ``steps``: the worker loads this file by its path.
+
+Memory is bounded by one window: window x vocabulary float32 values, whatever the text's length. All logarithms are natural: KL in nats.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = 32  # rows compared at once in float64: 32 x vocabulary x 8 bytes x a few arrays
+FLOAT32_LIMIT = 4e9  # bytes of weights below which a checkpoint is loaded as float32, whatever it is stored in
+
+Logits = NDArray[np.float32]
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Log-probabilities of rows of logits, shape (rows, vocabulary), in float64."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    shifted: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def compare(reference: NDArray[Any], other: NDArray[Any], ids: list[int]) -> dict[str, list[float]]:
+    """Compare two models' logits on the same tokens.
+
+    Args:
+        reference, other: shape (tokens, vocabulary); ``other`` may have padding columns at the end of its vocabulary.
+        ids: the tokens; row i predicts ids[i + 1].
+
+    Returns:
+        One value a row: ``kl`` (KL(reference || other), nats), ``agree`` (1 where the most likely tokens are the same), and for all
+        rows but the last ``nll_reference`` and ``nll`` (negative log-likelihood of the next token, nats).
+    """
+    vocabulary = min(reference.shape[1], other.shape[1])
+    found: dict[str, list[float]] = {"kl": [], "agree": [], "nll_reference": [], "nll": []}
+    for start in range(0, len(ids), ROWS):
+        stop = min(start + ROWS, len(ids))
+        p = log_softmax(reference[start:stop, :vocabulary])
+        q = log_softmax(other[start:stop, :vocabulary])
+        # never below 0 but by rounding
+        found["kl"] += np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0).tolist()
+        found["agree"] += (p.argmax(axis=-1) == q.argmax(axis=-1)).astype(float).tolist()
+        following = ids[start + 1 : stop + 1]
+        rows = np.arange(len(following))
+        found["nll_reference"] += (-p[rows, following]).tolist()
+        found["nll"] += (-q[rows, following]).tolist()
+    return found
+
+
+class Meter(Protocol):
+    """A model whose logits can be read."""
+
+    vocabulary: int
+    bos: list[int]
+
+    def logits(self, ids: list[int]) -> Logits: ...
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def render(self, messages: list[dict[str, str]]) -> list[int]: ...
+
+    def continue_greedily(self, ids: list[int], tokens: int) -> list[int]: ...
+
+
+class CheckpointMeter:
+    """The checkpoint itself, through transformers and torch: the reference."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        self._torch = torch
+        dtype = torch.float32 if size < FLOAT32_LIMIT else "auto"
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.vocabulary = int(self._model.config.vocab_size)
+        special = self._tokenizer("a")["input_ids"]
+        self.bos = [special[0]] if special and special[0] == self._tokenizer.bos_token_id else []
+
+    def logits(self, ids: list[int]) -> Logits:
+        with self._torch.inference_mode():
+            found: Logits = self._model(self._torch.tensor([ids])).logits[0].float().numpy()
+        return found
+
+    def tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def render(self, messages: list[dict[str, str]]) -> list[int]:
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.tokenize(text)
+
+    def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
+        prompt = self._torch.tensor([ids])
+        with self._torch.inference_mode():
+            whole = self._model.generate(
+                prompt,
+                attention_mask=self._torch.ones_like(prompt),
+                max_new_tokens=tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        found: list[int] = whole[0, len(ids) :].tolist()
+        return found
+
+
+class OnnxMeter:
+    """An onnxruntime-genai folder."""
+
+    def __init__(self, folder: str) -> None:
+        import onnxruntime_genai
+
+        self._og = onnxruntime_genai
+        self._model = onnxruntime_genai.Model(folder)
+        self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
+        settings = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
+        self.vocabulary = int(settings["model"]["vocab_size"])
+        self.bos: list[int] = []
+        template = Path(folder) / "chat_template.jinja"
+        self._template = template.read_text(encoding="utf-8") if template.is_file() else ""
+
+    def _generator(self, length: int) -> Any:
+        parameters = self._og.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=length, do_sample=False)
+        return self._og.Generator(self._model, parameters)
+
+    def logits(self, ids: list[int]) -> Logits:
+        generator = self._generator(len(ids) + 1)
+        generator.append_tokens(np.asarray(ids, dtype=np.int32))
+        found: Logits = generator.get_output("logits")[0].astype(np.float32, copy=True)
+        if len(found) == len(ids):
+            return found
+        rows = []  # a build with prune_lm_head gives the last row only: one token at a time
+        generator = self._generator(len(ids) + 1)
+        for token in ids:
+            generator.append_tokens(np.asarray([token], dtype=np.int32))
+            rows.append(generator.get_output("logits")[0][-1].astype(np.float32, copy=True))
+        return np.stack(rows)
+
+    def tokenize(self, text: str) -> list[int]:
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def render(self, messages: list[dict[str, str]]) -> list[int]:
+        given = {"template_str": self._template} if self._template else {}
+        return self.tokenize(self._tokenizer.apply_chat_template(messages=json.dumps(messages), add_generation_prompt=True, **given))
+
+    def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
+        generator = self._generator(len(ids) + tokens)
+        generator.append_tokens(np.asarray(ids, dtype=np.int32))
+        found: list[int] = []
+        while not generator.is_done() and len(found) < tokens:
+            generator.generate_next_token()
+            found.append(int(generator.get_next_tokens()[0]))
+        return found
+
+
+def open_meter(kind: str, folder: str) -> Meter:
+    """Open a folder of weights; ``kind`` is ``checkpoint`` or ``onnx``."""
+    return CheckpointMeter(folder) if kind == "checkpoint" else OnnxMeter(folder)
