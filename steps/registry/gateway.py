@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_LOCK = threading.Lock()
+_INSIDE: list[int] = []  # threads that are in a call
+_BEFORE: list[str | None] = []  # the variable's value before the first of them
 DESCRIPTION_LIMIT = 5000  # characters; the SQL store's column is String(5000), and PostgreSQL refuses more
 
 
@@ -277,15 +281,23 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _without_own_retries() -> Iterator[None]:
-    before = os.environ.get(OWN_RETRIES)
-    os.environ[OWN_RETRIES] = "0"
+    """MLflow reads its number of retries from the environment at each request; threads in here at once share one change of it."""
+    with _LOCK:
+        if not _INSIDE:
+            _BEFORE.append(os.environ.get(OWN_RETRIES))
+            os.environ[OWN_RETRIES] = "0"
+        _INSIDE.append(threading.get_ident())
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(OWN_RETRIES, None)
-        else:
-            os.environ[OWN_RETRIES] = before
+        with _LOCK:
+            _INSIDE.remove(threading.get_ident())
+            if not _INSIDE:
+                before = _BEFORE.pop()
+                if before is None:
+                    os.environ.pop(OWN_RETRIES, None)
+                else:
+                    os.environ[OWN_RETRIES] = before
 
 
 def _version(entity: Any) -> Version:

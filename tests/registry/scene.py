@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name:
     return uri
 
 
+@cache
 def config(*overrides: str) -> Config:
     """The composed config of the parrot."""
     from steps.pipeline.compose import compose_config

@@ -1,0 +1,182 @@
+"""Killed at any point between two calls to the server, and with any one answer lost: the next run finishes, and nothing is there twice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mlflow
+import pytest
+
+from steps.registry import register as room
+from steps.registry.gateway import Gateway
+from steps.registry.ledger import Ledger
+from steps.registry.promote import promote, rollback
+from tests.registry import scene
+from tests.registry.faults import FaultyGateway, KilledError
+
+MOST_CALLS = 80  # more than any of the moves makes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Two logged models; each attempt gets a registered model of its own."""
+
+    transformers: str
+    onnx: str
+
+    def report(self, name: str) -> str:
+        with mlflow.start_run():
+            return scene.log_report(
+                [scene.judged(self.transformers, "transformers", scene.GOOD), scene.judged(self.onnx, "onnx", scene.FAST)], name=name
+            )
+
+
+@pytest.fixture
+def stage(tracking: str, no_canary: list[str]) -> Iterator[Stage]:  # noqa: ARG001
+    with mlflow.start_run():
+        slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
+    yield Stage(slow, fast)
+
+
+def state(name: str) -> dict[str, int]:
+    return Gateway(5).aliases(name) or {}
+
+
+def check_history(name: str) -> None:
+    """No hole, no entry twice, aliases as the journal says, and every previous champion was one."""
+    journal = Ledger(Gateway(5), name).read()
+    assert journal.holes == ()
+    assert [entry.number for entry in journal.entries] == list(range(1, len(journal.entries) + 1))
+    ids = [entry.record.id for entry in journal.entries if entry.holds]
+    assert len(ids) == len(set(ids))
+    assert dict(journal.aliases) == state(name)
+    if "previous" in journal.aliases:
+        assert journal.aliases["previous"] in journal.held("champion")
+
+
+def check_versions(name: str) -> None:
+    versions = Gateway(5).versions(name)
+    ids = [version.model_id for version in versions]
+    assert len(ids) == len(set(ids)) == 2, f"registered twice: {ids}"
+
+
+def test_register_killed_before_each_call(stage: Stage) -> None:
+    for at in range(1, MOST_CALLS):
+        name = f"register-{at}"
+        uri = stage.report(name)
+        gateway = FaultyGateway(at)
+        try:
+            room.register(uri, scene.config(), gateway=gateway)
+        except KilledError:
+            room.register(uri, scene.config())
+        check_versions(name)
+        check_history(name)
+        assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
+        assert len(Ledger(Gateway(5), name).read().entries) == 1
+        if gateway.calls < at:
+            break
+    else:
+        pytest.fail("register makes more calls than this test injects faults")
+    assert at > 15
+
+
+@pytest.mark.parametrize("fault", ["lost", pytest.param("refused", marks=pytest.mark.slow)])
+def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
+    for at in range(1, MOST_CALLS):
+        name = f"register-{fault}-{at}"
+        gateway = FaultyGateway(at, fault)
+        room.register(stage.report(name), scene.config(), gateway=gateway)
+        check_versions(name)
+        check_history(name)
+        assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
+        if gateway.calls < at:
+            break
+    else:
+        pytest.fail("register makes more calls than this test injects faults")
+
+
+@pytest.mark.parametrize("move", ["promote", pytest.param("rollback", marks=pytest.mark.slow)])
+def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
+    wanted = {"promote": (1, 2), "rollback": (2, 1)}[move]
+    for at in range(1, MOST_CALLS):
+        name = f"{move}-{at}"
+        room.register(stage.report(name), scene.config())
+        if move == "rollback":
+            promote(scene.config(f"target=models:/{name}/1"))
+        before = state(name)
+        entries = len(Ledger(Gateway(5), name).read().entries)
+        gateway = FaultyGateway(at)
+        call, target = (promote, f"target=models:/{name}/1") if move == "promote" else (rollback, f"target=models:/{name}@champion")
+        killed = False
+        try:
+            call(scene.config(target), gateway=gateway)
+        except KilledError:
+            killed = True
+        if killed:
+            Ledger(Gateway(5), name).open()  # what every next run does first
+            check_history(name)
+            done = len(Ledger(Gateway(5), name).read().entries) > entries
+            assert state(name)["champion"] == (wanted[0] if done else before["champion"])  # finished, or never begun
+            if not done:
+                call(scene.config(target))
+        check_history(name)
+        assert (state(name)["champion"], state(name)["previous"]) == wanted
+        assert len(Ledger(Gateway(5), name).read().entries) == entries + 1
+        if not killed:
+            break
+    else:
+        pytest.fail(f"{move} makes more calls than this test injects faults")
+
+
+def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
+    """A process stands still before it sets the alias; another promotes meanwhile; the first one's write lands last, and then it dies."""
+    name = "late"
+    room.register(stage.report(name), scene.config())
+    sleeper = FaultyGateway()
+    writes = _calls_until("setting 'late'@champion", name, stage)
+    sleeper.at = writes
+    with pytest.raises(KilledError):
+        promote(scene.config(f"target=models:/{name}/1"), gateway=sleeper)
+    promote(scene.config(f"target=models:/{name}/2"))
+    assert state(name)["champion"] == 2
+    mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the write that was under way
+    Ledger(Gateway(5), name).open()
+    assert state(name)["champion"] == 2
+    check_history(name)
+    kinds = [entry.record.kind for entry in Ledger(Gateway(5), name).read().entries]
+    assert kinds == ["register", "promote", "promote"]
+
+
+def test_move_past_the_project_is_noted(stage: Stage) -> None:
+    name = "by-hand"
+    room.register(stage.report(name), scene.config())
+    mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")
+    mlflow.MlflowClient().delete_registered_model_alias(name, "challenger")
+    done = promote(scene.config(f"target=models:/{name}/2"))
+    assert done.entry == 3
+    noted = Ledger(Gateway(5), name).read().entries[1].record
+    assert noted.kind == "observed" and {(move.alias, move.before, move.after) for move in noted.moves} == {
+        ("champion", 2, 1),
+        ("challenger", 1, None),
+    }
+    assert state(name)["previous"] == 1
+    check_history(name)
+
+
+def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
+    name = "hole"
+    room.register(stage.report(name), scene.config())
+    promote(scene.config(f"target=models:/{name}/1"))
+    mlflow.MlflowClient().delete_model_version(f"{name}.history", "2")
+    promote(scene.config(f"target=models:/{name}/2"))
+    journal = Ledger(Gateway(5), name).read()
+    assert journal.holes == (2,)
+    assert state(name)["champion"] == 2 and dict(journal.aliases) == state(name)
+
+
+def _calls_until(what: str, name: str, stage: Stage) -> int:
+    """Number of the call that does ``what``, found on a model of its own."""
+    other = f"{name}-count"
+    room.register(stage.report(other), scene.config())
+    gateway = FaultyGateway()
+    promote(scene.config(f"target=models:/{other}/1"), gateway=gateway)
+    return gateway.made.index(next(made for made in gateway.made if made.startswith(what.replace(name, other)))) + 1

@@ -1,0 +1,50 @@
+"""A promoter in a process of its own: told a version on a line of input, it looks, says so, waits for the start, and moves the champion.
+
+    python -m tests.server.racer <registered name> <its own name>
+
+Reads lines ``look <version>`` and ``go``, or ``run <rounds> <versions …>`` to promote as often and as fast as it can; writes JSON lines.
+"""
+
+import itertools
+import json
+import sys
+
+from steps.registry import succession
+from steps.registry.gateway import Gateway
+from steps.registry.journal import Record, new_id
+from steps.registry.ledger import Ledger, LostRaceError, View
+
+
+def main() -> None:
+    name, own = sys.argv[1], sys.argv[2]
+    ledger = Ledger(Gateway(60), name)
+    say({"ready": True})
+    for line in sys.stdin:
+        word, *rest = line.split()
+        if word == "look":
+            view, version = ledger.open(), int(rest[0])
+            say({"champion": view.aliases.get("champion")})
+        elif word == "go":
+            say(move(ledger, view, version, own))
+        elif word == "run":
+            versions = itertools.cycle(int(each) for each in rest[1:])
+            say({"done": [move(ledger, ledger.open(), next(versions), own) for _ in range(int(rest[0]))]})
+
+
+def move(ledger: Ledger, view: View, version: int, own: str) -> dict[str, object]:
+    wanted = succession.succeed(view.aliases, "champion", version)
+    moves = succession.moves(view.aliases, wanted)
+    record = Record(id=new_id(), kind="promote", moves=moves, actor=own, reason="race")
+    try:
+        entry = ledger.commit(view, record)
+    except LostRaceError as error:
+        return {"won": False, "why": str(error)}
+    return {"won": True, "entry": entry.number if entry else None}
+
+
+def say(words: dict[str, object]) -> None:
+    print(json.dumps(words), flush=True)
+
+
+if __name__ == "__main__":
+    main()

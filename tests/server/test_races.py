@@ -1,0 +1,135 @@
+"""Promoters that race, each in a process of its own, against a real server on PostgreSQL: one wins, the others are told to whom they lost."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlflow
+import pytest
+
+from steps.registry.gateway import Gateway
+from steps.registry.journal import Journal
+from steps.registry.ledger import Ledger
+from tests.conftest import ROOT, clean_environment
+
+pytestmark = pytest.mark.server
+RACERS = 3
+ROUNDS = 200
+
+
+class Racer:
+    """One promoter."""
+
+    def __init__(self, uri: str, name: str, own: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.server.racer", name, own],
+            cwd=ROOT,
+            env=clean_environment(MLFLOW_TRACKING_URI=uri),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, words: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(words + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the racer ended with {self.process.wait()}"
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+
+@contextmanager
+def racers(uri: str, name: str, how_many: int = RACERS) -> Iterator[list[Racer]]:
+    started = [Racer(uri, name, f"racer-{index}") for index in range(how_many)]
+    try:
+        for each in started:
+            assert each.hear() == {"ready": True}
+        yield started
+    finally:
+        for each in started:
+            each.process.kill()
+            each.process.wait()
+
+
+def make_versions(name: str, how_many: int) -> None:
+    """Versions of one small logged model: what they are does not matter here."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model(name)
+    with mlflow.start_run():
+        model = mlflow.initialize_logged_model(name="stone")
+        mlflow.finalize_logged_model(model.model_id, "READY")
+    for _ in range(how_many):
+        client.create_model_version(name, f"models:/{model.model_id}", model_id=model.model_id)
+
+
+def check(name: str, journal: Journal) -> None:
+    """No lost update, no hole, no previous champion that never was one; replayed here by other code than the ledger's."""
+    assert journal.holes == ()
+    champion, served = None, set()
+    previous = None
+    for entry in journal.entries:
+        if not entry.holds:
+            continue
+        for move in entry.record.moves:
+            if move.alias == "champion":
+                assert move.before == champion, f"entry {entry.number} overwrote {champion} unseen"
+                previous, champion = champion, move.after
+                served.add(champion)
+    actual = Gateway(10).aliases(name)
+    assert actual is not None and actual["champion"] == champion
+    assert actual.get("previous") == previous and (previous is None or previous in served)
+
+
+def run_rounds(uri: str, name: str, rounds: int) -> Journal:
+    make_versions(name, RACERS + 1)
+    with racers(uri, name) as field:
+        for number in range(rounds):
+            before = (Gateway(10).aliases(name) or {}).get("champion")
+            others = [version for version in range(1, RACERS + 2) if version != before]
+            for racer, version in zip(field, others, strict=False):
+                racer.tell(f"look {version}")
+            assert {racer.hear()["champion"] for racer in field} == {before}
+            for racer in field:
+                racer.tell("go")
+            results = [racer.hear() for racer in field]
+            winners = [index for index, result in enumerate(results) if result["won"]]
+            assert len(winners) == 1, f"round {number}: {results}"
+            assert (Gateway(10).aliases(name) or {})["champion"] == others[winners[0]]
+            for result in results:
+                assert result["won"] or f"promote by racer-{winners[0]}" in result["why"], result
+    journal = Ledger(Gateway(10), name).read()
+    assert sum(entry.holds for entry in journal.entries) == rounds
+    return journal
+
+
+def test_a_few_racing_rounds(remote: str) -> None:
+    check("race-short", run_rounds(remote, "race-short", 10))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_racing_rounds(remote: str) -> None:
+    check("race", run_rounds(remote, "race", ROUNDS))
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(70, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_unsynchronised_promoters(remote: str, rounds: int) -> None:
+    name = f"free-for-all-{rounds}"
+    make_versions(name, 4)
+    with racers(remote, name) as field:
+        for index, racer in enumerate(field):
+            racer.tell(f"run {rounds} {index + 1} 4")
+        done = [result for racer in field for result in racer.hear()["done"]]
+    journal = Ledger(Gateway(10), name).read()
+    entries = {result["entry"] for result in done if result["won"] and result["entry"]}
+    assert {entry.number for entry in journal.entries if entry.holds} == entries
+    assert all("came first" in result["why"] or "not where" in result["why"] for result in done if not result["won"])
+    check(name, journal)
