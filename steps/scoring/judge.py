@@ -14,8 +14,8 @@ from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
-from steps.scoring import fidelity, machine, packs, quality, speed, verdict
-from steps.scoring.answers import AnswerStore, collect
+from steps.scoring import fidelity, machine, packs, quality, speed, traces, verdict
+from steps.scoring.answers import Answer, AnswerStore, collect
 from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
 from steps.scoring.description import Description, describe
 from steps.scoring.packs import Pack
@@ -47,7 +47,8 @@ class Subject:
     conformance: Conformance = field(default_factory=Conformance)
     series: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    answers: AnswerStore | None = None
+    store: AnswerStore | None = None
+    answers: list[Answer] = field(default_factory=list)
 
     def attempt(self, what: str, part: Callable[[], None]) -> None:
         """Run one part of the evaluation; a failure stays this candidate's own."""
@@ -108,11 +109,14 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
         if settings.fidelity.enabled:
             display.say(f"fidelity on {settings.fidelity.tokens} tokens")
             _fidelity(subjects, config, workdir, display)
+        if settings.traces:
+            display.say("traces")
+            _traces(subjects, pack)
     report = _report(subjects, pack, config)
     write(report, workdir)
     for subject in subjects:
-        if subject.answers is not None and subject.failure is None:
-            subject.answers.clear()
+        if subject.store is not None and subject.failure is None:
+            subject.store.clear()
     return report
 
 
@@ -146,19 +150,19 @@ def _load(subject: Subject) -> None:
 
 def _quality(subject: Subject, pack: Pack, config: Config, cache: Path, display: Display) -> None:
     settings = config.evaluate
-    subject.answers = AnswerStore(cache, subject.description.digest, pack.digest, settings.max_new_tokens)
+    subject.store = AnswerStore(cache, subject.description.digest, pack.digest, settings.max_new_tokens)
     if not settings.resume:
-        subject.answers.clear()
-    answered = []
-    for answer in collect(
-        subject.process,
-        pack,
-        settings.max_new_tokens,
-        subject.answers,
-        lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
-    ):
-        answered.append(answer)
-    subject.quality = quality.score(pack, answered)
+        subject.store.clear()
+    subject.answers = list(
+        collect(
+            subject.process,
+            pack,
+            settings.max_new_tokens,
+            subject.store,
+            lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
+        )
+    )
+    subject.quality = quality.score(pack, subject.answers)
     subject.metrics |= quality.metrics(subject.quality)
 
 
@@ -245,6 +249,18 @@ def _weights(subject: Subject) -> Path | None:
     return fidelity.folder_of(Path(mlflow.artifacts.download_artifacts(subject.description.uri)), subject.description.variant)
 
 
+def _traces(subjects: Sequence[Subject], pack: Pack) -> None:
+    """One trace an answer, where a run is active to hold them."""
+    import mlflow
+
+    if mlflow.active_run() is None:
+        return
+    answered = [subject for subject in subjects if subject.answers]
+    traces.log_dataset(pack, [subject.description.model_id for subject in answered if subject.description.model_id])
+    for subject in answered:
+        traces.log_traces(subject.description, pack, subject.answers)
+
+
 def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
     gates: GatesConfig = getattr(config.promotion, "gates", None) or GatesConfig()
     candidates = [_candidate(subject) for subject in subjects]
@@ -272,6 +288,7 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
             "items": len(pack.items),
             "licence": pack.licence,
             "contamination": pack.contamination,
+            "questions": {item.id: [dict(message) for message in item.messages] for item in pack.items},
         },
         policy={"gates": asdict(gates)},
         candidates=judged,

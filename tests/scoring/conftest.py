@@ -11,7 +11,7 @@ CLERK = Path(__file__).with_name("models") / "clerk.py"
 
 
 @pytest.fixture(scope="session")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def scoring_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A tracking store of this room's own."""
     import mlflow
 
@@ -28,7 +28,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def clerk(tracking: str) -> Callable[[str], str]:
+def clerk(scoring_store: str) -> Callable[[str], str]:
     """Log the hand-written model in a mood and give its URI; each mood is logged once."""
     import mlflow
     from mlflow.models import ModelSignature
@@ -44,7 +44,7 @@ def clerk(tracking: str) -> Callable[[str], str]:
 
     def log(mood: str) -> str:
         if mood not in known:
-            mlflow.set_tracking_uri(tracking)
+            mlflow.set_tracking_uri(scoring_store)
             mlflow.set_experiment("scoring")
             with mlflow.start_run(run_name=f"clerk {mood}"):
                 info = mlflow.pyfunc.log_model(

@@ -14,11 +14,12 @@ from steps.config.root import Config
 from steps.scoring.judge import judge, log_report
 from steps.scoring.report import Report
 
+PACK = Path(__file__).with_name("packs") / "tiny"
 FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=8, burst_tokens=4)
 
 
 def config(**evaluate: object) -> Config:
-    settings = EvaluateConfig(**{"pack": "smoke", "speed": FAST, "fidelity": FidelityConfig(enabled=False), "traces": False, **evaluate})  # type: ignore[arg-type]
+    settings = EvaluateConfig(**{"pack": str(PACK), "speed": FAST, "fidelity": FidelityConfig(enabled=False), "traces": False, **evaluate})  # type: ignore[arg-type]
     return Config(
         model=ModelConfig(registered_name="clerk", source=Source.folder, path="/nowhere"),
         onnx=OnnxConfig(),
@@ -79,14 +80,14 @@ def test_report_file_reads_back(evaluated: tuple[Report, Path]) -> None:
     assert json.loads(text)["schema"] == "slm-promote/report/1"
 
 
-def test_log_report(evaluated: tuple[Report, Path], tracking: str) -> None:
+def test_log_report(evaluated: tuple[Report, Path], scoring_store: str) -> None:
     import mlflow
 
     report, workdir = evaluated
     mlflow.set_experiment("scoring")
     with mlflow.start_run() as run:
         log_report(report, workdir)
-    client = mlflow.MlflowClient(tracking)
+    client = mlflow.MlflowClient(scoring_store)
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"report.json", "answers.json"} <= files
     logged = client.get_logged_model(report.candidates[0].model_id)

@@ -1,0 +1,36 @@
+"""Every answer is a trace with its checks on it, linked to the logged model."""
+
+from collections.abc import Callable
+
+from steps.scoring import packs
+from steps.scoring.answers import Answer
+from steps.scoring.description import describe
+from steps.scoring.traces import log_dataset, log_traces
+from tests.scoring.test_judge import PACK
+
+
+def test_answers_become_traces(clerk: Callable[[str], str], scoring_store: str) -> None:
+    import mlflow
+
+    pack = packs.load(str(PACK)).take(3)
+    described = describe(clerk("good"))
+    texts = ["Paris", "five", "HELLO"]
+    answers = [
+        Answer(item.id, text, "stop", 2, 0.25, 1_700_000_000.0 + index)
+        for index, (item, text) in enumerate(zip(pack.items, texts, strict=True))
+    ]
+    mlflow.set_experiment("scoring")
+    with mlflow.start_run() as run:
+        log_dataset(pack, [described.model_id])
+        log_traces(described, pack, answers)
+    found = mlflow.search_traces(model_id=described.model_id, return_type="list")
+    assert len(found) == 3
+    scores = {}
+    for trace in found:
+        assert trace.info.execution_duration == 250
+        named = {assessment.name: assessment.value for assessment in trace.info.assessments}
+        scores[trace.info.tags["slm.item"]] = named["score"]
+    wanted = {item.id: value for item, value in zip(pack.items, (1.0, 0.0, 1.0), strict=True)}
+    assert scores == wanted
+    inputs = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
+    assert pack.digest.removeprefix("sha256:")[:32] in {each.dataset.digest for each in inputs}
