@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -152,9 +153,9 @@ def git_state(root: Path = ROOT) -> tuple[str, str]:
 
 def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str, str]) -> str:
     """The command that repeats a run, from the project's URL and commit when it was run from one."""
-    url, commit = run_tags.get("mlflow.gitRepoURL"), run_tags.get("mlflow.source.git.commit")
-    remote = url and "://" in url and run_tags.get("mlflow.source.name") != str(ROOT)
-    where = ["mlflow", "run", url, "-v", commit] if remote and url and commit else ["mlflow", "run", "."]
+    url, commit = run_tags.get("mlflow.source.git.repoURL"), run_tags.get("mlflow.source.git.commit")
+    cloned = ROOT.is_relative_to(tempfile.gettempdir())  # where MLflow clones a project it is given by URL
+    where = ["mlflow", "run", url, "-v", commit] if cloned and url and commit and "://" in url else ["mlflow", "run", "."]
     entry = [] if name == "main" else ["-e", name]
     given = ["-P", f"overrides={shlex.join(overrides)}"] if overrides else []
     return shlex.join([*where, *entry, "--env-manager", "local", *given])

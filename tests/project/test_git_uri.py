@@ -55,5 +55,5 @@ def test_the_whole_chain_from_a_git_url(repository: tuple[str, str], shell: Shel
     for run in runs:
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.source.git.commit"] == commit, run.data.tags["slm.step"]
-        assert run.data.tags["mlflow.gitRepoURL"] == url, run.data.tags["slm.step"]
+        assert run.data.tags["mlflow.source.git.repoURL"] == url, run.data.tags["slm.step"]
         assert run.data.tags["slm.command"].startswith(f"mlflow run {url} -v {commit} "), run.data.tags["slm.command"]
