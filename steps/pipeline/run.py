@@ -133,8 +133,8 @@ def installed() -> list[tuple[str, str]]:
 def leaves_of(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted key and text of every leaf of a config."""
     if isinstance(node, DictConfig):
-        for key in node:
-            yield from leaves_of(node[key], f"{prefix}.{key}" if prefix else str(key))
+        for key in map(str, node):
+            yield from leaves_of(node[key], f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, "null" if node is None else str(node)
 

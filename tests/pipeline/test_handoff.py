@@ -1,0 +1,113 @@
+"""Finding what an earlier step made: by fingerprint, in a real store."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import mlflow
+import pytest
+
+from steps.config.root import Config, with_inputs
+from steps.pipeline import handoff, tags
+from steps.pipeline.compose import compose_config
+from steps.pipeline.errors import StepError
+from steps.pipeline.step import Step, StepRun
+
+pytestmark = pytest.mark.usefixtures("tracking")
+
+
+def body(_config: Config, run: StepRun) -> str:
+    return f"runs:/{run.run_id}/snapshot.json"
+
+
+FETCH = Step(body, "fetch_model", "steps.fetch_model", reads=("model",), packages=("omegaconf",))
+LOG = Step(body, "log_transformers", "steps.log_transformers", reads=("generation",), inputs=("snapshot_uri",), packages=("omegaconf",))
+
+
+@pytest.fixture(autouse=True)
+def two_light_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hand-off under test, with steps whose bodies cost nothing."""
+    monkeypatch.setattr(handoff, "load", {"fetch_model": FETCH, "log_transformers": LOG}.__getitem__)
+    yield
+
+
+def finished(step: Step, config: Config, inputs: dict[str, str] | None = None, *, status: str = "FINISHED", artifact: bool = True) -> str:
+    """A run of ``step`` as the pipeline leaves it; returns its output URI."""
+    digests = {key: handoff.digest_of(uri) for key, uri in (inputs or {}).items()}
+    mark = step.fingerprint(with_inputs(config, inputs or {}), digests)
+    run = mlflow.start_run()
+    uri = f"runs:/{run.info.run_id}/snapshot.json"
+    if artifact:
+        mlflow.log_text(json.dumps({"model": config.model.registered_name}), "snapshot.json")
+    mlflow.set_tags(
+        {
+            tags.STEP: step.name,
+            tags.MODEL: config.model.registered_name,
+            tags.FINGERPRINT: mark.digest,
+            tags.PARTS: json.dumps(dict(mark.parts)),
+            tags.OUTPUT: uri,
+        }
+    )
+    mlflow.end_run(status)
+    return uri
+
+
+def test_the_newest_finished_run_that_fits_is_taken() -> None:
+    config = compose_config([])
+    finished(FETCH, config)
+    newest = finished(FETCH, config)
+    finished(FETCH, compose_config(["model=tiny_phi3"]))
+    found, _ = handoff.find_output(FETCH, config)
+    assert found is not None
+    assert found.uri == newest
+
+
+@pytest.mark.parametrize("left", [{"status": "FAILED"}, {"status": "KILLED"}, {"artifact": False}])
+def test_a_run_that_failed_or_lost_its_artifact_is_not_taken(left: dict[str, object]) -> None:
+    config = compose_config([])
+    finished(FETCH, config, **left)  # type: ignore[arg-type]
+    assert handoff.find_output(FETCH, config)[0] is None
+
+
+def test_a_step_may_refuse_what_is_there() -> None:
+    config = compose_config([])
+    finished(FETCH, config)
+    stale = replace(FETCH, still_valid=lambda _config, _uri: False)
+    assert handoff.find_output(stale, config)[0] is None
+
+
+def test_inputs_are_looked_for_through_the_whole_chain() -> None:
+    config = compose_config([])
+    snapshot = finished(FETCH, config)
+    logged = finished(LOG, config, {"snapshot_uri": snapshot})
+    assert handoff.resolve_inputs(LOG, config, ()) == {"snapshot_uri": snapshot}
+    found, _ = handoff.find_output(LOG, config)
+    assert found is not None
+    assert found.uri == logged
+
+
+def test_a_given_input_is_taken_as_it_is() -> None:
+    config = with_inputs(compose_config([]), {"snapshot_uri": "runs:/abc/snapshot.json"})
+    assert handoff.resolve_inputs(LOG, config, ()) == {"snapshot_uri": "runs:/abc/snapshot.json"}
+
+
+def test_a_missing_input_names_what_changed_and_the_command() -> None:
+    finished(FETCH, compose_config(["model.seed=1"]))
+    with pytest.raises(StepError, match=r"config\.model changed since run [0-9a-f]{32}\); make one: mlflow run \. -e fetch_model"):
+        handoff.resolve_inputs(LOG, compose_config([]), ("evaluate.seed=1",))
+
+
+def test_an_unreadable_input_is_one_error_that_names_it() -> None:
+    for uri in ("runs:/00000000000000000000000000000000/snapshot.json", "models:/m-0", "models:/nobody@champion", "/a/path"):
+        with pytest.raises(StepError, match=r"cannot be read|is not an input URI"):
+            handoff.digest_of(uri)
+
+
+def test_every_producer_is_an_entry_point() -> None:
+    import importlib
+
+    for name in handoff.PRODUCERS.values():
+        module = importlib.import_module(f"steps.{name}")
+        assert isinstance(module, ModuleType)
+        assert isinstance(getattr(module, name), Step)
