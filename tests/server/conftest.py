@@ -52,7 +52,7 @@ class Postgres:
     def database(self, name: str) -> str:
         """Make an empty database; returns its SQLAlchemy URI."""
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", name)
-        return f"postgresql://mlflow@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{self.port}/{name}"
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")

@@ -1,4 +1,4 @@
-"""Promoters that race, each in a process of its own, against a real server on PostgreSQL: one wins, the others are told to whom they lost."""
+"""Promoters that race against a real server on PostgreSQL, each in its own process: one wins, the others are told to whom they lost."""
 
 import json
 import subprocess
