@@ -278,6 +278,11 @@ def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
     return () if choice == "none" else tuple(dict(tool) for tool in value)
 
 
+def _json_grammar(schema: Mapping[str, Any]) -> Grammar:
+    """Hold an answer to a schema, in the compact way of writing JSON: free white space lets a small model write nothing else."""
+    return Grammar("json_schema", json.dumps({"x-guidance": {"whitespace_flexible": False}, **schema}))
+
+
 def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
     """Read ``response_format``: text, json_object, json_schema, regex or lark.
 
@@ -296,13 +301,13 @@ def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
     if not possible:
         raise refusal("response_format.type", kind, "'text'", "this variant cannot hold an answer to a grammar; the onnx variant can")
     if kind == "json_object":
-        return Grammar("json_schema", '{"type": "object"}')
+        return _json_grammar({"type": "object"})
     if kind == "json_schema":
         holder = value.get("json_schema")
         schema = holder.get("schema", holder) if isinstance(holder, Mapping) else value.get("schema")
         if not isinstance(schema, Mapping):
             raise refusal("response_format.json_schema", holder, "{'name': …, 'schema': {…}}")
-        return Grammar("json_schema", json.dumps(schema))
+        return _json_grammar(schema)
     text = value.get(kind) or value.get("pattern") or value.get("grammar")
     if not isinstance(text, str) or not text:
         raise refusal(f"response_format.{kind}", text, f"the {kind} as a string")

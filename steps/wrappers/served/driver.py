@@ -96,6 +96,7 @@ class Driver:
         self._arriving = 0
         self._pid = os.getpid()
         self._failed: MlflowException | None = None
+        self.core: Core  # set by the thread, which alone calls it
         ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="slm-driver", daemon=True)
         self._thread.start()
@@ -161,6 +162,7 @@ class Driver:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
             ready.put(error)
             return
+        self.core = core
         ready.put(None)
         active: dict[int, Job] = {}
         try:
@@ -170,7 +172,6 @@ class Driver:
             self._fail(active, f"the engine failed: {error}", traceback.format_exc())
         finally:
             core.close()
-            del core
             self._fail(active, "the model was closed", None)
 
     def _turn(self, core: Core, active: dict[int, Job]) -> bool:

@@ -130,6 +130,16 @@ class ServedModel(PythonModel):
         self._open()
         self._engine()
 
+    @property
+    def core(self) -> Core:
+        """The engine's core, to look at."""
+        return self._engine().core
+
+    def close(self) -> None:
+        """Stop the engine and free it; the next request would start it anew. Dropping the model or leaving the process does the same."""
+        if self._driver is not None:
+            self._driver.close()
+
     def _open(self) -> None:
         assert self._folder is not None
         self._template = ChatTemplate(self._folder)

@@ -21,6 +21,7 @@ from .prefix_cache import Kept, PrefixCache
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime-genai is imported, which is later
 
 ROUND = 64  # KV caches are sized in multiples of this many tokens
+NEXT_TURNS = 256  # tokens of room, at least, that a conversation's KV cache gets for the turns that may follow
 RESTARTABLE = 8  # tokens a lone answer may have and still be begun again inside a batch
 
 
@@ -202,7 +203,7 @@ class OnnxCore:
                     return
                 need += need  # a conversation that outgrew its cache gets room for as much again
             elif request.messages is not None:
-                need += request.max_tokens + ROUND  # room for the next turn
+                need += max(NEXT_TURNS, need // 2)
             need = max(len(job.ids) + request.max_tokens, min(need, self.cache.budget // self._token_bytes))
         capacity = min(-(-need // ROUND) * ROUND, self._context_length)
         parameters = self._og.GeneratorParams(self._model)

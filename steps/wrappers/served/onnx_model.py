@@ -20,9 +20,12 @@ class OnnxTokenizer:
         self._lock = threading.Lock()
 
     def encode(self, text: str) -> list[int]:
-        """Encode text; special-token text in it becomes special tokens."""
+        """Encode text; special-token text in it becomes special tokens.
+
+        Bytes that the vocabulary lacks come back as -1, which no embedding has; they are left out, as transformers leaves them out.
+        """
         with self._lock:
-            return [int(token) for token in self._tokenizer.encode(text)]
+            return [int(token) for token in self._tokenizer.encode(text) if token >= 0]
 
     def decoder(self) -> Callable[[int], str]:
         """Start decoding an answer token by token."""

@@ -1,0 +1,92 @@
+"""Text cut at stop strings, whatever the pieces it comes in; shapes of completions."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion, tool_calls_in
+
+
+def pieces_of(text: str, cuts: list[int]) -> list[str]:
+    bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
+    return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+
+
+def assembler(pieces: list[str], stops: list[str]) -> AnswerText:
+    def decoder() -> Callable[[int], str]:
+        return pieces.__getitem__
+
+    return AnswerText(decoder, stops)
+
+
+@given(
+    st.text(alphabet="abc ", max_size=30),
+    st.lists(st.integers(0, 30), max_size=8),
+    st.lists(st.text(alphabet="abc ", min_size=1, max_size=5), max_size=3),
+)
+def test_shown_text_ends_before_the_first_stop(text: str, cuts: list[int], stops: list[str]) -> None:
+    pieces = pieces_of(text, cuts)
+    answer = assembler(pieces, stops)
+    shown = ""
+    for number in range(len(pieces)):
+        shown += answer.add(number)
+        assert not any(stop in shown for stop in stops)
+        if answer.stopped:
+            break
+    if not answer.stopped:
+        shown += answer.finish()
+    assert shown == answer.text
+    assert answer.stopped == any(stop in text for stop in stops)
+    assert text.startswith(shown)
+    assert answer.stopped or shown == text
+
+
+def test_restart_forgets() -> None:
+    answer = assembler(["one ", "two"], [])
+    answer.add(0)
+    answer.restart()
+    answer.add(1)
+    assert answer.text == "two"
+
+
+def test_usage_adds_up_over_choices() -> None:
+    made = completion("name", 5, [Answer("a", "stop", 3, 4), Answer("b", "length", 8)])
+    assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 11, "total_tokens": 16, "prompt_tokens_details": {"cached_tokens": 4}}
+    assert [choice["finish_reason"] for choice in made["choices"]] == ["stop", "length"]
+    json.dumps(made)
+
+
+WRITTEN = [
+    ('<tool_call>\n{"name": "now", "arguments": {"zone": "UTC"}}\n</tool_call>', ["now"]),
+    ('<tool_call>{"name": "a", "arguments": {}}</tool_call><tool_call>{"name": "b", "arguments": "{}"}</tool_call>', ["a", "b"]),
+    ('{"name": "now", "parameters": {"zone": "UTC"}}', ["now"]),
+    ('[TOOL_CALLS][{"name": "now", "arguments": {}}]', ["now"]),
+    ("It is noon.", []),
+    ("<tool_call>not JSON</tool_call>", []),
+    ('{"answer": 42}', []),
+    ("42", []),
+    ("[1, 2]", []),
+    ("", []),
+]
+
+
+@pytest.mark.parametrize(("text", "names"), WRITTEN)
+def test_tool_calls_are_read_as_models_write_them(text: str, names: list[str]) -> None:
+    calls = tool_calls_in(text)
+    assert [call["function"]["name"] for call in calls] == names
+    assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
+
+
+def test_a_tool_call_replaces_the_text() -> None:
+    made = completion("name", 1, [Answer('{"name": "f", "arguments": {}}', "stop", 3)], tools=True)
+    choice = made["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+
+
+def test_chunks_share_their_head() -> None:
+    chunks = Chunks("name")
+    made = [chunks.role(0), chunks.delta(0, "a"), chunks.finish(0, "stop"), chunks.usage(1, [Answer("a", "stop", 1)])]
+    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in made}) == 1

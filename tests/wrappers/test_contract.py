@@ -1,0 +1,181 @@
+"""Rows become checked requests, or clear refusals; never anything else."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+
+from steps.wrappers.served.contract import KEYS, Defaults, Request, first_stop, longest_held, request_of, requests_of, rows_of
+
+HELLO = [{"role": "user", "content": "Hello"}]
+DEFAULTS = Defaults(max_new_tokens=32)
+
+
+def read(row: dict[str, Any], **params: Any) -> Request:
+    return request_of(row, params, DEFAULTS)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "one of the two in each row"),
+    ({"prompt": "a", "messages": HELLO}, "one of the two in each row"),
+    ({"prompt": ""}, "not empty"),
+    ({"prompt": 3}, "prompt=3: expected a string"),
+    ({"prompt": "a\x00b"}, "without NUL"),
+    ({"prompt": "\ud800"}, "lone surrogate"),
+    ({"prompt": "a", "temprature": 0.5}, "temprature=0.5: expected one of the keys"),
+    ({"prompt": "a", "temperature": "hot"}, r"temperature='hot': expected a number from 0 to 2"),
+    ({"prompt": "a", "temperature": 2.5}, "from 0 to 2"),
+    ({"prompt": "a", "temperature": float("inf")}, "from 0 to 2"),
+    ({"prompt": "a", "temperature": True}, "from 0 to 2"),
+    ({"prompt": "a", "top_p": 1.5}, "from 0 to 1"),
+    ({"prompt": "a", "top_k": -1}, "at least 0"),
+    ({"prompt": "a", "top_k": 1.5}, "an integer"),
+    ({"prompt": "a", "max_tokens": 0}, "at least 1"),
+    ({"prompt": "a", "max_tokens": "9"}, "an integer"),
+    ({"prompt": "a", "max_tokens": 4, "max_completion_tokens": 5}, "one limit"),
+    ({"prompt": "a", "max_tokens": 4, "min_tokens": 5}, "at most max_tokens, 4"),
+    ({"prompt": "a", "n": 0}, "from 1 to 16"),
+    ({"prompt": "a", "seed": -1}, "from 0 to"),
+    ({"prompt": "a", "stop": [""]}, "none empty"),
+    ({"prompt": "a", "stop": 3}, "a string or a list of strings"),
+    ({"prompt": "a", "stop": ["x"] * 17}, "at most 16"),
+    ({"prompt": "a", "repetition_penalty": 0}, "above 0"),
+    ({"prompt": "a", "frequency_penalty": 3}, "from -2 to 2"),
+    ({"prompt": "a", "logprobs": True}, "does not report"),
+    ({"prompt": "a", "stream": "yes"}, "true or false"),
+    ({"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]}, "none with a prompt"),
+    ({"messages": []}, "at least one message"),
+    ({"messages": "Hello"}, "at least one message"),
+    ({"messages": ["Hello"]}, r"messages\[0\]='Hello'"),
+    ({"messages": [{"role": "wizard", "content": "a"}]}, r"messages\[0\].role='wizard'"),
+    ({"messages": [{"content": "a"}]}, r"messages\[0\].role=None"),
+    ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\].content=None"),
+    ({"messages": [{"role": "user", "content": 3}]}, r"messages\[0\].content=3"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "reads text alone"),
+    ({"messages": [{"role": "user", "content": "a", "colour": "red"}]}, r"messages\[0\].colour='red'"),
+    ({"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, "assistant messages alone"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}, "arguments"),
+    ({"messages": [{"role": "user", "content": "a" * 4_000_001}]}, "at most 4000000 characters"),
+    ({"messages": HELLO, "response_format": "json"}, "response_format='json'"),
+    ({"messages": HELLO, "response_format": {"type": "yaml"}}, "response_format.type='yaml'"),
+    ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"messages": HELLO, "response_format": {"type": "regex"}}, "response_format.regex"),
+    ({"messages": HELLO, "tool_choice": "required"}, "tool_choice"),
+    ({"messages": HELLO, "tools": "f"}, "function definitions"),
+    ({"messages": HELLO, "custom_inputs": {"a": 1}}, "no custom inputs"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), REFUSED)
+def test_refusal_names_the_field(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlflowException, match=message) as caught:
+        read(row)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_a_variant_without_grammars_refuses_them_clearly() -> None:
+    with pytest.raises(MlflowException, match="the onnx variant can"):
+        request_of({"messages": HELLO, "response_format": {"type": "json_object"}}, None, Defaults(grammars=False))
+
+
+def test_text_parts_are_joined_and_roles_kept() -> None:
+    parts = [{"type": "text", "text": "One, "}, {"type": "text", "text": "two"}]
+    request = read({"messages": [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts}]})
+    assert request.messages == ({"role": "developer", "content": "Be brief"}, {"role": "user", "content": "One, two"})
+
+
+def test_a_row_goes_before_params_and_params_before_defaults() -> None:
+    request = read({"prompt": "a", "temperature": 0.5}, temperature=1.0, max_tokens=7)
+    assert (request.temperature, request.max_tokens) == (0.5, 7)
+    assert read({"prompt": "a"}).max_tokens == 32
+    assert read({"prompt": "a"}, stop=[], temperature=None).stop == ()
+
+
+def test_frames_with_gaps_keep_their_integers() -> None:
+    frame = pd.DataFrame([{"prompt": "a", "max_tokens": 4}, {"messages": HELLO, "temperature": 0.5}])
+    first, second = requests_of(frame, None, DEFAULTS)
+    assert (first.prompt, first.max_tokens, first.messages) == ("a", 4, None)
+    assert (second.prompt, second.max_tokens, second.temperature) == (None, 32, 0.5)
+
+
+def test_numpy_inside_rows_becomes_plain() -> None:
+    messages = np.array([{"role": "user", "content": "Hello"}], dtype=object)
+    request = read(rows_of({"messages": messages, "seed": np.int64(3), "stop": np.array(["x"])})[0])
+    assert request.messages == ({"role": "user", "content": "Hello"},)
+    assert (request.seed, request.stop) == (3, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("data", "prompts"),
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        ({"prompt": "a"}, ["a"]),
+        ({"prompt": ["a", "b"]}, ["a", "b"]),
+        ([{"prompt": "a"}, "b"], ["a", "b"]),
+        (pd.Series(["a", "b"]), ["a", "b"]),
+        (pd.DataFrame({0: ["a", "b"]}), ["a", "b"]),
+        (pd.DataFrame({"prompt": ["a", "b"]}), ["a", "b"]),
+        (np.array(["a", "b"]), ["a", "b"]),
+    ],
+)
+def test_every_shape_of_data_gives_a_row_each(data: Any, prompts: list[str]) -> None:
+    assert [request.prompt for request in requests_of(data, None, DEFAULTS)] == prompts
+
+
+def test_the_refusal_of_one_row_says_which() -> None:
+    with pytest.raises(MlflowException, match="row 1: top_k=-1"):
+        requests_of([{"prompt": "a"}, {"prompt": "b", "top_k": -1}], None, DEFAULTS)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)) | st.text(max_size=6), json_values, max_size=6))
+def test_any_row_is_a_request_or_a_refusal(row: dict[str, Any]) -> None:
+    try:
+        request = read(row)
+    except MlflowException as error:
+        assert error.error_code == "INVALID_PARAMETER_VALUE"
+    else:
+        assert (request.prompt is None) != (request.messages is None)
+        assert 0 <= request.temperature <= 2
+        assert request.max_tokens >= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "x"]), json_values, max_size=4), max_size=3))
+def test_any_messages_are_read_or_refused(messages: list[dict[str, Any]]) -> None:
+    try:
+        request = read({"messages": messages})
+    except MlflowException as error:
+        assert error.error_code == "INVALID_PARAMETER_VALUE"
+    else:
+        assert all(isinstance(message["content"], str) for message in request.messages or ())
+
+
+@given(st.text(alphabet="ab", max_size=12), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3))
+def test_held_text_is_the_longest_beginning_of_a_stop(text: str, stops: list[str]) -> None:
+    if not any(stop in text for stop in stops):  # it is only asked then
+        tails = [n for n in range(1, len(text) + 1) if any(stop.startswith(text[-n:]) for stop in stops)]
+        assert longest_held(text, stops) == max(tails, default=0)
+    assert first_stop(text, stops) == min((text.find(stop) for stop in stops if stop in text), default=None)
+
+
+def test_requests_are_json_safe() -> None:
+    request = read({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}})
+    assert request.grammar is not None
+    assert json.loads(request.grammar.text)["type"] == "object"
+    assert not math.isnan(request.temperature)

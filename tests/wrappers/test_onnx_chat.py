@@ -1,0 +1,390 @@
+"""What the ONNX variant does with the settings of a request, with conversations, and with what breaks."""
+
+import json
+import os
+import pickle
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from jsonschema import validate
+from mlflow.exceptions import MlflowException
+
+from tests.wrappers.conftest import NAME, Context, Folders, Open, say, text
+
+STORY = "Tell me a short story about a fox."
+
+
+def ask(model: Any, content: str = STORY, **settings: Any) -> dict[str, Any]:
+    [answer] = model.predict(None, say(content, **settings))
+    assert isinstance(answer, dict)
+    return answer
+
+
+def streamed(model: Any, row: dict[str, Any]) -> str:
+    chunks = list(model.predict_stream(None, row))
+    return "".join(chunk if isinstance(chunk, str) else chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk)
+
+
+# --- both contracts
+
+
+def test_both_contracts_in_one_frame(fp32: Any) -> None:
+    frame = pd.DataFrame([{"prompt": "One, two,", "max_tokens": 4}, say("Hello", max_tokens=5), {"prompt": "A B C", "max_tokens": 3}])
+    first, second, third = fp32.predict(None, frame)
+    assert isinstance(first, str)
+    assert isinstance(third, str)
+    assert second["object"] == "chat.completion"
+    assert second["model"] == NAME
+    assert second["usage"]["completion_tokens"] == 5
+
+
+def test_a_fact(fp32: Any) -> None:
+    assert "Paris" in text(ask(fp32, "What is the capital of France?"))
+
+
+def test_params_reach_every_row(fp32: Any) -> None:
+    answers = fp32.predict(None, pd.DataFrame({"messages": [say("Hello")["messages"], say("Count to ten")["messages"]]}), {"max_tokens": 3})
+    assert [answer["usage"]["completion_tokens"] for answer in answers] == [3, 3]
+
+
+# --- settings
+
+
+def test_a_stop_string_across_tokens_never_shows(fp32: Any) -> None:
+    whole = text(ask(fp32, max_tokens=24))
+    for start in range(5, 30, 3):
+        stop = whole[start : start + 6]
+        cut = ask(fp32, max_tokens=24, stop=[stop])
+        assert text(cut) == whole[: whole.index(stop)]
+        assert cut["choices"][0]["finish_reason"] == "stop"
+        assert streamed(fp32, say(STORY, max_tokens=24, stop=[stop])) == text(cut)
+
+
+def test_min_tokens_keeps_the_answer_from_ending(fp32: Any) -> None:
+    short = ask(fp32, "Say hi", max_tokens=40)
+    assert short["choices"][0]["finish_reason"] == "stop"
+    longer = ask(fp32, "Say hi", max_tokens=40, min_tokens=40)
+    assert longer["usage"]["completion_tokens"] == 40
+
+
+def test_repetition_penalty_changes_what_repeats(fp32: Any) -> None:
+    plain, penalised = (text(ask(fp32, "Say la la la la", max_tokens=24, repetition_penalty=penalty)) for penalty in (1.0, 1.8))
+    assert plain != penalised
+
+
+def test_seeds(fp32: Any) -> None:
+    warm = {"temperature": 1.0, "max_tokens": 12}
+    assert text(ask(fp32, seed=5, **warm)) == text(ask(fp32, seed=5, **warm))
+    assert len({text(ask(fp32, seed=seed, **warm)) for seed in range(4)}) > 1
+    assert len({text(ask(fp32, **warm)) for _ in range(4)}) > 1
+    two = ask(fp32, seed=5, n=2, **warm)
+    assert text(two, 0) == text(ask(fp32, seed=5, **warm))
+    assert text(two, 0) != text(two, 1)
+
+
+def test_a_seed_holds_inside_a_crowd(fp32: Any) -> None:
+    warm = say(STORY, temperature=1.0, seed=11, max_tokens=12)
+    alone = text(fp32.predict(None, warm)[0])
+    crowd = fp32.predict(None, [say("One"), warm, say("Two", temperature=0.7), say("Three", temperature=1.0, seed=3)])
+    assert text(crowd[1]) == alone
+
+
+def test_n_greedy_choices_are_alike_and_all_counted(fp32: Any) -> None:
+    answer = ask(fp32, n=3, max_tokens=6)
+    assert len({text(answer, choice) for choice in range(3)}) == 1
+    assert answer["usage"]["completion_tokens"] == 18
+
+
+# --- grammars
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_held_to_a_json_schema_parses(fp32: Any) -> None:
+    for content in ("Describe a person", "Write a poem", "1+1"):
+        answer = ask(fp32, content, max_tokens=60, response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}})
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        validate(json.loads(text(answer)), PERSON)
+
+
+def test_json_object_parses_or_says_why_not(fp32: Any) -> None:
+    for limit in (3, 80):
+        answer = ask(fp32, "Give me some JSON", max_tokens=limit, response_format={"type": "json_object"})
+        if answer["choices"][0]["finish_reason"] == "stop":
+            assert isinstance(json.loads(text(answer)), dict)
+        else:
+            assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_regex_and_lark(fp32: Any) -> None:
+    assert re.fullmatch(r"[0-9]{3}-[a-f]{2}", text(ask(fp32, response_format={"type": "regex", "regex": "[0-9]{3}-[a-f]{2}"})))
+    assert text(ask(fp32, response_format={"type": "lark", "lark": 'start: "yes" | "no"'})) in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"type": "regex", "regex": "(["},
+        {"type": "lark", "lark": "nope"},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 5}}},
+    ],
+)
+def test_a_bad_grammar_is_refused_and_the_others_are_answered(fp32: Any, grammar: dict[str, Any]) -> None:
+    with pytest.raises(MlflowException, match="can be compiled") as caught:
+        ask(fp32, response_format=grammar)
+    assert caught.value.get_http_status_code() == 400
+    assert text(ask(fp32, "What is the capital of France?"))
+
+
+def test_tools_without_a_template_for_them_are_refused(fp32: Any) -> None:
+    tool = {"type": "function", "function": {"name": "now", "parameters": {}}}
+    with pytest.raises(MlflowException, match="chat template has no tools"):
+        ask(fp32, tools=[tool])
+    assert text(ask(fp32, tools=[tool], tool_choice="none"))
+
+
+def test_tool_calls_come_back_parsed(smollm: Folders, open_onnx: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "with_tools"
+    folder.mkdir()
+    for file in smollm.onnx("int4").iterdir():
+        (folder / file.name).symlink_to(file)
+    template = (folder / "chat_template.jinja").resolve().read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template)
+    model = open_onnx(folder)
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    answer = model.predict(None, say("What time is it?", tools=[tool], max_tokens=8))[0]
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    chunks = list(model.predict_stream(None, say("What time is it?", tools=[tool], max_tokens=8)))
+    assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length", "tool_calls")
+
+
+# --- streams
+
+
+def test_a_stream_opens_with_the_role_and_closes_with_usage(fp32: Any) -> None:
+    row = say(STORY, max_tokens=6, stream_options={"include_usage": True})
+    chunks = list(fp32.predict_stream(None, row))
+    whole = ask(fp32, max_tokens=6)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == text(whole)
+    assert chunks[-2]["choices"][0]["finish_reason"] == "length"
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 6
+
+
+def test_a_stream_of_several_choices(fp32: Any) -> None:
+    row = say(STORY, max_tokens=6, n=2, temperature=1.0, seed=5)
+    found = {0: "", 1: ""}
+    for chunk in fp32.predict_stream(None, row):
+        for choice in chunk["choices"]:
+            found[choice["index"]] += choice["delta"].get("content", "")
+    whole = fp32.predict(None, row)[0]
+    assert [found[0], found[1]] == [text(whole, 0), text(whole, 1)]
+
+
+def test_a_streamed_prompt_is_strings(fp32: Any) -> None:
+    pieces = list(fp32.predict_stream(None, {"prompt": "One, two,", "max_tokens": 6}))
+    assert all(isinstance(piece, str) for piece in pieces)
+    assert "".join(pieces) == fp32.predict(None, {"prompt": "One, two,", "max_tokens": 6})[0]
+
+
+def test_an_abandoned_stream_frees_its_place(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"), max_batch_size=1)
+    stream = model.predict_stream(None, say(STORY, max_tokens=2000))
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    started = time.monotonic()
+    assert text(ask(model, "Hello", max_tokens=4))
+    assert time.monotonic() - started < 10
+
+
+# --- batches and conversations
+
+
+ROWS = [
+    {"prompt": "a", "max_tokens": 12},
+    {"prompt": "The capital of France is", "max_tokens": 9},
+    say("What is 2+2?"),
+    say(STORY, max_tokens=20),
+    {"prompt": "Once upon a time there was a big dog that lived in a house " * 8, "max_tokens": 7},
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+def test_batched_answers_equal_lone_ones(smollm: Folders, open_onnx: Open, precision: str) -> None:
+    model = open_onnx(smollm.onnx(precision))
+    alone = [text(model.predict(None, row)[0]) for row in ROWS]
+    assert [text(answer) for answer in model.predict(None, ROWS)] == alone
+
+
+def test_int4_batched_answers_differ_within_bounds(smollm: Folders, open_onnx: Open) -> None:
+    """Batched int4 uses other kernels: the first token agrees for most rows, and nothing is ever another row's answer."""
+    model = open_onnx(smollm.onnx("int4"))
+    rows = [{**row, "max_tokens": 1} for row in ROWS]
+    alone = [text(model.predict(None, row)[0]) for row in rows]
+    together = [text(answer) for answer in model.predict(None, rows)]
+    assert sum(one == other for one, other in zip(alone, together, strict=True)) >= len(rows) - 1
+
+
+def conversation(model: Any, turns: int, **settings: Any) -> tuple[list[str], list[int]]:
+    messages = [{"role": "user", "content": "Here are facts about foxes. " * 20 + "Tell me one."}]
+    answers, cached = [], []
+    for number in range(turns):
+        [answer] = model.predict(None, {"messages": messages, "max_tokens": 16, "temperature": 0, **settings})
+        answers.append(text(answer))
+        cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+        messages = [*messages, {"role": "assistant", "content": answers[-1]}, {"role": "user", "content": f"And number {number}?"}]
+    return answers, cached
+
+
+@pytest.mark.parametrize("precision", ["int4", pytest.param("int8", marks=pytest.mark.slow), pytest.param("fp32", marks=pytest.mark.slow)])
+def test_a_conversation_reuses_its_prefix_and_says_the_same(smollm: Folders, open_onnx: Open, precision: str) -> None:
+    warm, cold = open_onnx(smollm.onnx(precision)), open_onnx(smollm.onnx(precision), prefix_cache_bytes=0)
+    answers, cached = conversation(warm, 3)
+    fresh, none = conversation(cold, 3)
+    assert answers == fresh
+    assert none == [0, 0, 0]
+    assert cached[0] == 0
+    assert all(count > 100 for count in cached[1:])
+
+
+def test_a_conversation_that_was_changed_in_the_middle_is_computed_right(fp32: Any, smollm: Folders, open_onnx: Open) -> None:
+    cold = open_onnx(smollm.onnx("fp32"), prefix_cache_bytes=0)
+    base = [{"role": "user", "content": "Facts about foxes. " * 15}, {"role": "assistant", "content": "Foxes are red."}]
+    for ending in ("Why?", "Where?", "Why?"):
+        row = {"messages": [*base, {"role": "user", "content": ending}], "max_tokens": 10, "temperature": 0}
+        assert text(fp32.predict(None, row)[0]) == text(cold.predict(None, row)[0])
+
+
+def test_the_cache_stays_within_its_bytes(smollm: Folders, open_onnx: Open) -> None:
+    budget = 30_000_000  # of 46,080 bytes a token: two conversations at most
+    model = open_onnx(smollm.onnx("int4"), prefix_cache_bytes=budget)
+    for number in range(6):
+        model.predict(None, say(f"Number {number}. " * 12, max_tokens=4))
+        assert model.core.cache.size <= budget
+    assert model.core.cache.size > 0
+
+
+# --- what breaks
+
+
+def test_an_overlong_prompt_says_how_long_and_what_fits(fp32: Any) -> None:
+    with pytest.raises(MlflowException, match=r"'\d+ tokens': expected at most 8191 tokens") as caught:
+        ask(fp32, "word " * 9000)
+    assert caught.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match=r"max_tokens=8190: expected at most \d+"):
+        ask(fp32, max_tokens=8190)
+    assert text(ask(fp32, "Hello"))
+
+
+def test_a_flipped_byte_is_named(smollm: Folders, tmp_path: Path) -> None:
+    import shutil
+
+    from steps.wrappers.served.onnx_model import OnnxChatModel
+    from steps.wrappers.weights import Weights
+
+    folder = tmp_path / "onnx"
+    shutil.copytree(smollm.onnx("int4"), folder)
+    sums = tmp_path / "checksums.json"
+    sums.write_text(json.dumps(Weights.all_in(folder, "x").checksums()))
+    with (folder / "model.onnx.data").open("r+b") as stream:
+        stream.seek(12345)
+        byte = stream.read(1)
+        stream.seek(12345)
+        stream.write(bytes([byte[0] ^ 1]))
+    context = Context({"onnx-model": str(folder), "checksums": str(sums)}, {"name": NAME})
+    with pytest.raises(MlflowException, match=r"damaged model: model\.onnx\.data has sha256"):
+        OnnxChatModel().load_context(context)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(MlflowException, match=r"damaged model: (model\.onnx\.data|tokenizer\.json)"):
+        OnnxChatModel().load_context(context)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "dml", "nonsense"])
+def test_a_missing_execution_provider_is_clear(smollm: Folders, open_onnx: Open, provider: str) -> None:
+    with pytest.raises(MlflowException, match=f"execution_provider='{provider}'"):
+        open_onnx(smollm.onnx("int4"), execution_provider=provider)
+
+
+@pytest.mark.parametrize(("key", "value"), [("thread", 2), ("threads", "2"), ("threads", -1), ("max_queue", 0), ("request_timeout", 0)])
+def test_a_bad_model_config_is_named(smollm: Folders, open_onnx: Open, key: str, value: object) -> None:
+    with pytest.raises(MlflowException, match=f"model_config.{key}="):
+        open_onnx(smollm.onnx("int4"), **{key: value})
+
+
+def test_threads_can_be_chosen_at_load(smollm: Folders, open_onnx: Open) -> None:
+    assert text(ask(open_onnx(smollm.onnx("int4"), threads=1), "Hello", max_tokens=4))
+
+
+def test_a_deadline_ends_a_request_and_not_the_model(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"), request_timeout=0.5)
+    with pytest.raises(MlflowException, match="no answer within request_timeout") as caught:
+        ask(model, max_tokens=2000, min_tokens=2000)
+    assert caught.value.get_http_status_code() == 503
+    assert text(ask(model, "Hello", max_tokens=2))
+
+
+def test_a_full_queue_refuses_at_once(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"), max_queue=3, max_batch_size=1)
+    with pytest.raises(MlflowException, match="max_queue is 3") as caught:
+        model.predict(None, [say("Hello", max_tokens=2)] * 4)
+    assert caught.value.get_http_status_code() == 429
+    assert len(model.predict(None, [say("Hello", max_tokens=2)] * 3)) == 3
+
+
+def test_stream_in_predict_is_refused(fp32: Any) -> None:
+    with pytest.raises(MlflowException, match="call predict_stream"):
+        ask(fp32, stream=True)
+
+
+# --- processes
+
+
+def test_a_pickled_copy_answers(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"))
+    copy = pickle.loads(pickle.dumps(model))
+    try:
+        assert text(ask(copy, "Hello", max_tokens=4)) == text(ask(model, "Hello", max_tokens=4))
+    finally:
+        copy.close()
+
+
+def test_a_forked_child_starts_its_own_engine(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"), threads=1)
+    expected = text(ask(model, "Hello", max_tokens=4))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            os.write(writer, text(ask(model, "Hello", max_tokens=4)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    deadline = threading.Timer(60, os.kill, (child, 9))
+    deadline.start()
+    with os.fdopen(reader) as stream:
+        answered = stream.read()
+    os.waitpid(child, 0)
+    deadline.cancel()
+    assert answered == expected
+    assert text(ask(model, "Hello", max_tokens=4)) == expected
+
+
+def test_closing_frees_and_the_next_request_starts_anew(smollm: Folders, open_onnx: Open) -> None:
+    model = open_onnx(smollm.onnx("int4"))
+    model.close()
+    model.close()
+    assert text(ask(model, "Hello", max_tokens=4))
