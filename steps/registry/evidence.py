@@ -58,9 +58,10 @@ class Evidence:
     snapshot: Mapping[str, Any]
     incumbent_version: int | None
 
-    def of(self, model_id: str) -> Judged | None:
-        """What the report says of a logged model, if anything."""
-        return next((each for each in self.judged if each.model_id == model_id), None)
+    def of(self, model_id: str | None, digest: str | None = None) -> Judged | None:
+        """What the report says of a logged model, if anything: by its id, or by its bytes, as an imported model has an id of its own."""
+        by_id = next((each for each in self.judged if model_id and each.model_id == model_id), None)
+        return by_id or next((each for each in self.judged if digest and each.digest == digest), None)
 
     def age_days(self, now: datetime | None = None) -> float:
         return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400

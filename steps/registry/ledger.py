@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from steps.pipeline.errors import StepError
 from steps.registry import journal
+from steps.registry.aliases import CANDIDATE
 from steps.registry.gateway import Gateway
 from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
@@ -64,7 +65,7 @@ class Ledger:
     def peek(self) -> View:
         """The state to decide on, without writing anything: for dry runs and for showing."""
         state = self.read()
-        actual = self.gateway.aliases(self.name) or {}
+        actual = self._actual()
         return View(Journal(state.entries, actual, state.last_move, state.holes))
 
     def commit(self, view: View, record: Record) -> Entry | None:
@@ -91,6 +92,11 @@ class Ledger:
             raise LostRaceError(self._lost(self.read(), entry))
         self._settle(entry, "true")
         return entry
+
+    def _actual(self) -> dict[str, int]:
+        """The aliases as they are, without the one by which people ask for a version to be looked at."""
+        found = self.gateway.aliases(self.name) or {}
+        return {alias: version for alias, version in found.items() if alias != CANDIDATE}
 
     # --- the steps of a move
 
@@ -141,7 +147,7 @@ class Ledger:
                 if entry.holds and not entry.settled and self._is_last(state, entry):
                     log.info("finishing entry %d of %s, which an earlier run left", entry.number, self.history)
                     self._settle(entry, FINISHED)
-            actual = self.gateway.aliases(self.name) or {}
+            actual = self._actual()
             differing = sorted(alias for alias in {*actual, *state.aliases} if actual.get(alias) != state.aliases.get(alias))
             if not differing:
                 return state

@@ -126,7 +126,7 @@ def _move(
         if not result.passed:
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
         verdict = "passed"
-        if report and where.judged:
+        if report and where.judged and where.judged.model_id == version.model_id:
             versions.register(gateway, version.name, where.judged, report, register.command(config))
         entry = ledger.commit(
             view,

@@ -38,7 +38,7 @@ def look(gateway: Gateway, version: Version, config: Config) -> Standing:
     """
     report, trouble = _report(gateway, version, config)
     model_id = version.model_id
-    judged = report.of(model_id) if report and model_id else None
+    judged = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None
     logged = gateway.logged_model(model_id) if model_id else None
     recorded = {
         source: value
@@ -110,6 +110,6 @@ def _newest_about(gateway: Gateway, version: Version) -> Evidence | None:
             report = evidence_module.read(uri)
         except StepError:  # removed or of another schema: an older one may do
             continue
-        if version.model_id and report.of(version.model_id):
+        if report.of(version.model_id, version.tags.get(DIGEST_TAG)):
             return report
     return None

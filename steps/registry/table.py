@@ -17,6 +17,7 @@ from steps.registry.gateway import Gateway
 from steps.registry.journal import Entry, Journal, Move
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import Promotion
+from steps.registry.transfer import Transfer
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"
@@ -37,6 +38,16 @@ def show_moves(promotion: Promotion) -> None:
 def arrow(move: Move) -> str:
     """One move in words: ``champion: 2 → 1``."""
     return f"{move.alias}: {move.before or '–'} → {move.after or '–'}"  # noqa: RUF001  (an en dash stands for nothing)
+
+
+def show_transfer(done: Transfer, verb: str) -> None:
+    """Print what was carried, or would be."""
+    if done.already:
+        print(f"models:/{done.name}/{done.version} has these bytes already ({done.digest})")
+        return
+    where = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
+    verb = f"would be {verb}" if done.dry_run else verb
+    print(f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive {done.archive}")
 
 
 def document(name: str, journal: Journal) -> dict[str, Any]:

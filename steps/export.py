@@ -1,0 +1,27 @@
+"""Write one version with its evidence into a folder, to be carried to another tracking server.
+
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@<alias>``), ``archive`` (a folder that does not exist yet), ``dry_run``.
+Writes: the folder: weights, signature, evidence, card, licence and a sha256 manifest; ``transfer.json`` on its run.
+
+    mlflow run . -e export --env-manager local -P target=models:/smollm2-135m-instruct@champion -P archive=/tmp/champion
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step()
+def export(config: Config, run: StepRun) -> str:
+    import mlflow
+
+    from steps.registry.table import show_transfer
+    from steps.registry.transfer import export as write
+
+    done = write(config)
+    mlflow.log_dict(done.to_json(), "transfer.json")
+    show_transfer(done, "exported")
+    return f"runs:/{run.run_id}/transfer.json"
+
+
+if __name__ == "__main__":
+    export()

@@ -1,0 +1,27 @@
+"""Take an exported version into this tracking server. Aliases are not set: that is ``promote``'s.
+
+Reads: ``archive`` (a folder that ``export`` wrote), ``dry_run``.
+Writes: a logged model, its evidence and a version; ``transfer.json`` on its run.
+
+    MLFLOW_TRACKING_URI=https://production.example.org mlflow run . -e import --env-manager local -P archive=/tmp/champion
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step()
+def import_(config: Config, run: StepRun) -> str:
+    import mlflow
+
+    from steps.registry.table import show_transfer
+    from steps.registry.transfer import import_ as take
+
+    done = take(config)
+    mlflow.log_dict(done.to_json(), "transfer.json")
+    show_transfer(done, "imported")
+    return f"runs:/{run.run_id}/transfer.json"
+
+
+if __name__ == "__main__":
+    import_()

@@ -1,0 +1,182 @@
+"""Act when somebody sets the alias ``candidate``: find or make the evidence, promote or hold by policy, tag the version with the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from steps.config.root import CONF, ROOT, Config
+from steps.pipeline.errors import StepError
+from steps.registry import policy, promote, standing
+from steps.registry import target as targets
+from steps.registry.aliases import CANDIDATE
+from steps.registry.evidence import Evidence, Judged
+from steps.registry.gateway import Gateway, Version
+from steps.registry.ledger import LostRaceError
+from steps.registry.outcome import RefusedError
+from steps.registry.standing import Standing
+
+log = logging.getLogger(__name__)
+
+VERDICT_TAG = "slm.candidate"  # what became of it, in words
+JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
+WHEN_TAG = "slm.candidate.judged_at"
+Evaluate = Callable[[Version, Config], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one candidate."""
+
+    uri: str
+    promoted: bool
+    words: str
+    evidence: str | None  # report URI
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def look_once(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Sequence[tuple[str, int]] = ()) -> list[Verdict]:
+    """Judge every version that the alias ``candidate`` points at and that has not been judged on its newest evidence.
+
+    One candidate's failure is its verdict, and does not keep the others waiting; a server that does not answer ends the look.
+
+    Args:
+        config: ``target`` names one registered model, else all are looked at; ``dry_run`` says what would happen.
+        gateway: the tracking server.
+        evaluate: makes evidence about a version.
+        again: name and version of candidates that somebody set just now, to be judged also where the evidence is not new.
+    """
+    names = [targets.parse(config.target, config).name] if config.target else gateway.model_names()
+    verdicts: list[Verdict] = []
+    for name in names:
+        number = (gateway.aliases(name) or {}).get(CANDIDATE)
+        version = gateway.version(name, number) if number is not None else None
+        if version is None or (_judged_before(gateway, version, config) and (name, version.number) not in again):
+            continue
+        log.info("%s was set as @%s", version.uri, CANDIDATE)
+        verdict = judge(version, config, gateway, evaluate)
+        log.info("%s: %s", verdict.uri, verdict.words)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate) -> Verdict:
+    """Promote one version or hold it, and tag it with the verdict."""
+    own = _config_for(version, config)
+    try:
+        where = standing.look(gateway, version, own)
+        if _lacks_evidence(gateway, where, own):
+            if config.dry_run:
+                return Verdict(version.uri, False, "dry run: would be evaluated first", None)
+            evaluate(version, own)
+            where = standing.look(gateway, version, own)
+        words, promoted = _decide(gateway, where, own)
+    except LostRaceError:
+        raise
+    except (RefusedError, EvaluationFailedError) as error:
+        where, words, promoted = None, f"held: {error}", False
+    evidence = where.evidence if where else None
+    if not config.dry_run:
+        gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else "none")
+        gateway.set_version_tag(version.name, version.number, WHEN_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
+        gateway.set_version_tag(version.name, version.number, VERDICT_TAG, words)
+    return Verdict(version.uri, promoted, words, evidence.uri if evidence else None)
+
+
+class EvaluationFailedError(StepError):
+    """The evaluation of a candidate did not end well."""
+
+
+def run_evaluation(version: Version, config: Config) -> None:
+    """Run the step ``evaluate`` on one version, beside the champion.
+
+    Raises:
+        EvaluationFailedError: it failed.
+    """
+    import shlex
+
+    import mlflow
+    from mlflow.exceptions import ExecutionException
+
+    words = [f"evaluate.candidates=['{version.uri}']", f"model={_model_of(version.name)}", f"model.registered_name={version.name}"]
+    words += [f"evaluate.pack={config.evaluate.pack}", f"promotion.alias={config.promotion.alias}"]
+    try:
+        mlflow.projects.run(str(ROOT), entry_point="evaluate", parameters={"overrides": shlex.join(words)}, env_manager="local")
+    except ExecutionException as error:
+        raise EvaluationFailedError(f"its evaluation failed ({error}); what it said is in the logs/ of its run") from error
+
+
+def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, bool]:
+    version = where.version
+    alias = config.promotion.alias
+    if where.objections:
+        return f"held: {'; '.join(where.objections)}", False
+    assert where.evidence is not None and where.judged is not None, "a version without evidence has an objection"
+    aliases = gateway.aliases(version.name) or {}
+    if aliases.get(alias) == version.number:
+        return f"it is @{alias} already", False
+    champion = _champion(gateway, where.evidence, version.name, aliases.get(alias))
+    if champion is not None:
+        ranking = policy.rank([where.judged, champion], config.promotion.weights)
+        if ranking.winner is not None and ranking.winner.judged is champion:
+            scores = ", ".join(f"{each.judged.variant} {each.utility:+.3f}" for each in ranking.ranked)
+            return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", False
+    if config.dry_run:
+        return f"dry run: would be promoted to @{alias}", False
+    done = promote.promote(config, gateway=gateway)
+    return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", True
+
+
+def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None) -> Judged | None:
+    version = gateway.version(name, number) if number is not None else None
+    return report.of(version.model_id, version.tags.get("slm.digest")) if version else None
+
+
+def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
+    """Whether there is no report, too old a one, or one that did not see the champion of today."""
+    if where.evidence is None or where.judged is None or where.evidence.age_days() > config.promotion.max_evidence_age_days:
+        return True
+    number = (gateway.aliases(where.version.name) or {}).get(config.promotion.alias)
+    if number is None or number == where.version.number:
+        return False
+    return _champion(gateway, where.evidence, where.version.name, number) is None
+
+
+def _judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
+    """Whether its verdict stands: on the newest evidence there is, and against the champion of today."""
+    tagged = version.tags.get(JUDGED_TAG)
+    if tagged is None or VERDICT_TAG not in version.tags:
+        return False
+    try:
+        where = standing.look(gateway, version, _config_for(version, config))
+    except RefusedError:
+        return True
+    return where.evidence is None or where.evidence.digest == tagged
+
+
+def _config_for(version: Version, config: Config) -> Config:
+    return dataclasses.replace(
+        config,
+        target=version.uri,
+        alias=None,
+        force=False,
+        report_uri=None,
+        reason=f"set as @{CANDIDATE}, passed its gates and the policy",
+    )
+
+
+def _model_of(name: str) -> str:
+    """The model config whose registered name this is; the version is judged by its URI, so any other would do as well."""
+    import yaml
+
+    for path in sorted(Path(CONF, "model").glob("*.yaml")):
+        if (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("registered_name") == name:
+            return path.stem
+    return "smollm2_135m"
