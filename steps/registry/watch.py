@@ -1,4 +1,4 @@
-"""Act when somebody sets the alias ``candidate``: find or make the evidence, promote or hold by policy, tag the version with the verdict."""
+"""Act when somebody sets the alias ``candidate``: find or make the evidence, promote or hold by policy, tag the version with that."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""The canary on models that break in every way it looks for."""
+
+import subprocess
+from typing import Any
+
+import mlflow
+import pytest
+
+from steps.config.promotion import CanaryConfig
+from steps.pipeline.errors import StepError
+from steps.registry import canary
+from tests.registry import scene
+
+LIMITS = CanaryConfig(timeout=60, memory_limit_bytes=700_000_000, concurrency=4)
+
+
+def version_of(fault: str | None) -> tuple[str, str]:
+    """URI and digest of a version that has this fault."""
+    with mlflow.start_run():
+        model_id = scene.log_model("onnx", fault=fault)
+    client = mlflow.MlflowClient()
+    client.create_registered_model("canary")
+    version = client.create_model_version("canary", f"models:/{model_id}", model_id=model_id)
+    return f"models:/canary/{version.version}", client.get_logged_model(model_id).tags["slm.digest"]
+
+
+@pytest.mark.usefixtures("tracking")
+def test_sound_model_passes_without_network_or_project() -> None:
+    uri, digest = version_of(None)
+    result = canary.run(uri, digest, LIMITS)
+    assert result.passed, result.fault
+    assert result.digest == digest and result.peak_rss_bytes > 50_000_000
+    names = [check.name for check in result.checks]
+    assert names == [
+        "loads",
+        "has an input example",
+        "replays its input example",
+        "takes messages",
+        "answers a chat",
+        "greedy answers repeat",
+        "answers a prompt",
+        "answers 4 at once",
+        "stays within its limits",
+        "exits cleanly",
+    ]
+
+
+@pytest.mark.usefixtures("tracking")
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("network", r"wanted to (reach|look up) \('192\.0\.2\.1', 80\)"),
+        ("project", "No module named 'steps'"),
+        pytest.param("exit", "exit code 134", marks=pytest.mark.slow),
+        pytest.param("load", "these weights are broken", marks=pytest.mark.slow),
+        pytest.param("shape", "not a chat completion", marks=pytest.mark.slow),
+        pytest.param("random", "greedy answers repeat", marks=pytest.mark.slow),
+    ],
+)
+def test_broken_model_is_named(fault: str, named: str) -> None:
+    uri, digest = version_of(fault)
+    result = canary.run(uri, digest, LIMITS)
+    assert not result.passed
+    with pytest.raises(AssertionError, match=named):
+        raise AssertionError(result.fault)
+
+
+@pytest.mark.usefixtures("tracking")
+def test_hungry_model_is_stopped() -> None:
+    uri, digest = version_of("memory")
+    result = canary.run(uri, digest, LIMITS)
+    assert not result.passed and "stays within its limits: held" in result.fault
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracking")
+def test_hanging_model_is_stopped() -> None:
+    uri, digest = version_of("hang")
+    result = canary.run(uri, digest, CanaryConfig(timeout=15))
+    assert not result.passed and "not done after promotion.canary.timeout=15 s" in result.fault
+    assert result.seconds < 30
+
+
+@pytest.mark.usefixtures("tracking")
+def test_other_bytes_are_refused_before_anything_runs() -> None:
+    uri, _ = version_of(None)
+    with pytest.raises(StepError, match=r"the bytes are sha256:[0-9a-f]{64}, the evidence is about sha256:other.*No reason overrules"):
+        canary.run(uri, "sha256:other", LIMITS)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracking")
+def test_secrets_do_not_reach_the_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret-s3cret")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    seen: dict[str, str] = {}
+    real = subprocess.Popen
+
+    def spy(*words: Any, **more: Any) -> Any:
+        seen.update(more.get("env") or {})
+        return real(*words, **more)
+
+    uri, digest = version_of(None)
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    assert canary.run(uri, digest, LIMITS).passed
+    assert seen and not [key for key, value in seen.items() if "s3cret" in value or key.startswith("PYTHON")]

@@ -1,0 +1,102 @@
+"""The Pareto front and the profiles, on figures with known answers; and what follows when an alias moves."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.config.errors import ConfigError
+from steps.config.promotion import PromotionConfig, WeightsConfig
+from steps.registry import policy, succession
+from steps.registry.evidence import Judged
+
+BALANCED = WeightsConfig(4, 1, 1, 0.5)
+
+
+def model(name: str, quality: float, first: float = 1.0, memory: float = 1e9, size: float = 1e8, **other: Any) -> Judged:
+    metrics = {
+        "quality/score": quality,
+        "speed/ttft_p50_s": first,
+        "speed/itl_p50_s": 0.0,
+        "memory/peak_rss_bytes": memory,
+        "size/bytes": size,
+        **other,
+    }
+    return Judged(f"models:/{name}", name, "onnx", "sha256:0", "candidate", "evaluated", metrics, "promote", (), (), None)
+
+
+def order(*models: Judged, weights: WeightsConfig = BALANCED) -> list[str]:
+    return [each.judged.model_id for each in policy.rank(models, weights).ranked]
+
+
+def test_latency_is_the_time_of_sixty_four_tokens() -> None:
+    assert policy.objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})["latency"] == pytest.approx(7.3)
+
+
+def test_dominated_model_never_wins() -> None:
+    ranking = policy.rank([model("worse", 0.4, 2.0, 2e9, 2e8), model("better", 0.5)], BALANCED)
+    assert [each.on_front for each in ranking.ranked] == [True, False]
+    assert ranking.winner is not None and ranking.winner.judged.model_id == "better"
+
+
+def test_utility_by_hand() -> None:
+    ranking = policy.rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
+    assert {each.judged.model_id: each.utility for each in ranking.ranked} == pytest.approx({"a": -math.log(2), "b": 2 * math.log(0.8)})
+
+
+def test_profiles_trade_quality_for_size() -> None:
+    big, small = model("big", 0.60, 1.0, 2e9, 5e8), model("small", 0.55, 0.2, 5e8, 1e8)
+    assert order(big, small)[0] == "small"
+    assert order(big, small, weights=WeightsConfig(1, 0.01, 0.01, 0.005))[0] == "big"
+    assert order(big, small, weights=WeightsConfig(2, 1, 2, 2))[0] == "small"
+
+
+def test_missing_figure_leaves_the_objective_out_for_all() -> None:
+    lacking = Judged("models:/x", "x", "onnx", "", "candidate", "evaluated", {"quality/score": 0.5}, "promote", (), (), None)
+    ranking = policy.rank([lacking, model("y", 0.4)], BALANCED)
+    assert ranking.compared == ("quality",) and set(ranking.left_out) == {"latency", "memory", "size"}
+    assert ranking.winner is not None and ranking.winner.judged.model_id == "x"
+
+
+def test_nothing_to_rank() -> None:
+    assert policy.rank([], BALANCED).winner is None
+
+
+figures = st.tuples(st.floats(0, 1), st.floats(0.01, 100), st.floats(1e6, 1e10), st.floats(1e6, 1e10))
+
+
+@given(st.lists(figures, min_size=1, max_size=6), st.tuples(*[st.floats(0.01, 5)] * 4))
+def test_winner_is_never_dominated_and_order_of_input_does_not_matter(rows: list[tuple[float, ...]], weights: tuple[float, ...]) -> None:
+    models = [model(f"m{index}", *row) for index, row in enumerate(rows)]
+    ranking = policy.rank(models, WeightsConfig(*weights))
+    names = ("quality", "latency", "memory", "size")
+    assert ranking.winner is not None
+    winner = ranking.winner.objectives
+    assert not any(policy.dominates(policy.objectives(each.metrics), winner, names) for each in models)
+    assert policy.rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted"),
+    [
+        ({}, {"champion": 3}),
+        ({"champion": 3}, {"champion": 3}),
+        ({"champion": 1}, {"champion": 3, "previous": 1}),
+        ({"champion": 1, "challenger": 3}, {"champion": 3, "previous": 1, "challenger": 1}),
+        ({"champion": 1, "challenger": 2}, {"champion": 3, "previous": 1}),
+    ],
+)
+def test_succession(current: dict[str, int], wanted: dict[str, int]) -> None:
+    assert succession.succeed(current, "champion", 3) == wanted
+
+
+def test_bad_weights_and_aliases_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"promotion\.weights\.memory=-1"):
+        WeightsConfig(memory=-1)
+    with pytest.raises(ConfigError, match="at least one weight above 0"):
+        WeightsConfig(0, 0, 0, 0)
+    for alias in ("v1", "latest", "Champion", "onnx", "previous"):
+        with pytest.raises(ConfigError, match=r"promotion\.alias"):
+            PromotionConfig(alias=alias)
