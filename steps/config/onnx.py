@@ -24,6 +24,41 @@ class ExecutionProvider(Enum):
     webgpu = "webgpu"
 
 
+# Combinations that the model builder names as valid, and its options that shape a text model on these providers. It takes any other
+# name without a word and builds as if it were not there; and some do not belong into a config: tokens, code from a hub, half models.
+PRECISIONS = {
+    ExecutionProvider.cpu: {Precision.fp32, Precision.int8, Precision.int4},
+    ExecutionProvider.cuda: {Precision.fp32, Precision.fp16, Precision.int8, Precision.int4},
+    ExecutionProvider.dml: {Precision.fp16, Precision.int4},
+    ExecutionProvider.webgpu: {Precision.int8, Precision.int4},
+}
+QUANTISATION_OPTIONS = {
+    "accuracy_level",
+    "algo_config",
+    "block_size",
+    "is_symmetric",
+    "matmul_mixed_precision",
+    "nodes_to_exclude",
+    "op_types_to_quantize",
+    "use_qdq",
+}
+GRAPH_OPTIONS = {
+    "enable_cuda_graph",
+    "enable_dml_graph",
+    "enable_webgpu_graph",
+    "fuse_qk_norm_gqa",
+    "fuse_qkv",
+    "matmulnbits_weights_prepacked",
+    "moe_quant_type",
+    "prune_lm_head",
+    "qmoe_block_size",
+    "shared_embeddings",
+    "use_cuda_bf16",
+    "use_webgpu_fp32",
+    "windowed_kv_cache",
+}
+
+
 @dataclass
 class ServingConfig:
     """Defaults of the logged wrapper; each is a ``model_config`` key that may be overridden at load time."""
@@ -55,3 +90,21 @@ class OnnxConfig:
     extra_options: dict[str, str] = field(default_factory=dict)  # --extra_options of onnxruntime_genai.models.builder
     prebuilt: bool = True  # take the model's prebuilt folder (model.onnx) when it names one
     serving: ServingConfig = field(default_factory=ServingConfig)
+
+    def __post_init__(self) -> None:
+        valid = PRECISIONS[self.execution_provider]
+        if self.precision not in valid:
+            names = ", ".join(sorted(precision.value for precision in valid))
+            raise ConfigError(
+                "onnx.precision", self.precision.value, f"one of {names} for onnx.execution_provider={self.execution_provider.value}"
+            )
+        quantised = self.precision in (Precision.int4, Precision.int8)
+        known = GRAPH_OPTIONS | (QUANTISATION_OPTIONS if quantised else set())
+        for name, value in self.extra_options.items():
+            if name not in known:
+                plain = name.removeprefix("int4_")
+                cure = f"write {plain}: the prefix was dropped" if plain != name and plain in known else None
+                if name in QUANTISATION_OPTIONS:
+                    cure = f"it quantises, and onnx.precision={self.precision.value} does not"
+                shown = "…" if "token" in name else value  # the message goes to logs
+                raise ConfigError(f"onnx.extra_options.{name}", shown, f"one of the builder's options {', '.join(sorted(known))}", cure)

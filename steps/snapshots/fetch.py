@@ -10,7 +10,7 @@ from steps.snapshots.store import Store, request_key
 
 log = logging.getLogger(__name__)
 
-CONVERSION = 1  # raised whenever the files made from a GGUF, or the generated ones, change
+CONVERSION = {Source.package: 1, Source.generated: 2}  # raised whenever the files that are made here change
 
 
 def fetch(model: ModelConfig, store: Store) -> Snapshot:
@@ -53,7 +53,7 @@ def request(model: ModelConfig) -> dict[str, object]:
         Source.generated: ("architecture", "seed", "package", "version", "sha256", "file", "licence"),
     }[model.source]
     prebuilt = {"repo": model.onnx.repo, "revision": model.onnx.revision, "folder": model.onnx.folder} if model.onnx else None
-    return {"source": model.source.value, "conversion": CONVERSION, "onnx": prebuilt} | {name: getattr(model, name) for name in fields}
+    return {"source": model.source.value, "conversion": CONVERSION.get(model.source), "onnx": prebuilt} | {name: getattr(model, name) for name in fields}
 
 
 def _known(key: str, store: Store) -> Snapshot | None:
