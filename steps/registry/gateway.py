@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# Setting a tag or an alias, MLflow looks for the row and then inserts it; two who do so at once collide, and its server calls that a bad request.
+COLLISION = re.compile(
+    r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
+)
 _LOCK = threading.Lock()
 _INSIDE: list[int] = []  # threads that are in a call
 _BEFORE: list[str | None] = []  # the variable's value before the first of them
@@ -278,10 +283,12 @@ class Gateway:
 
 
 def is_transient(error: MlflowException) -> bool:
-    """Whether repeating the call may help: the server is away, overloaded, or its database was locked."""
+    """Whether repeating the call may help: the server is away or overloaded, or two writers met in its database."""
     status = _status(error)
     if status in (401, 403, 404):
         return False
+    if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
+        return True
     return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
 
 

@@ -1,12 +1,12 @@
 """A real tracking server on PostgreSQL with served artifacts, started and stopped by the tests, on loopback."""
 
+import base64
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -115,10 +115,19 @@ def postgres() -> Iterator[Postgres]:
     cluster.stop()
 
 
+# a webhook on loopback is refused unless the server is told that it is among friends; its secret is encrypted with one key for all workers
+WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
+    "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+}
+
+
 @pytest.fixture(scope="session")
 def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server that tests share."""
-    started = Server(postgres.database("mlflow"), tmp_path_factory.mktemp("server")).start()
+    started = Server(postgres.database("mlflow"), tmp_path_factory.mktemp("server"), environment=WEBHOOKS).start()
     yield started
     started.kill()
 
@@ -139,7 +148,3 @@ def remote(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         mlflow.end_run()
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
-
-
-def python() -> str:
-    return sys.executable

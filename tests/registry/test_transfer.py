@@ -1,0 +1,142 @@
+"""One version from one store to another; on SQLite."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from steps.config.errors import ConfigError
+from steps.registry import register as room
+from steps.registry.outcome import RefusedError
+from steps.registry.promote import promote
+from steps.registry.transfer import Transfer, check, export, import_
+from tests.registry import scene
+from tests.registry.conftest import Pair
+
+# ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
+
+QUESTION = {"messages": [{"role": "user", "content": "hello there"}]}
+
+
+@pytest.fixture
+def archive(pair: Pair, no_canary: list[str], tmp_path: Path) -> Path:
+    """The champion, exported."""
+    room.register(pair.report_uri, scene.config())
+    folder = tmp_path / "carried" / "champion"
+    export(scene.config(f"target=models:/{scene.NAME}@champion", f"archive={folder}"))
+    return folder
+
+
+def elsewhere(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process talks to another store."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    shutil.copy(migrated_database, place / "mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{place}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("production", artifact_location=str(place / "artifacts")))
+
+
+def take(folder: Path, *overrides: str) -> Transfer:
+    with mlflow.start_run():
+        return import_(scene.config(f"archive={folder}", *overrides))
+
+
+def test_archive_holds_all_that_speaks_for_it(archive: Path) -> None:
+    manifest = check(archive)
+    paths = {each["path"] for each in manifest["files"]}
+    assert {"model/MLmodel", "evidence/report.json", "card.md", "licence.txt"} <= paths
+    assert not any("registered_model_meta" in path for path in paths)
+    assert (archive / "licence.txt").read_text() == "MIT\n"
+    assert "nobody/parrot" in (archive / "card.md").read_text()
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def test_imported_version_answers_the_same_and_can_be_promoted(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mlflow.pyfunc.load_model(f"models:/{scene.NAME}@champion").predict(QUESTION)
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    done = take(archive)
+    assert done.version == 1 and not done.already
+    client = mlflow.MlflowClient()
+    version = client.get_model_version(scene.NAME, "1")
+    assert client.get_registered_model(scene.NAME).aliases == {}
+    assert version.tags["slm.digest"] == done.digest and version.tags["slm.imported_from"].startswith(f"{scene.NAME}/2 m-")
+    assert mlflow.pyfunc.load_model(f"models:/{scene.NAME}/1").predict(QUESTION) == before
+    promoted = promote(scene.config(f"target=models:/{scene.NAME}/1"))
+    assert promoted.entry == 1 and promoted.rows[0].decision == "promote"
+    assert client.get_registered_model(scene.NAME).aliases == {"champion": 1}
+
+
+def test_importing_twice_adds_nothing(archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    assert take(archive, "dry_run=true").version is None
+    assert mlflow.MlflowClient().search_registered_models() == []
+    take(archive)
+    again = take(archive)
+    assert again.already and again.version == 1
+    assert len(mlflow.MlflowClient().search_model_versions(f"name='{scene.NAME}'")) == 1
+
+
+def test_changed_byte_is_named_and_nothing_is_made(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    victim = archive / "model" / "MLmodel"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"!")
+    with pytest.raises(RefusedError, match="model/MLmodel is not what was exported"):
+        take(archive)
+    assert mlflow.MlflowClient().search_registered_models() == []
+
+
+def test_missing_added_linked_and_escaping_files_are_named(archive: Path) -> None:
+    card = (archive / "card.md").read_text()
+    (archive / "card.md").unlink()
+    with pytest.raises(RefusedError, match=r"card\.md is missing"):
+        check(archive)
+    (archive / "card.md").symlink_to("/etc/hostname")
+    with pytest.raises(RefusedError, match=r"card\.md is not in the manifest"):
+        check(archive)
+    (archive / "card.md").unlink()
+    (archive / "card.md").write_text(card)
+    (archive / "model" / "extra.pkl").write_text("x")
+    with pytest.raises(RefusedError, match=r"model/extra\.pkl is not in the manifest"):
+        check(archive)
+    (archive / "model" / "extra.pkl").unlink()
+    manifest = json.loads((archive / "manifest.json").read_text())
+    manifest["files"].append({"path": "../outside", "size": 1, "sha256": "0"})
+    (archive / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RefusedError, match="lies outside"):
+        check(archive)
+
+
+def test_bytes_that_change_on_the_way_make_no_version(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    real = mlflow.MlflowClient.log_model_artifacts
+
+    def corrupt(self: mlflow.MlflowClient, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:
+        real(self, model_id, local_dir, artifact_path)
+        location = self.get_logged_model(model_id).artifact_location
+        victim = Path(str(location).removeprefix("file://")) / "MLmodel"
+        victim.write_bytes(victim.read_bytes() + b"\n")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", corrupt)
+    with pytest.raises(RefusedError, match="arrived, sha256:"):
+        take(archive)
+    assert mlflow.MlflowClient().search_registered_models() == []
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path, pair: Pair, no_canary: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"a folder that `mlflow run \. -e export` wrote"):
+        take(tmp_path)
+    with pytest.raises(ConfigError, match=r"archive=None: expected a folder"):
+        export(scene.config(f"target=models:/{scene.NAME}/1"))
+    room.register(pair.report_uri, scene.config())
+    with pytest.raises(ConfigError, match="a folder that does not exist yet"):
+        export(scene.config(f"target=models:/{scene.NAME}/1", f"archive={tmp_path}"))

@@ -1,0 +1,131 @@
+"""Somebody sets the alias ``candidate``; what happens to that version. On SQLite."""
+
+import mlflow
+import pytest
+
+from steps.config.root import Config
+from steps.registry import register as room
+from steps.registry import watch
+from steps.registry.gateway import Gateway, Version
+from steps.registry.journal import name_of
+from tests.registry import scene
+from tests.registry.conftest import Pair
+from tests.registry.test_register import aliases, numbers
+
+# ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
+
+
+class Evaluator:
+    """Stands in for the step ``evaluate``: reports what it is told, with the champion beside the candidate."""
+
+    def __init__(self, decision: str = "promote", quality: float = 0.48) -> None:
+        self.decision, self.metrics, self.asked = decision, {**scene.FAST, "quality/score": quality}, list[str]()
+
+    def __call__(self, version: Version, config: Config) -> None:
+        self.asked.append(version.uri)
+        gateway = Gateway(5)
+        number = (gateway.aliases(version.name) or {}).get(config.promotion.alias)
+        champion = gateway.version(version.name, number) if number else None
+        assert version.model_id is not None
+        judged = [scene.judged(version.model_id, version.tags.get("slm.variant", "onnx"), self.metrics, self.decision)]
+        if champion is not None and champion.model_id is not None and champion.model_id != version.model_id:
+            judged.append(scene.judged(champion.model_id, "transformers", scene.GOOD, role="incumbent"))
+        with mlflow.start_run():
+            scene.log_report(judged, name=version.name)
+
+
+def set_candidate(number: int) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", str(number))
+
+
+def tags(number: int) -> dict[str, str]:
+    found: dict[str, str] = mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags
+    return found
+
+
+def look(evaluator: Evaluator, *overrides: str) -> list[watch.Verdict]:
+    return watch.look_once(scene.config(*overrides), Gateway(5), evaluator)
+
+
+@pytest.fixture
+def champion_is_slow(pair: Pair, no_canary: list[str]) -> Pair:
+    """Version 1 (transformers) is champion; version 2 (onnx) is there without evidence."""
+    with mlflow.start_run():
+        uri = scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD)])
+    room.register(uri, scene.config())
+    mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
+    run_id = pair.report_uri.removeprefix("runs:/").partition("/")[0]
+    mlflow.MlflowClient().set_tag(run_id, "slm.step", "put away")
+    return pair
+
+
+def test_nobody_set_anything(champion_is_slow: Pair) -> None:
+    evaluator = Evaluator()
+    assert look(evaluator) == [] and evaluator.asked == []
+
+
+def test_candidate_without_evidence_is_evaluated_and_promoted(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    evaluator = Evaluator()
+    (verdict,) = look(evaluator)
+    assert evaluator.asked == [f"models:/{scene.NAME}/2"]
+    assert verdict.promoted, verdict.words
+    assert aliases() == {"transformers": 1, "champion": 2, "previous": 1, "candidate": 2}
+    assert tags(2)["slm.candidate"].startswith("promoted to @champion, entry 2")
+    assert tags(2)["slm.candidate.evidence"].startswith("sha256:") and "T" in tags(2)["slm.candidate.judged_at"]
+    assert tags(2)["slm.verdict"] == "promote"
+
+
+def test_the_same_candidate_is_judged_once(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    look(Evaluator())
+    again = Evaluator()
+    assert look(again) == [] and again.asked == []
+    assert numbers(name_of(scene.NAME)) == [1, 2]
+
+
+def test_candidate_that_fails_its_gates_is_held(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    (verdict,) = look(Evaluator("hold"))
+    assert not verdict.promoted
+    assert tags(2)["slm.candidate"].startswith("held: its verdict is 'hold': quality_floor")
+    assert aliases()["champion"] == 1
+
+
+def test_candidate_that_the_policy_ranks_lower_is_held(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    (verdict,) = look(Evaluator(quality=0.2))
+    assert not verdict.promoted and "is better by profile balanced" in verdict.words
+    assert aliases()["champion"] == 1
+
+
+def test_failed_evaluation_is_a_verdict(champion_is_slow: Pair) -> None:
+    def fail(version: Version, config: Config) -> None:
+        raise watch.EvaluationFailedError("its evaluation failed (out of memory)")
+
+    set_candidate(2)
+    (verdict,) = watch.look_once(scene.config(), Gateway(5), fail)
+    assert verdict.words == "held: its evaluation failed (out of memory)"
+    assert tags(2)["slm.candidate"] == verdict.words
+    assert watch.look_once(scene.config(), Gateway(5), fail) == []
+
+
+def test_set_again_is_judged_again(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    look(Evaluator("hold"))
+    again = watch.look_once(scene.config(), Gateway(5), Evaluator(), again=[(scene.NAME, 2)])
+    assert len(again) == 1
+
+
+def test_champion_as_candidate_stays_what_it_is(champion_is_slow: Pair) -> None:
+    set_candidate(1)
+    (verdict,) = look(Evaluator())
+    assert verdict.words == "it is @champion already" and not verdict.promoted
+
+
+def test_dry_run_tags_nothing(champion_is_slow: Pair) -> None:
+    set_candidate(2)
+    evaluator = Evaluator()
+    (verdict,) = look(evaluator, "dry_run=true")
+    assert verdict.words == "dry run: would be evaluated first" and evaluator.asked == []
+    assert "slm.candidate" not in tags(2)
