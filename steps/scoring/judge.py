@@ -14,7 +14,7 @@ from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
-from steps.scoring import fidelity, machine, packs, quality, speed, traces, verdict
+from steps.scoring import fidelity, machine, packs, page, quality, speed, traces, verdict
 from steps.scoring.answers import Answer, AnswerStore, collect
 from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
 from steps.scoring.description import Description, describe
@@ -330,6 +330,7 @@ def _version(uri: str) -> str | None:
 def write(report: Report, workdir: Path) -> None:
     """Write the report's files into ``workdir``."""
     report.write(workdir / "report.json")
+    page.write(report, workdir)
 
 
 def table(report: Report) -> dict[str, list[Any]]:
@@ -368,7 +369,8 @@ def log_report(report: Report, workdir: Path) -> None:
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("no active run: log_report is called inside a step's run")
-    mlflow.log_artifact(str(workdir / "report.json"))
+    for name in ("report.json", "report.html", "pictures"):
+        mlflow.log_artifact(str(workdir / name))
     mlflow.log_table(table(report), "answers.json")
     for candidate in report.candidates:
         mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)

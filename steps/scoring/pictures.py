@@ -1,6 +1,6 @@
 """Pictures of a report, drawn once and used twice: as PNG artifacts, and as SVG that takes the page's own colours.
 
-Figures are drawn in stand-in colours that nobody would choose; in the SVG each is replaced by a CSS value, so that a picture follows light and dark.
+In the SVG each colour is replaced by a CSS value, so that a picture follows light and dark.
 """
 
 import io
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID = "#1b2330", "#d8dde6"
-SERIES = ("#2f6fdf", "#e07b1a", "#12966b", "#8a4fe0", "#d1397f", "#5f6b7a")  # on white; the page has a second set for dark
+SERIES = ("#2f6fdf", "#d9730d", "#12966b", "#8a4fe0", "#d1397f", "#5f6b7a")  # on white; the page has a second set for dark
 WIDTH, HEIGHT = 5.4, 3.5  # inches: two pictures side by side on a desk, one on a phone
 MAX_POINTS = 400  # points drawn of one distribution
 
@@ -113,7 +113,7 @@ def latency(report: Report, names: Sequence[str]) -> "Figure | None":
 def first_token(report: Report, names: Sequence[str]) -> "Figure | None":
     """Time to the first token, each round a dot, the median a bar; short and long prompts."""
     figure, axes = _figure()
-    ticks: list[tuple[float, str]] = []
+    ticks: list[tuple[int, str]] = []
     for index, candidate in enumerate(report.candidates):
         for place, (tokens, rounds) in enumerate(sorted(_streams(candidate).items(), key=lambda pair: int(pair[0]))):
             times = sorted(each["ttft_s"] for each in rounds)
