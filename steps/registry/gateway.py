@@ -26,7 +26,7 @@ EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-# Setting a tag or an alias, MLflow looks for the row and then inserts it; two who do so at once collide, and its server calls that a bad request.
+# MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once collide, which it calls a bad request.
 COLLISION = re.compile(
     r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry import canary, outcome, register, standing, succession, versions
 from steps.registry import target as targets
 from steps.registry.aliases import previous_of
@@ -50,7 +51,7 @@ def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
             f"{version.uri} is not promoted to @{alias}: {'; '.join(where.objections)}. To overrule the policy: force=true reason='…'"
         )
     wanted = succession.succeed(view.aliases, alias, version.number)
-    reason = config.reason or f"named by {outcome.actor()}, passed its gates"
+    reason = redact(config.reason or f"named by {outcome.actor()}, passed its gates")
     details = {"objections": list(where.objections)} if where.objections else {}
     return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details)
 
@@ -83,7 +84,7 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
         raise StepError(f"models:/{target.name}/{number}: no such version")
     where = _recorded(gateway, version)
     wanted = succession.succeed(view.aliases, alias, number)
-    reason = config.reason or f"back from version {view.aliases.get(alias)}"
+    reason = redact(config.reason or f"back from version {view.aliases.get(alias)}")
     return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
 
 

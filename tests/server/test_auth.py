@@ -1,0 +1,162 @@
+"""MLflow's basic auth: who may read, who may promote, and that no secret is left anywhere."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from steps.registry import register as room
+from steps.registry.gateway import Gateway, PermissionRefusedError
+from steps.registry.promote import promote
+from steps.registry.table import history
+from tests.conftest import BIN, ROOT, clean_environment
+from tests.registry import scene
+from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
+from tests.server.conftest import Postgres, Server
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
+ADMIN, PASSWORD = "admin", "adm1n-passw0rd-secret"
+READER, RELEASER = "reader", "releaser"
+DATABASE = "auth"
+
+
+@pytest.fixture(scope="module")
+def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for a password; everybody may read."""
+    folder = tmp_path_factory.mktemp("auth")
+    settings = folder / "auth.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "sign cookies with this",
+    }
+    server = Server(postgres.database(DATABASE), folder, ("--app-name", "basic-auth"), environment).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def as_user(guarded: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["As"]:
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(guarded.uri)
+    mlflow.set_registry_uri(guarded.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.uri)
+    monkeypatch.chdir(tmp_path)
+    yield As(monkeypatch)
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+class As:
+    """Acts as one user or another from here on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+
+    def __call__(self, user: str, password: str) -> None:
+        self.monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        self.monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+
+
+def make_user(guarded: Server, name: str, password: str) -> None:
+    from mlflow.server import get_app_client
+
+    client = get_app_client("basic-auth", guarded.uri)
+    client.create_user(name, password)
+
+
+def registered(name: str) -> None:
+    with mlflow.start_run(experiment_id=mlflow.set_experiment("test").experiment_id):
+        slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
+        uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=name)
+    room.register(uri, scene.config())
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_reader_may_look_and_is_refused_clearly(guarded: Server, as_user: As, capsys: pytest.CaptureFixture[str]) -> None:
+    as_user(ADMIN, PASSWORD)
+    registered("guarded")
+    make_user(guarded, READER, "reader-passw0rd-1")
+    as_user(READER, "reader-passw0rd-1")
+    before = Gateway(10).aliases("guarded")
+    found = history(scene.config("target=models:/guarded"), as_json=False)
+    assert found["entries"][0]["who"] == ADMIN and "register" in capsys.readouterr().out
+    planned = promote(scene.config("target=models:/guarded/1", "dry_run=true"))
+    assert planned.moves
+    with pytest.raises(PermissionRefusedError, match=r"the tracking server refuses it .*EDIT permission on the registered model"):
+        promote(scene.config("target=models:/guarded/1"))
+    assert Gateway(10).aliases("guarded") == before
+
+
+@pytest.mark.usefixtures("as_user")
+def test_wrong_password_is_refused_at_once(as_user: As) -> None:
+    as_user(ADMIN, "not the password")
+    with pytest.raises(PermissionRefusedError, match="MLFLOW_TRACKING_PASSWORD"):
+        Gateway(60).aliases("guarded")
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_releaser_with_edit_on_both_models_may_promote(guarded: Server, as_user: As) -> None:
+    from mlflow.server import get_app_client
+
+    as_user(ADMIN, PASSWORD)
+    registered("released")
+    make_user(guarded, RELEASER, "releaser-passw0rd-1")
+    client = get_app_client("basic-auth", guarded.uri)
+    for name in ("released", "released.history"):
+        client.grant_user_permission(RELEASER, "registered_model", name, "EDIT")
+    as_user(RELEASER, "releaser-passw0rd-1")
+    done = promote(scene.config("target=models:/released/1"))
+    assert done.entry == 2
+    assert history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"] == RELEASER
+
+
+def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgres: Postgres, tmp_path: Path) -> None:
+    """Real commands with secrets in their environment, words and address; then every byte that they left is searched."""
+    as_user(ADMIN, PASSWORD)
+    registered("secretive")
+    home = tmp_path / "home-of-alice"
+    home.mkdir()
+    token = "hf_abcdefghijklmnop"
+    with_password = guarded.uri.replace("://", f"://{ADMIN}:{PASSWORD}@")
+    environment = clean_environment(
+        MLFLOW_TRACKING_URI=guarded.uri,
+        MLFLOW_TRACKING_USERNAME=ADMIN,
+        MLFLOW_TRACKING_PASSWORD=PASSWORD,
+        HF_TOKEN=token,
+        SLM_WEBHOOK_SECRET="webhook-secret-value",
+        HOME=str(home),
+    )
+    said = ""
+    target = "target=models:/secretive"
+    for words in (
+        ["steps.promote", f"{target}/1", f"reason='see {with_password} and {home}/notes'"],
+        ["steps.promote", f"{target}/77"],
+        ["steps.rollback", f"{target}@champion"],
+        ["steps.export", f"{target}/1", f"archive={home}/archive"],
+        ["steps.history", target],
+    ):
+        done = subprocess.run([str(BIN / "python"), "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        said += done.stdout + done.stderr
+        assert (done.returncode == 0) == ("77" not in words[1]), done.stdout + done.stderr
+    dump = subprocess.run(
+        [str(postgres.programs / "pg_dump"), "-h", "127.0.0.1", "-p", str(postgres.port), "-U", "mlflow", DATABASE],
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert b"secretive.history" in dump
+    places = {"the database": dump, "what was printed": said.encode()}
+    for root in (guarded.folder / "artifacts", home / "archive"):
+        places |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert len(places) > 10
+    for place, content in places.items():
+        for secret in (PASSWORD, token, "webhook-secret-value", str(home)):
+            assert secret.encode() not in content, f"{secret} is in {place}"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == PASSWORD
