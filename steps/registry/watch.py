@@ -17,7 +17,8 @@ from steps.registry import target as targets
 from steps.registry.aliases import CANDIDATE
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
-from steps.registry.ledger import LostRaceError
+from steps.registry.journal import name_of
+from steps.registry.ledger import Ledger, LostRaceError
 from steps.registry.outcome import RefusedError
 from steps.registry.standing import Standing
 
@@ -56,6 +57,8 @@ def look_once(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Se
     names = [targets.parse(config.target, config).name] if config.target else gateway.model_names()
     verdicts: list[Verdict] = []
     for name in names:
+        if not config.dry_run and gateway.aliases(name_of(name)) is not None:
+            Ledger(gateway, name).open()  # what a killed promotion left is finished here, also when nobody promotes again
         number = (gateway.aliases(name) or {}).get(CANDIDATE)
         version = gateway.version(name, number) if number is not None else None
         if version is None or (_judged_before(gateway, version, config) and (name, version.number) not in again):
