@@ -53,7 +53,9 @@ def request(model: ModelConfig) -> dict[str, object]:
         Source.generated: ("architecture", "seed", "package", "version", "sha256", "file", "licence"),
     }[model.source]
     prebuilt = {"repo": model.onnx.repo, "revision": model.onnx.revision, "folder": model.onnx.folder} if model.onnx else None
-    return {"source": model.source.value, "conversion": CONVERSION.get(model.source), "onnx": prebuilt} | {name: getattr(model, name) for name in fields}
+    return {"source": model.source.value, "conversion": CONVERSION.get(model.source), "onnx": prebuilt} | {
+        name: getattr(model, name) for name in fields
+    }
 
 
 def _known(key: str, store: Store) -> Snapshot | None:

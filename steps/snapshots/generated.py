@@ -1,4 +1,4 @@
-"""Random weights in a real architecture, for tests: the same code paths as the big model, in 28 MB, nearly all of it the vocabulary's embeddings.
+"""Random weights in a real architecture, for tests: the big model's code paths in 28 MB, nearly all of them embeddings.
 
 Child process: ``python -m steps.snapshots.generated <architecture> <seed> <file.gguf> <folder>``.
 """
