@@ -58,8 +58,8 @@ class EvaluateConfig:
     incumbent: bool = True  # judge the registry's champion too, where there is one
     conformance: bool = True  # the chat contract, row by row
     traces: bool = True  # every answer becomes a trace with its assessments
-    candidate_timeout: float = 1800.0  # seconds one candidate may take before it counts as hung
-    request_timeout: float = 180.0  # seconds one request may take before the candidate counts as hung
+    candidate_timeout: float = 3600.0  # seconds one candidate may take before it counts as hung
+    request_timeout: float = 600.0  # seconds one request may take before the candidate counts as hung
     memory_limit_bytes: int | None = None  # resident bytes one candidate may hold; null sets no limit
     resume: bool = True  # take answers that an interrupted evaluation of the same bytes already has
     lm_eval_tasks: list[str] = field(default_factory=list)  # lm-eval tasks on local files; needs the lm-eval package

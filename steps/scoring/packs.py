@@ -135,7 +135,7 @@ def _items(path: Path) -> tuple[Item, ...]:
     if not path.is_file():
         raise PackError(path, None, "an items.jsonl beside pack.yaml")
     items: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -103,8 +103,12 @@ def differences(reference: str, answer: str) -> str:
     ours, theirs = re.findall(r"\s+|\S+", answer), re.findall(r"\s+|\S+", reference)
     marked = []
     for kind, _, _, start, stop in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
-        piece = html.escape("".join(ours[start:stop]))
-        marked.append(f"<mark>{piece}</mark>" if kind in ("replace", "insert") and piece.strip() else piece)
+        piece = "".join(ours[start:stop])
+        if kind in ("replace", "insert") and (words := piece.strip()):
+            before, after = piece[: piece.index(words)], piece[piece.index(words) + len(words) :]
+            marked.append(f"{html.escape(before)}<mark>{html.escape(words)}</mark>{html.escape(after)}")
+        else:
+            marked.append(html.escape(piece))
     return "".join(marked)
 
 

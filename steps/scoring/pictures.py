@@ -134,13 +134,13 @@ def first_token(report: Report, names: Sequence[str]) -> "Figure | None":
 
 def pareto(report: Report, names: Sequence[str]) -> "Figure | None":
     """Quality over decode speed; the larger the disc, the more memory at the peak."""
-    wanted = ("quality/score", "speed/decode_tokens_per_second", "memory/peak_rss_bytes")
-    points = [
-        (index, *(candidate.metrics[name] for name in wanted))
-        for index, candidate in enumerate(report.candidates)
-        if all(name in candidate.metrics for name in wanted)
-    ]
-    return scatter([(names[index], index, speed, score, memory) for index, score, speed, memory in points], "mean score on the pack")
+    wanted = ("speed/decode_tokens_per_second", "quality/score", "memory/peak_rss_bytes")
+    points = []
+    for index, candidate in enumerate(report.candidates):
+        if all(name in candidate.metrics for name in wanted):
+            speed, score, memory = (candidate.metrics[name] for name in wanted)
+            points.append((names[index], index, speed, score, memory))
+    return scatter(points, "mean score on the pack")
 
 
 def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best_high: bool = True) -> "Figure | None":
@@ -163,8 +163,9 @@ def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best
         axes.scatter([speed], [value], s=12, color=colour(index), zorder=3)
         text = f"{name}\n{size / 1e6:,.0f} MB"
         axes.annotate(text, (speed, value), xytext=(0, 15), textcoords="offset points", ha="center", fontsize=8.5, color=INK)
-    axes.margins(x=0.22, y=0.3)
-    axes.set_xlim(left=0)
+    axes.margins(y=0.3)
+    fastest = max(speed for _, _, speed, _, _ in points)
+    axes.set_xlim(-0.15 * fastest, 1.2 * fastest)  # room for the names
     _say(axes, x="decode, tokens per second (one request)", y=y)
     return figure
 

@@ -9,7 +9,8 @@ from steps.scoring import packs, quality, verdict
 from steps.scoring.answers import Answer
 from steps.scoring.report import CandidateReport, Conformance, ConformanceRow, Failure, Quality, Report, Verdict
 
-WORDS = "the river runs past a mill where Paris Tokyo 7 42 yes positive and seven children fish in the evening".split()
+TEXT = "the river runs past a mill where Paris Tokyo 7 42 yes positive and seven children fish in the evening"
+WORDS = TEXT.split()
 
 
 def answers(pack: packs.Pack, share: float, seed: int) -> list[Answer]:

@@ -9,7 +9,7 @@ from steps.scoring.traces import log_dataset, log_traces
 from tests.scoring.test_judge import PACK
 
 
-def test_answers_become_traces(clerk: Callable[[str], str], scoring_store: str) -> None:
+def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
     import mlflow
 
     pack = packs.load(str(PACK)).take(3)
@@ -32,5 +32,6 @@ def test_answers_become_traces(clerk: Callable[[str], str], scoring_store: str) 
         scores[trace.info.tags["slm.item"]] = named["score"]
     wanted = {item.id: value for item, value in zip(pack.items, (1.0, 0.0, 1.0), strict=True)}
     assert scores == wanted
-    inputs = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
-    assert pack.digest.removeprefix("sha256:")[:32] in {each.dataset.digest for each in inputs}
+    inputs = mlflow.get_run(run.info.run_id).inputs
+    assert inputs is not None
+    assert pack.digest.removeprefix("sha256:")[:32] in {each.dataset.digest for each in inputs.dataset_inputs}

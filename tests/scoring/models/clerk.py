@@ -9,6 +9,8 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -26,21 +28,22 @@ KNOWN = {
     "days of the week": "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday are the seven days.",
     "json": '{"a": 1}',
 }
-WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+COUNT = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+WORDS = COUNT.split()
 
 
 def refuse(message: str) -> MlflowException:
     return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
-class Clerk(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
+class Clerk(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    def load_context(self, context: Any) -> None:
         self.mood = (context.model_config or {}).get("mood", "good")
         self.requests = 0
         if self.mood == "broken":
             raise RuntimeError("no such weights")
 
-    def _words(self, row):
+    def _words(self, row: dict[str, Any]) -> list[str]:
         question = row["messages"][-1]["content"].lower()
         known = dict(list(KNOWN.items())[: 3 if self.mood == "forgetful" else None])
         answer = next((text for key, text in known.items() if key in question), " ".join(WORDS))
@@ -49,7 +52,7 @@ class Clerk(mlflow.pyfunc.PythonModel):
             random.Random(row.get("seed")).shuffle(words)
         return words
 
-    def _check(self, row):
+    def _check(self, row: dict[str, Any]) -> int:
         messages = row.get("messages")
         if messages is None or len(messages) == 0:
             raise refuse("messages is empty: expected at least one message")
@@ -65,11 +68,12 @@ class Clerk(mlflow.pyfunc.PythonModel):
             raise refuse(f"the prompt has {used} tokens, 4096 fit")
         return used
 
-    def _answer(self, row):
+    def _answer(self, row: dict[str, Any]) -> dict[str, Any]:
         used = self._check(row)
         limit = int(row.get("max_tokens") or 64)
         stops = [] if self.mood == "leaky" else list(row["stop"]) if row.get("stop") is not None else []
-        choices, total = [], 0
+        choices: list[dict[str, Any]] = []
+        total = 0
         for index in range(int(row.get("n") or 1)):
             words = self._words(row)
             text, reason = "".join(words[:limit]), "stop" if len(words) < limit else "length"
@@ -87,7 +91,7 @@ class Clerk(mlflow.pyfunc.PythonModel):
             "usage": {"prompt_tokens": used, "completion_tokens": total, "total_tokens": used + total},
         }
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002 - MLflow's signature
         self.requests += 1
         if self.mood == "crash" and self.requests == 3:
             print("about to die", flush=True)
@@ -95,13 +99,13 @@ class Clerk(mlflow.pyfunc.PythonModel):
         if self.mood == "hang" and self.requests == 3:
             time.sleep(3600)
         if self.mood == "glutton" and self.requests == 3:
-            hoard = []
+            hoard: list[Any] = []
             for _ in itertools.count():
                 hoard.append(bytearray(os.urandom(1 << 20)) * 16)
         rows = [{key: value for key, value in row.items() if value is not None and value == value} for row in _rows(model_input)]
         return [self._answer(row) for row in rows]
 
-    def predict_stream(self, context, model_input, params=None):
+    def predict_stream(self, context: Any, model_input: Any, params: Any = None) -> Iterator[dict[str, Any]]:  # noqa: ARG002 - MLflow's signature
         row = dict(model_input)
         whole = self._answer(row)
         base = {key: whole[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
@@ -113,7 +117,7 @@ class Clerk(mlflow.pyfunc.PythonModel):
         yield base | {"choices": [], "usage": whole["usage"]}
 
 
-def _rows(model_input):
+def _rows(model_input: Any) -> Iterator[dict[str, Any]]:
     for row in model_input.to_dict(orient="records"):
         yield {key: value for key, value in row.items() if not (isinstance(value, float) and value != value)}
 

@@ -1,0 +1,85 @@
+"""An interrupted quality pass continues from the answers it has."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steps.scoring import packs
+from steps.scoring.answers import Answer, AnswerStore, collect
+from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
+from steps.scoring.packs import Item
+from tests.scoring.test_judge import PACK
+
+LIMITS = Limits(120, 60)
+PACK_DIGEST = "sha256:" + "1" * 64
+
+
+def answer(name: str) -> Answer:
+    return Answer(name, "text \u2028 with a line separator", "stop", 2, 0.1, 1.0)
+
+
+def test_store_keeps_answers_by_model_pack_and_setting(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64)
+    store.add(answer("one"))
+    store.add(answer("two"))
+    assert store.read() == {"one": answer("one"), "two": answer("two")}
+    for other in (("sha256:b", PACK_DIGEST, 64), ("sha256:a", "sha256:2", 64), ("sha256:a", PACK_DIGEST, 32)):
+        assert AnswerStore(tmp_path, *other).read() == {}
+    store.clear()
+    assert AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64).read() == {}
+
+
+def test_unknown_bytes_are_never_remembered(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, "unknown", PACK_DIGEST, 64)
+    store.add(answer("one"))
+    assert store.read() == {} and not list(tmp_path.iterdir())
+
+
+def test_a_line_cut_by_a_kill_is_asked_again(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64)
+    store.add(answer("one"))
+    store.add(answer("two"))
+    assert store.path is not None
+    store.path.write_text(store.path.read_text()[:-20])
+    assert set(store.read()) == {"one"}
+    store.add(answer("two"))
+    assert set(store.read()) == {"one", "two"}
+
+
+def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_path: Path) -> None:
+    """The process is killed after three answers; a second one is asked only for the rest, and the answers are those of one run."""
+    pack = packs.load(str(PACK))
+    store = AnswerStore(tmp_path, "sha256:a", pack.digest, 64)
+    asked: list[str] = []
+    with CandidateProcess("first", tmp_path, LIMITS) as process:
+        process.ask("load", uri=clerk("good"))
+
+        def kill(item: Item) -> None:
+            asked.append(item.id)
+            if len(asked) == 3:
+                os.kill(process.pid, signal.SIGKILL)
+
+        with pytest.raises(CandidateFailedError, match="killed by SIGKILL"):
+            list(collect(process, pack, 64, store, kill))
+    kept = store.read()
+    assert list(kept) == [item.id for item in pack.items[:3]]
+    with CandidateProcess("second", tmp_path, LIMITS) as process:
+        process.ask("load", uri=clerk("good"))
+        rest = list(collect(process, pack, 64, store, lambda _: None))
+        whole = list(collect(process, pack, 64, AnswerStore(tmp_path, "unknown", pack.digest, 64), lambda _: None))
+    assert rest[:3] == list(kept.values())
+    assert [each.text for each in rest] == [each.text for each in whole]
+
+
+def test_an_error_of_one_request_is_not_the_end(clerk: Callable[[str], str], tmp_path: Path) -> None:
+    with CandidateProcess("clerk", tmp_path, LIMITS) as process:
+        process.ask("load", uri=clerk("good"))
+        with pytest.raises(ModelError, match="role 'wizard'"):
+            process.ask("answer", messages=[{"role": "wizard", "content": "Hello"}], max_tokens=4)
+        assert process.ask("answer", messages=[{"role": "user", "content": "What is 2 + 2?"}], max_tokens=16)["text"] == "2 + 2 equals 4."
+        folder = Path(f"/proc/{process.pid}/cwd").readlink()
+        assert not list(folder.iterdir()) and folder != Path.cwd()
+    assert not folder.exists()

@@ -1,0 +1,89 @@
+"""Statistics on cases with known answers."""
+
+import numpy as np
+import pytest
+
+from steps.scoring import statistics
+
+ITEMS, SIMULATIONS = 150, 1000
+
+
+def paired(chance: np.random.Generator, worse: float, better: float, items: int = ITEMS) -> tuple[list[float], list[float]]:
+    """0/1 scores of a candidate and an incumbent: it loses on a share ``worse`` of the items and wins on ``better``."""
+    draw = chance.random(items)
+    incumbent = (chance.random(items) < 0.5).astype(float)
+    incumbent[draw < worse] = 1.0
+    candidate = incumbent.copy()
+    candidate[draw < worse] = 0.0
+    wins = (draw >= worse) & (draw < worse + better)
+    incumbent[wins], candidate[wins] = 0.0, 1.0
+    return candidate.tolist(), incumbent.tolist()
+
+
+def test_equal_models_are_seldom_told_apart() -> None:
+    chance = np.random.default_rng(0)
+    alarms = sum(statistics.told_apart(*paired(chance, 0.1, 0.1), resamples=499, seed=0) < 0.05 for _ in range(SIMULATIONS))
+    assert alarms <= 0.05 * SIMULATIONS
+
+
+def test_a_real_difference_is_found() -> None:
+    """Ten points on 150 items, with a fifth of the items answered differently."""
+    chance = np.random.default_rng(1)
+    found = sum(statistics.told_apart(*paired(chance, 0.16, 0.04), resamples=499, seed=0) < 0.05 for _ in range(300))
+    assert found >= 0.8 * 300
+
+
+def outcomes(worse: float, better: float, margin: float, rounds: int, items: int = ITEMS) -> dict[str, int]:
+    chance = np.random.default_rng(2)
+    counts = dict.fromkeys((statistics.NOT_WORSE, statistics.WORSE, statistics.UNDECIDED), 0)
+    for _ in range(rounds):
+        scores = paired(chance, worse, better, items)
+        counts[statistics.non_inferiority(*scores, margin=margin, confidence=0.95, resamples=999, seed=0).outcome] += 1
+    return counts
+
+
+def test_equal_models_are_not_held_and_mostly_pass() -> None:
+    counts = outcomes(0.1, 0.1, margin=0.1, rounds=SIMULATIONS)
+    assert counts[statistics.WORSE] <= 0.05 * SIMULATIONS
+    assert counts[statistics.NOT_WORSE] >= 0.8 * SIMULATIONS
+
+
+def test_a_model_at_the_margin_seldom_passes() -> None:
+    """The error that matters: a model worse by the whole margin passes in about 5 % of cases (bootstrap intervals are a little short)."""
+    counts = outcomes(0.15, 0.05, margin=0.1, rounds=SIMULATIONS)
+    assert counts[statistics.NOT_WORSE] <= 0.07 * SIMULATIONS
+
+
+def test_a_clear_loss_is_held() -> None:
+    counts = outcomes(0.4, 0.05, margin=0.1, rounds=200)
+    assert counts[statistics.WORSE] >= 0.8 * 200 and counts[statistics.NOT_WORSE] == 0
+
+
+def test_items_needed_gives_the_power_it_says() -> None:
+    needed = statistics.items_needed(0.2, margin=0.1, confidence=0.95)
+    assert needed == 124  # (1.645 + 0.842)^2 * 0.2 / 0.01, rounded up
+    counts = outcomes(0.1, 0.1, margin=0.1, rounds=300, items=needed)
+    assert counts[statistics.NOT_WORSE] >= 0.75 * 300
+
+
+def test_proportion_matches_the_textbook() -> None:
+    interval = statistics.proportion([1.0] * 8 + [0.0] * 2)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)  # Wilson, 8 of 10
+    with pytest.raises(ValueError, match="at least one item"):
+        statistics.proportion([])
+
+
+def test_same_scores_leave_doubt_that_shrinks_with_items() -> None:
+    few = statistics.difference([1.0] * 8, [1.0] * 8, confidence=0.9, resamples=999, seed=0)
+    many = statistics.difference([1.0] * 200, [1.0] * 200, confidence=0.9, resamples=999, seed=0)
+    assert few.value == many.value == 0.0
+    assert few.low < -0.2 < many.low
+    assert statistics.told_apart([1.0, 0.0], [1.0, 0.0], resamples=99, seed=0) == 1.0
+
+
+def test_same_seed_same_interval() -> None:
+    scores = paired(np.random.default_rng(3), 0.2, 0.1)
+    first, second = (statistics.difference(*scores, confidence=0.9, resamples=999, seed=5) for _ in range(2))
+    assert first == second
+    with pytest.raises(ValueError, match="the same items"):
+        statistics.difference([1.0], [1.0, 0.0], confidence=0.9, resamples=999, seed=0)
