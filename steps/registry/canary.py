@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from steps.config.promotion import CanaryConfig
 from steps.pipeline import digest
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import SECRET_NAMES, redact
+
+log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("canary_child.py")
 POLL = 0.2  # seconds between two looks at the child's memory
@@ -88,7 +91,11 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
             )
         (root / "empty").mkdir()
         shutil.copy(CHILD, root / "canary.py")
-        return _watch(uri, found, root, folder, config)
+        log.info("canary: loading and using %s in a process of its own", uri)
+        result = _watch(uri, found, root, folder, config)
+    outcome = "passed" if result.passed else f"failed: {result.fault}"
+    log.info("canary: %s %s (%.1f s, %.0f MB, %s)", uri, outcome, result.seconds, result.peak_rss_bytes / 1e6, result.isolation)
+    return result
 
 
 def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig) -> Canary:
@@ -100,8 +107,8 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
     environment |= {"HOME": str(root / "empty"), "TMPDIR": str(root / "empty"), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/empty/none.db"}
     started = time.monotonic()
     peak, trouble = 0, ""
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=root / "empty", env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    with (root / "log").open("wb") as output:
+        process = subprocess.Popen(command, cwd=root / "empty", env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
             while process.poll() is None:
                 peak = max(peak, _resident(process.pid))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from steps.pipeline.errors import StepError
 from steps.registry import journal
-from steps.registry.aliases import CANDIDATE
+from steps.registry.aliases import CANDIDATE, VARIANTS
 from steps.registry.gateway import Gateway
 from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
@@ -101,10 +101,9 @@ class Ledger:
     # --- the steps of a move
 
     def _append(self, record: Record) -> Entry:
-        target = next((move.after or move.before for move in record.moves if move.after or move.before), None)
         self.gateway.create_version(
             self.history,
-            f"models:/{self.name}/{target}",
+            f"models:/{self.name}/{self._subject(record)}",
             {RECORD_TAG: record.to_json(), ID_TAG: record.id},
             journal.sentence(record),
             landed=lambda version: version.tags.get(ID_TAG) == record.id,
@@ -113,6 +112,15 @@ class Ledger:
         if entry is None:
             raise StepError(f"history of {self.name!r}: the entry just written is not there; was it deleted in this moment?")
         return entry
+
+    def _subject(self, record: Record) -> int:
+        """The version that an entry points at: the one that it puts into service, or else one that is there."""
+        main = sorted(record.moves, key=lambda move: move.alias in VARIANTS or move.alias.startswith(("previous", "challenger")))
+        known = [version.number for version in self.gateway.versions(self.name)]
+        wished = [number for move in main for number in (move.after, move.before) if number in known]
+        if not known:
+            raise StepError(f"models:/{self.name} has no version, so no alias can move; register one: `mlflow run . -e register`")
+        return (wished or known)[0]
 
     def _settle(self, entry: Entry, word: str) -> None:
         """Bring the aliases in line with the journal until a look at both finds no difference, then say so on the entry.
@@ -131,9 +139,13 @@ class Ledger:
     def _project(self, state: Journal, touched: Sequence[str]) -> bool:
         """Set what differs among ``touched``. Returns whether anything did."""
         actual = self.gateway.aliases(self.name) or {}
-        wrong = [alias for alias in touched if actual.get(alias) != state.aliases.get(alias)]
+        if all(actual.get(alias) == state.aliases.get(alias) for alias in touched):
+            return False
+        known = {version.number for version in self.gateway.versions(self.name)}
+        target = {alias: version for alias, version in state.aliases.items() if version in known}  # a deleted version cannot be pointed at
+        wrong = [alias for alias in touched if actual.get(alias) != target.get(alias)]
         for alias in wrong:
-            wanted = state.aliases.get(alias)
+            wanted = target.get(alias)
             if wanted is None:
                 self.gateway.delete_alias(self.name, alias)
             else:

@@ -72,7 +72,7 @@ class Promotion:
         return {"schema": SCHEMA, **plain}
 
 
-def row(name: str, judged: Judged, number: int, aliases: Mapping[str, int], *, created: bool, exists: bool, canary: str) -> Row:
+def row(name: str, judged: Judged, number: int, aliases: Mapping[str, int | None], *, created: bool, exists: bool, canary: str) -> Row:
     """The row of a version that a report judged."""
     return Row(
         name=name,
@@ -89,7 +89,7 @@ def row(name: str, judged: Judged, number: int, aliases: Mapping[str, int], *, c
     )
 
 
-def unjudged_row(version: Version, aliases: Mapping[str, int], canary: str) -> Row:
+def unjudged_row(version: Version, aliases: Mapping[str, int | None], canary: str) -> Row:
     """The row of a version without evidence."""
     tags = version.tags
     return Row(

@@ -110,7 +110,7 @@ def _move(
     ledger: Ledger,
     view: View,
     where: Standing,
-    wanted: dict[str, int],
+    wanted: Mapping[str, int | None],
     config: Config,
     *,
     kind: str,

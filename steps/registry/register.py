@@ -23,7 +23,7 @@ __all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
 class Decision:
     """Aliases that a report earns, and why."""
 
-    aliases: Mapping[str, int]
+    aliases: Mapping[str, int | None]
     reason: str
 
 
@@ -145,9 +145,14 @@ def decide(
     Returns:
         Alias to version, for those that the report has something to say about; and one sentence.
     """
+    limit = config.promotion.max_evidence_age_days
+    if (age := report.age_days()) > limit:
+        return Decision(
+            {}, f"no alias moves, as the evidence is {age:.1f} days old (promotion.max_evidence_age_days={limit:g}); evaluate again"
+        )
     by_id = {each.model_id: each.number for each in known if each.model_id} | dict(planned)
     passing = [each for each in report.judged if each.passes and each.model_id in by_id and each.model_id not in failed_canary]
-    wanted: dict[str, int] = {}
+    wanted: dict[str, int | None] = {}
     for variant in VARIANTS:
         numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
         if numbers:

@@ -180,3 +180,22 @@ def _calls_until(what: str, name: str, stage: Stage) -> int:
     gateway = FaultyGateway()
     promote(scene.config(f"target=models:/{other}/1"), gateway=gateway)
     return gateway.made.index(next(made for made in gateway.made if made.startswith(what.replace(name, other)))) + 1
+
+
+def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
+    name = "deleted"
+    room.register(stage.report(name), scene.config())
+    mlflow.MlflowClient().delete_model_version(name, "2")
+    promote(scene.config(f"target=models:/{name}/1"))
+    assert state(name) == {"transformers": 1, "champion": 1}
+    journal = Ledger(Gateway(5), name).read()
+    assert [entry.record.kind for entry in journal.entries] == ["register", "observed", "promote"]
+    check_history(name)
+
+
+def test_entry_loads_what_it_put_into_service(stage: Stage) -> None:
+    name = "loads"
+    room.register(stage.report(name), scene.config())
+    question = {"messages": [{"role": "user", "content": "hi"}]}
+    answer = mlflow.pyfunc.load_model(f"models:/{name}.history/1").predict(question)
+    assert answer[0]["choices"][0]["message"]["content"] == "parrot-onnx: hi"

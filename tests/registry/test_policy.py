@@ -86,9 +86,10 @@ def test_winner_is_never_dominated_and_order_of_input_does_not_matter(rows: list
         ({"champion": 1}, {"champion": 3, "previous": 1}),
         ({"champion": 1, "challenger": 3}, {"champion": 3, "previous": 1, "challenger": 1}),
         ({"champion": 1, "challenger": 2}, {"champion": 3, "previous": 1}),
+        ({"challenger": 3}, {"champion": 3, "challenger": None}),
     ],
 )
-def test_succession(current: dict[str, int], wanted: dict[str, int]) -> None:
+def test_succession(current: dict[str, int], wanted: dict[str, int | None]) -> None:
     assert succession.succeed(current, "champion", 3) == wanted
 
 

@@ -70,18 +70,14 @@ def test_dry_run_changes_nothing(registered: Pair, no_canary: list[str]) -> None
 @pytest.mark.usefixtures("no_canary")
 def test_old_evidence_is_refused_unless_overruled(pair: Pair) -> None:
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], days_old=40)
-    room.register(uri, scene.config("alias=null"))
-    with mlflow.start_run():
         uri = scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD)], days_old=40)
-    room.register(uri, scene.config("promotion=edge"))
+    done = room.register(uri, scene.config())
+    assert done.moves == () and "the evidence is 40.0 days old" in done.reason
     with pytest.raises(RefusedError, match=r"40\.0 days old, promotion\.max_evidence_age_days=30.*mlflow run \. -e evaluate.*force=true"):
-        promote(scene.config(f"target=models:/{scene.NAME}@transformers", f"report_uri={uri}"))
+        promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}"))
     with pytest.raises(ConfigError, match="reason"):
-        promote(scene.config(f"target=models:/{scene.NAME}@transformers", f"report_uri={uri}", "force=true"))
-    done = promote(
-        scene.config(f"target=models:/{scene.NAME}@transformers", f"report_uri={uri}", "force=true", "reason='the demo is today'")
-    )
+        promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}", "force=true"))
+    done = promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}", "force=true", "reason='the demo is today'"))
     assert done.forced
     record = Ledger(Gateway(5), scene.NAME).read().entries[-1].record
     assert record.forced and record.reason == "the demo is today"
