@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion,
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
     bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
-    return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(bounds)]
 
 
 def assembler(pieces: list[str], stops: list[str]) -> AnswerText:

@@ -38,7 +38,8 @@ TEMPLATES = {
 {%- endfor %}
 """,
     "tools": "{% if tools %}Tools: {{ tools | tojson(indent=2) }}\n{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}"
-    "{% for call in m.tool_calls or [] %}<call>{{ call.function.name }} {{ call.function.arguments | tojson }}</call>{% endfor %}\n{% endfor %}",
+    "{% for call in m.tool_calls or [] %}<call>{{ call.function.name }} "
+    "{{ call.function.arguments | tojson }}</call>{% endfor %}\n{% endfor %}",
     "strict": "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('roles') }}{% endif %}{{ m.content }}"
     "{% endfor %}{{ strftime_now('%Y') }}",
 }

@@ -1,11 +1,16 @@
 """Generation with transformers, one answer after another, token by token, with the settings and random stream of each request."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .driver import Job
+
+# Read when torch is imported, which is later. OpenMP's threads spin at every one of some hundred barriers a token; on a machine that has
+# anything else to do, the one that is waited for then gets no processor, and a token takes seconds instead of a tenth of one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @dataclass
