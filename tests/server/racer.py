@@ -2,7 +2,8 @@
 
     python -m tests.server.racer <registered name> <its own name>
 
-Reads lines ``look <version>`` and ``go``, or ``run <rounds> <versions …>`` to promote as often and as fast as it can; writes JSON lines.
+Reads lines ``look <version>`` and ``go``, ``run <rounds> <versions …>`` to promote as often and as fast as it can, or
+``register <report>``; writes JSON lines.
 """
 
 import itertools
@@ -26,6 +27,8 @@ def main() -> None:
             say({"champion": view.aliases.get("champion")})
         elif word == "go":
             say(move(ledger, view, version, own))
+        elif word == "register":
+            say(register(rest[0]))
         elif word == "run":
             versions = itertools.cycle(int(each) for each in rest[1:])
             say({"done": [move(ledger, ledger.open(), next(versions), own) for _ in range(int(rest[0]))]})
@@ -40,6 +43,20 @@ def move(ledger: Ledger, view: View, version: int, own: str) -> dict[str, object
     except LostRaceError as error:
         return {"won": False, "why": str(error)}
     return {"won": True, "entry": entry.number if entry else None}
+
+
+def register(uri: str) -> dict[str, object]:
+    """Register a report as a step does, with a canary that passes at once: it is not what is raced here."""
+    from steps.registry import canary
+    from steps.registry import register as room
+    from tests.registry import scene
+
+    canary.run = lambda uri, expected_digest, config: canary.Canary(uri, expected_digest or "", True, (), 0, 0.0, "none")
+    try:
+        done = room.register(uri, scene.config("promotion.retry_seconds=60"))
+    except LostRaceError as error:
+        return {"won": False, "why": str(error)}
+    return {"won": True, "entry": done.entry}
 
 
 def say(words: dict[str, object]) -> None:

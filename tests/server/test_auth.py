@@ -29,7 +29,8 @@ def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("auth")
     settings = folder / "auth.ini"
     settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
+        f"[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\n"
+        f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     environment = {

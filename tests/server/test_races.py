@@ -14,6 +14,7 @@ from steps.registry.gateway import Gateway
 from steps.registry.journal import Journal
 from steps.registry.ledger import Ledger
 from tests.conftest import ROOT, clean_environment
+from tests.registry import scene
 
 pytestmark = pytest.mark.server
 RACERS = 3
@@ -108,6 +109,26 @@ def run_rounds(uri: str, name: str, rounds: int) -> Journal:
     journal = Ledger(Gateway(10), name).read()
     assert sum(entry.holds for entry in journal.entries) == rounds
     return journal
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_racing_registrations_make_one_version_each(remote: str, rounds: int) -> None:
+    with mlflow.start_run():
+        slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
+    with racers(remote, "unused") as field:
+        for number in range(rounds):
+            name = f"registered-{rounds}-{number}"
+            with mlflow.start_run():
+                uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=name)
+            for racer in field:
+                racer.tell(f"register {uri}")
+            results = [racer.hear() for racer in field]
+            assert sum(bool(result["won"] and result["entry"]) for result in results) == 1, results
+            versions = Gateway(10).versions(name)
+            assert sorted(version.model_id or "" for version in versions) == sorted([slow, fast]), "registered twice"
+            journal = Ledger(Gateway(10), name).read()
+            assert sum(entry.holds for entry in journal.entries) == 1
+            assert dict(journal.aliases) == Gateway(10).aliases(name)
 
 
 def test_a_few_racing_rounds(remote: str) -> None:
