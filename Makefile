@@ -56,7 +56,7 @@ bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.js
 	python -m benchmarks.run
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
-	mlflow run . -e sweep --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
+	mlflow run . -e sweep --env-manager local -P model=$(MODEL) -P overrides="evaluate=sweep $(OVERRIDES)"
 
 COMPILE = pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-header --annotation-style=line
 lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt

@@ -64,6 +64,7 @@ class EvaluateConfig:
     resume: bool = True  # take answers that an interrupted evaluation of the same bytes already has
     lm_eval_tasks: list[str] = field(default_factory=list)  # lm-eval tasks on local files; needs the lm-eval package
     lm_eval_path: str | None = None  # folder with those tasks' YAML files
+    builds: list[str] = field(default_factory=list)  # sweep: choices of the group onnx/ to build and compare
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
 
