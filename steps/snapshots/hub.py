@@ -9,13 +9,12 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.config.model import ModelConfig
+from steps.config.model import ModelConfig, PrebuiltOnnxConfig, Source
 from steps.snapshots.card import card_licence
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.folder import require_checkpoint
@@ -64,37 +63,51 @@ class Repository:
 
 
 def repositories(model: ModelConfig) -> list[Repository]:
-    """The checkpoint's repository, and the prebuilt ONNX folder's where there is one."""
-    found = [Repository("model", str(model.repo), model.revision)]
+    """What of a model comes from the Hub: its checkpoint, its prebuilt ONNX folder, both or nothing."""
+    found = [Repository("model", str(model.repo), model.revision)] if model.source is Source.hub else []
     if model.onnx is not None:
         found.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
     return found
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
-    """Snapshot of a Hub repository, with its prebuilt ONNX folder where the config names one.
+    """Snapshot of a Hub repository.
 
     Raises:
         SnapshotError: the Hub refuses or cannot be reached, a name is wrong, or bytes differ from the Hub's hash.
     """
-    checkpoint, *prebuilt = repositories(model)
-    partial = store.partial(key)
-    revision = resolve(checkpoint)
-    with explained(checkpoint):
-        listed = _list(checkpoint.repo, revision)
+    repository = Repository("model", str(model.repo), model.revision)
+    revision = resolve(repository)
+    listed = _list(repository, revision)
     chosen = _filter(listed, model.patterns)
-    require_checkpoint([file.path for file in chosen], "model.repo", checkpoint.repo, [file.path for file in listed])
-    files = _download(checkpoint, revision, chosen, partial / "checkpoint", store)
-    onnx_files: tuple[FileEntry, ...] = ()
-    origin: dict[str, str] = {}
-    if model.onnx is not None:
-        onnx_revision = resolve(prebuilt[0])
-        onnx_files = _fetch_onnx(prebuilt[0], onnx_revision, model.onnx.folder.strip("/"), partial / "onnx", store)
-        origin = {"onnx_repo": model.onnx.repo, "onnx_revision": onnx_revision, "onnx_folder": model.onnx.folder}
+    require_checkpoint([file.path for file in chosen], "model.repo", repository.repo, [file.path for file in listed])
+    files = _download(repository, revision, chosen, store.partial(key) / "checkpoint", store)
     card = next((entry for entry in files if entry.path == "README.md"), None)
     licence = model.licence or (card_licence(store.blob(card.sha256)) if card else None)
-    shutil.rmtree(partial)
-    return Snapshot("hub", checkpoint.repo, checkpoint.requested, revision, licence, files, onnx_files, origin)
+    return Snapshot("hub", repository.repo, repository.requested, revision, licence, files)
+
+
+def with_prebuilt_onnx(snapshot: Snapshot, onnx: PrebuiltOnnxConfig, store: Store, key: str) -> Snapshot:
+    """The snapshot with the files of a prebuilt ONNX folder; their paths are relative to it.
+
+    Raises:
+        SnapshotError: as `fetch`, or the folder holds no ``genai_config.json``.
+    """
+    repository = Repository("model.onnx", onnx.repo, onnx.revision)
+    folder = onnx.folder.strip("/")
+    prefix = f"{folder}/" if folder else ""
+    revision = resolve(repository)
+    listed = _list(repository, revision)
+    chosen = _filter([file for file in listed if file.path.startswith(prefix)], ["*"])
+    if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
+        offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
+        raise SnapshotError(
+            "model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", f"the folders that do are {offered}"
+        )
+    entries = _download(repository, revision, chosen, store.partial(key) / "onnx", store)
+    files = tuple(FileEntry(entry.path.removeprefix(prefix), entry.size, entry.sha256) for entry in entries)
+    facts = {"onnx_repo": repository.repo, "onnx_revision": revision, "onnx_folder": folder}
+    return replace(snapshot, onnx_files=files, origin={**snapshot.origin, **facts})
 
 
 def resolve(repository: Repository) -> str:
@@ -135,10 +148,12 @@ def api() -> "HfApi":
     return HfApi(endpoint=endpoint(), token=token(), library_name="slm-promote")
 
 
-def _list(repo: str, revision: str) -> list["RepoFile"]:
+def _list(repository: Repository, revision: str) -> list["RepoFile"]:
     from huggingface_hub.hf_api import RepoFile
 
-    return [file for file in api().list_repo_tree(repo, revision=revision, recursive=True) if isinstance(file, RepoFile)]
+    with explained(repository):
+        tree = api().list_repo_tree(repository.repo, revision=revision, recursive=True)
+        return [file for file in tree if isinstance(file, RepoFile)]
 
 
 def _filter(files: list["RepoFile"], patterns: Sequence[str]) -> list["RepoFile"]:
@@ -149,20 +164,6 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
-def _fetch_onnx(repository: Repository, revision: str, folder: str, partial: Path, store: Store) -> tuple[FileEntry, ...]:
-    prefix = f"{folder}/" if folder else ""
-    with explained(repository):
-        listed = _list(repository.repo, revision)
-    chosen = _filter([file for file in listed if file.path.startswith(prefix)], ["*"])
-    if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
-        offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
-        raise SnapshotError(
-            "model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", f"the folders that do are {offered}"
-        )
-    entries = _download(repository, revision, chosen, partial, store)
-    return tuple(FileEntry(entry.path.removeprefix(prefix), entry.size, entry.sha256) for entry in entries)
-
-
 def _download(repository: Repository, revision: str, files: list["RepoFile"], partial: Path, store: Store) -> tuple[FileEntry, ...]:
     """Bring files into the store; those whose SHA-256 it has already are not asked for."""
     from huggingface_hub import snapshot_download
@@ -171,6 +172,8 @@ def _download(repository: Repository, revision: str, files: list["RepoFile"], pa
     here = {entry.path for entry in entries}
     missing = [file for file in files if file.path not in here]
     if missing:
+        for cut in partial.rglob("*.incomplete"):
+            cut.unlink()  # of a killed download: the client names each attempt anew and would never touch it again
         store.need_space(sum(file.size for file in missing if not (partial / file.path).is_file()), f"{repository.repo}'s download")
         with explained(repository):
             snapshot_download(

@@ -8,9 +8,9 @@ import pytest
 
 from steps.config.model import ModelConfig
 from steps.snapshots.errors import HubUnreachableError, SnapshotError
-from steps.snapshots.fetch import fetch
+from steps.snapshots.fetch import fetch, request
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store
+from steps.snapshots.store import Store, request_key
 from tests.snapshots.conftest import configured
 from tests.snapshots.hub_server import Hub, Repo, serve
 
@@ -100,6 +100,13 @@ def test_the_prebuilt_onnx_folder_comes_along(store: Store) -> None:
     assert fetch(model(), store).digest != snapshot.digest
 
 
+def test_the_prebuilt_onnx_folder_of_a_checkpoint_from_elsewhere(store: Store, checkpoint: Path) -> None:
+    prebuilt = {"repo": ONNX_REPO, "revision": ONNX_COMMIT, "folder": "cpu/int4"}
+    snapshot = fetch(configured("local", path=str(checkpoint), onnx=prebuilt), store)
+    assert (snapshot.source, snapshot.name) == ("folder", "checkpoint")
+    assert [entry.path for entry in snapshot.onnx_files] == ["genai_config.json", "model.onnx"]
+
+
 def test_a_wrong_onnx_folder_names_the_right_ones(store: Store) -> None:
     with pytest.raises(SnapshotError, match=r"model\.onnx\.folder='gpu'.*\['cpu/int4', 'cuda'\]"):
         fetch(model(onnx={"repo": ONNX_REPO, "revision": ONNX_COMMIT, "folder": "gpu"}), store)
@@ -165,6 +172,34 @@ def test_no_network(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
     with pytest.raises(HubUnreachableError, match=r"model\.repo='someone/tiny-phi3': the hub cannot be reached .* check the network"):
         fetch(model(), store)
+
+
+def test_offline_by_the_clients_own_switch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    snapshot = fetch(model(), store)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # what the variable sets when the client is imported
+    assert fetch(model(), store) == snapshot
+    with pytest.raises(HubUnreachableError, match=r"model\.repo='someone/other': HF_HUB_OFFLINE forbids asking the hub"):
+        fetch(model(repo="someone/other"), store)
+
+
+def test_what_a_killed_download_left_is_cleared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    key = request_key(request(model()))
+    stale = store.partial(key) / "checkpoint" / ".cache" / "huggingface" / "download" / "x.12345678.incomplete"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(bytes(1000))
+    download = huggingface_hub.snapshot_download
+
+    def cleared(*arguments: object, **others: object) -> object:
+        assert not stale.exists()
+        return download(*arguments, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cleared)
+    fetch(model(), store)
+    assert not list((store.root / "partial").iterdir())
 
 
 @pytest.mark.usefixtures("impatient")
