@@ -1,0 +1,85 @@
+"""Measure everything the ONNX variant promises, side by side, in one call.
+
+python -m benchmarks.run                       # all lines, 9 pairs each, into benchmarks/results.json
+python -m benchmarks.run --only second_turn    # one line
+python -m benchmarks.run --short               # one pair each: only to see that it works
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.lines import LINES
+from benchmarks.llama_cpp_peer import NotInstalledError
+from benchmarks.machine import describe
+from benchmarks.measure import Comparison, Spread
+from benchmarks.subjects import Subjects
+
+RESULTS = Path(__file__).with_name("results.json")
+PAIRS = 9
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses bars."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the ONNX variant side by side with its peers.")
+    parser.add_argument("--only", action="append", choices=sorted(LINES), help="a line to run; may be given again; default all")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)")
+    parser.add_argument("--short", action="store_true", help="one pair a line, and no results.json: only to see that it works")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go (default benchmarks/results.json)")
+    chosen = parser.parse_args(arguments)
+    console = Console()
+    pairs = 1 if chosen.short else chosen.pairs
+    names = chosen.only or list(LINES)
+    machine = describe()
+    found: list[Comparison] = []
+    left_out: dict[str, str] = {}
+    for name in names:
+        started = time.monotonic()
+        subjects = Subjects()  # each line its own, so that no model of another line is in the way
+        try:
+            found += LINES[name](subjects, pairs)
+        except NotInstalledError as error:
+            left_out[name] = str(error)
+        finally:
+            subjects.close()
+        console.log(f"{name}: {time.monotonic() - started:.0f} s")
+        if not chosen.short:
+            _write(chosen.output, machine, pairs, found, left_out)
+    console.print(_table(found))
+    for name, reason in left_out.items():
+        console.print(f"left out: {name}, as {reason}")
+    return 0
+
+
+def _write(file: Path, machine: dict[str, object], pairs: int, found: list[Comparison], left_out: dict[str, str]) -> None:
+    lines = [{**asdict(comparison), "met": comparison.met} for comparison in found]
+    known: dict[str, object] = {"machine": machine, "pairs": pairs, "lines": lines, "left_out": left_out}
+    file.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+
+
+def _table(found: list[Comparison]) -> Table:
+    table = Table(title="medians with quartiles")
+    for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
+        table.add_column(column)
+    for line in found:
+        bar = f"{'≤' if line.at_most else '≥'} {line.bar:g}"
+        verdict = "met" if line.met else "missed"
+        table.add_row(
+            line.figure, _shown(line.ours, line.unit), line.against, _shown(line.theirs, line.unit), _shown(line.ratio, ""), bar, verdict
+        )
+    return table
+
+
+def _shown(spread: Spread, unit: str) -> str:
+    return f"{spread.median:.3g}{' ' if unit else ''}{unit} ({spread.low:.3g}-{spread.high:.3g})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What is measured: the embedded model in its variants, logged once in a store of their own; and the raw loop below them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+STORY = "Tell me a long story about a fox who learns to read."
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def chat(content: str, **settings: Any) -> dict[str, Any]:
+    """A greedy chat row."""
+    return {"messages": [{"role": "user", "content": content}], "temperature": 0.0, **settings}
+
+
+class Subjects:
+    """Models by variant, made when they are first asked for.
+
+    Args:
+        precision: of the ONNX build.
+    """
+
+    def __init__(self, precision: str = "int4") -> None:
+        self.precision = precision
+        self.home = Path(tempfile.mkdtemp(prefix="benchmarks-"))
+        self.tracking_uri = f"sqlite:///{self.home / 'mlflow.db'}"
+        self._loaded: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Free models and disk."""
+        for model in self._loaded.values():
+            model.unwrap_python_model().close()
+        self._loaded.clear()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @cached_property
+    def _snapshot(self) -> Any:
+        from steps.pipeline.compose import compose_config
+        from steps.snapshots.fetch import fetch
+        from steps.snapshots.store import Store
+
+        return fetch(compose_config(["model=smollm2_135m"]).model, Store())
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The embedded model's checkpoint."""
+        from steps.snapshots.store import Store
+
+        return Store().checkpoint(self._snapshot)
+
+    @cached_property
+    def onnx(self) -> Path:
+        """Its ONNX build."""
+        from steps.config.onnx import OnnxConfig, Precision
+        from steps.snapshots import onnx_build
+        from steps.snapshots.store import Store
+
+        return onnx_build.build(self.checkpoint, OnnxConfig(precision=Precision(self.precision)), Store(), self._snapshot.digest)
+
+    @cached_property
+    def uris(self) -> dict[str, str]:
+        """Logged models: ``onnx``, ``transformers`` and the ``naive`` wrapper."""
+        import mlflow
+
+        from steps.config.generation import GenerationConfig
+        from steps.config.onnx import ServingConfig
+        from steps.wrappers.log_onnx import log_onnx
+        from steps.wrappers.log_transformers import log_transformers
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        experiment = mlflow.create_experiment("benchmarks", artifact_location=str(self.home / "artifacts"))
+        common: dict[str, Any] = {"name": "smollm2-135m-instruct", "generation": GenerationConfig(), "tags": {}, "metadata": {}}
+        with mlflow.start_run(experiment_id=experiment):
+            onnx = log_onnx(self.onnx, artifact_key="onnx-model", serving=ServingConfig(), **common)
+            transformers = log_transformers(self.checkpoint, **common)
+            naive = mlflow.pyfunc.log_model(
+                name="naive",
+                python_model=str(Path(__file__).with_name("naive.py")),
+                artifacts={"onnx-model": str(self.onnx)},
+                pip_requirements=["mlflow", "onnxruntime-genai"],
+            )
+        return {"onnx": onnx, "transformers": transformers, "naive": naive.model_uri}
+
+    def load(self, variant: str, **config: Any) -> Any:
+        """Load a variant through pyfunc; the same settings give the same model again."""
+        import mlflow
+
+        key = f"{variant} {sorted(config.items())}"
+        if key not in self._loaded:
+            uri = self.uris[variant]
+            self._loaded[key] = mlflow.pyfunc.load_model(uri, model_config=config or None)
+        return self._loaded[key]
+
+    @cached_property
+    def raw(self) -> "RawLoop":
+        """The raw loop over the same build."""
+        return RawLoop(self.onnx)
+
+    def in_process(self, source: str, variant: str) -> list[float]:
+        """Run a script in a fresh process with a variant's URI; the floats it prints last."""
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
+        done = subprocess.run(
+            [sys.executable, "-c", source, self.uris[variant]], cwd=self.home, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"the process of variant {variant} failed:\n{done.stderr[-2000:]}")
+        return [float(word) for word in done.stdout.split()[-2:]]
+
+
+class RawLoop:
+    """onnxruntime-genai alone: the shortest loop that generates."""
+
+    def __init__(self, folder: Path) -> None:
+        import json
+
+        import onnxruntime_genai as og
+
+        self._og, self._json = og, json
+        self._model = og.Model(str(folder))
+        self._tokenizer = og.Tokenizer(self._model)
+
+    def answer(self, content: str, limit: int) -> str:
+        """Template, encode, generate, decode."""
+        og = self._og
+        ids = self._tokenizer.encode(self._tokenizer.apply_chat_template(self._json.dumps([{"role": "user", "content": content}])))
+        parameters = og.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=len(ids) + limit, do_sample=False)
+        generator = og.Generator(self._model, parameters)
+        generator.append_tokens(ids)
+        tokens: list[int] = []
+        while not generator.is_done() and len(tokens) < limit:
+            generator.generate_next_token()
+            tokens.append(int(generator.get_next_tokens()[0]))
+        return str(self._tokenizer.decode(tokens))
+
+
+def timed(call: Any) -> float:
+    """Seconds a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def stream_times(model: Any, row: dict[str, Any]) -> tuple[float, float]:
+    """Seconds to the first text and between tokens, from a stream with usage."""
+    started = time.perf_counter()
+    first = last = 0.0
+    tokens = 0
+    for chunk in model.predict_stream({**row, "stream_options": {"include_usage": True}}):
+        if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+            last = time.perf_counter()
+            first = first or last
+        if chunk.get("usage"):
+            tokens = chunk["usage"]["completion_tokens"]
+    return first - started, (last - first) / max(tokens - 1, 1)
