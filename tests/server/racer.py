@@ -51,7 +51,7 @@ def register(uri: str) -> dict[str, object]:
     from steps.registry import register as room
     from tests.registry import scene
 
-    canary.run = lambda uri, expected_digest, config: canary.Canary(uri, expected_digest or "", True, (), 0, 0.0, "none")
+    canary.run = lambda uri, expected_digest, config: canary.Canary(uri, expected_digest or "", True, (), 0, 0.0, "none")  # noqa: ARG005
     try:
         done = room.register(uri, scene.config("promotion.retry_seconds=60"))
     except LostRaceError as error:
