@@ -161,8 +161,8 @@ def _continue(
 ) -> None:
     comparison.prompts_equal.append(process.ask("render", messages=messages) == prompt)
     got = process.ask("continue_greedily", ids=prompt, tokens=tokens)
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, got, strict=False))
-    comparison.divergence.append(sum(1 for _ in shared))
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, got, strict=False)))
+    comparison.divergence.append(tokens if got == wanted else shared)  # both may end early, with the same last token
     comparison.continued = tokens
 
 

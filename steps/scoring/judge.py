@@ -5,6 +5,7 @@ the checkpoint, and asks the policy for a verdict; ``log_report`` puts the resul
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -298,6 +299,8 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
 
 def _candidate(subject: Subject) -> CandidateReport:
     described = subject.description
+    for name in [name for name, value in subject.metrics.items() if not math.isfinite(value)]:
+        subject.notes.append(f"{name} is {subject.metrics.pop(name)} and is left out")
     return CandidateReport(
         uri=described.uri,
         model_id=described.model_id,

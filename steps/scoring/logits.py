@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 32  # rows compared at once in float64: 32 x vocabulary x 8 bytes x a few arrays
+NOT_FINITE = 100.0  # nats given to a row that holds infinities or NaN: further than any distribution over 2^64 tokens can be
 FLOAT32_LIMIT = 4e9  # bytes of weights below which a checkpoint is loaded as float32, whatever it is stored in
 
 Logits = NDArray[np.float32]
@@ -19,8 +20,9 @@ Logits = NDArray[np.float32]
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Log-probabilities of rows of logits, shape (rows, vocabulary), in float64."""
     wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    shifted: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite stay so, and are seen by the caller
+        wide -= wide.max(axis=-1, keepdims=True)
+        shifted: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
     return shifted
 
 
@@ -41,9 +43,11 @@ def compare(reference: NDArray[Any], other: NDArray[Any], ids: list[int]) -> dic
         stop = min(start + ROWS, len(ids))
         p = log_softmax(reference[start:stop, :vocabulary])
         q = log_softmax(other[start:stop, :vocabulary])
-        # never below 0 but by rounding
-        found["kl"] += np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0).tolist()
-        found["agree"] += (p.argmax(axis=-1) == q.argmax(axis=-1)).astype(float).tolist()
+        whole = np.isfinite(q).all(axis=-1)
+        q[~whole] = -NOT_FINITE
+        kl = np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0)  # below 0 by rounding only
+        found["kl"] += np.where(whole, kl, NOT_FINITE).tolist()
+        found["agree"] += ((p.argmax(axis=-1) == q.argmax(axis=-1)) & whole).astype(float).tolist()
         following = ids[start + 1 : stop + 1]
         rows = np.arange(len(following))
         found["nll_reference"] += (-p[rows, following]).tolist()

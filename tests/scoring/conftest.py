@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,31 @@ def clerk(scoring_store: str) -> Callable[[str], str]:
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     return log
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint and an ONNX build of it; read-only."""
+
+    checkpoint: Path
+    onnx: Path
+
+
+def weights_of(model: str, onnx: str) -> Weights:
+    """Fetch a model into the user's store and build it there; both are made once and kept."""
+    from steps.pipeline.compose import compose_config
+    from steps.snapshots import onnx_build
+    from steps.snapshots.fetch import fetch
+    from steps.snapshots.store import Store
+
+    config = compose_config([f"model={model}", f"onnx={onnx}"])
+    store = Store()
+    snapshot = fetch(config.model, store)
+    checkpoint = store.checkpoint(snapshot)
+    return Weights(checkpoint, onnx_build.build(checkpoint, config.onnx, store, snapshot.digest))
+
+
+@pytest.fixture(scope="session")
+def tiny_fp32() -> Weights:
+    """The tiny random model and its float32 build."""
+    return weights_of("tiny_phi3", "fp32_cpu")

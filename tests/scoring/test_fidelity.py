@@ -40,6 +40,14 @@ def test_negative_log_likelihood_is_of_the_next_token() -> None:
     assert len(found["nll"]) == 39 and max(found["nll"]) < 1e-6  # across the edge of a block of rows, too
 
 
+def test_rows_that_are_not_finite_are_as_far_as_can_be() -> None:
+    reference, broken = rows(4, 5), rows(4, 5)
+    broken[1, 2], broken[3, 0] = np.nan, np.inf
+    found = logits.compare(reference, broken, [0, 1, 2, 3])
+    assert found["kl"] == pytest.approx([0.0, logits.NOT_FINITE, 0.0, logits.NOT_FINITE], abs=1e-9)
+    assert found["agree"] == [1.0, 0.0, 1.0, 0.0] and all(map(math.isfinite, found["nll"]))
+
+
 def test_padding_columns_are_left_out() -> None:
     reference = rows(5, 1)
     padded = np.concatenate([reference, np.full((5, 3), 9.0, np.float32)], axis=1)
