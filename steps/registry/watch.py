@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 VERDICT_TAG = "slm.candidate"  # what became of it, in words
 JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
 WHEN_TAG = "slm.candidate.judged_at"
+PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=")  # overrides that an evaluation started here gets too
 Evaluate = Callable[[Version, Config], None]
 
 
@@ -108,12 +111,29 @@ def run_evaluation(version: Version, config: Config) -> None:
     import mlflow
     from mlflow.exceptions import ExecutionException
 
-    words = [f"evaluate.candidates=['{version.uri}']", f"model={_model_of(version.name)}", f"model.registered_name={version.name}"]
-    words += [f"evaluate.pack={config.evaluate.pack}", f"promotion.alias={config.promotion.alias}"]
+    words = [
+        f"model={_model_of(version.name)}",
+        *_passed_on(),
+        f"model.registered_name={version.name}",
+        f"promotion.alias={config.promotion.alias}",
+    ]
+    words.append(f"evaluate.candidates=['{version.uri}']")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # `python` is this one
+    run = mlflow.active_run()
+    experiment = run.info.experiment_id if run else None
+    parameters = {"overrides": shlex.join(words)}
     try:
-        mlflow.projects.run(str(ROOT), entry_point="evaluate", parameters={"overrides": shlex.join(words)}, env_manager="local")
+        mlflow.projects.run(str(ROOT), entry_point="evaluate", parameters=parameters, env_manager="local", experiment_id=experiment)
     except ExecutionException as error:
         raise EvaluationFailedError(f"its evaluation failed ({error}); what it said is in the logs/ of its run") from error
+
+
+def _passed_on() -> list[str]:
+    """The overrides that `watch` was given and that an evaluation understands as well."""
+    from hydra.core.hydra_config import HydraConfig
+
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return [word for word in given if word.startswith(PASSED_ON) and not word.startswith("promotion.watch")]
 
 
 def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, bool]:
