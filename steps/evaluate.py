@@ -1,6 +1,6 @@
 """Judge both variants, and the incumbent champion if there is one, side by side.
 
-Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; the nodes ``evaluate`` and ``promotion.gates``.
+Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; ``evaluate`` and ``promotion.gates``.
 Writes: ``report.json`` and ``report.html`` on its run; metrics on the run and on every logged model.
 
     mlflow run . -e evaluate --env-manager local -P model=smollm2_135m -P evaluate=smoke
@@ -42,6 +42,7 @@ def _incumbent_digest(config: Config) -> Mapping[str, str]:
 @step(
     reads=("model.registered_name", "evaluate", "promotion.gates"),
     inputs=_inputs,
+    files=("steps/scoring",),  # packs, texts, the page's template, and what the candidates' processes load by path
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
     also_reads=_incumbent_digest,
 )
