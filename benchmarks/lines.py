@@ -178,7 +178,7 @@ def _server(subjects: Subjects, variant: str) -> Iterator[str]:
         "models",
         "serve",
         "-m",
-        subjects.uris[variant],
+        subjects.uri(variant),
         "-p",
         str(port),
         "-h",

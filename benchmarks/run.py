@@ -7,6 +7,7 @@ python -m benchmarks.run --short               # one pair each: only to see that
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ PAIRS = 9
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses bars."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the ONNX variant side by side with its peers.")
     parser.add_argument("--only", action="append", choices=sorted(LINES), help="a line to run; may be given again; default all")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)")
@@ -40,18 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe()
     found: list[Comparison] = []
     left_out: dict[str, str] = {}
+    subjects = Subjects()
     for name in names:
         started = time.monotonic()
-        subjects = Subjects()  # each line its own, so that no model of another line is in the way
         try:
             found += LINES[name](subjects, pairs)
         except NotInstalledError as error:
             left_out[name] = str(error)
         finally:
-            subjects.close()
+            subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
             _write(chosen.output, machine, pairs, found, left_out)
+    subjects.close()
     console.print(_table(found))
     for name, reason in left_out.items():
         console.print(f"left out: {name}, as {reason}")

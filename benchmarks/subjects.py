@@ -31,12 +31,18 @@ class Subjects:
         self.home = Path(tempfile.mkdtemp(prefix="benchmarks-"))
         self.tracking_uri = f"sqlite:///{self.home / 'mlflow.db'}"
         self._loaded: dict[str, Any] = {}
+        self._uris: dict[str, str] = {}
 
-    def close(self) -> None:
-        """Free models and disk."""
+    def release(self) -> None:
+        """Free the loaded models, so that none of one line is in the way of another."""
         for model in self._loaded.values():
             model.unwrap_python_model().close()
         self._loaded.clear()
+        self.__dict__.pop("raw", None)
+
+    def close(self) -> None:
+        """Free models and disk."""
+        self.release()
         shutil.rmtree(self.home, ignore_errors=True)
 
     @cached_property
@@ -64,8 +70,19 @@ class Subjects:
         return onnx_build.build(self.checkpoint, OnnxConfig(precision=Precision(self.precision)), Store(), self._snapshot.digest)
 
     @cached_property
-    def uris(self) -> dict[str, str]:
-        """Logged models: ``onnx``, ``transformers`` and the ``naive`` wrapper."""
+    def _experiment(self) -> str:
+        import mlflow
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        return str(mlflow.create_experiment("benchmarks", artifact_location=str(self.home / "artifacts")))
+
+    def uri(self, variant: str) -> str:
+        """A logged model: ``onnx``, ``transformers`` or the ``naive`` wrapper; logged when it is first asked for."""
+        if variant not in self._uris:
+            self._uris[variant] = self._log(variant)
+        return self._uris[variant]
+
+    def _log(self, variant: str) -> str:
         import mlflow
 
         from steps.config.generation import GenerationConfig
@@ -73,19 +90,19 @@ class Subjects:
         from steps.wrappers.log_onnx import log_onnx
         from steps.wrappers.log_transformers import log_transformers
 
-        mlflow.set_tracking_uri(self.tracking_uri)
-        experiment = mlflow.create_experiment("benchmarks", artifact_location=str(self.home / "artifacts"))
         common: dict[str, Any] = {"name": "smollm2-135m-instruct", "generation": GenerationConfig(), "tags": {}, "metadata": {}}
-        with mlflow.start_run(experiment_id=experiment):
-            onnx = log_onnx(self.onnx, artifact_key="onnx-model", serving=ServingConfig(), **common)
-            transformers = log_transformers(self.checkpoint, **common)
+        with mlflow.start_run(experiment_id=self._experiment):
+            if variant == "onnx":
+                return log_onnx(self.onnx, artifact_key="onnx-model", serving=ServingConfig(), **common)
+            if variant == "transformers":
+                return log_transformers(self.checkpoint, **common)
             naive = mlflow.pyfunc.log_model(
-                name="naive",
-                python_model=str(Path(__file__).with_name("naive.py")),
+                name=variant,
+                python_model=str(Path(__file__).with_name(f"{variant}.py")),
                 artifacts={"onnx-model": str(self.onnx)},
                 pip_requirements=["mlflow", "onnxruntime-genai"],
             )
-        return {"onnx": onnx, "transformers": transformers, "naive": naive.model_uri}
+            return str(naive.model_uri)
 
     def load(self, variant: str, **config: Any) -> Any:
         """Load a variant through pyfunc; the same settings give the same model again."""
@@ -93,7 +110,7 @@ class Subjects:
 
         key = f"{variant} {sorted(config.items())}"
         if key not in self._loaded:
-            uri = self.uris[variant]
+            uri = self.uri(variant)
             self._loaded[key] = mlflow.pyfunc.load_model(uri, model_config=config or None)
         return self._loaded[key]
 
@@ -106,7 +123,7 @@ class Subjects:
         """Run a script in a fresh process with a variant's URI; the floats it prints last."""
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
         done = subprocess.run(
-            [sys.executable, "-c", source, self.uris[variant]], cwd=self.home, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", source, self.uri(variant)], cwd=self.home, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"the process of variant {variant} failed:\n{done.stderr[-2000:]}")
