@@ -160,3 +160,24 @@ def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
     room.register(pair.report_uri, scene.config())
     assert numbers() == [1, 3]
     assert aliases()["onnx"] == 1
+
+
+@pytest.mark.parametrize(
+    ("quality", "champion", "others"),
+    [(0.45, 2, {"challenger": 3}), (0.60, 3, {"challenger": 2, "previous": 2})],
+)
+@pytest.mark.usefixtures("no_canary")
+def test_incumbent_defends_its_place(pair: Pair, quality: float, champion: int, others: dict[str, int]) -> None:
+    room.register(pair.report_uri, scene.config())
+    with mlflow.start_run():
+        newer = scene.log_model("onnx", name="newer")
+        uri = scene.log_report(
+            [
+                scene.judged(newer, "onnx", {**scene.FAST, "quality/score": quality}),
+                scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence", role="incumbent"),
+            ]
+        )
+    promotion = room.register(uri, scene.config())
+    assert numbers() == [1, 2, 3]
+    assert aliases() == {"transformers": 1, "onnx": 3, "champion": champion} | others
+    assert [row.version for row in promotion.rows] == [3, 2]
