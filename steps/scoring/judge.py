@@ -221,6 +221,8 @@ def log_report(report: Report, workdir: Path) -> None:
     for name in ("report.json", "report.html", "pictures"):
         mlflow.log_artifact(str(workdir / name))
     mlflow.log_table(table(report), "answers.json")
+    variants = [candidate.variant for candidate in report.candidates]
     for candidate in report.candidates:
+        prefix = candidate.variant if variants.count(candidate.variant) == 1 else f"{candidate.variant}-{candidate.model_id[-6:]}"
         mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)
-        mlflow.log_metrics({f"{candidate.variant}/{name}": value for name, value in candidate.metrics.items()})
+        mlflow.log_metrics({f"{prefix}/{name}": value for name, value in candidate.metrics.items()})

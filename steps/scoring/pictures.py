@@ -93,13 +93,13 @@ def _streams(candidate: CandidateReport) -> dict[str, list[dict[str, Any]]]:
 
 def latency(report: Report, names: Sequence[str]) -> "Figure | None":
     """Inter-token latencies as cumulative shares; the time to the first token is in the next picture."""
+    if not any(each["itl_s"] for candidate in report.candidates for rounds in _streams(candidate).values() for each in rounds):
+        return None
     figure, axes = _figure()
-    drawn = False
     for index, candidate in enumerate(report.candidates):
         gaps = sorted(1000 * gap for rounds in _streams(candidate).values() for each in rounds for gap in each["itl_s"])
         if not gaps:
             continue
-        drawn = True
         shares = [(place + 1) / len(gaps) for place in range(len(gaps))]
         thin = max(1, len(gaps) // MAX_POINTS)
         axes.step(gaps[::thin], shares[::thin], where="post", color=colour(index), linewidth=2, label=names[index])
@@ -107,7 +107,7 @@ def latency(report: Report, names: Sequence[str]) -> "Figure | None":
     axes.set_ylim(0, 1.02)
     _say(axes, x="milliseconds between two tokens (log)", y="share of tokens that come faster")
     _legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    return figure if drawn else None
+    return figure
 
 
 def first_token(report: Report, names: Sequence[str]) -> "Figure | None":

@@ -93,3 +93,25 @@ def test_log_report(evaluated: tuple[Report, Path], scoring_store: str) -> None:
     logged = client.get_logged_model(report.candidates[0].model_id)
     assert logged.metrics is not None
     assert {metric.key: metric.value for metric in logged.metrics}["quality/score"] == 1.0
+
+
+def test_same_inputs_same_verdict_against_the_incumbent(clerk: Callable[[str], str], tmp_path: Path) -> None:
+    """A candidate that knows less than what serves now is not promoted, and a second evaluation says the same."""
+    quick = config(speed=SpeedConfig(enabled=False), conformance=False)
+    reports = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        reports.append(judge([clerk("forgetful")], quick, incumbent_uri=clerk("good"), workdir=tmp_path / name))
+    first, second = reports
+    candidate, incumbent = first.candidates
+    assert (candidate.role, incumbent.role) == ("candidate", "incumbent")
+    assert first.incumbent is not None and first.incumbent["model_id"] == incumbent.model_id
+    assert candidate.metrics["quality/score"] < incumbent.metrics["quality/score"]
+    gate = next(gate for gate in candidate.verdict.gates if gate.name == "quality vs incumbent")
+    assert candidate.verdict.decision == "hold" and gate.passed is False and "on 8 items" in gate.reason
+    for before, after in zip(first.candidates, second.candidates, strict=True):
+        assert before.verdict == after.verdict
+        assert [(item.id, item.answer, item.score) for item in before.quality.items] == [
+            (item.id, item.answer, item.score) for item in after.quality.items
+        ]
+    assert not list((tmp_path / "first" / "answers").glob("*.jsonl"))  # nothing is left to continue from

@@ -61,6 +61,13 @@ def test_a_report_of_failures_only_is_a_page() -> None:
     assert "crashed: killed by SIGKILL" in text and "&lt;weights&gt; &amp; more" in text
 
 
+def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+    bare = tuple(replace(candidate, series={}) for candidate in REPORT.candidates)
+    page.write(replace(REPORT, candidates=bare), tmp_path)
+    assert {file.stem for file in (tmp_path / "pictures").glob("*.png")} == {"quality", "pareto"}
+    page.write(replace(REPORT, candidates=(sample.failed(),)), tmp_path)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
