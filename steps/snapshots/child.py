@@ -44,8 +44,7 @@ def run(module: str, *arguments: str | Path, environment: Mapping[str, str] | No
     command = [sys.executable, "-m", module, *map(str, arguments)]
     # the children work on local files: they need no token, and the tracking variables would make them touch the parent's run
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "HF_TOKEN"))}
-    # the builder walks sets: with a fixed hash seed it writes the same bytes each time
-    env = {**inherited, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", **(environment or {})}
+    env = {**inherited, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **(environment or {})}
     done = subprocess.run(
         command,
         cwd=cwd,

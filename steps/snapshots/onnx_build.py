@@ -6,7 +6,7 @@ import signal
 from importlib.metadata import version
 from pathlib import Path
 
-from steps.config.onnx import ExecutionProvider, OnnxConfig
+from steps.config.onnx import ExecutionProvider, OnnxConfig, Precision
 from steps.snapshots import child
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import FileEntry
@@ -16,13 +16,16 @@ from steps.snapshots.weights import parameter_count
 log = logging.getLogger(__name__)
 
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "transformers", "torch")  # what decides the bytes of a build
-# Peak of the builder, measured: 1.8 GB for 135 million parameters and 22.4 GB for 3.8 billion, both int4.
-BASE_MEMORY, MEMORY_PER_PARAMETER = 1.0e9, 5.7  # bytes
-DISK_PER_PARAMETER = 8  # bytes: the float32 graph while it is quantised, and the result twice
+# Peak memory of the builder, measured: 1.3 to 2.2 GB for 135 million parameters (2.9 with k_quant), 22.4 GB for 3.8 billion in int4.
+BASE_MEMORY, MEMORY_PER_PARAMETER, K_QUANT = 1.4e9, 5.7, 1.4  # bytes, bytes, factor
+# What is written, embeddings included: they stay in float32 on the CPU.
+DISK_PER_PARAMETER = {Precision.fp32: 4.2, Precision.fp16: 2.2, Precision.int8: 2.5, Precision.int4: 2.0}  # bytes
 
 
 def build(checkpoint: Path, onnx: OnnxConfig, store: Store, snapshot_digest: str) -> Path:
     """The verified ONNX folder of a checkpoint, from the store or built now.
+
+    The builder now and then writes the same graph in other bytes, so a build is kept and not made again.
 
     Args:
         checkpoint: folder of safetensors weights, config and tokenizer.
@@ -76,8 +79,8 @@ def _known(key: str, store: Store) -> tuple[FileEntry, ...] | None:
 
 def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry, ...]:
     parameters = parameter_count(checkpoint)
-    store.need_space(int(parameters * DISK_PER_PARAMETER), "the ONNX build")
-    memory = _say_memory(parameters)
+    store.need_space(int(parameters * DISK_PER_PARAMETER[onnx.precision]), "the ONNX build")
+    memory = _say_memory(parameters, onnx)
     kind = f"{onnx.precision.value} {onnx.execution_provider.value}"
     with store.scratch() as scratch:
         target = scratch / "onnx"
@@ -109,10 +112,11 @@ def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry,
         return store.add_folder(target)
 
 
-def _say_memory(parameters: int) -> str:
+def _say_memory(parameters: int, onnx: OnnxConfig) -> str:
     import psutil
 
-    needed, free = BASE_MEMORY + MEMORY_PER_PARAMETER * parameters, psutil.virtual_memory().available
+    factor = K_QUANT if onnx.extra_options.get("algo_config", "").startswith("k_quant") else 1
+    needed, free = factor * (BASE_MEMORY + MEMORY_PER_PARAMETER * parameters), psutil.virtual_memory().available
     text = f"{parameters / 1e6:.0f} million parameters need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
     # an estimate forbids nothing: it warns, and explains a kill afterwards
     log.log(logging.WARNING if free < needed else logging.INFO, "building: %s", text)
