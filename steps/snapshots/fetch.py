@@ -7,6 +7,7 @@ from steps.config.model import ModelConfig, Source
 from steps.snapshots.errors import HubUnreachableError
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store, request_key
+from steps.snapshots.weights import require_shards
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def fetch(model: ModelConfig, store: Store) -> Snapshot:
                 raise
             log.warning("%s; taking %s, fetched earlier", error, known.revision)
             return known
+        require_shards(snapshot, store)
         shutil.rmtree(store.partial(key))
         store.keep(key, snapshot.to_json())
     return snapshot
@@ -64,7 +66,11 @@ def _known(key: str, store: Store) -> Snapshot | None:
     text = store.record(key)
     if text is None:
         return None
-    snapshot = Snapshot.from_json(text)
+    try:
+        snapshot = Snapshot.from_json(text)
+    except ValueError as error:
+        log.warning("the store's record is damaged (%s): fetching again", error)
+        return None
     damaged = store.damaged((*snapshot.files, *snapshot.onnx_files))
     if not damaged:
         log.info("%s %s: in the store, %.1f MB verified", snapshot.name, snapshot.revision, snapshot.size / 1e6)

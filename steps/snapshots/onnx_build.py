@@ -9,7 +9,7 @@ from pathlib import Path
 from steps.config.onnx import ExecutionProvider, OnnxConfig, Precision
 from steps.snapshots import child
 from steps.snapshots.errors import SnapshotError
-from steps.snapshots.manifest import FileEntry
+from steps.snapshots.manifest import FileEntry, listing_digest
 from steps.snapshots.store import Store, request_key
 from steps.snapshots.weights import parameter_count
 
@@ -41,7 +41,7 @@ def build(checkpoint: Path, onnx: OnnxConfig, store: Store, snapshot_digest: str
         files = _known(key, store)
         if files is None:
             files = _build(checkpoint, onnx, store)
-            store.keep(key, json.dumps([vars(entry) for entry in files], indent=1))
+            store.keep(key, json.dumps({"digest": listing_digest(files), "files": [vars(entry) for entry in files]}, indent=1))
         return store.folder(files)
 
 
@@ -69,7 +69,15 @@ def _known(key: str, store: Store) -> tuple[FileEntry, ...] | None:
     text = store.record(key)
     if text is None:
         return None
-    files = tuple(FileEntry(**entry) for entry in json.loads(text))
+    try:
+        record = json.loads(text)
+        files = tuple(FileEntry(**entry) for entry in record["files"])
+        whole = record["digest"] == listing_digest(files)
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        log.warning("the store's record of the ONNX build is damaged: building it again")
+        return None
     if damaged := store.damaged(files):
         log.warning("the ONNX build in the store is damaged (%s): building it again", ", ".join(entry.path for entry in damaged))
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from steps.config.onnx import OnnxConfig
 from steps.snapshots import child, onnx_build
 from steps.snapshots.fetch import fetch, request
-from steps.snapshots.manifest import FileEntry, Snapshot
+from steps.snapshots.manifest import FileEntry
 from steps.snapshots.store import Store, request_key, sha256_of
 from tests.snapshots.conftest import configured
 
@@ -121,7 +121,7 @@ def main(kind: str, checkpoint: Path, root: Path, stride: int) -> int:
 def recorded(store: Store, key: str) -> list[FileEntry]:
     """Files of a record: a snapshot's, or a build's."""
     content = json.loads(store.record(key) or "null")
-    return [FileEntry(**entry) for entry in content] if isinstance(content, list) else sorted(Snapshot.from_json(json.dumps(content)).files)
+    return [FileEntry(**entry) for entry in content["files"]]
 
 
 if __name__ == "__main__":

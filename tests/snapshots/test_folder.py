@@ -1,5 +1,7 @@
 """A checkpoint folder: what is taken, and what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,15 @@ def test_weights_that_are_cut_short_are_refused(checkpoint: Path, store: Store) 
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(SnapshotError, match=r"model='model\.safetensors': is no whole safetensors file"):
         fetch(configured("local", path=str(checkpoint)), store)
+
+
+def test_a_missing_shard_is_named(checkpoint: Path, store: Store) -> None:
+    one, other = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    (checkpoint / "model.safetensors").rename(checkpoint / one)
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"weight": one, "bias": other}}))
+    with pytest.raises(SnapshotError, match=rf"model='checkpoint': {index.name} names {other}, which is not there"):
+        fetch(configured("local", path=str(checkpoint)), store)
+    assert list((store.root / "records").iterdir()) == []
+    shutil.copyfile(checkpoint / one, checkpoint / other)
+    assert fetch(configured("local", path=str(checkpoint)), store).files

@@ -67,6 +67,16 @@ def test_a_pinned_snapshot_is_reused_without_asking(hub: Hub, store: Store) -> N
     assert hub.asked == []
 
 
+def test_a_damaged_record_is_not_believed(hub: Hub, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    snapshot = fetch(model(), store)
+    record = next((store.root / "records").iterdir())
+    record.write_text(record.read_text().replace("apache-2.0", "mit"))
+    before = hub.bodies(WEIGHTS)
+    assert fetch(model(), store) == snapshot
+    assert "the store's record is damaged" in caplog.text
+    assert hub.bodies(WEIGHTS) == before
+
+
 def test_a_branch_is_resolved_recorded_and_warned_about(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     snapshot = fetch(model(revision="main"), store)
     assert (snapshot.requested, snapshot.revision) == ("main", COMMIT)

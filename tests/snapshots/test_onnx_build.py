@@ -88,6 +88,18 @@ def test_a_damaged_build_is_built_again(checkpoint: Path, store: Store, builder:
     assert len(asked) == 4
 
 
+@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace("model.onnx", "nodel.onnx"), lambda _: "[]"])
+def test_a_damaged_record_is_not_believed(
+    damage: Callable[[str], str], checkpoint: Path, store: Store, builder: Callable[[Runner], list[str]]
+) -> None:
+    asked = builder(fake_builder)
+    folder = onnx_build.build(checkpoint, OnnxConfig(), store, DIGEST)
+    record = next((store.root / "records").iterdir())
+    record.write_text(damage(record.read_text()))
+    assert onnx_build.build(checkpoint, OnnxConfig(), store, DIGEST) == folder
+    assert len(asked) == 4
+
+
 @pytest.mark.parametrize(
     ("double", "message"),
     [
