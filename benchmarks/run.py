@@ -29,6 +29,7 @@ PAIRS = 9
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses bars."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the transformers variant sets it where it is the first to import torch
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the ONNX variant side by side with its peers.")
     parser.add_argument("--only", action="append", choices=sorted(LINES), help="a line to run; may be given again; default all")
@@ -62,9 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(file: Path, machine: dict[str, object], pairs: int, found: list[Comparison], left_out: dict[str, str]) -> None:
-    lines = [{**asdict(comparison), "met": comparison.met} for comparison in found]
-    known: dict[str, object] = {"machine": machine, "pairs": pairs, "lines": lines, "left_out": left_out}
-    file.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    """Write what was found; lines of an earlier call that were not run again stay, each with the machine it was measured on."""
+    mine = [{**asdict(comparison), "met": comparison.met, "pairs": pairs, "machine": machine} for comparison in found]
+    before = json.loads(file.read_text("utf-8"))["lines"] if file.exists() else []
+    again = {line["name"] for line in mine} | set(left_out)
+    lines = [line for line in before if line["name"] not in again] + mine
+    file.write_text(json.dumps({"lines": lines, "left_out": left_out}, indent=1) + "\n", "utf-8")
 
 
 def _table(found: list[Comparison]) -> Table:

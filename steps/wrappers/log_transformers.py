@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.config.generation import GenerationConfig
+from steps.config.onnx import ServingConfig
 from steps.wrappers.flavor import add_chat_flavor, requirements
 from steps.wrappers.weights import Weights, deliver, place_files
 
@@ -14,6 +15,8 @@ PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "numpy", 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PLACE = "model"  # where the transformers flavor keeps a checkpoint
 TASK = "llm/v1/chat"
+# What MLflow may override at load is what was logged; `execution_provider` is torch's device here.
+SERVING = ("threads", "max_queue", "request_timeout", "neutralise_special_tokens", "execution_provider", "verify_checksums")
 
 
 class TransformersFlavor:
@@ -101,9 +104,9 @@ def log_transformers(
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(f"{checkpoint / 'config.json'}: expected a checkpoint folder as save_pretrained writes it")
     licence = metadata.get("licence")
-    flavor = TransformersFlavor(
-        Weights.all_in(checkpoint, PLACE), {"name": name, **asdict(generation)}, name, str(licence) if licence else None
-    )
+    serving = {key: value for key, value in asdict(ServingConfig()).items() if key in SERVING}
+    config = {"name": name, **asdict(generation), **serving}
+    flavor = TransformersFlavor(Weights.all_in(checkpoint, PLACE), config, name, str(licence) if licence else None)
     info = Model.log(
         artifact_path=None,
         name=name,

@@ -78,7 +78,7 @@ def test_repetition_penalty_changes_what_repeats(fp32: Any) -> None:
 
 
 def test_seeds(fp32: Any) -> None:
-    warm = {"temperature": 1.0, "max_tokens": 12}
+    warm: dict[str, Any] = {"temperature": 1.0, "max_tokens": 12}
     assert text(ask(fp32, seed=5, **warm)) == text(ask(fp32, seed=5, **warm))
     assert len({text(ask(fp32, seed=seed, **warm)) for seed in range(4)}) > 1
     assert len({text(ask(fp32, **warm)) for _ in range(4)}) > 1
@@ -329,19 +329,32 @@ def test_threads_can_be_chosen_at_load(smollm: Folders, open_onnx: Open) -> None
 
 
 def test_a_deadline_ends_a_request_and_not_the_model(smollm: Folders, open_onnx: Open) -> None:
-    model = open_onnx(smollm.onnx("int4"), request_timeout=0.5)
+    model = open_onnx(smollm.onnx("int4"), request_timeout=4.0)
     with pytest.raises(MlflowException, match="no answer within request_timeout") as caught:
-        ask(model, max_tokens=2000, min_tokens=2000)
+        ask(model, max_tokens=6000, min_tokens=6000)
     assert caught.value.get_http_status_code() == 503
-    assert text(ask(model, "Hello", max_tokens=2))
+    assert text(ask(model, "Hello", max_tokens=1))
 
 
 def test_a_full_queue_refuses_at_once(smollm: Folders, open_onnx: Open) -> None:
-    model = open_onnx(smollm.onnx("int4"), max_queue=3, max_batch_size=1)
-    with pytest.raises(MlflowException, match="max_queue is 3") as caught:
-        model.predict(None, [say("Hello", max_tokens=2)] * 4)
+    model = open_onnx(smollm.onnx("int4"), max_queue=1, max_batch_size=1)
+    streams = [model.predict_stream(None, say(STORY, max_tokens=500)) for _ in range(2)]
+    next(streams[0])
+    next(streams[0])  # it is being answered, so the queue is empty
+    next(streams[1])  # its first chunk comes before its turn
+    with pytest.raises(MlflowException, match="max_queue is 1") as caught:
+        ask(model, "Hello", max_tokens=2)
     assert caught.value.get_http_status_code() == 429
-    assert len(model.predict(None, [say("Hello", max_tokens=2)] * 3)) == 3
+    for stream in streams:
+        stream.close()
+
+
+def test_a_frame_longer_than_the_queue_is_answered(tiny: Folders, open_onnx: Open) -> None:
+    model = open_onnx(tiny.onnx("fp32"), max_queue=3, max_batch_size=4)
+    answers = model.predict(None, [{"prompt": f"Number {number}", "max_tokens": 1 + number % 5} for number in range(50)])
+    assert len(answers) == 50
+    alone = model.predict(None, {"prompt": "Number 17", "max_tokens": 3})
+    assert answers[17] == alone[0]
 
 
 def test_stream_in_predict_is_refused(fp32: Any) -> None:

@@ -1,5 +1,6 @@
 """One thread that owns the engine; every other thread queues its jobs here."""
 
+import math
 import os
 import queue
 import threading
@@ -17,6 +18,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, REQUEST_LIMIT_EXCEEDED,
 from .answer import Answer, AnswerText
 from .contract import Request
 
+SWEEP = 0.5  # seconds between looks at those who wait: whether their time is up or their reader left
 GATHER = 0.01  # seconds an idle engine waits for requests that are being tokenised, to batch them with those that wait
 
 
@@ -30,7 +32,7 @@ class Job:
         seed: of the random stream; ignored when greedy.
         text: assembles the answer.
         out: where ``(index, kind, value)`` goes: kind ``text`` for streams, then ``answer`` or ``error``.
-        deadline: on the monotonic clock, in seconds.
+        deadline: on the monotonic clock, in seconds; set when the job is queued.
     """
 
     ids: list[int]
@@ -38,7 +40,7 @@ class Job:
     seed: int
     text: AnswerText
     out: "queue.SimpleQueue[tuple[int, str, Any]]"
-    deadline: float
+    deadline: float = math.inf
     index: int = 0
     streams: bool = False
     tokens: int = 0
@@ -86,10 +88,12 @@ class Driver:
     Args:
         make: builds the core, in the driver's thread.
         max_queue: jobs that may wait.
+        timeout: seconds a job may take from when it is queued.
     """
 
-    def __init__(self, make: Callable[[], Core], max_queue: int) -> None:
-        self._make, self._max_queue = make, max_queue
+    def __init__(self, make: Callable[[], Core], max_queue: int, timeout: float) -> None:
+        self._make, self._max_queue, self._timeout = make, max_queue, timeout
+        self._swept = time.monotonic()
         self._waiting: deque[Job] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -124,15 +128,21 @@ class Driver:
         finally:
             with self._wake:
                 self._arriving -= 1
-                self._wake.notify()
+                self._wake.notify_all()
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Queue jobs, all or none.
+    def submit(self, jobs: list[Job], *, patiently: bool = False) -> None:
+        """Queue jobs, all or none; their time runs from here.
+
+        Args:
+            jobs: at most ``max_queue``.
+            patiently: wait for room, as the later rows of a large frame do, instead of being refused.
 
         Raises:
             MlflowException: the queue is full, or the engine died.
         """
         with self._wake:
+            if patiently:
+                self._wake.wait_for(lambda: self._closing or self._failed or len(self._waiting) + len(jobs) <= self._max_queue)
             if self._failed is not None:
                 raise self._failed
             if self._closing:
@@ -143,8 +153,10 @@ class Driver:
                     "or raise max_queue in the model_config",
                     error_code=REQUEST_LIMIT_EXCEEDED,
                 )
+            for job in jobs:
+                job.deadline = time.monotonic() + self._timeout
             self._waiting.extend(jobs)
-            self._wake.notify()
+            self._wake.notify_all()
 
     def close(self) -> None:
         """Stop the thread and free the core; safe to call twice and in a forked child."""
@@ -152,7 +164,7 @@ class Driver:
             return
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=60)
 
@@ -182,7 +194,12 @@ class Driver:
                 self._wake.wait_for(lambda: self._closing or not self._arriving, timeout=GATHER)
             if self._closing:
                 return False
+            if time.monotonic() - self._swept > SWEEP:
+                self._swept = time.monotonic()
+                self._waiting = deque(job for job in self._waiting if not self._dropped(job))
             taken = [self._waiting.popleft() for _ in range(min(core.room(), len(self._waiting)))]
+            if taken:
+                self._wake.notify_all()  # there is room in the queue
         fresh = [job for job in taken if not self._dropped(job)]
         active.update((id(job), job) for job in fresh)
         try:

@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import queue
 import secrets
 import threading
-import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +93,18 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
             )
 
 
+MODELS: "weakref.WeakSet[ServedModel]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Give a forked child locks that no thread of its parent holds."""
+    for model in MODELS:
+        model.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
 class ServedModel(PythonModel):
     """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat completion."""
 
@@ -105,6 +117,7 @@ class ServedModel(PythonModel):
         self._driver: Driver | None = None
         self._abandoned: list[Driver] = []  # a parent process's: its threads are gone, its memory must not be freed here
         self._folder: Path | None = None
+        MODELS.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_template")  # of this process; made anew where it is unpickled
@@ -171,9 +184,15 @@ class ServedModel(PythonModel):
             folder = self._folder
             assert folder is not None
             make = self._core_maker(folder)
-            self._driver = Driver(make, self.settings.max_queue)
+            self._driver = Driver(make, self.settings.max_queue, self.settings.request_timeout)
             weakref.finalize(self, self._driver.close)  # also runs when the interpreter exits
             return self._driver
+
+    def renew_locks(self) -> None:
+        """Take new locks; called in a forked child, where the threads that may hold the old ones do not exist."""
+        self._lock = threading.Lock()
+        if self._folder is not None:
+            self._tokenizer.renew_lock()
 
     def _core_maker(self, folder: Path) -> Callable[[], Core]:
         owner = weakref.ref(self)
@@ -206,12 +225,19 @@ class ServedModel(PythonModel):
                 raise refusal("stream", True, "false in predict", "call predict_stream")
             out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
             jobs, owners, prompt_tokens = self._jobs(requests, out, streams=False)
-            driver.submit(jobs)
+            # a large frame is queued piece by piece, so that others get their turn between its rows
+            window = min(2 * self.settings.max_batch_size, self.settings.max_queue)
+            driver.submit(jobs[:window])
         answers: dict[int, Answer] = {}
+        queued = len(jobs[:window])
         try:
             while len(answers) < len(jobs):
                 index, _, value = self._next(out, driver)
                 answers[index] = value
+                ready = len(answers) + window - queued
+                if queued < len(jobs) and ready >= min(self.settings.max_batch_size, window):
+                    driver.submit(jobs[queued : queued + ready], patiently=True)
+                    queued += len(jobs[queued : queued + ready])
         except BaseException:
             for job in jobs:
                 job.cancelled.set()
@@ -297,7 +323,6 @@ class ServedModel(PythonModel):
     def _jobs(
         self, requests: list[Request], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False
     ) -> tuple[list[Job], list[int], list[int]]:
-        deadline = time.monotonic() + self.settings.request_timeout
         jobs: list[Job] = []
         owners: list[int] = []
         prompt_tokens: list[int] = []
@@ -309,7 +334,7 @@ class ServedModel(PythonModel):
             for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
                 text = AnswerText(self._tokenizer.decoder, request.stop)
                 seed = (first_seed + choice) % 2**31
-                jobs.append(Job(ids, fitted, seed, text, out, deadline, index=len(jobs), streams=streams))
+                jobs.append(Job(ids, fitted, seed, text, out, index=len(jobs), streams=streams))
                 owners.append(number)
         return jobs, owners, prompt_tokens
 

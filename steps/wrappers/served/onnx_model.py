@@ -19,6 +19,10 @@ class OnnxTokenizer:
         self._tokenizer: Any = og.Tokenizer(og.Config(str(folder)))
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """Take a lock that nobody holds."""
+        self._lock = threading.Lock()
+
     def encode(self, text: str) -> list[int]:
         """Encode text; special-token text in it becomes special tokens.
 

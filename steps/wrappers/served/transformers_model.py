@@ -20,6 +20,10 @@ class TransformersTokenizer:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """Take a lock that nobody holds."""
+        self._lock = threading.Lock()
+
     def encode(self, text: str) -> list[int]:
         """Encode text; special-token text in it becomes special tokens."""
         with self._lock:

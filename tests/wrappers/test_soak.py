@@ -1,0 +1,91 @@
+"""Volume: memory that stays flat, and ten thousand requests none of which gets another's answer."""
+
+import gc
+import random
+import threading
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.wrappers.conftest import Folders, Open, text
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+WORDS = "river stone light under seven paper often green winter glass".split()
+
+
+def row_of(number: int) -> dict[str, Any]:
+    """A deterministic row: the same number, the same answer."""
+    source = random.Random(number)
+    content = " ".join(source.choices(WORDS, k=source.randint(1, 12)))
+    settings: dict[str, Any] = {"max_tokens": source.randint(1, 8), "temperature": 0.0}
+    kind = source.randrange(6)
+    if kind == 0:
+        settings |= {"temperature": 0.9, "seed": number}
+    elif kind == 1:
+        settings |= {"stop": ["e"]}
+    elif kind == 2:
+        settings |= {"repetition_penalty": 1.3}
+    elif kind == 3:
+        settings |= {"min_tokens": settings["max_tokens"]}
+    if number % 2:
+        return {"prompt": content, **settings}
+    return {"messages": [{"role": "user", "content": content}], **settings}
+
+
+def test_ten_thousand_requests_over_sixteen_threads(tiny: Folders, open_onnx: Open) -> None:
+    model = open_onnx(tiny.onnx("fp32"), max_queue=64)
+    lone = open_onnx(tiny.onnx("fp32"), max_batch_size=1, prefix_cache_bytes=0)
+    kinds = 250
+    expected = [text(lone.predict(None, row_of(number))[0]) for number in range(kinds)]
+    numbers = iter(range(10_000))
+    lock = threading.Lock()
+    wrong: list[tuple[int, str]] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            try:
+                found = text(model.predict(None, row_of(number % kinds))[0])
+            except Exception as error:  # noqa: BLE001 - told in the main thread
+                failed.append(error)
+                return
+            if found != expected[number % kinds]:
+                wrong.append((number % kinds, found))
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(1500)
+    assert not any(thread.is_alive() for thread in threads), "deadlock"
+    assert not failed
+    assert not wrong, f"{len(wrong)} answers differ from the lone ones: {wrong[:3]}"
+
+
+def test_memory_is_flat_over_two_thousand_requests(tiny: Folders, open_onnx: Open) -> None:
+    model = open_onnx(tiny.onnx("fp32"), prefix_cache_bytes=4_000_000)
+
+    def resident() -> int:
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    def ask(number: int) -> None:
+        if number % 5 == 4:
+            stream = model.predict_stream(None, row_of(number) | {"stop": []})
+            next(stream, None)
+            stream.close()
+        else:
+            model.predict(None, row_of(number))
+
+    for number in range(400):
+        ask(number)
+    before = resident()
+    for number in range(2000):
+        ask(number)
+    assert resident() - before < 40_000_000
