@@ -54,7 +54,8 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
         + sum((item.max_tokens or settings.max_new_tokens) / 16 for item in pack.items)
         + (CONFORMANCE_WEIGHT if settings.conformance else 0)
         + (parts.TIMING_WEIGHT * speed.steps(settings.speed) if settings.speed.enabled else 0)
-    ) + (parts.TOKEN_WEIGHT * settings.fidelity.tokens if settings.fidelity.enabled else 0)
+        + (parts.TOKEN_WEIGHT * settings.fidelity.tokens if settings.fidelity.enabled else 0)
+    )
     with Display(weight) as display, ExitStack() as stack:
         for subject in subjects:
             stack.enter_context(subject.process)

@@ -17,7 +17,7 @@ from steps.scoring.progress import Display
 from steps.scoring.report import Conformance, ConformanceRow, Failure, Quality
 
 log = logging.getLogger(__name__)
-TIMING_WEIGHT, TOKEN_WEIGHT = 3.0, 0.02  # rough seconds of one timing and one fidelity token, for the remaining time only
+TIMING_WEIGHT, TOKEN_WEIGHT = 3.0, 0.004  # rough seconds of one timing, and of one fidelity token in one process
 
 
 @dataclass
@@ -148,7 +148,7 @@ def compare_all(subjects: Sequence[Subject], config: Config, workdir: Path, disp
                 settings.fidelity,
                 workdir,
                 lambda name, part: by_name[name].attempt("fidelity", part),
-                lambda tokens: display.advance(TOKEN_WEIGHT * tokens),
+                lambda tokens: display.advance(TOKEN_WEIGHT * tokens * len(subjects)),
             )
         except (CandidateFailedError, ModelError) as error:
             for subject in by_name.values():
