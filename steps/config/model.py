@@ -10,6 +10,8 @@ from steps.config.errors import ConfigError
 
 REGISTERED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+GENERATED = ("phi3",)  # architectures that steps/snapshots/generated.py makes
 
 
 class Source(Enum):
@@ -78,6 +80,10 @@ class ModelConfig:
                 raise ConfigError(
                     f"model.{name}", getattr(self, name), f"a value, as model.source is {self.source.value!r}", f"pass model.{name}=…"
                 )
+        if self.repo and not REPOSITORY.fullmatch(self.repo):
+            raise ConfigError("model.repo", self.repo, "owner/name, as the hub shows it")
+        if self.source is Source.generated and self.architecture not in GENERATED:
+            raise ConfigError("model.architecture", self.architecture, f"one of {', '.join(GENERATED)}")
         if self.sha256 and not SHA256.fullmatch(self.sha256):
             raise ConfigError("model.sha256", self.sha256, "64 lower-case hexadecimal digits")
         if any(pattern.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")) for pattern in self.allow_patterns):

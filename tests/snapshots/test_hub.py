@@ -184,6 +184,18 @@ def test_no_network(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(model(), store)
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_line_that_keeps_breaking(hub: Hub, store: Store) -> None:
+    hub.cut_after[WEIGHTS] = [1000] * 6  # the client tries five times more after the first
+    with pytest.raises(
+        HubUnreachableError, match=r"the hub cannot be reached \(.*\); .* files that arrived whole are kept: run the same command again"
+    ):
+        fetch(model(), store)
+    before = hub.bodies("tokenizer.json")
+    assert store.damaged(fetch(model(), store).files) == []
+    assert hub.bodies("tokenizer.json") == before == 1
+
+
 def test_offline_by_the_clients_own_switch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from steps.config.errors import ConfigError
 from steps.config.model import ModelConfig
 from steps.snapshots import package
 from steps.snapshots.errors import SnapshotError
@@ -107,6 +108,21 @@ def test_what_the_store_has_needs_neither_pip_nor_network(tiny: Snapshot, monkey
 
     monkeypatch.setattr("steps.snapshots.child.run", refuse)
     assert fetch(configured("tiny_phi3"), Store()) == tiny
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("tiny_phi3", {"architecture": "bert"}, r"model\.architecture='bert': expected one of phi3"),
+        ("smollm2_135m_hub", {"repo": "https://hub/owner/name"}, r"model\.repo='https://hub/owner/name': expected owner/name"),
+        ("smollm2_135m", {"sha256": "ABC"}, r"model\.sha256='ABC': expected 64 lower-case hexadecimal digits"),
+        ("smollm2_135m", {"file": None}, r"model\.file=None: expected a value, as model\.source is 'package'"),
+        ("smollm2_135m_hub", {"allow_patterns": ["*.bin"]}, r"model\.allow_patterns=\['\*\.bin'\]: expected no pickled weights"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_is_fetched(name: str, override: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configured(name, **override)
 
 
 @pytest.mark.slow
