@@ -71,12 +71,13 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
         if settings.speed.enabled:
             display.say("speed, interleaved")
             parts.time_all(subjects, config, display)
+        for subject in subjects:  # before the contract, whose over-long prompt is nobody's everyday load
+            subject.attempt("memory", partial(parts.weigh, subject))
         for subject in subjects if settings.conformance else []:
             display.say(f"chat contract of {subject.description.name}")
             subject.attempt("conformance", partial(parts.conform, subject))
             display.advance(CONFORMANCE_WEIGHT)
         for subject in subjects:
-            subject.attempt("memory", partial(parts.weigh, subject))
             subject.process.close()
         if settings.fidelity.enabled:
             display.say(f"fidelity on {settings.fidelity.tokens} tokens")
