@@ -77,6 +77,19 @@ def test_repetition_penalty_changes_what_repeats(fp32: Any) -> None:
     assert plain != penalised
 
 
+@pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
+def test_penalties_count_what_was_generated(fp32: Any, penalty: str) -> None:
+    def most(answer: dict[str, Any]) -> int:
+        words = text(answer).lower().split()
+        return max(words.count(word) for word in words)
+
+    content = "Write the word red again and again"
+    plain, penalised = ask(fp32, content, max_tokens=32), ask(fp32, content, max_tokens=32, **{penalty: 2.0})
+    assert text(plain) != text(penalised)
+    assert most(penalised) <= most(plain)
+    assert text(ask(fp32, content, max_tokens=32, **{penalty: 0.0})) == text(plain)
+
+
 def test_seeds(fp32: Any) -> None:
     warm: dict[str, Any] = {"temperature": 1.0, "max_tokens": 12}
     assert text(ask(fp32, seed=5, **warm)) == text(ask(fp32, seed=5, **warm))

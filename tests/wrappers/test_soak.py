@@ -12,7 +12,7 @@ from tests.wrappers.conftest import Folders, Open, text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-WORDS = "river stone light under seven paper often green winter glass".split()
+WORDS = ["river", "stone", "light", "under", "seven", "paper", "often", "green", "winter", "glass"]
 
 
 def row_of(number: int) -> dict[str, Any]:

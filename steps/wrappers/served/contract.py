@@ -66,7 +66,9 @@ class Request:
     stop: tuple[str, ...]
     seed: int | None
     n: int
-    repetition_penalty: float
+    repetition_penalty: float  # divides or multiplies scores of tokens in prompt and answer
+    frequency_penalty: float  # taken from a token's score for each time it was generated
+    presence_penalty: float  # taken once when it was generated at all
     grammar: Grammar | None
     stream: bool
     include_usage: bool
@@ -76,6 +78,11 @@ class Request:
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature == 0 or self.top_k == 1 or self.top_p == 0
+
+    @property
+    def penalised(self) -> bool:
+        """Whether scores depend on how often a token was generated."""
+        return self.frequency_penalty != 0 or self.presence_penalty != 0
 
     def within(self, limit: int) -> "Request":
         """The same request with at most ``limit`` new tokens."""
@@ -334,9 +341,6 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
     unknown = sorted(set(given) - KEYS)
     if unknown:
         raise refusal(unknown[0], given[unknown[0]], f"one of the keys {sorted(KEYS)}")
-    for key in ("frequency_penalty", "presence_penalty"):
-        if _number(given, key, 0.0, -2, 2) != 0:
-            raise refusal(key, given[key], "0", "this model cannot honour it; use repetition_penalty")
     if given.get("custom_inputs"):
         raise refusal("custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs")
     if _boolean(given, "logprobs"):
@@ -382,6 +386,8 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
         seed=_integer(given, "seed", 0, 0, 2**31 - 1) if "seed" in given else None,
         n=_integer(given, "n", 1, 1, MAX_CHOICES),
         repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
+        frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
+        presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
         grammar=grammar,
         stream=_boolean(given, "stream"),
         include_usage=bool(options.get("include_usage", False)),

@@ -256,7 +256,7 @@ class Driver:
     def _fail(self, active: dict[int, Job], message: str, trace: str | None) -> None:
         failure = MlflowException(message, error_code=INTERNAL_ERROR, stack_trace=trace)
         with self._wake:
-            self._failed = failure
+            self._failed = self._failed or failure
             stranded = [*active.values(), *self._waiting]
             self._waiting.clear()
             active.clear()

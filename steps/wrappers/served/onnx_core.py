@@ -6,6 +6,7 @@ little more than the price of one, but on CPU its batch is static (nobody joins 
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class Solo:
     capacity: int
     last: int | None = None  # generated, not yet in the KV cache
     produced: int = 0
+    counts: Counter[int] = field(default_factory=Counter)  # of generated tokens, where a penalty asks for them
 
 
 @dataclass
@@ -230,8 +232,12 @@ class OnnxCore:
         self._solos.append(Solo(job, generator, list(job.ids), capacity))
 
     def _step_alone(self, solo: Solo) -> Iterator[tuple[Job, int | None, str | None]]:
+        if solo.counts:
+            _penalise(solo)
         solo.generator.generate_next_token()
         token = int(solo.generator.get_next_tokens()[0])
+        if solo.job.request.penalised:
+            solo.counts[token] += 1
         if solo.last is not None:
             solo.tokens.append(solo.last)
         solo.last = token
@@ -295,11 +301,20 @@ class OnnxCore:
             self._idle_waves.append(wave)
 
 
+def _penalise(solo: Solo) -> None:
+    request = solo.job.request
+    logits = solo.generator.get_logits().copy()  # (1, 1, vocabulary), float32
+    tokens = list(solo.counts)
+    logits[0, -1, tokens] -= [request.presence_penalty + request.frequency_penalty * solo.counts[token] for token in tokens]
+    solo.generator.set_logits(logits)
+
+
 def _batchable(request: Request) -> bool:
     """Whether an Engine can answer a request: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others."""
-    return request.grammar is None and (request.greedy or request.seed is None)
+    return request.grammar is None and not request.penalised and (request.greedy or request.seed is None)
 
 
 def _rewindable(request: Request) -> bool:
     """Whether a Generator can go on with it: its search options are fixed, so only plain greedy answers share one."""
-    return request.greedy and request.grammar is None and request.repetition_penalty == 1 and request.min_tokens == 0
+    plain = request.grammar is None and not request.penalised and request.repetition_penalty == 1 and request.min_tokens == 0
+    return request.greedy and plain

@@ -1,8 +1,9 @@
 """Generation with transformers, one answer after another, token by token, with the settings and random stream of each request."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Decoding:
     processors: Any
     random: Any
     produced: int = 0
+    counts: Counter[int] = field(default_factory=Counter)  # of generated tokens, where a penalty asks for them
 
 
 class TransformersCore:
@@ -87,6 +89,8 @@ class TransformersCore:
             return
         token = self._next_token(now)
         now.produced += 1
+        if now.job.request.penalised:
+            now.counts[token] += 1
         reason = "stop" if token in self._eos else "length" if now.produced >= now.job.request.max_tokens else None
         if reason is not None:
             self._current = None
@@ -124,7 +128,12 @@ class TransformersCore:
         torch = self._torch
         with torch.inference_mode():
             out = self._model(input_ids=now.fresh, past_key_values=now.cache, use_cache=True, logits_to_keep=1)
-            scores = now.processors(now.ids, out.logits[:, -1, :].float())
+            scores = out.logits[:, -1, :].float()
+            if now.counts:
+                request, tokens = now.job.request, list(now.counts)
+                taken = [request.presence_penalty + request.frequency_penalty * now.counts[token] for token in tokens]
+                scores[0, tokens] -= torch.tensor(taken, device=self._device)
+            scores = now.processors(now.ids, scores)
             if now.random is None:
                 now.fresh = scores.argmax(dim=-1, keepdim=True)
             else:
