@@ -22,7 +22,8 @@ SUFFIX = ".history"
 KIND_TAG = "slm.kind"  # on the registered model that is a journal
 RECORD_TAG = "slm.record"  # the whole record, as JSON
 ID_TAG = "slm.record_id"
-SETTLED_TAG = "slm.settled"  # "true" by the writer, "finished" by a later run, "superseded" when a late write of it was put right
+SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the aliases, "finished" once another run did
+PROJECTION_TAG = "slm.projection."  # + a key of its own: another run that brings the aliases in line, while and after it does
 OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
 
 
@@ -72,7 +73,8 @@ class Entry:
     number: int
     record: Record
     created_ms: int  # by the server's clock
-    settled: str  # "", "true", "finished" or "superseded"
+    settled: str  # "", "true" by its writer, or "finished" by another run
+    projections: tuple[str, ...] = ()  # of other runs: "open <ms since 1970>" or "done"
     holds: bool = False
     lost_to: int | None = None  # number of the entry that had moved one of its aliases before
 
@@ -100,6 +102,19 @@ class Journal:
                     if move.after is not None:
                         found.append(move.after)
         return found
+
+
+def values_since(journal: Journal, alias: str, number: int) -> set[int | None]:
+    """What the journal said of an alias from an entry on: what somebody who has read at least that far may write."""
+    value: int | None = None
+    found: set[int | None] = set()
+    for entry in journal.entries:
+        for move in entry.record.moves if entry.holds else ():
+            if move.alias == alias:
+                value = move.after
+        if entry.number >= number:
+            found.add(value)
+    return found
 
 
 def new_id() -> str:
@@ -156,7 +171,8 @@ def entry_of(version: Version) -> Entry | None:
     text = version.tags.get(RECORD_TAG)
     if text is None:
         return None
-    return Entry(version.number, Record.from_json(text), version.created_ms, version.tags.get(SETTLED_TAG, ""))
+    projections = tuple(value for key, value in sorted(version.tags.items()) if key.startswith(PROJECTION_TAG))
+    return Entry(version.number, Record.from_json(text), version.created_ms, version.tags.get(SETTLED_TAG, ""), projections)
 
 
 def sentence(record: Record) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,11 +13,12 @@ from steps.pipeline.errors import StepError
 from steps.registry import journal
 from steps.registry.aliases import CANDIDATE, VARIANTS
 from steps.registry.gateway import Gateway
-from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
+from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 50  # projections in a row that may each find a newer entry; more means that something writes without end
+SETTLED = "true"  # its writer saw its moves in the aliases, and writes no more
 FINISHED = "finished"  # another run brought the aliases in line; the writer itself may still be alive, and late
 LATE_WRITE_SECONDS = 3600.0  # after this, an alias that differs was moved by somebody and not by a request that was under way
 HISTORY_DESCRIPTION = (
@@ -90,7 +92,8 @@ class Ledger:
         entry = self._append(Record(**{**vars(record), "moves": moves, "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
         if not entry.holds:
             raise LostRaceError(self._lost(self.read(), entry))
-        self._settle(entry, "true")
+        self._align([move.alias for move in entry.record.moves])
+        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
         return entry
 
     def _actual(self) -> dict[str, int]:
@@ -122,19 +125,27 @@ class Ledger:
             raise StepError(f"models:/{self.name} has no version, so no alias can move; register one: `mlflow run . -e register`")
         return (wished or known)[0]
 
-    def _settle(self, entry: Entry, word: str) -> None:
-        """Bring the aliases in line with the journal until a look at both finds no difference, then say so on the entry.
+    def _align(self, touched: Sequence[str]) -> None:
+        """Bring aliases in line with the journal until a look at both, after the last write, finds no difference.
 
-        The look comes after the write: if a newer entry appeared in between, its writer may have set the alias before this one did, so
-        this one sets it again, to what the newer entry says.
+        If a newer entry appeared meanwhile, its writer may have set the alias before this one did; so this one sets it again, to what the
+        newer entry says.
         """
         for _ in range(ROUNDS):
-            state = self.read()
-            touched = [move.alias for move in entry.record.moves]
-            if not self._project(state, touched):
-                self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, word)
+            if not self._project(self.read(), touched):
                 return
         raise StepError(f"aliases of {self.name!r} kept changing for {ROUNDS} rounds; who else writes them? see `mlflow run . -e history`")
+
+    @contextmanager
+    def _projection(self, entry: Entry) -> Iterator[None]:
+        """Say on an entry that this run is about to write aliases on its behalf, and when it is done.
+
+        The mark stays open when this process dies in here; it is never removed, so that whoever compares two looks sees who came and went.
+        """
+        key = PROJECTION_TAG + journal.new_id()[:12]
+        self.gateway.set_version_tag(self.history, entry.number, key, f"open {time.time() * 1000:.0f}")
+        yield
+        self.gateway.set_version_tag(self.history, entry.number, key, "done")
 
     def _project(self, state: Journal, touched: Sequence[str]) -> bool:
         """Set what differs among ``touched``. Returns whether anything did."""
@@ -158,37 +169,40 @@ class Ledger:
             for entry in state.entries:
                 if entry.holds and not entry.settled and self._is_last(state, entry):
                     log.info("finishing entry %d of %s, which an earlier run left", entry.number, self.history)
-                    self._settle(entry, FINISHED)
+                    with self._projection(entry):
+                        self._align([move.alias for move in entry.record.moves])
+                        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, FINISHED)
             actual = self._actual()
             differing = sorted(alias for alias in {*actual, *state.aliases} if actual.get(alias) != state.aliases.get(alias))
             if not differing:
                 return state
-            stale = self._stale_writes(state, actual, differing)
-            if stale:
-                for entry in stale:
-                    log.info("%s was set late by entry %d of %s; put right", ", ".join(differing), entry.number, self.history)
-                    self._project(state, [move.alias for move in entry.record.moves])
-                    self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, "superseded")
-                continue
             if self.read().entries != state.entries:
-                continue  # somebody else is moving right now; look again
-            self._note(state, actual, differing)
+                continue  # somebody is moving right now; look again
+            late = [alias for alias in differing if self._may_be_late(state, alias, actual.get(alias))]
+            if late:
+                log.info("%s of %s was set by a late request; putting it right", ", ".join(late), self.name)
+                with self._projection([entry for entry in state.entries if entry.holds][-1]):
+                    self._align(late)
+            else:  # no entry and no mark changed since before the aliases were read, and whoever could write has long confirmed
+                self._note(state, actual, differing)
         raise StepError(f"aliases of {self.name!r} kept changing for {ROUNDS} rounds; who else writes them? see `mlflow run . -e history`")
 
     def _is_last(self, state: Journal, entry: Entry) -> bool:
         return any(state.last_move.get(move.alias) == entry.number for move in entry.record.moves)
 
-    def _stale_writes(self, state: Journal, actual: dict[str, int], differing: Sequence[str]) -> list[Entry]:
-        """Entries whose writer never said that it was done, and whose write of an alias came after a newer entry's."""
-        oldest_ms = (time.time() - LATE_WRITE_SECONDS) * 1000
-        return [
-            entry
-            for entry in state.entries
-            if entry.holds
-            and entry.settled in ("", FINISHED)
-            and entry.created_ms >= oldest_ms
-            and any(move.alias in differing and actual.get(move.alias) == move.after for move in entry.record.moves)
-        ]
+    def _may_be_late(self, state: Journal, alias: str, value: int | None) -> bool:
+        """Whether a run that has not said that it is done may have written this value, as the journal once said so."""
+        now = time.time() * 1000
+        for entry in state.entries:
+            if not entry.holds:
+                continue
+            opened = [float(mark.split()[1]) for mark in entry.projections if mark.startswith("open ")]
+            if entry.settled != SETTLED:
+                opened.append(float(entry.created_ms))
+            alive = any(now - at < LATE_WRITE_SECONDS * 1000 for at in opened)
+            if alive and value in journal.values_since(state, alias, entry.number):
+                return True
+        return False
 
     def _note(self, state: Journal, actual: dict[str, int], differing: Sequence[str]) -> None:
         """Write down moves that somebody made with another client, so that the history has no hole."""
@@ -201,7 +215,7 @@ class Ledger:
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         entry = self._append(record)
-        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, "true")
+        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
 
     def _lost(self, state: Journal, entry: Entry) -> str:
         winner = next((each for each in state.entries if each.number == entry.lost_to), None)

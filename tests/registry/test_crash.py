@@ -146,6 +146,33 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     assert kinds == ["register", "promote", "promote"]
 
 
+def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
+    """A run finishes another's move, stands still before it sets the alias, and dies after a newer move has settled."""
+    name = "finisher"
+    room.register(stage.report(name), scene.config())
+    with pytest.raises(KilledError):
+        promote(scene.config(f"target=models:/{name}/1"), gateway=FaultyGateway(_calls_until("setting 'finisher'@champion", name, stage)))
+    probe = FaultyGateway()
+    other = f"{name}-probe"
+    room.register(stage.report(other), scene.config())
+    with pytest.raises(KilledError):
+        promote(scene.config(f"target=models:/{other}/1"), gateway=FaultyGateway(_calls_until(f"setting '{other}'@champion", other, stage)))
+    Ledger(probe, other).open()
+    at = probe.made.index(next(made for made in probe.made if made.startswith("setting"))) + 1
+    with pytest.raises(KilledError):
+        Ledger(FaultyGateway(at), name).open()
+    Gateway(5).set_version_tag(f"{name}.history", 2, "slm.settled", "true")  # its own writer came back meanwhile, and was done
+    Gateway(5).set_alias(name, "champion", 1)
+    Gateway(5).set_alias(name, "previous", 2)
+    Gateway(5).set_alias(name, "challenger", 2)
+    promote(scene.config(f"target=models:/{name}/2"))
+    mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the finisher's write
+    Ledger(Gateway(5), name).open()
+    assert state(name)["champion"] == 2
+    assert [entry.record.kind for entry in Ledger(Gateway(5), name).read().entries] == ["register", "promote", "promote"]
+    check_history(name)
+
+
 def test_move_past_the_project_is_noted(stage: Stage) -> None:
     name = "by-hand"
     room.register(stage.report(name), scene.config())
