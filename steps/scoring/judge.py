@@ -15,7 +15,7 @@ from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
-from steps.scoring import lm_eval_tasks, machine, packs, page, parts, speed, verdict
+from steps.scoring import lm_eval_tasks, machine, packs, page, parts, speed, statistics, verdict
 from steps.scoring.candidates import CandidateProcess, Limits
 from steps.scoring.description import describe
 from steps.scoring.packs import Pack
@@ -28,6 +28,7 @@ from steps.scoring.report import (
     Verdict,
 )
 
+TYPICAL_DISCORDANCE = 0.2  # share of items that two variants of one small model answer differently in score
 LOAD_WEIGHT, CONFORMANCE_WEIGHT = 10.0, 25.0  # rough seconds, for the remaining time only
 
 
@@ -141,8 +142,19 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
         },
         policy={"gates": asdict(gates)},
         candidates=judged,
+        notes=_notes(pack, gates),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _notes(pack: Pack, gates: GatesConfig) -> tuple[str, ...]:
+    """What a reader must know before trusting the verdicts."""
+    margin, confidence = gates.relative.quality_margin, gates.relative.confidence
+    needed = statistics.items_needed(TYPICAL_DISCORDANCE, margin, confidence)
+    if len(pack.items) >= needed:
+        return ()
+    said = f"{len(pack.items)} items are too few to stake a promotion on: about {needed} are needed to find two equal models"
+    return (f"{said} within {margin:g} of each other, if they differ on a fifth of the items.",)
 
 
 def _candidate(subject: Subject) -> CandidateReport:

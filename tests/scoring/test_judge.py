@@ -107,6 +107,7 @@ def test_same_inputs_same_verdict_against_the_incumbent(clerk: Callable[[str], s
     assert (candidate.role, incumbent.role) == ("candidate", "incumbent")
     assert first.incumbent is not None and first.incumbent["model_id"] == incumbent.model_id
     assert candidate.metrics["quality/score"] < incumbent.metrics["quality/score"]
+    assert len(first.notes) == 1 and first.notes[0].startswith("8 items are too few to stake a promotion on: about 124")
     gate = next(gate for gate in candidate.verdict.gates if gate.name == "quality vs incumbent")
     assert candidate.verdict.decision == "hold" and gate.passed is False and "on 8 items" in gate.reason
     for before, after in zip(first.candidates, second.candidates, strict=True):
