@@ -1,0 +1,34 @@
+"""Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of this project."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.wrappers.conftest import Logged
+
+ANSWER = """
+import importlib.util, sys, mlflow
+assert not any(importlib.util.find_spec(name) for name in ("torch", "transformers", "steps", "tokenizers"))
+model = mlflow.pyfunc.load_model(sys.argv[1])
+messages = [{"role": "user", "content": "What is the capital of France?"}]
+print(model.predict({"messages": messages, "max_tokens": 12})[0]["choices"][0]["message"]["content"])
+print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_logged_requirements_alone_serve_it(logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(logged.tracking_uri)
+    requirements = mlflow.artifacts.download_artifacts(f"{logged.uris['int4']}/requirements.txt")
+    home = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    python = str(home / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True)
+    printed = in_fresh_process(ANSWER, logged.uris["int4"], python=python)
+    assert "Paris" in printed

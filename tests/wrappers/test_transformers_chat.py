@@ -1,0 +1,101 @@
+"""The transformers variant's own loop says what transformers says, row by row."""
+
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from tests.wrappers.conftest import NAME, Folders, Open, say, text
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Folders, open_checkpoint: Open) -> Any:
+    """The tiny checkpoint in the served class."""
+    return open_checkpoint(tiny.checkpoint)
+
+
+def test_greedy_tokens_equal_generate(model: Any, tiny: Folders) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    reference, tokenizer = AutoModelForCausalLM.from_pretrained(tiny.checkpoint), AutoTokenizer.from_pretrained(tiny.checkpoint)
+    for content in ("Hello", "Tell me about foxes", "é🙂日本"):
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False)
+        out = reference.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :]
+        assert text(model.predict(None, say(content, max_tokens=12))[0]) == tokenizer.decode(out, skip_special_tokens=True)
+
+
+def test_both_contracts_and_rows_of_their_own(model: Any) -> None:
+    rows = [say("Hello", max_tokens=2), {"prompt": "One, two,", "max_tokens": 3}, say("Hello", max_tokens=5)]
+    chat, prompt, longer = model.predict(None, rows)
+    assert (chat["usage"]["completion_tokens"], longer["usage"]["completion_tokens"]) == (2, 5)
+    assert isinstance(prompt, str)
+    assert chat["model"] == NAME
+
+
+def test_seeds_do_not_touch_the_global_stream(model: Any) -> None:
+    import torch
+
+    row = say("Hello", temperature=1.0, seed=3, max_tokens=8)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    first = text(model.predict(None, row)[0])
+    assert torch.equal(torch.rand(1), expected)
+    assert text(model.predict(None, row)[0]) == first
+    assert len({text(model.predict(None, {**row, "seed": seed})[0]) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 0.0}],
+    ids=["top_k", "top_p", "temperature"],
+)
+def test_what_amounts_to_greedy_is_greedy(model: Any, settings: dict[str, Any]) -> None:
+    warm = {"temperature": 1.0, "seed": 1, **settings}
+    assert text(model.predict(None, say("Hello", **warm))[0]) == text(model.predict(None, say("Hello"))[0])
+
+
+def test_penalties_are_taken_from_the_scores(model: Any, tiny: Folders) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    reference, tokenizer = AutoModelForCausalLM.from_pretrained(tiny.checkpoint), AutoTokenizer.from_pretrained(tiny.checkpoint)
+    ids = tokenizer.encode("One, two,")
+    made: list[int] = []
+    for _ in range(12):
+        with torch.inference_mode():
+            scores = reference(torch.tensor([ids + made])).logits[0, -1].float()
+        for token in set(made):
+            scores[token] += 2.0 + 2.0 * made.count(token)  # negative penalties: what was said is said again
+        made.append(int(scores.argmax()))
+    settings = {"frequency_penalty": -2.0, "presence_penalty": -2.0}
+    answer = model.predict(None, {"prompt": "One, two,", "max_tokens": 12, **settings})[0]
+    assert answer == tokenizer.decode(made, skip_special_tokens=True)
+
+
+def test_repetition_penalty_and_min_tokens(model: Any) -> None:
+    plain = text(model.predict(None, say("Hello"))[0])
+    assert text(model.predict(None, say("Hello", repetition_penalty=0.05))[0]) != plain
+    assert model.predict(None, say("Hello", max_tokens=20, min_tokens=20))[0]["usage"]["completion_tokens"] == 20
+
+
+def test_a_stream_joins_to_the_whole_and_can_be_left(model: Any) -> None:
+    row = say("Tell me about foxes", max_tokens=12)
+    chunks = list(model.predict_stream(None, row))
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text(model.predict(None, row)[0])
+    stream = model.predict_stream(None, {**row, "max_tokens": 1500})
+    next(stream)
+    stream.close()
+    assert text(model.predict(None, row)[0])
+
+
+def test_a_grammar_is_refused_clearly(model: Any) -> None:
+    with pytest.raises(MlflowException, match="the onnx variant can") as caught:
+        model.predict(None, say("Hello", response_format={"type": "json_object"}))
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_an_overlong_prompt_says_what_fits(model: Any) -> None:
+    with pytest.raises(MlflowException, match="expected at most 2047 tokens"):
+        model.predict(None, {"prompt": "word " * 3000})
