@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID = "#1b2330", "#d8dde6"
-SERIES = ("#2f6fdf", "#d9730d", "#12966b", "#8a4fe0", "#d1397f", "#5f6b7a")  # on white; the page has a second set for dark
+SERIES = (
+    "#2f6fdf",
+    "#d9730d",
+    "#12966b",
+    "#8a4fe0",
+    "#d1397f",
+    "#5f6b7a",
+    "#0d8fa8",
+    "#8f8a1e",
+)  # on white; the page has a second set for dark
 WIDTH, HEIGHT = 5.4, 3.5  # inches: two pictures side by side on a desk, one on a phone
+MAX_NAMED = 3  # points of a scatter that bear their names; more go into a legend
 MAX_POINTS = 400  # points drawn of one distribution
 
 
@@ -147,7 +157,8 @@ def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best
     """Points of (name, colour, decode tokens per second, y value, bytes) with the Pareto front through those that nothing beats in both."""
     if not points:
         return None
-    figure, axes = _figure()
+    crowded = len(points) > MAX_NAMED
+    figure, axes = _figure(HEIGHT + 0.17 * len(points) if crowded else HEIGHT)
     front = sorted(
         (speed, value)
         for _, _, speed, value, _ in points
@@ -161,9 +172,18 @@ def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best
     for name, index, speed, value, size in points:
         axes.scatter([speed], [value], s=60 + 440 * size / largest, color=colour(index), alpha=0.55, linewidths=0, zorder=2)
         axes.scatter([speed], [value], s=12, color=colour(index), zorder=3)
-        text = f"{name}\n{size / 1e6:,.0f} MB"
-        axes.annotate(text, (speed, value), xytext=(0, 15), textcoords="offset points", ha="center", fontsize=8.5, color=INK)
-    axes.margins(y=0.3)
+        if not crowded:
+            text = f"{name}\n{size / 1e6:,.0f} MB"
+            axes.annotate(text, (speed, value), xytext=(0, 15), textcoords="offset points", ha="center", fontsize=8.5, color=INK)
+    if crowded:
+        from matplotlib.lines import Line2D
+
+        keys = [
+            Line2D([], [], marker="o", linestyle="", color=colour(index), label=f"{name}, {size / 1e6:,.0f} MB")
+            for name, index, _, _, size in points
+        ]
+        _legend(axes, handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    axes.margins(y=0.15 if crowded else 0.3)
     fastest = max(speed for _, _, speed, _, _ in points)
     axes.set_xlim(-0.15 * fastest, 1.2 * fastest)  # room for the names
     _say(axes, x="decode, tokens per second (one request)", y=y)

@@ -112,7 +112,7 @@ def write(builds: Sequence[Build], workdir: Path) -> None:
         for index, build in enumerate(builds)
         if build.decode_tokens_per_second is not None and build.kl_mean is not None and build.size_bytes is not None
     ]
-    figure = pictures.scatter(points, "mean KL divergence to the checkpoint, nats (lower is better)", best_high=False)
+    figure = pictures.scatter(points, "mean KL to the checkpoint, nats", best_high=False)
     if figure is not None:
         pictures.png(figure, workdir / "sweep.png")
         (workdir / "sweep.svg").write_text(pictures.svg(figure, "sweep", "Builds by decode speed, fidelity and size"), encoding="utf-8")
