@@ -23,20 +23,21 @@ def _candidates(config: Config) -> list[str]:
 
 
 def _incumbent(config: Config) -> str | None:
-    """URI of what serves now, unless it is one of the candidates."""
-    from steps.pipeline.handoff import exists, model_id_of
+    """URI of what serves now, also where it is one of the candidates: the others are compared with it."""
+    from steps.pipeline.handoff import exists
 
     uri = f"models:/{config.model.registered_name}@{config.promotion.alias}"
-    if not config.evaluate.incumbent or not exists(uri):
-        return None
-    return None if model_id_of(uri) in [model_id_of(candidate) for candidate in _candidates(config)] else uri
+    return uri if config.evaluate.incumbent and exists(uri) else None
 
 
 def _incumbent_digest(config: Config) -> Mapping[str, str]:
-    from steps.pipeline.handoff import digest_of
+    """The incumbent as an input, unless it is a candidate and so an input already: promoting one of them must not ask for a new evaluation."""
+    from steps.pipeline.handoff import digest_of, model_id_of
 
-    incumbent = _incumbent(config)
-    return {"incumbent": digest_of(incumbent)} if incumbent else {}
+    uri = _incumbent(config)
+    if uri is None or model_id_of(uri) in [model_id_of(candidate) for candidate in _candidates(config)]:
+        return {}
+    return {"incumbent": digest_of(uri)}
 
 
 @step(
