@@ -31,7 +31,7 @@ def _incumbent(config: Config) -> str | None:
 
 
 def _incumbent_digest(config: Config) -> Mapping[str, str]:
-    """The incumbent as an input, unless it is a candidate and so an input already: promoting one of them must not ask for a new evaluation."""
+    """The incumbent as an input, unless it is a candidate and so one already: promoting one of them asks for no new evaluation."""
     from steps.pipeline.handoff import digest_of, model_id_of
 
     uri = _incumbent(config)
