@@ -33,7 +33,10 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
         ("folder", 3, 12),
         ("build", 3, 6),
         ("hub", 24, 6),  # its threads change the order of events from run to run: over time this covers them all
-        *(pytest.param(kind, 1, least, marks=pytest.mark.slow) for kind, least in (("folder", 40), ("build", 20), ("hub", 150))),
+        *(
+            pytest.param(kind, 1, least, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))
+            for kind, least in (("folder", 40), ("build", 20), ("hub", 150))
+        ),
     ],
 )
 def test_killed_at_every_step(kind: str, stride: int, least: int, checkpoint: Path, hub: Hub, tmp_path: Path) -> None:
