@@ -109,8 +109,13 @@ class CandidateProcess:
             raise RuntimeError(f"candidate {self.name!r} is not started")
         return self._process.pid
 
-    def ask(self, command: str, **arguments: Any) -> Any:
+    def ask(self, command: str, *, requests: int = 1, **arguments: Any) -> Any:
         """Run one of the worker's commands and return its result.
+
+        Args:
+            command: a method of the worker.
+            requests: how many times a request's limit the command may take.
+            arguments: of the method.
 
         Raises:
             CandidateFailedError: the process died, ran out of memory, or took longer than its limits.
@@ -120,7 +125,7 @@ class CandidateProcess:
             if self._connection is None or self._killed:
                 raise CandidateFailedError(self._killed or "the process is not running", self.tail())
             started = time.monotonic()
-            allowed = min(self.limits.request_seconds, self.limits.total_seconds - self.used_seconds)
+            allowed = min(requests * self.limits.request_seconds, self.limits.total_seconds - self.used_seconds)
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead process is found by the read below
                     self._connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
@@ -143,7 +148,9 @@ class CandidateProcess:
             if wait <= 0 or not select.select([connection], [], [], wait)[0]:
                 total = self.used_seconds + allowed >= self.limits.total_seconds
                 limit = (
-                    f"evaluate.candidate_timeout={self.limits.total_seconds:g}" if total else f"{self.limits.request_seconds:g} s a request"
+                    f"evaluate.candidate_timeout={self.limits.total_seconds:g}"
+                    if total
+                    else f"evaluate.request_timeout={self.limits.request_seconds:g}, {allowed:.0f} s for this"
                 )
                 self._kill(f"hung: {command!r} did not end within the limit ({limit})")
                 raise CandidateFailedError(str(self._killed), self.tail())

@@ -7,6 +7,7 @@ memory and disk stay bounded. What is kept of a token is four numbers.
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from steps.scoring import statistics
 from steps.scoring.candidates import CandidateProcess
 
 TEXTS = Path(__file__).with_name("texts")
+LOAD_REQUESTS = 5  # how many times evaluate.request_timeout opening a folder may take
 PIECE = 4000  # characters tokenised at once
 POSITION_BIN = 16  # tokens averaged into one point of the curve over the position
 CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
@@ -120,29 +122,24 @@ def measure(
     Raises:
         CandidateFailedError, ModelError: the reference failed.
     """
-    bos = reference.ask("open_meter", kind="checkpoint", folder=str(reference_folder))["bos"]
+    bos = reference.ask("open_meter", requests=LOAD_REQUESTS, kind="checkpoint", folder=str(reference_folder))["bos"]
     found = {name: Comparison() for name in conversions}
     for name, (process, folder) in conversions.items():
-        guard(name, lambda process=process, folder=folder: process.ask("open_meter", kind="onnx", folder=str(folder)))  # type: ignore[misc]
+        guard(name, partial(process.ask, "open_meter", requests=LOAD_REQUESTS, kind="onnx", folder=str(folder)))
     file = workdir / "window.npy"
     for text, ids in windows(
         texts(config.texts), lambda piece: list(reference.ask("tokenize", text=piece)), bos, config.window, config.tokens
     ):
         reference.ask("write_logits", ids=ids, file=str(file))
         for name, (process, _) in conversions.items():
-            guard(name, lambda name=name, process=process, text=text, ids=ids: _add(found[name], process, text, ids, file))  # type: ignore[misc]
+            guard(name, partial(_add, found[name], process, text, ids, file))
         advance(len(ids))
     file.unlink(missing_ok=True)
     for messages in CONVERSATIONS[: config.continuations]:
         prompt = reference.ask("render", messages=messages)
         wanted = reference.ask("continue_greedily", ids=prompt, tokens=config.continuation_tokens)
         for name, (process, _) in conversions.items():
-            guard(
-                name,
-                lambda name=name, process=process, messages=messages, prompt=prompt, wanted=wanted: _continue(  # type: ignore[misc]
-                    found[name], process, messages, prompt, wanted, config.continuation_tokens
-                ),
-            )
+            guard(name, partial(_continue, found[name], process, messages, prompt, wanted, config.continuation_tokens))
     return found
 
 

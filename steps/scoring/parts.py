@@ -17,6 +17,7 @@ from steps.scoring.progress import Display
 from steps.scoring.report import Conformance, ConformanceRow, Failure, Quality
 
 log = logging.getLogger(__name__)
+LOAD_REQUESTS, CONFORMANCE_REQUESTS = 5, 20  # how many times evaluate.request_timeout they may take
 TIMING_WEIGHT, TOKEN_WEIGHT = 3.0, 0.004  # rough seconds of one timing, and of one fidelity token in one process
 
 
@@ -51,7 +52,7 @@ class Subject:
 
 def load(subject: Subject) -> None:
     try:
-        times = subject.process.ask("load", uri=subject.description.uri)
+        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=subject.description.uri)
     except ModelError as error:  # a model that does not load is no candidate
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
     subject.metrics["speed/load_s"] = times["ready_s"]
@@ -99,7 +100,7 @@ def time_all(subjects: Sequence[Subject], config: Config, display: Display) -> N
 
 
 def conform(subject: Subject) -> None:
-    rows = tuple(ConformanceRow(**row) for row in subject.process.ask("conformance"))
+    rows = tuple(ConformanceRow(**row) for row in subject.process.ask("conformance", requests=CONFORMANCE_REQUESTS))
     subject.conformance = Conformance(rows, bool(rows) and all(row.passed or row.limit is not None for row in rows))
     subject.metrics["conformance/passed"] = float(sum(row.passed for row in rows))
     subject.metrics["conformance/total"] = float(len(rows))

@@ -56,7 +56,9 @@ def measure(
             for name in order:
 
                 def many(name: str = name, concurrency: int = concurrency, nonce: int = nonce) -> None:
-                    found = processes[name].ask("burst", concurrency=concurrency, new_tokens=config.burst_tokens, nonce=nonce)
+                    found = processes[name].ask(
+                        "burst", requests=concurrency, concurrency=concurrency, new_tokens=config.burst_tokens, nonce=nonce
+                    )
                     if not warm:  # noqa: B023 - called before the round ends
                         timings[name].bursts.setdefault(concurrency, []).append(found["tokens"] / found["seconds"])
 
