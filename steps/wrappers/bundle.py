@@ -8,7 +8,7 @@ import ast
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-COMMON = ("contract", "template", "answer", "driver", "model")
+COMMON = ("refusal", "messages", "contract", "template", "answer", "driver", "settings", "model")
 PARTS = {
     "onnx": (*COMMON, "prefix_cache", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),

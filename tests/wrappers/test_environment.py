@@ -22,10 +22,10 @@ print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_logged_requirements_alone_serve_it(logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path) -> None:
-    import mlflow
+    from mlflow import MlflowClient
 
-    mlflow.set_tracking_uri(logged.tracking_uri)
-    requirements = mlflow.artifacts.download_artifacts(f"{logged.uris['int4']}/requirements.txt")
+    location = MlflowClient(logged.tracking_uri).get_logged_model(logged.uris["int4"].removeprefix("models:/")).artifact_location
+    requirements = str(Path(location) / "requirements.txt")
     home = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     python = str(home / "bin" / "python")

@@ -3,11 +3,24 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .contract import first_stop, longest_held
+
+def longest_held(text: str, stops: Sequence[str]) -> int:
+    """Count the characters at the end of ``text`` that may be the beginning of a stop string."""
+    longest = max((len(stop) for stop in stops), default=1)
+    for length in range(min(longest - 1, len(text)), 0, -1):
+        if any(stop.startswith(text[-length:]) for stop in stops):
+            return length
+    return 0
+
+
+def first_stop(text: str, stops: Iterable[str]) -> int | None:
+    """Find where the earliest stop string begins."""
+    found = [position for position in (text.find(stop) for stop in stops) if position >= 0]
+    return min(found, default=None)
 
 
 class AnswerText:

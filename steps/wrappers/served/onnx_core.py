@@ -15,9 +15,10 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from .contract import Request, refusal
+from .contract import Request
 from .driver import Job
 from .prefix_cache import Kept, PrefixCache
+from .refusal import refusal
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime-genai is imported, which is later
 

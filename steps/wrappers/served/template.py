@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .contract import refusal
+from .refusal import refusal
 
 
 class ChatTemplate:

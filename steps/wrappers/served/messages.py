@@ -1,0 +1,141 @@
+"""Conversations, tools and grammars, checked before they reach a template or an engine."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, refusal
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+MESSAGE_KEYS = frozenset({"role", "content", "name", "refusal", "tool_calls", "tool_call_id"})
+
+GRAMMARS = ("regex", "lark")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must match: ``kind`` is ``json_schema``, ``regex`` or ``lark_grammar``."""
+
+    kind: str
+    text: str
+
+
+def _content(field: str, value: Any) -> str:
+    """Read a message's content: a string, or a list of text parts, which are joined."""
+    if isinstance(value, str):
+        return checked_text(field, value)
+    if isinstance(value, list) and value:
+        texts: list[str] = []
+        for index, part in enumerate(value):
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise refusal(f"{field}[{index}]", part, "a part {'type': 'text', 'text': …}", "this model reads text alone")
+            texts.append(checked_text(f"{field}[{index}].text", part["text"]))
+        return "".join(texts)
+    raise refusal(field, value, "a string or a list of text parts")
+
+
+def _tool_calls(field: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise refusal(field, value, "a list of tool calls")
+    for index, call in enumerate(value):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
+            raise refusal(f"{field}[{index}]", call, "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '<JSON>'}}")
+    return [dict(call) for call in value]
+
+
+def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
+    """Check a conversation before it reaches a template: roles, keys, content, size.
+
+    Raises:
+        MlflowException: naming the message and the field.
+    """
+    if not isinstance(value, list) or not value:
+        raise refusal("messages", value, "a list with at least one message")
+    messages: list[dict[str, Any]] = []
+    characters = 0
+    for index, message in enumerate(value):
+        field = f"messages[{index}]"
+        if not isinstance(message, Mapping):
+            raise refusal(field, message, "a mapping with role and content")
+        given = {key: item for key, item in message.items() if not absent(item)}
+        unknown = sorted(set(given) - MESSAGE_KEYS)
+        if unknown:
+            raise refusal(f"{field}.{unknown[0]}", given[unknown[0]], f"one of the keys {sorted(MESSAGE_KEYS)}")
+        role = given.get("role")
+        if role not in ROLES:
+            raise refusal(f"{field}.role", role, f"one of {list(ROLES)}")
+        clean: dict[str, Any] = {"role": role}
+        calls = given.get("tool_calls")
+        if "content" in given or not (role == "assistant" and calls):
+            clean["content"] = _content(f"{field}.content", given.get("content"))
+            characters += len(clean["content"])
+        else:
+            clean["content"] = ""
+        if calls:
+            if role != "assistant":
+                raise refusal(f"{field}.tool_calls", calls, "tool calls in assistant messages alone")
+            clean["tool_calls"] = _tool_calls(f"{field}.tool_calls", calls)
+            characters += len(json.dumps(calls))
+        for key in ("name", "tool_call_id", "refusal"):
+            if key in given:
+                if not isinstance(given[key], str):
+                    raise refusal(f"{field}.{key}", given[key], "a string")
+                clean[key] = checked_text(f"{field}.{key}", given[key])
+        messages.append(clean)
+    if characters > MAX_REQUEST_CHARACTERS:
+        raise refusal("messages", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+    return tuple(messages)
+
+
+def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
+    """Check the tools a request offers, as function definitions with a JSON schema each."""
+    if choice is not None and choice not in ("auto", "none"):
+        raise refusal("tool_choice", choice, "'auto' or 'none'", "a forced tool cannot be honoured; ask for it with response_format")
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list):
+        raise refusal("tools", value, "a list of function definitions")
+    for index, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
+            raise refusal(f"tools[{index}]", tool, "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}")
+    return () if choice == "none" else tuple(dict(tool) for tool in value)
+
+
+def _json_grammar(schema: Mapping[str, Any]) -> Grammar:
+    """Hold an answer to a schema, in the compact way of writing JSON: free white space lets a small model write nothing else."""
+    return Grammar("json_schema", json.dumps({"x-guidance": {"whitespace_flexible": False}, **schema}))
+
+
+def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
+    """Read ``response_format``: text, json_object, json_schema, regex or lark.
+
+    Raises:
+        MlflowException: an unknown type, a schema that is no JSON schema, or a grammar where ``possible`` is false.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
+        raise refusal("response_format", value, "{'type': 'text' | 'json_object' | 'json_schema' | 'regex' | 'lark', …}")
+    kind = value["type"]
+    if kind == "text":
+        return None
+    if kind not in ("json_object", "json_schema", *GRAMMARS):
+        raise refusal("response_format.type", kind, "one of text, json_object, json_schema, regex, lark")
+    if not possible:
+        raise refusal("response_format.type", kind, "'text'", "this variant cannot hold an answer to a grammar; the onnx variant can")
+    if kind == "json_object":
+        return _json_grammar({"type": "object"})
+    if kind == "json_schema":
+        holder = value.get("json_schema")
+        schema = holder.get("schema", holder) if isinstance(holder, Mapping) else value.get("schema")
+        if not isinstance(schema, Mapping):
+            raise refusal("response_format.json_schema", holder, "{'name': …, 'schema': {…}}")
+        return _json_grammar(schema)
+    text = value.get(kind) or value.get("pattern") or value.get("grammar")
+    if not isinstance(text, str) or not text:
+        raise refusal(f"response_format.{kind}", text, f"the {kind} as a string")
+    return Grammar("regex" if kind == "regex" else "lark_grammar", text)

@@ -1,0 +1,81 @@
+"""The ``model_config`` of a logged model, and its files against their checksums."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import DATA_LOSS
+
+from .refusal import refusal
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ``model_config`` of a logged model; every key may be overridden when it is loaded."""
+
+    name: str = "model"  # public name, shown as `model` in completions
+    max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
+    temperature: float = 0.0
+    threads: int = 0  # intra-op threads; 0 leaves the choice to the runtime
+    max_batch_size: int = 8  # answers generated side by side
+    max_queue: int = 256  # answers that may wait; one more is refused
+    request_timeout: float = 600.0  # seconds
+    prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns; 0 switches reuse off
+    neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
+    execution_provider: str | None = None  # null is what the folder was built for
+    provider_options: Mapping[str, str] | None = None
+    verify_checksums: bool = True  # read every file at load and compare it with what was logged
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> "Settings":
+        """Check a model_config.
+
+        Raises:
+            MlflowException: an unknown key or a value of the wrong type.
+        """
+        given = dict(config or {})
+        known = {field.name: field for field in fields(cls)}
+        for key, value in given.items():
+            if key not in known:
+                raise refusal(f"model_config.{key}", value, f"one of the keys {sorted(known)}")
+            default = known[key].default
+            if isinstance(default, bool):
+                fits = isinstance(value, bool)
+            elif isinstance(default, int):
+                fits = (
+                    isinstance(value, int)
+                    and not isinstance(value, bool)
+                    and value >= (0 if key in ("threads", "prefix_cache_bytes") else 1)
+                )
+            elif isinstance(default, float):
+                fits = (
+                    isinstance(value, int | float) and not isinstance(value, bool) and (value >= 0 if key == "temperature" else value > 0)
+                )
+            elif key == "provider_options":
+                fits = value is None or isinstance(value, Mapping)
+            else:
+                fits = isinstance(value, str) or value is None
+            if not fits:
+                raise refusal(f"model_config.{key}", value, f"a value such as {default!r}")
+        return cls(**given)
+
+
+def verify(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Compare every file with the sha256 it was logged with.
+
+    Raises:
+        MlflowException: naming the first file that is missing or differs.
+    """
+    for name, expected in sorted(checksums.items()):
+        file = folder / name
+        if not file.exists():
+            raise MlflowException(f"damaged model: {name} is missing; log it again or fetch the artifacts anew", error_code=DATA_LOSS)
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != expected:
+            raise MlflowException(
+                f"damaged model: {name} has sha256 {found}, logged was {expected}; fetch the artifacts anew", error_code=DATA_LOSS
+            )
