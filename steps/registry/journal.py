@@ -176,12 +176,8 @@ def entry_of(version: Version) -> Entry | None:
 
 
 def sentence(record: Record) -> str:
-    """The record as the UI shows it: one line a move, then why."""
-    lines = []
-    for move in record.moves:
-        before = "nothing" if move.before is None else f"version {move.before}"
-        after = "nothing" if move.after is None else f"version {move.after}"
-        lines.append(f"`{move.alias}`: {before} → {after}")
+    """The record as the UI shows it: the moves in the first line, which is all that a list of versions has room for, then who and why."""
+    moves = ", ".join(f"{move.alias} {move.before or 'none'} → {move.after or 'none'}" for move in record.moves)
     forced = " (policy overruled)" if record.forced else ""
     evidence = f"\n\nEvidence: `{record.evidence}`" if record.evidence else ""
-    return "  \n".join(lines) + f"\n\n**{record.kind}**{forced} by {record.actor}: {record.reason}{evidence}"
+    return f"{moves}\n\n**{record.kind}**{forced} by {record.actor}: {record.reason}{evidence}"
