@@ -6,24 +6,22 @@ Writes: ``snapshot.json`` on its run: repository, revision, licence, and the siz
     mlflow run . -e fetch_model --env-manager local -P model=smollm2_135m
 """
 
-import re
-
 from steps.config.model import Source
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 from steps.snapshots.fetch import fetch
+from steps.snapshots.hub import repositories
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def _still_here(config: Config, uri: str) -> bool:
     """Whether the same fetch would give the same bytes, and this machine still has them."""
     from steps.pipeline.handoff import read_text
 
-    if config.model.source is Source.folder or (config.model.source is Source.hub and not COMMIT.fullmatch(config.model.revision or "")):
-        return False  # a folder may have changed and a branch may have moved since
+    moving = any(not repository.pinned for repository in repositories(config.model))
+    if config.model.source is Source.folder or moving:  # a folder may have changed and a branch may have moved since
+        return False
     snapshot = Snapshot.from_json(read_text(uri))
     return not Store(config.store.path).damaged((*snapshot.files, *snapshot.onnx_files))
 

@@ -10,7 +10,7 @@ class AbsoluteGates:
     """Limits that hold whoever the incumbent is; null switches a gate off."""
 
     quality_floor: float | None = 0.15  # mean item score, 0 to 1
-    kl_ceiling: float | None = 0.4  # mean KL divergence to the checkpoint, nats per token, on the shipped texts; docs/adr/0004
+    kl_ceiling: float | None = 0.25  # mean KL divergence to the checkpoint, nats per token, on the shipped texts; docs/adr/0004
     ttft_p95_ceiling: float | None = 10.0  # seconds to the first token, short prompt
     rss_ceiling_bytes: int | None = None  # peak resident bytes of the serving process
     licences: list[str] = field(default_factory=list)  # SPDX identifiers that may be promoted; empty allows any

@@ -18,6 +18,14 @@ def test_every_node_composes(choice: str) -> None:
     assert getattr(compose_config([choice]), group) is not None
 
 
+@pytest.mark.parametrize(
+    ("overrides", "precision"),
+    [([], "int8"), (["onnx=fp32_cpu"], "fp32"), (["onnx=int4_cpu", "model=smollm2_135m"], "int4"), (["model=tiny_phi3"], "int4")],
+)
+def test_a_model_may_choose_its_onnx_build_and_the_user_has_the_last_word(overrides: list[str], precision: str) -> None:
+    assert compose_config(overrides).onnx.precision.value == precision
+
+
 @pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_file_opens_with_the_command_that_uses_it(path: object) -> None:
     first = open(str(path), encoding="utf-8").readline()  # noqa: SIM115, PTH123
