@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 QUESTION = "Name the days of the week."
+TOKENS = 10  # length of most answers here: long enough to stop in, short enough for a slow model
 OVERLONG_WORDS = 40_000  # far past the context of any small model; metadata may ask for more
 
 
@@ -75,7 +76,7 @@ class Subject:
         self.model = model
 
     def ask(self, content: str = QUESTION, **settings: Any) -> dict[str, Any]:
-        return chat(self.model, {"messages": user(content), "temperature": 0.0, "max_tokens": 16, **settings})
+        return chat(self.model, {"messages": user(content), "temperature": 0.0, "max_tokens": TOKENS, **settings})
 
     @cached_property
     def greedy(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def public_name(subject: Subject) -> str:
 
 
 def dictionary(subject: Subject) -> str:
-    found = completions(subject.model.predict({"messages": user(QUESTION), "temperature": 0.0, "max_tokens": 16}))
+    found = completions(subject.model.predict({"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS}))
     expect(len(found) == 1 and text(found[0]) == text(subject.greedy), "a dictionary is answered differently from a frame of one row")
     return "a dictionary is answered as a frame of one row"
 
@@ -172,7 +173,7 @@ def max_tokens(subject: Subject) -> str:
 
 
 def finish_reason(subject: Subject) -> str:
-    for limit in (1, 4, 16):
+    for limit in (1, 4, TOKENS):
         answer = subject.ask(max_tokens=limit)
         used, reason = answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]
         wanted = {"stop"} if used < limit else {"length", "stop"}  # EOS may be the very last token that was allowed
@@ -183,7 +184,7 @@ def finish_reason(subject: Subject) -> str:
 
 
 def usage(subject: Subject) -> str:
-    for limit in (2, 16):
+    for limit in (2, TOKENS):
         found = subject.ask(max_tokens=limit)["usage"]
         expect(found["prompt_tokens"] > 0 and found["completion_tokens"] >= 0, f"usage is {found}")
         expect(found["prompt_tokens"] + found["completion_tokens"] == found["total_tokens"], f"usage does not add up: {found}")
@@ -308,7 +309,7 @@ def concurrency(subject: Subject) -> str:
 
 def streaming(subject: Subject) -> str:
     expect(subject.streams, "the model does not stream")
-    row = {"messages": user(QUESTION), "temperature": 0.0, "max_tokens": 16}
+    row = {"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS}
     chunks = list(subject.model.predict_stream(row))
     expect(all(chunk.get("object") == "chat.completion.chunk" for chunk in chunks), "a chunk is not a chat.completion.chunk")
     choices = [choice for chunk in chunks for choice in chunk["choices"]]

@@ -46,8 +46,10 @@ class Subject:
             self.failure = Failure(f"{what}: {failed.failure.reason}", failed.failure.log_tail)
             log.warning("%s failed: %s", self.description.name, self.failure.reason)
         except ModelError as error:
-            self.notes.append(f"{what}: {error}")
-            log.warning("%s: %s: %s", self.description.name, what, error)
+            note = f"{what}: {error}"
+            if note not in self.notes:  # one that every round repeats is said once
+                self.notes.append(note)
+                log.warning("%s: %s", self.description.name, note)
 
 
 def load(subject: Subject) -> None:
