@@ -46,6 +46,9 @@ SPREAD = {  # metrics whose spread over the rounds is known
 }
 
 
+OUT_OF = {"conformance/passed": "conformance/total"}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One figure of the comparison table."""
@@ -82,9 +85,10 @@ def comparison(report: Report) -> list[dict[str, Any]]:
             if metric in SPREAD and all(each in candidate.metrics for each in SPREAD[metric]):
                 low, top = (_number(candidate.metrics[each], factor, digits) for each in SPREAD[metric])
                 spread = f"{low} to {top}"
-            cells.append(
-                Cell(_number(value, factor, digits), spread, len(known) > 1 and value == best and min(known) != max(known), value / largest)
-            )
+            elif metric in OUT_OF and OUT_OF[metric] in candidate.metrics:
+                spread = f"of {candidate.metrics[OUT_OF[metric]]:.0f}"
+            leads = value == best and min(known) != max(known)
+            cells.append(Cell(_number(value, factor, digits), spread, leads, value / largest))
         rows.append({"group": group, "name": name, "unit": unit, "cells": cells})
     return rows
 
