@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -134,7 +135,15 @@ def serve(connection: socket.socket, worker: Worker) -> None:
             connection.sendall(json.dumps(reply).encode() + b"\n")
 
 
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone, whatever the model is doing: an evaluation that was killed leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     connection = socket.socket(fileno=int(sys.argv[1]))
     serve(connection, Worker())
     sys.stdout.flush()

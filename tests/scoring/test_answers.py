@@ -83,3 +83,35 @@ def test_an_error_of_one_request_is_not_the_end(clerk: Callable[[str], str], tmp
         folder = Path(f"/proc/{process.pid}/cwd").readlink()
         assert not list(folder.iterdir()) and folder != Path.cwd()
     assert not folder.exists()
+
+
+def test_a_killed_evaluation_leaves_no_process_behind(tmp_path: Path) -> None:
+    """The evaluation is killed, so that it cannot say good-bye; its candidate ends by itself."""
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from steps.scoring.candidates import CandidateProcess, Limits\n"
+        "with CandidateProcess('clerk', Path(sys.argv[1]), Limits(600, 600)) as process:\n"
+        "    print(process.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    import subprocess
+    import sys
+    import time
+
+    import psutil
+
+    from steps.config.root import ROOT
+
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    candidate = int(parent.stdout.readline())
+    assert psutil.pid_exists(candidate)
+    os.kill(candidate, signal.SIGSTOP)  # deaf to its socket, as in a long call
+    parent.kill()
+    parent.wait()
+    os.kill(candidate, signal.SIGCONT)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(candidate) and psutil.Process(candidate).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not psutil.pid_exists(candidate) or psutil.Process(candidate).status() == psutil.STATUS_ZOMBIE
