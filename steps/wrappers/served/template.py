@@ -105,11 +105,11 @@ def _marked(value: Any, specials: set[str], mark: str) -> Any:
 
 
 def _special_texts(folder: Path, settings: Mapping[str, Any]) -> set[str]:
+    """Texts that a tokenizer reads as special tokens; tokens that were only added, such as ``<think>``, may be written by anybody."""
     file = folder / "tokenizer.json"
     added = json.loads(file.read_text("utf-8")).get("added_tokens", []) if file.exists() else []
-    texts = {entry["content"] for entry in added if entry.get("content")}
-    decoder = settings.get("added_tokens_decoder", {})
-    return texts | {entry["content"] for entry in decoder.values() if isinstance(entry, Mapping) and entry.get("content")}
+    entries = [*added, *settings.get("added_tokens_decoder", {}).values()]
+    return {entry["content"] for entry in entries if isinstance(entry, Mapping) and entry.get("content") and entry.get("special", True)}
 
 
 def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
