@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from steps.scoring.answers import Answer
 from steps.scoring.description import Description
 from steps.scoring.packs import Pack
 
+log = logging.getLogger(__name__)
 DIGEST_LENGTH = 32  # MLflow keeps at most 36 characters of a dataset's digest
 
 
@@ -57,8 +59,10 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
         for trace_id, expectations in rows
         if (trace := mlflow.get_trace(trace_id)) is not None
     ]
-    with contextlib.redirect_stdout(io.StringIO()):  # its closing words name an interactive UI
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):  # a second progress bar beside our own
         mlflow.genai.evaluate(data=data, scorers=[held], model_id=description.model_id or None)
+    log.debug("mlflow.genai.evaluate: %s", said.getvalue())
 
 
 def log_dataset(pack: Pack, model_ids: Sequence[str]) -> None:
