@@ -147,6 +147,11 @@ class Gateway:
 
         return self._write(f"looking for evaluations of {name!r}", call)
 
+    def run_tags(self, run_id: str) -> dict[str, str] | None:
+        """Tags of a run; None where there is no such run."""
+        found = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))
+        return None if found is None else dict(found.data.tags)
+
     # --- writes that may be repeated
 
     def ensure_model(self, name: str, description: str, tags: Mapping[str, str]) -> bool:

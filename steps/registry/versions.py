@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
 
 CARRIED = (FINGERPRINT_TAG, REVISION_TAG, LICENCE_TAG)  # taken over from the logged model
+
+MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")  # overrides that a logged model depends on
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,21 @@ def find(gateway: Gateway, name: str, model_id: str) -> Version | None:
     return next((each for each in gateway.versions(name) if each.model_id == model_id), None)
 
 
+def remake(run_tags: Mapping[str, str]) -> str | None:
+    """The command that makes a logged model again, from the tags of the run that logged it: what chose the model and its build, no more."""
+    command, overrides = run_tags.get("slm.command"), run_tags.get("slm.overrides")
+    if not command or overrides is None:
+        return None
+    words = shlex.split(command)
+    if "-e" in words:  # the whole chain, not the one step
+        at = words.index("-e")
+        del words[at : at + 2]
+    if "-P" in words:
+        words = words[: words.index("-P")]
+    chosen = [word for word in shlex.split(overrides) if word.lstrip("+~").startswith(MAKES_THE_MODEL)]
+    return shlex.join([*words, *(["-P", f"overrides={shlex.join(chosen)}"] if chosen else [])])
+
+
 def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, command: str) -> Registered:
     """Make sure that a logged model has exactly one version, with this evidence on it.
 
@@ -72,6 +90,7 @@ def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, co
             "`mlflow run . -e evaluate`"
         )
     tags = tags_of(judged, evidence, logged.tags)
+    command = remake((gateway.run_tags(logged.source_run_id) if logged.source_run_id else None) or {}) or command
     found = find(gateway, name, judged.model_id)
     created = found is None
     if found is None:

@@ -181,3 +181,15 @@ def test_incumbent_defends_its_place(pair: Pair, quality: float, champion: int, 
     assert numbers() == [1, 2, 3]
     assert aliases() == {"transformers": 1, "onnx": 3, "champion": champion} | others
     assert [row.version for row in promotion.rows] == [3, 2]
+
+
+def test_card_says_how_the_model_is_made_again() -> None:
+    from steps.registry.versions import remake
+
+    tags = {
+        "slm.command": "mlflow run https://git.example.org/x -v abc -e log_onnx_wrapper --env-manager local -P 'overrides=onnx=int8_cpu'",
+        "slm.overrides": "onnx=int8_cpu evaluate=smoke model=smollm2_135m snapshot_uri=runs:/1/snapshot.json onnx_uri=models:/m-1",
+    }
+    made = "mlflow run https://git.example.org/x -v abc --env-manager local -P 'overrides=onnx=int8_cpu model=smollm2_135m'"
+    assert remake(tags) == made
+    assert remake({}) is None
