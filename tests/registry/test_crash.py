@@ -79,7 +79,8 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
     assert at > 15
 
 
-@pytest.mark.parametrize("fault", ["lost", pytest.param("refused", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["lost", "refused"])
 def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{fault}-{at}"
