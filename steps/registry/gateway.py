@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.pipeline.errors import StepError
 from steps.registry.aliases import MODEL_ID_TAG
+from steps.registry.retries import first_line, is_transient, status_of, without_own_retries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
-    from mlflow.exceptions import MlflowException
 
 T = TypeVar("T")
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
-TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
-OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-# MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once collide, which it calls a bad request.
-COLLISION = re.compile(
-    r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
-)
-_LOCK = threading.Lock()
-_INSIDE: list[int] = []  # threads that are in a call
-_BEFORE: list[str | None] = []  # the variable's value before the first of them
 DESCRIPTION_LIMIT = 5000  # characters; the SQL store's column is String(5000), and PostgreSQL refuses more
 
 
@@ -267,64 +254,24 @@ class Gateway:
             reraise=True,
         )
         try:
-            with _without_own_retries():
+            with without_own_retries():
                 result: T = retrying(self._once, what, call)
                 return result
         except MlflowException as error:
-            if error.error_code in REFUSED or _status(error) in (401, 403):
+            if error.error_code in REFUSED or status_of(error) in (401, 403):
                 raise PermissionRefusedError(
-                    f"{what}: the tracking server refuses it ({_first_line(error)}); ask its administrator for EDIT permission on "
+                    f"{what}: the tracking server refuses it ({first_line(error)}); ask its administrator for EDIT permission on "
                     "the registered model and its history, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
                 ) from error
             if is_transient(error):
                 raise ServerUnavailableError(
-                    f"{what}: no answer from the tracking server for {self.retry_seconds:g} s ({_first_line(error)}); nothing is half "
+                    f"{what}: no answer from the tracking server for {self.retry_seconds:g} s ({first_line(error)}); nothing is half "
                     "done: run the same command again when it is back"
                 ) from error
             raise
 
     def _once(self, what: str, call: Callable[[], T]) -> T:  # noqa: ARG002  (tests stop the process here, between two calls)
         return call()
-
-
-def is_transient(error: MlflowException) -> bool:
-    """Whether repeating the call may help: the server is away or overloaded, or two writers met in its database."""
-    status = _status(error)
-    if status in (401, 403, 404):
-        return False
-    if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
-        return True
-    return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
-
-
-def _status(error: MlflowException) -> int | None:
-    code = getattr(error, "get_http_status_code", None)
-    return int(code()) if callable(code) else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
-
-
-@contextmanager
-def _without_own_retries() -> Iterator[None]:
-    """MLflow reads its number of retries from the environment at each request; threads in here at once share one change of it."""
-    with _LOCK:
-        if not _INSIDE:
-            _BEFORE.append(os.environ.get(OWN_RETRIES))
-            os.environ[OWN_RETRIES] = "0"
-        _INSIDE.append(threading.get_ident())
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _INSIDE.remove(threading.get_ident())
-            if not _INSIDE:
-                before = _BEFORE.pop()
-                if before is None:
-                    os.environ.pop(OWN_RETRIES, None)
-                else:
-                    os.environ[OWN_RETRIES] = before
 
 
 def _version(entity: Any) -> Version:

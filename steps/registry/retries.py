@@ -1,0 +1,63 @@
+"""Which errors of the tracking server pass by themselves, and whose retries count."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
+
+TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
+OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once collide, which it calls a bad request.
+COLLISION = re.compile(
+    r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
+)
+_LOCK = threading.Lock()
+_INSIDE: list[int] = []  # threads that are in a call
+_BEFORE: list[str | None] = []  # the variable's value before the first of them
+
+
+def is_transient(error: MlflowException) -> bool:
+    """Whether repeating the call may help: the server is away or overloaded, or two writers met in its database."""
+    status = status_of(error)
+    if status in (401, 403, 404):
+        return False
+    if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
+        return True
+    return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
+
+
+def status_of(error: MlflowException) -> int | None:
+    code = getattr(error, "get_http_status_code", None)
+    return int(code()) if callable(code) else None
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:300]
+
+
+@contextmanager
+def without_own_retries() -> Iterator[None]:
+    """MLflow reads its number of retries from the environment at each request; threads in here at once share one change of it."""
+    with _LOCK:
+        if not _INSIDE:
+            _BEFORE.append(os.environ.get(OWN_RETRIES))
+            os.environ[OWN_RETRIES] = "0"
+        _INSIDE.append(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE.remove(threading.get_ident())
+            if not _INSIDE:
+                before = _BEFORE.pop()
+                if before is None:
+                    os.environ.pop(OWN_RETRIES, None)
+                else:
+                    os.environ[OWN_RETRIES] = before
