@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the ONNX variant side by side with its peers.")
     parser.add_argument("--only", action="append", choices=sorted(LINES), help="a line to run; may be given again; default all")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)")
+    parser.add_argument("--onnx", help="the ONNX build, a config of conf/onnx/ (default: the embedded model's own)")
     parser.add_argument("--short", action="store_true", help="one pair a line, and no results.json: only to see that it works")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go (default benchmarks/results.json)")
     chosen = parser.parse_args(arguments)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe()
     found: list[Comparison] = []
     left_out: dict[str, str] = {}
-    subjects = Subjects()
+    subjects = Subjects(chosen.onnx)
     for name in names:
         started = time.monotonic()
         try:
@@ -54,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
-            _write(chosen.output, machine, pairs, found, left_out)
+            _write(chosen.output, {**machine, "onnx_build": subjects.build}, pairs, found, left_out)
     subjects.close()
-    console.print(_table(found))
+    console.print(_table(found, subjects.build))
     for name, reason in left_out.items():
         console.print(f"left out: {name}, as {reason}")
     return 0
@@ -71,8 +72,8 @@ def _write(file: Path, machine: dict[str, object], pairs: int, found: list[Compa
     file.write_text(json.dumps({"lines": lines, "left_out": left_out}, indent=1) + "\n", "utf-8")
 
 
-def _table(found: list[Comparison]) -> Table:
-    table = Table(title="medians with quartiles")
+def _table(found: list[Comparison], build: str) -> Table:
+    table = Table(title=f"ONNX build {build}: medians with quartiles")
     for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
         table.add_column(column)
     for line in found:

@@ -23,15 +23,23 @@ class Subjects:
     """Models by variant, made when they are first asked for.
 
     Args:
-        precision: of the ONNX build.
+        onnx: a config of ``conf/onnx/``; None takes the embedded model's default build.
     """
 
-    def __init__(self, precision: str = "int4") -> None:
-        self.precision = precision
+    def __init__(self, onnx: str | None = None) -> None:
+        self._overrides = ["model=smollm2_135m", *([f"onnx={onnx}"] if onnx else [])]
         self.home = Path(tempfile.mkdtemp(prefix="benchmarks-"))
         self.tracking_uri = f"sqlite:///{self.home / 'mlflow.db'}"
         self._loaded: dict[str, Any] = {}
         self._uris: dict[str, str] = {}
+
+    @property
+    def build(self) -> str:
+        """The ONNX build in words: its precision and the builder's options."""
+        from steps.pipeline.compose import compose_config
+
+        onnx = compose_config(self._overrides).onnx
+        return " ".join([onnx.precision.value, *(f"{key}={value}" for key, value in sorted(onnx.extra_options.items()))])
 
     def release(self) -> None:
         """Free the loaded models, so that none of one line is in the way of another."""
@@ -51,7 +59,7 @@ class Subjects:
         from steps.snapshots.fetch import fetch
         from steps.snapshots.store import Store
 
-        return fetch(compose_config(["model=smollm2_135m"]).model, Store())
+        return fetch(compose_config(self._overrides).model, Store())
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -63,11 +71,11 @@ class Subjects:
     @cached_property
     def onnx(self) -> Path:
         """Its ONNX build."""
-        from steps.config.onnx import OnnxConfig, Precision
+        from steps.pipeline.compose import compose_config
         from steps.snapshots import onnx_build
         from steps.snapshots.store import Store
 
-        return onnx_build.build(self.checkpoint, OnnxConfig(precision=Precision(self.precision)), Store(), self._snapshot.digest)
+        return onnx_build.build(self.checkpoint, compose_config(self._overrides).onnx, Store(), self._snapshot.digest)
 
     @cached_property
     def _experiment(self) -> str:
