@@ -9,7 +9,7 @@ STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURD
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help install run ui ask test test-slow lint format bench sweep lock clean
+.PHONY: help install run ui ask test test-slow lint format bench bench-short sweep lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,9 @@ format: $(VENV)/.dev  ## format the code
 
 bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.json
 	python -m benchmarks.run
+
+bench-short: $(VENV)/.dev  ## the benchmarks once each, only to see that they work
+	python -m benchmarks.run --short
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
 	mlflow run . -e sweep --env-manager local -P model=$(MODEL) -P overrides="evaluate=sweep $(OVERRIDES)"
