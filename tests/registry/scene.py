@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from steps.config.root import Config
 from steps.pipeline import digest
 
@@ -29,14 +31,16 @@ def log_model(variant: str, *, name: str = "parrot", fault: str | None = None) -
     """Log a parrot under the active run, tagged as the log steps tag theirs. Returns its id."""
     import mlflow
 
-    info = mlflow.pyfunc.log_model(
-        name=variant,
-        python_model=str(MODEL_FILE),
-        signature=signature(),
-        input_example={"messages": [{"role": "user", "content": "hello"}]},
-        model_config={"name": f"{name}-{variant}", "fault": fault},
-        pip_requirements=["mlflow"],
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARROT_BEHAVES", "1")
+        info = mlflow.pyfunc.log_model(
+            name=variant,
+            python_model=str(MODEL_FILE),
+            signature=signature(),
+            input_example={"messages": [{"role": "user", "content": "hello"}]},
+            model_config={"name": f"{name}-{variant}", "fault": fault},
+            pip_requirements=["mlflow"],
+        )
     folder = mlflow.artifacts.download_artifacts(info.model_uri)
     mlflow.MlflowClient().set_logged_model_tags(
         info.model_id,
