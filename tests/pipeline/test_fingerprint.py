@@ -22,7 +22,7 @@ def test_what_a_step_does_not_read_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("other", "part"),
     [
-        (lambda: mark(compose_config(["onnx.precision=fp32"])), "config.onnx"),
+        (lambda: mark(compose_config(["onnx=fp32_cpu"])), "config.onnx"),
         (lambda: mark(compose_config(["model=tiny_phi3"])), "config.model"),
         (lambda: mark(compose_config([]), snapshot="sha256:b"), "input.snapshot"),
         (lambda: mark(compose_config([]), packages=("hydra-core",)), "package.hydra-core"),
