@@ -65,7 +65,7 @@ def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway:
         found = {model_id: each.version for model_id, each in made.items()}
         created = {model_id for model_id, each in made.items() if each.created}
     planned = _numbers(gateway, name, evaluated, found)
-    known = gateway.versions(name)
+    known = versions.without_twins(gateway.versions(name))
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
     while True:
         failed = {model_id for model_id, result in canaries.items() if result != "passed"}

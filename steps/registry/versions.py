@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steps.pipeline.errors import StepError
@@ -53,6 +53,18 @@ def tags_of(judged: Judged, evidence: Evidence, logged: Mapping[str, str]) -> di
 def find(gateway: Gateway, name: str, model_id: str) -> Version | None:
     """The version of a logged model: the lowest number, should two registrations have raced."""
     return next((each for each in gateway.versions(name) if each.model_id == model_id), None)
+
+
+def without_twins(known: Sequence[Version]) -> list[Version]:
+    """Versions without the younger twins of a logged model: a race made them and whoever made them is about to delete them.
+
+    Args:
+        known: in the order of their numbers.
+    """
+    first: dict[str, Version] = {}
+    for each in known:
+        first.setdefault(each.model_id or f"version {each.number}", each)
+    return list(first.values())
 
 
 def remake(run_tags: Mapping[str, str]) -> str | None:

@@ -193,3 +193,16 @@ def test_card_says_how_the_model_is_made_again() -> None:
     made = "mlflow run https://git.example.org/x -v abc --env-manager local -P 'overrides=onnx=int8_cpu model=smollm2_135m'"
     assert remake(tags) == made
     assert remake({}) is None
+
+
+def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
+    """Three who register at once: the aliases must not go to a version that its maker deletes in the next moment."""
+    from steps.registry.gateway import Version
+    from steps.registry.versions import without_twins
+
+    def version(number: int, model_id: str | None) -> Version:
+        source = f"models:/{model_id}" if model_id else "runs:/0/model"
+        return Version("parrot", number, {}, (), source, None, "", 0)
+
+    known = [version(1, "m-a"), version(2, "m-b"), version(3, None), version(4, "m-b"), version(5, None), version(6, "m-a")]
+    assert [each.number for each in without_twins(known)] == [1, 2, 3, 5]
