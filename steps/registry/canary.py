@@ -24,6 +24,7 @@ from steps.pipeline.redaction import SECRET_NAMES, redact
 log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("canary_child.py")
+PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SYSTEMROOT")
@@ -91,6 +92,7 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
             )
         (root / "empty").mkdir()
         shutil.copy(CHILD, root / "canary.py")
+        shutil.copy(PEAK_RSS, root / "peak_rss.py")
         log.info("canary: loading and using %s in a process of its own", uri)
         result = _watch(uri, found, root, folder, config)
     outcome = "passed" if result.passed else f"failed: {result.fault}"

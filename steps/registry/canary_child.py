@@ -1,4 +1,5 @@
-"""Load a model as a stranger would, and ask it a few things. Run alone, in isolation, in a process of its own; imports nothing of ours.
+"""Load a model as a stranger would, and ask it a few things. Run alone, in isolation, in a process of its own; takes nothing of ours but
+``peak_rss.py``, which the canary copies beside it.
 
     python -I canary_child.py <model folder> <result.json> <concurrent requests>
 
@@ -7,6 +8,7 @@ Writes ``{"passed": bool, "checks": [{"name", "passed", "detail"}], "peak_rss_by
 
 import json
 import os
+import runpy
 import socket
 import sys
 import traceback
@@ -105,19 +107,6 @@ def exercise(folder: str, concurrency: int, checks: Checks) -> None:
     checks.that(f"answers {concurrency} at once", not faults, "; ".join(faults))
 
 
-def peak_rss() -> int:
-    """Highest resident set of this process, bytes; ``ru_maxrss`` would count the parent's from before the exec."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def main() -> None:
     folder, result, concurrency = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
@@ -127,8 +116,9 @@ def main() -> None:
         exercise(folder, concurrency, checks)
     except Exception as error:  # noqa: BLE001  (whatever a stranger's model raises is the result)
         checks.that("runs to the end", False, f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}")
+    held = runpy.run_path(str(Path(__file__).with_name("peak_rss.py")))
     passed = bool(checks.rows) and all(row["passed"] for row in checks.rows)
-    result.write_text(json.dumps({"passed": passed, "checks": checks.rows, "peak_rss_bytes": peak_rss()}))
+    result.write_text(json.dumps({"passed": passed, "checks": checks.rows, "peak_rss_bytes": held["peak_rss"]()}))
 
 
 if __name__ == "__main__":

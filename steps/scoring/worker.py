@@ -2,12 +2,13 @@
 
 Started as a plain file by ``candidates.py`` with ``python -P worker.py <socket fd>``, in an empty folder and without the project on the
 path, so a model that cannot be loaded elsewhere fails here. It therefore imports nothing of ``steps``: what it shares with the other
-side are the plain files ``conformance.py``, ``timing.py`` and ``logits.py`` beside it.
+side are the plain files ``conformance.py``, ``timing.py`` and ``logits.py`` beside it, and ``peak_rss.py``.
 """
 
 import importlib.util
 import json
 import os
+import runpy
 import socket
 import sys
 import threading
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
 
 
 def sibling(name: str) -> ModuleType:
@@ -115,10 +118,8 @@ class Worker:
 
     def peak_rss(self) -> int:
         """Most resident bytes this process has held, as the kernel counts them."""
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        held: int = runpy.run_path(str(PEAK_RSS))["peak_rss"]()
+        return held
 
 
 def serve(connection: socket.socket, worker: Worker) -> None:

@@ -122,12 +122,13 @@ def test_weights_are_copied_where_links_are_refused(tmp_path: Path, monkeypatch:
 
 
 PEAK = """
-import resource, sys
+import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import mlflow
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
+from steps.pipeline.peak_rss import peak_rss
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
 mlflow.set_experiment(experiment_id=mlflow.create_experiment(sys.argv[1] + "-peak", artifact_location=sys.argv[3]))
@@ -137,7 +138,7 @@ with mlflow.start_run():
         log_transformers(Path(sys.argv[2]), **common)
     else:
         log_onnx(Path(sys.argv[2]), artifact_key="onnx-model", serving=ServingConfig(), **common)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_rss())
 """
 
 
