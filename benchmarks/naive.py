@@ -16,7 +16,10 @@ class NaiveWrapper(PythonModel):
         import onnxruntime_genai as og
 
         self._og = og
-        self._model = og.Model(context.artifacts["onnx-model"])
+        config = og.Config(context.artifacts["onnx-model"])
+        # not what one would think of, but the same threads for both: what is compared is the wrapper
+        config.overlay('{"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}')
+        self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
 
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:  # noqa: ARG002

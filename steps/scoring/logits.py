@@ -122,7 +122,9 @@ class OnnxMeter:
         import onnxruntime_genai
 
         self._og = onnxruntime_genai
-        self._model = onnxruntime_genai.Model(folder)
+        config = onnxruntime_genai.Config(folder)
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}))  # 0: all physical cores
+        self._model = onnxruntime_genai.Model(config)
         self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
         settings = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
         self.vocabulary = int(settings["model"]["vocab_size"])

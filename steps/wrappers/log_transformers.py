@@ -11,7 +11,7 @@ from steps.config.onnx import ServingConfig
 from steps.wrappers.flavor import add_chat_flavor, requirements
 from steps.wrappers.weights import Weights, deliver, place_files
 
-PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "numpy", "pandas")  # all that serving needs
+PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "joblib", "numpy", "pandas")  # all that serving needs
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PLACE = "model"  # where the transformers flavor keeps a checkpoint
 TASK = "llm/v1/chat"

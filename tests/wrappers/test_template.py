@@ -151,3 +151,14 @@ def test_named_templates_and_special_tokens_as_mappings(tmp_path: Path) -> None:
     template = ChatTemplate(tmp_path)
     assert template.render([{"role": "user", "content": "hi"}]) == "</s>!"
     assert "</s>" in template.special_texts
+
+
+@pytest.mark.parametrize("beside", ['"model": {"vocab": {"\\"added_tokens\\": [": 0}}', '"model": {"added_tokens": 3}', '"version": "1.0"'])
+def test_added_tokens_are_read_whatever_stands_beside_them(tmp_path: Path, beside: str) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    added = [{"content": "<|end|>", "special": True}, {"content": "<think>", "special": False}]
+    for text in (f'{{{beside}, "added_tokens": {json.dumps(added)}}}', f'{{"added_tokens" :\n{json.dumps(added)}, {beside}}}'):
+        (tmp_path / "tokenizer.json").write_text(text)
+        assert ChatTemplate(tmp_path).special_texts == {"<|end|>"}
+    (tmp_path / "tokenizer.json").write_text(f"{{{beside}}}" if "added_tokens" not in beside else '{"added_tokens": null}')
+    assert ChatTemplate(tmp_path).special_texts == set()

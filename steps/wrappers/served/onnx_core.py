@@ -62,7 +62,7 @@ class OnnxCore:
 
     Args:
         folder: holds genai_config.json.
-        threads: intra-op threads, 0 leaves the choice to ONNX Runtime.
+        threads: intra-op threads.
         max_batch_size: answers generated side by side.
         prefix_cache_bytes: KV cache kept across turns; 0 switches reuse off.
         execution_provider: 'cpu', 'cuda', 'dml', …; None takes what the folder was built for.
@@ -98,9 +98,10 @@ class OnnxCore:
         self._idle_waves: list[Wave] = []
 
     def _load(self, folder: Path, threads: int, provider: str | None, options: dict[str, str]) -> Any:
-        overlay: dict[str, Any] = {"engine": {"static_batching": {"max_batch_size": self._max_batch_size}}}
-        if threads:
-            overlay["model"] = {"decoder": {"session_options": {"intra_op_num_threads": threads}}}
+        overlay = {
+            "engine": {"static_batching": {"max_batch_size": self._max_batch_size}},
+            "model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}},
+        }
         try:
             config = self._og.Config(str(folder))
             config.overlay(json.dumps(overlay))

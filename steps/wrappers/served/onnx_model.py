@@ -50,7 +50,7 @@ class OnnxChatModel(ServedModel):
         settings = self.settings
         return OnnxCore(
             folder,
-            threads=settings.threads,
+            threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,
             prefix_cache_bytes=settings.prefix_cache_bytes,
             execution_provider=settings.execution_provider,

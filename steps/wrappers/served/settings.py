@@ -19,7 +19,7 @@ class Settings:
     name: str = "model"  # public name, shown as `model` in completions
     max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
     temperature: float = 0.0
-    threads: int = 0  # intra-op threads; 0 leaves the choice to the runtime
+    threads: int = 0  # intra-op threads; 0 takes every physical core this process may use
     max_batch_size: int = 8  # answers generated side by side
     max_queue: int = 256  # answers that may wait; one more is refused
     request_timeout: float = 600.0  # seconds
@@ -28,6 +28,19 @@ class Settings:
     execution_provider: str | None = None  # null is what the folder was built for
     provider_options: Mapping[str, str] | None = None
     verify_checksums: bool = True  # read every file at load and compare it with what was logged
+
+    @property
+    def intra_op_threads(self) -> int:
+        """Threads a model computes with: as set, else the physical cores within this process's affinity and its container's CPU limit.
+
+        onnxruntime-genai itself would take half of what the machine shows: half of the cores where there is no hyper-threading, and more
+        than a container's share.
+        """
+        if self.threads:
+            return self.threads
+        from joblib import cpu_count
+
+        return int(cpu_count(only_physical_cores=True))
 
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> "Settings":

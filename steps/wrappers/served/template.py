@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -107,9 +108,16 @@ def _marked(value: Any, specials: set[str], mark: str) -> Any:
 def _special_texts(folder: Path, settings: Mapping[str, Any]) -> set[str]:
     """Texts that a tokenizer reads as special tokens; tokens that were only added, such as ``<think>``, may be written by anybody."""
     file = folder / "tokenizer.json"
-    added = json.loads(file.read_text("utf-8")).get("added_tokens", []) if file.exists() else []
+    added = _added_tokens(file.read_text("utf-8")) if file.exists() else []
     entries = [*added, *settings.get("added_tokens_decoder", {}).values()]
     return {entry["content"] for entry in entries if isinstance(entry, Mapping) and entry.get("content") and entry.get("special", True)}
+
+
+def _added_tokens(source: str) -> list[Any]:
+    """Read ``added_tokens`` of a tokenizer.json without the megabytes of vocabulary around it."""
+    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
+    found = json.JSONDecoder().raw_decode(source, key.end())[0] if key else json.loads(source).get("added_tokens")
+    return list(found or [])
 
 
 def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class TransformersCore:
 
     Args:
         folder: the checkpoint.
-        threads: intra-op threads of torch; 0 leaves the choice to torch. They are the whole process's.
+        threads: intra-op threads of torch. They are the whole process's.
         device: where the weights go, such as 'cpu' or 'cuda'.
     """
 
@@ -44,8 +44,7 @@ class TransformersCore:
         import torch
         from transformers import AutoModelForCausalLM
 
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         self._torch = torch
         self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto").to(device).eval()
         self._device = device

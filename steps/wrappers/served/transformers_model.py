@@ -64,7 +64,7 @@ class TransformersChatModel(ServedModel):
 
     def make_core(self, folder: Path) -> Core:
         """Load the folder's weights."""
-        return TransformersCore(folder, threads=self.settings.threads, device=self.settings.execution_provider or "cpu")
+        return TransformersCore(folder, threads=self.settings.intra_op_threads, device=self.settings.execution_provider or "cpu")
 
     def read_context_length(self, folder: Path) -> int:
         """Read it from config.json."""
