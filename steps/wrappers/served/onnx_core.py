@@ -24,6 +24,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime-gen
 
 ROUND = 64  # KV caches are sized in multiples of this many tokens
 NEXT_TURNS = 256  # tokens of room, at least, that a conversation's KV cache gets for the turns that may follow
+PIECE = 256  # prompt tokens computed at once: the logits of each are held, 4 bytes for every entry of the vocabulary
 RESTARTABLE = 8  # tokens a lone answer may have and still be begun again inside a batch
 
 
@@ -134,15 +135,13 @@ class OnnxCore:
         together: list[Job] = []
         for job in jobs:
             found = self.cache.find(job.ids) if _rewindable(job.request) else None
-            if not _batchable(job.request) or (found is not None and found[1] * 2 >= len(job.ids)):
+            if not _batchable(job) or (found is not None and found[1] * 2 >= len(job.ids)):
                 self._start_alone(job)
             else:
                 together.append(job)
         if not together:
             return
-        young = [
-            solo for solo in self._solos if _batchable(solo.job.request) and solo.produced <= RESTARTABLE and not solo.job.cached_tokens
-        ]
+        young = [solo for solo in self._solos if _batchable(solo.job) and solo.produced <= RESTARTABLE and not solo.job.cached_tokens]
         young = [solo for solo in young if not (solo.job.streams and solo.job.tokens)]
         if len(together) + len(young) == 1 or self._max_batch_size == 1:
             for job in together:
@@ -201,7 +200,7 @@ class OnnxCore:
                 self.cache.take(kept)
                 if kept.capacity >= need:
                     kept.generator.rewind_to(shared)
-                    kept.generator.append_tokens(job.ids[shared:])
+                    _append(kept.generator, job.ids[shared:])
                     job.cached_tokens = shared
                     self._solos.append(Solo(job, kept.generator, list(job.ids), kept.capacity))
                     return
@@ -230,7 +229,7 @@ class OnnxCore:
                 raise
             job.fail(refusal("response_format", request.grammar.text, f"a grammar that can be compiled ({error})"))
             return
-        generator.append_tokens(job.ids)
+        _append(generator, job.ids)
         self._solos.append(Solo(job, generator, list(job.ids), capacity))
 
     def _step_alone(self, solo: Solo) -> Iterator[tuple[Job, int | None, str | None]]:
@@ -311,8 +310,20 @@ def _penalise(solo: Solo) -> None:
     solo.generator.set_logits(logits)
 
 
-def _batchable(request: Request) -> bool:
-    """Whether an Engine can answer a request: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others."""
+def _append(generator: Any, ids: list[int]) -> None:
+    """Compute a prompt piece by piece: as fast as at once, in a fraction of the memory."""
+    for start in range(0, len(ids), PIECE):
+        generator.append_tokens(ids[start : start + PIECE])
+
+
+def _batchable(job: Job) -> bool:
+    """Whether an Engine should answer a job: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others.
+
+    An Engine computes its prompts whole, padded to the longest: no faster than one by one, and in memory for all of them at once.
+    """
+    request = job.request
+    if len(job.ids) > PIECE:
+        return False
     return request.grammar is None and not request.penalised and (request.greedy or request.seed is None)
 
 
