@@ -1,8 +1,10 @@
 """The wrapper one writes first: a generator for each request, no batching, no cache. The baseline to beat; models from code."""
 
+import json
 from typing import Any
 
 import mlflow
+from joblib import cpu_count
 from mlflow.pyfunc.model import PythonModel
 
 
@@ -17,15 +19,13 @@ class NaiveWrapper(PythonModel):
 
         self._og = og
         config = og.Config(context.artifacts["onnx-model"])
-        # not what one would think of, but the same threads for both: what is compared is the wrapper
-        config.overlay('{"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}')
+        threads = cpu_count(only_physical_cores=True)  # as many as the wrapper has: what is compared is the wrapper
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
 
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:  # noqa: ARG002
         """Answer every row, one after another."""
-        import json
-
         rows = model_input.to_dict(orient="records") if hasattr(model_input, "columns") else model_input
         rows = [rows] if isinstance(rows, dict) else rows
         answers = []

@@ -1,5 +1,6 @@
 """What is measured: the embedded model in its variants, logged once in a store of their own; and the raw loop below them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 STORY = "Tell me a long story about a fox who learns to read."
-SAME_THREADS = '{"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}'  # 0: all physical cores
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -143,20 +143,20 @@ class RawLoop:
     """onnxruntime-genai alone, on as many threads as the wrapper has: the shortest loop that generates."""
 
     def __init__(self, folder: Path) -> None:
-        import json
-
         import onnxruntime_genai as og
 
-        self._og, self._json = og, json
+        from steps.wrappers.served.settings import Settings
+
+        self._og = og
         config = og.Config(str(folder))
-        config.overlay(SAME_THREADS)
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": Settings().intra_op_threads}}}}))
         self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
 
     def answer(self, content: str, limit: int) -> str:
         """Template, encode, generate, decode."""
         og = self._og
-        ids = self._tokenizer.encode(self._tokenizer.apply_chat_template(self._json.dumps([{"role": "user", "content": content}])))
+        ids = self._tokenizer.encode(self._tokenizer.apply_chat_template(json.dumps([{"role": "user", "content": content}])))
         parameters = og.GeneratorParams(self._model)
         parameters.set_search_options(max_length=len(ids) + limit, do_sample=False)
         generator = og.Generator(self._model, parameters)

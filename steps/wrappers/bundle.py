@@ -10,7 +10,7 @@ from pathlib import Path
 SERVED = Path(__file__).with_name("served")
 COMMON = ("refusal", "messages", "contract", "template", "answer", "driver", "settings", "model")
 PARTS = {
-    "onnx": (*COMMON, "prefix_cache", "onnx_core", "onnx_model", "entry_onnx"),
+    "onnx": (*COMMON, "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),
 }
 
