@@ -12,12 +12,12 @@ from steps.config.root import ROOT, Config
 from steps.pipeline.redaction import redact
 from steps.registry.register import Promotion
 
-# heading, metric, format
+# heading, metric, format, factor
 SCORES = (
-    ("quality", "quality/score", "{:.1%}"),
-    ("tokens/s", "speed/decode_tokens_per_second", "{:.1f}"),
-    ("first token", "speed/ttft_p50_s", "{:.3f} s"),
-    ("peak memory", "memory/peak_rss_bytes", "{:.2e} B"),
+    ("quality", "quality/score", "{:.1%}", 1),
+    ("tokens/s", "speed/decode_tokens_per_second", "{:.1f}", 1),
+    ("first token", "speed/ttft_p50_s", "{:.3f} s", 1),
+    ("peak memory", "memory/peak_rss_bytes", "{:,.0f} MB", 1e-6),
 )
 QUESTION = "What is the capital of France?"
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
@@ -30,7 +30,7 @@ def show(promotion: Promotion) -> None:
         console = Console(width=PLAIN_WIDTH)
     title = f"{promotion.name}{' (dry run: nothing was changed)' if promotion.dry_run else ''}"
     table = Table(title=title, title_justify="left")
-    for heading in ("version", "variant", "aliases", "verdict", *(name for name, _, _ in SCORES)):
+    for heading in ("version", "variant", "aliases", "verdict", *(heading for heading, *_ in SCORES)):
         table.add_column(heading, overflow="fold")
     for row in promotion.rows:
         verdict = row.decision + (f": {', '.join(row.failed_gates)}" if row.failed_gates else "")
@@ -42,16 +42,7 @@ def show(promotion: Promotion) -> None:
 
 def scores(metrics: Mapping[str, float]) -> list[str]:
     """The table's figures, in the order of ``SCORES``; a dash where the report has none."""
-    cells = []
-    for _, name, form in SCORES:
-        value = metrics.get(name)
-        if value is None:
-            cells.append("-")
-        elif name.endswith("_bytes"):
-            cells.append(f"{value / 2**20:,.0f} MiB")
-        else:
-            cells.append(form.format(value))
-    return cells
+    return [form.format(factor * metrics[name]) if metrics.get(name) is not None else "-" for _, name, form, factor in SCORES]
 
 
 def say_where_to_look(config: Config) -> None:
