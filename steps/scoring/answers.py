@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from steps.scoring import machine
 from steps.scoring.candidates import CandidateProcess, ModelError
 from steps.scoring.packs import Item, Pack
 
@@ -27,15 +28,20 @@ class Answer:
 class AnswerStore:
     """Answers of one model to one pack under one setting, one JSON line each.
 
+    An answer stays as it was only while the packages that made it do, so their versions are in the key. Errors are not kept: they are
+    asked again.
+
     Args:
         folder: where the files are; one file a key.
         model_digest: digest of the logged model's files; ``unknown`` keeps nothing, as the bytes cannot be recognised.
         pack_digest: digest of the pack's items.
         max_new_tokens: the setting that an item without a limit of its own is answered under.
+        model_id: tells two logged models of the same bytes apart, which are timed each for itself.
     """
 
-    def __init__(self, folder: Path, model_digest: str, pack_digest: str, max_new_tokens: int) -> None:
-        key = hashlib.sha256(f"{model_digest}\n{pack_digest}\n{max_new_tokens}".encode()).hexdigest()
+    def __init__(self, folder: Path, model_digest: str, pack_digest: str, max_new_tokens: int, model_id: str = "") -> None:
+        parts = [model_digest, pack_digest, max_new_tokens, model_id, sorted(machine.packages().items())]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         self.path = folder / f"{key}.jsonl" if model_digest != "unknown" else None
 
     def read(self) -> dict[str, Answer]:
@@ -46,14 +52,14 @@ class AnswerStore:
         for line in self.path.read_text(encoding="utf-8").split("\n"):  # not splitlines: a text may hold U+2028
             try:
                 answer = Answer(**json.loads(line))
-            except ValueError:  # the process was killed while it wrote this line
+            except (ValueError, TypeError):  # the process was killed while it wrote this line, or another version of us wrote it
                 continue
             answers[answer.item] = answer
         return answers
 
     def add(self, answer: Answer) -> None:
         """Append one answer and see it on disk."""
-        if self.path is None:
+        if self.path is None or answer.error is not None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:

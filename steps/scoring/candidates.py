@@ -230,8 +230,8 @@ def _environment() -> dict[str, str]:
 
     keep = {key: value for key, value in os.environ.items() if key not in DROPPED}
     keep |= {
-        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
-        "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri(),
+        "MLFLOW_TRACKING_URI": absolute(mlflow.get_tracking_uri()),
+        "MLFLOW_REGISTRY_URI": absolute(mlflow.get_registry_uri()),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "ORT_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",  # a candidate must hold all that it needs
@@ -240,3 +240,15 @@ def _environment() -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return keep
+
+
+def absolute(uri: str) -> str:
+    """A store's URI without its dependence on the working directory: a candidate lives in an empty one."""
+    scheme, colon, rest = uri.partition(":")
+    if scheme == "sqlite" and rest.startswith("///") and not rest.startswith("////"):
+        return uri if rest.startswith("///:memory:") else f"sqlite:///{Path(rest[3:]).absolute()}"
+    if uri in ("databricks", "databricks-uc", "uc"):  # names of profiles, not of folders
+        return uri
+    if not colon or (scheme == "file" and not rest.startswith("/")):
+        return (Path(rest) if colon else Path(uri)).absolute().as_uri()
+    return uri

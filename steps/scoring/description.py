@@ -8,7 +8,7 @@ from typing import Any
 class Description:
     """A model URI, resolved."""
 
-    uri: str
+    uri: str  # as it was given
     role: str  # candidate or incumbent
     model_id: str  # m-…, or empty where the URI names none
     variant: str
@@ -18,6 +18,12 @@ class Description:
     snapshot_digest: str | None
     snapshot_revision: str | None
     source: str | None  # repository or package that the weights come from
+    version: str | None = None  # registry version, where the URI names one
+
+    @property
+    def load_uri(self) -> str:
+        """What is loaded: the very model that was described, even if an alias has moved since."""
+        return f"models:/{self.model_id}" if self.model_id else self.uri
 
     @property
     def name(self) -> str:
@@ -34,7 +40,8 @@ def describe(uri: str, role: str = "candidate") -> Description:
     import mlflow
     from mlflow.models import Model
 
-    model = Model.load(uri)
+    fixed, version = _resolve(uri)
+    model = Model.load(fixed)
     tags: dict[str, str] = {}
     if model.model_id:
         tags = dict(mlflow.get_logged_model(model.model_id).tags or {})
@@ -51,7 +58,24 @@ def describe(uri: str, role: str = "candidate") -> Description:
         snapshot_digest=tags.get("slm.snapshot_digest"),
         snapshot_revision=tags.get("slm.snapshot_revision"),
         source=tags.get("slm.source") or metadata.get("source"),
+        version=version,
     )
+
+
+def _resolve(uri: str) -> tuple[str, str | None]:
+    """The URI with an alias replaced by the version it points at now, and that version."""
+    import mlflow
+
+    if not uri.startswith("models:/"):
+        return uri, None
+    name, _, version = uri.removeprefix("models:/").partition("/")
+    if version:
+        return uri, version
+    name, _, alias = name.partition("@")
+    if not alias:
+        return uri, None
+    version = str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+    return f"models:/{name}/{version}", version
 
 
 def _variant(flavors: dict[str, Any]) -> str:

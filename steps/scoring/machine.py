@@ -12,12 +12,6 @@ def describe() -> dict[str, Any]:
     """Processor, cores, memory, system and package versions; no host or user name."""
     import psutil
 
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 0,
@@ -25,8 +19,19 @@ def describe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that make an answer what it is."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def _processor() -> str:

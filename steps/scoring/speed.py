@@ -8,6 +8,8 @@ from steps.config.evaluate import SpeedConfig
 from steps.scoring import statistics
 from steps.scoring.candidates import CandidateProcess
 
+TAILS = {95: 20, 99: 100}  # percentile: samples below which it would be no more than the largest one under another name
+
 
 @dataclass
 class Timings:
@@ -62,26 +64,30 @@ def measure(
                     if not warm:  # noqa: B023 - called before the round ends
                         timings[name].bursts.setdefault(concurrency, []).append(found["tokens"] / found["seconds"])
 
-                if warm and concurrency > 1:
-                    advance(name)
-                    continue
                 guard(name, many)
                 advance(name)
     return timings
 
 
 def metrics(timings: Timings) -> dict[str, float]:
-    """Medians, percentiles and spreads; the shortest prompt is the one that the plain names speak of, the longest has ``_long``."""
+    """Medians, ranges, and percentiles where there are samples enough.
+
+    The shortest prompt is the one that the plain names speak of, the longest has ``_long``.
+    """
     found: dict[str, float] = {}
     for suffix, tokens in zip(("", "_long"), sorted(timings.streams)[:1] + sorted(timings.streams)[1:][-1:], strict=False):
         rounds = timings.streams[tokens]
         first = [each["ttft_s"] for each in rounds]
         between = [gap for each in rounds for gap in each["itl_s"]]
         rates = [each["decode_tokens_per_second"] for each in rounds if each["decode_tokens_per_second"] > 0]
-        for q in (50, 95, 99):
-            found[f"speed/ttft{suffix}_p{q}_s"] = statistics.percentile(first, q)
-            if between:
-                found[f"speed/itl{suffix}_p{q}_s"] = statistics.percentile(between, q)
+        for name, values in ((f"speed/ttft{suffix}", first), (f"speed/itl{suffix}", between)):
+            if not values:
+                continue
+            found[f"{name}_p50_s"] = statistics.percentile(values, 50)
+            found[f"{name}_min_s"], found[f"{name}_max_s"] = min(values), max(values)
+            found |= {f"{name}_p{q}_s": statistics.percentile(values, q) for q, least in TAILS.items() if len(values) >= least}
+        if prompted := [each["prompt_tokens"] for each in rounds if each.get("prompt_tokens")]:
+            found[f"speed/prompt_tokens{suffix}"] = statistics.percentile(prompted, 50)
         if rates:
             found[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
             found[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)

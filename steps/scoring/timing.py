@@ -23,21 +23,29 @@ def stream(model: Any, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[
     """Time one streamed answer.
 
     Returns:
-        ``ttft_s`` (seconds to the first piece of text), ``itl_s`` (seconds between pieces), ``total_s``, ``tokens``,
-        ``decode_tokens_per_second``, and ``streamed``: false where the model cannot stream; then only the total is known and the
+        ``ttft_s`` (seconds to the first piece of text), ``itl_s`` (seconds between pieces), ``total_s``, ``tokens``, ``prompt_tokens``
+        (as the model counts them; 0 where it does not say), ``decode_tokens_per_second``, and ``streamed``: false where the model cannot stream; then only the total is known and the
         first token's time is that of an answer of one token.
     """
     row = {"messages": prompt(prompt_tokens, nonce), "max_tokens": new_tokens, "temperature": 0.0}
     if can_stream(model):
         return _streamed(model, row)
     started = time.perf_counter()
-    _tokens(model.predict(_frame({**row, "max_tokens": 1, "messages": prompt(prompt_tokens, nonce + 500_000)})))
+    model.predict(_frame({**row, "max_tokens": 1, "messages": prompt(prompt_tokens, nonce + 500_000)}))
     first = time.perf_counter() - started
     started = time.perf_counter()
-    tokens = _tokens(model.predict(_frame(row)))
+    prompted, tokens = _counts(model.predict(_frame(row)))
     total = time.perf_counter() - started
     rate = (tokens - 1) / (total - first) if tokens > 1 and total > first else 0.0
-    return {"ttft_s": first, "itl_s": [], "total_s": total, "tokens": tokens, "decode_tokens_per_second": rate, "streamed": False}
+    return {
+        "ttft_s": first,
+        "itl_s": [],
+        "total_s": total,
+        "tokens": tokens,
+        "prompt_tokens": prompted,
+        "decode_tokens_per_second": rate,
+        "streamed": False,
+    }
 
 
 def can_stream(model: Any) -> bool:
@@ -48,11 +56,12 @@ def can_stream(model: Any) -> bool:
 def _streamed(model: Any, row: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     times: list[float] = []
-    tokens = 0
+    tokens = prompted = 0
     for chunk in model.predict_stream(row):
         now = time.perf_counter()
         usage = chunk.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or tokens)
+        prompted = int(usage.get("prompt_tokens") or prompted)
         if any((choice.get("delta") or {}).get("content") for choice in chunk.get("choices", [])):
             times.append(now)
     ended = time.perf_counter()
@@ -65,36 +74,41 @@ def _streamed(model: Any, row: dict[str, Any]) -> dict[str, Any]:
         "itl_s": [after - before for before, after in itertools.pairwise(times)],
         "total_s": ended - started,
         "tokens": tokens,
+        "prompt_tokens": prompted,
         "decode_tokens_per_second": (tokens - 1) / span if tokens > 1 and span > 0 else 0.0,
         "streamed": True,
     }
 
 
 def burst(model: Any, concurrency: int, new_tokens: int, nonce: int) -> dict[str, Any]:
-    """``concurrency`` requests at once, one thread each: tokens, seconds from the first start to the last end."""
+    """``concurrency`` requests at once, one thread each: tokens, seconds from the first start to the last end.
+
+    Each thread looks at the clock itself: a thread that waits for all would start its clock late, as it has to be given the GIL first.
+    """
     counts: list[int] = []
+    starts: list[float] = []
+    ends: list[float] = []
     errors: list[BaseException] = []
-    gate = threading.Barrier(concurrency + 1)
+    gate = threading.Barrier(concurrency)
 
     def ask(index: int) -> None:
         frame = _frame({"messages": prompt(48, nonce + index), "max_tokens": new_tokens, "temperature": 0.0})
         gate.wait()
+        starts.append(time.perf_counter())
         try:
-            counts.append(_tokens(model.predict(frame)))
+            counts.append(_counts(model.predict(frame))[1])
+            ends.append(time.perf_counter())
         except Exception as error:  # noqa: BLE001 - handed to the caller below
             errors.append(error)
 
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(concurrency)]
     for thread in threads:
         thread.start()
-    gate.wait()
-    started = time.perf_counter()
     for thread in threads:
         thread.join()
-    elapsed = time.perf_counter() - started
     if errors:
         raise errors[0]
-    return {"tokens": sum(counts), "seconds": elapsed}
+    return {"tokens": sum(counts), "seconds": max(ends) - min(starts)}
 
 
 def _frame(row: dict[str, Any]) -> Any:
@@ -103,6 +117,7 @@ def _frame(row: dict[str, Any]) -> Any:
     return pd.DataFrame([row])
 
 
-def _tokens(response: Any) -> int:
+def _counts(response: Any) -> tuple[int, int]:
+    """Tokens of the prompt and of the answer."""
     completion = response[0] if isinstance(response, list) else response
-    return int(completion["usage"]["completion_tokens"])
+    return int(completion["usage"].get("prompt_tokens") or 0), int(completion["usage"]["completion_tokens"])

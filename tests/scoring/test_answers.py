@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from steps.scoring import packs
 from steps.scoring.answers import Answer, AnswerStore, collect
-from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
+from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError, absolute
 from steps.scoring.packs import Item
 from tests.scoring.test_judge import PACK
 
@@ -47,6 +48,24 @@ def test_a_line_cut_by_a_kill_is_asked_again(tmp_path: Path) -> None:
     assert set(store.read()) == {"one"}
     store.add(answer("two"))
     assert set(store.read()) == {"one", "two"}
+
+
+def test_errors_and_lines_of_another_version_are_asked_again(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64)
+    store.add(answer("one"))
+    store.add(replace(answer("two"), error="RuntimeError: a hiccup"))
+    assert store.path is not None
+    with store.path.open("a") as file:
+        file.write('\n{"item": "three", "said": "a field of long ago"}\n[1]')
+    assert set(store.read()) == {"one"}
+
+
+def test_other_packages_and_other_models_do_not_share_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64, "m-1").add(answer("one"))
+    assert set(AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64, "m-1").read()) == {"one"}
+    assert AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64, "m-2").read() == {}
+    monkeypatch.setattr("steps.scoring.machine.packages", lambda: {"torch": "0"})
+    assert AnswerStore(tmp_path, "sha256:a", PACK_DIGEST, 64, "m-1").read() == {}
 
 
 def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_path: Path) -> None:
@@ -115,3 +134,22 @@ def test_a_killed_evaluation_leaves_no_process_behind(tmp_path: Path) -> None:
     while psutil.pid_exists(candidate) and psutil.Process(candidate).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not psutil.pid_exists(candidate) or psutil.Process(candidate).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:////here/mlflow.db"),
+        ("sqlite:///sub/mlflow.db", "sqlite:////here/sub/mlflow.db"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("./mlruns", "file:///here/mlruns"),
+        ("file:./mlruns", "file:///here/mlruns"),
+        ("file:///srv/mlruns", "file:///srv/mlruns"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("postgresql://db/mlflow", "postgresql://db/mlflow"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_store_uris_do_not_depend_on_the_folder(uri: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute(uri) == wanted.replace("/here", str(tmp_path))

@@ -25,6 +25,19 @@ def test_all_kinds_of_uris_name_the_same_model(clerk: Callable[[str], str], scor
         )
 
 
+def test_an_alias_is_resolved_once(clerk: Callable[[str], str], scoring_store: str) -> None:
+    """What is loaded is what was described, wherever the alias points by then."""
+    import mlflow
+
+    client = mlflow.MlflowClient(scoring_store)
+    first, second = (mlflow.register_model(clerk(mood), "clerk-moving").version for mood in ("good", "forgetful"))
+    client.set_registered_model_alias("clerk-moving", "champion", first)
+    described = describe("models:/clerk-moving@champion", "incumbent")
+    client.set_registered_model_alias("clerk-moving", "champion", second)
+    assert (described.uri, described.load_uri) == ("models:/clerk-moving@champion", clerk("good"))
+    assert described.version == str(first)
+
+
 def test_no_such_model(scoring_store: str) -> None:
     from mlflow.exceptions import MlflowException
 

@@ -1,5 +1,6 @@
 """Timings of a model whose pace is known, and the order in which candidates are asked."""
 
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +51,21 @@ def test_pace_is_measured(streams: bool) -> None:
 def test_burst_counts_all_requests() -> None:
     found = timing.burst(Metronome(False), 4, 5, 1)
     assert found["tokens"] == 20
-    assert found["seconds"] < 4 * 5 * STEP  # they ran beside each other
+    assert 5 * STEP <= found["seconds"] < 4 * 5 * STEP  # they ran beside each other, and the clock saw each of them from start to end
+
+
+def test_a_burst_is_timed_from_its_first_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the threads may get to run late: the threads' own clocks count."""
+    ticks = iter([10.0, 11.0, 15.0, 18.0])
+    answers = threading.Barrier(2)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+
+    class Together:
+        def predict(self, _: Any) -> list[dict[str, Any]]:
+            answers.wait()
+            return [{"usage": {"completion_tokens": 3}}]
+
+    assert timing.burst(Together(), 2, 3, 1) == {"tokens": 6, "seconds": 8.0}
 
 
 def test_prompts_differ_from_their_first_words_and_grow() -> None:
@@ -70,7 +85,7 @@ class Recorder:
         if self.fails:
             raise CandidateFailedError("gone", "")
         if command == "stream":
-            return {"ttft_s": 0.1, "itl_s": [0.01, 0.03], "tokens": 3, "decode_tokens_per_second": 50.0}
+            return {"ttft_s": 0.1, "itl_s": [0.01, 0.03], "tokens": 3, "prompt_tokens": 41, "decode_tokens_per_second": 50.0}
         return {"tokens": 10, "seconds": 2.0}
 
 
@@ -93,5 +108,21 @@ def test_rounds_are_interleaved_and_a_failure_stays_its_own() -> None:
     metrics = speed.metrics(found["a"])
     assert len(found["a"].streams[32]) == 2  # the warm-up is not among them
     assert metrics["speed/ttft_p50_s"] == 0.1 and metrics["speed/itl_p50_s"] == pytest.approx(0.02)
-    assert metrics["speed/throughput_4"] == 5.0
+    assert metrics["speed/throughput_4"] == 5.0 and metrics["speed/prompt_tokens"] == 41
+    assert [name for command, name in asked if command == "burst"] == ["a", "c", "c", "a", "a", "c"]  # a warm-up for bursts, too
+    assert len(found["a"].bursts[4]) == 2
     assert "speed/ttft_long_p50_s" not in metrics
+
+
+def test_percentiles_need_samples() -> None:
+    """The 95th of three samples is the largest under another name: it is left out, and the range is given."""
+
+    def timings(rounds: int) -> speed.Timings:
+        one = {"itl_s": [0.01] * 10, "tokens": 11, "prompt_tokens": 0, "decode_tokens_per_second": 50.0}
+        return speed.Timings({32: [{**one, "ttft_s": 0.1 + number / 100} for number in range(rounds)]})
+
+    few, many = speed.metrics(timings(3)), speed.metrics(timings(20))
+    assert "speed/ttft_p95_s" not in few and few["speed/ttft_max_s"] == pytest.approx(0.12) and few["speed/ttft_min_s"] == 0.1
+    assert few["speed/itl_p95_s"] == 0.01 and "speed/itl_p99_s" not in few
+    assert 0.28 < many["speed/ttft_p95_s"] < 0.29 and "speed/ttft_p99_s" not in many and many["speed/itl_p99_s"] == 0.01
+    assert "speed/prompt_tokens" not in few
