@@ -9,9 +9,10 @@ from steps.config.errors import ConfigError
 class AbsoluteGates:
     """Limits that hold whoever the incumbent is; null switches a gate off."""
 
-    quality_floor: float | None = 0.15  # mean item score, 0 to 1
+    quality_floor: float | None = 0.15  # mean item score, 0 to 1; the 95 % interval must lie above it, too
     kl_ceiling: float | None = 0.25  # mean KL divergence to the checkpoint, nats per token, on the shipped texts; docs/adr/0004
-    ttft_p95_ceiling: float | None = 10.0  # seconds to the first token, short prompt
+    chat_template: bool = True  # a conversion renders conversations to the checkpoint's own tokens, in the folder and as it is served
+    ttft_p95_ceiling: float | None = 10.0  # seconds to the first token, short prompt; below 20 samples the slowest one counts
     rss_ceiling_bytes: int | None = None  # peak resident bytes of the serving process
     licences: list[str] = field(default_factory=list)  # SPDX identifiers that may be promoted; empty allows any
     conformance_complete: bool = True  # every row of the chat contract passes or is a named limit

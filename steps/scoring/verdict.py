@@ -30,14 +30,17 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
     """Gates on the candidate alone."""
     yield Gate("evaluated", True, True, True, "loaded and judged in a process of its own")
     if gates.quality_floor is not None:
-        yield _floor("quality", candidate, "quality/score", gates.quality_floor, "the pack's mean score")
+        yield _quality(candidate, gates.quality_floor)
     if gates.kl_ceiling is not None and candidate.variant == CONVERTED:
         yield _ceiling("fidelity", candidate, "fidelity/kl_mean", gates.kl_ceiling, "nats per token from the checkpoint")
-    if (agreement := candidate.metrics.get("fidelity/prompt_agreement")) is not None:
-        reason = f"{agreement:.0%} of the conversations are rendered to the checkpoint's own tokens"
-        yield Gate("chat template", agreement, 1.0, agreement >= 1.0, reason)
+    if gates.chat_template and candidate.variant == CONVERTED:
+        yield _template(candidate)
     if gates.ttft_p95_ceiling is not None:
-        yield _ceiling("time to first token", candidate, "speed/ttft_p95_s", gates.ttft_p95_ceiling, "s at p95")
+        enough = "speed/ttft_p95_s" in candidate.metrics
+        metric, unit = (
+            ("speed/ttft_p95_s", "s at p95") if enough else ("speed/ttft_max_s", "s at the most, as there are too few samples for a p95")
+        )
+        yield _ceiling("time to first token", candidate, metric, gates.ttft_p95_ceiling, unit)
     if gates.rss_ceiling_bytes is not None:
         yield _ceiling("memory", candidate, "memory/peak_rss_bytes", gates.rss_ceiling_bytes, "resident bytes at the peak")
     if gates.licences:
@@ -46,6 +49,25 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
         yield Gate("licence", candidate.licence, gates.licences, known, reason)
     if gates.conformance_complete:
         yield _conformance(candidate)
+
+
+def _template(candidate: CandidateReport) -> Gate:
+    """Both ways of rendering a conversation: the folder's own, and what the served model counts."""
+    shares = {
+        "are rendered to the checkpoint's own tokens": candidate.metrics.get("fidelity/prompt_agreement"),
+        "have the checkpoint's number of tokens when served": candidate.metrics.get("fidelity/served_prompt_agreement"),
+    }
+    known = {what: share for what, share in shares.items() if share is not None}
+    reason = "; ".join(f"{share:.0%} of the conversations {what}" for what, share in known.items())
+    least = min(known.values(), default=None)
+    if least is not None and least < 1:
+        return Gate("chat template", least, 1.0, False, reason)
+    if len(known) < len(shares):
+        missing = " and ".join(f"how many {what}" for what in shares if what not in known)
+        return Gate(
+            "chat template", least, 1.0, None, f"it was not measured {missing}; evaluate.fidelity.enabled=true does, beside the checkpoint"
+        )
+    return Gate("chat template", least, 1.0, True, reason)
 
 
 def _conformance(candidate: CandidateReport) -> Gate:
@@ -63,7 +85,8 @@ def _conformance(candidate: CandidateReport) -> Gate:
 def relative(candidate: CandidateReport, incumbent: CandidateReport, gates: RelativeGates, seed: int) -> Iterator[Gate]:
     """Gates beside the incumbent, on the same items and the same machine."""
     if incumbent.status == "failed":
-        yield Gate("quality vs incumbent", None, -gates.quality_margin, None, "the incumbent could not be evaluated")
+        reason = "the incumbent could not be evaluated; evaluate.incumbent=false judges without it"
+        yield Gate("quality vs incumbent", None, -gates.quality_margin, None, reason)
         return
     theirs = {item.id: item.score for item in incumbent.quality.items}
     pairs = [(item.score, theirs[item.id]) for item in candidate.quality.items if item.id in theirs]
@@ -77,8 +100,11 @@ def relative(candidate: CandidateReport, incumbent: CandidateReport, gates: Rela
         passed = {statistics.NOT_WORSE: True, statistics.WORSE: False, statistics.UNDECIDED: None}[found.outcome]
         gap = found.difference
         reason = f"difference {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) on {found.items} items, margin {found.margin:g}"
-        if passed is None:
+        reason += f"; equal models differ as much with p = {found.p_value:.2g}"
+        if passed is None and found.items < found.needed:
             reason += f": the pack is too small to decide, about {found.needed} items would be needed"
+        elif passed is None:
+            reason += f": too close to the margin to decide, though about {found.needed} items are enough for two equal models"
         yield Gate("quality vs incumbent", gap.low, -gates.quality_margin, passed, reason)
     if gates.ttft_ratio_ceiling is not None:
         yield _ratio("time to first token vs incumbent", candidate, incumbent, "speed/ttft_p50_s", gates.ttft_ratio_ceiling, highest=True)
@@ -101,8 +127,14 @@ def _ceiling(name: str, candidate: CandidateReport, metric: str, limit: float, u
     return Gate(name, value, limit, value <= limit, f"{value:.4g} {unit}, at most {limit:g}")
 
 
-def _floor(name: str, candidate: CandidateReport, metric: str, limit: float, unit: str) -> Gate:
-    value = candidate.metrics.get(metric)
-    if value is None:
-        return Gate(name, None, limit, None, f"{metric} was not measured")
-    return Gate(name, value, limit, value >= limit, f"{unit} is {value:.3f}, at least {limit:g}")
+def _quality(candidate: CandidateReport, floor: float) -> Gate:
+    """The mean score against the floor: below it fails, above it with all of its interval passes, else the items are too few."""
+    score, low = candidate.metrics.get("quality/score"), candidate.metrics.get("quality/score_low")
+    if score is None or low is None:
+        return Gate("quality", None, floor, None, "quality/score was not measured")
+    reason = f"the pack's mean score is {score:.3f}, at least {floor:g}"
+    if low < floor <= score:
+        return Gate(
+            "quality", score, floor, None, f"{reason}; but it may be as low as {low:.3f}: more items would decide (evaluate.max_items)"
+        )
+    return Gate("quality", score, floor, score >= floor, reason)

@@ -7,7 +7,7 @@ import pytest
 from steps.config.errors import ConfigError
 from steps.config.gates import AbsoluteGates, GatesConfig, RelativeGates
 from steps.scoring import packs, verdict
-from steps.scoring.report import HOLD, INSUFFICIENT, PROMOTE, CandidateReport, Conformance, ConformanceRow, Verdict
+from steps.scoring.report import HOLD, INSUFFICIENT, PROMOTE, CandidateReport, Conformance, ConformanceRow, Quality, Verdict
 from tests.scoring import sample
 
 CORE = packs.load("core")
@@ -56,6 +56,34 @@ def test_wrong_template_holds() -> None:
     wrong = replace(ONNX, metrics=ONNX.metrics | {"fidelity/prompt_agreement": 0.5})
     found = verdict.decide(wrong, None, LENIENT, 0)
     assert found.decision == HOLD and gate(found, "chat template") is False
+    served = replace(ONNX, metrics=ONNX.metrics | {"fidelity/served_prompt_agreement": 0.875})
+    found = verdict.decide(served, None, LENIENT, 0)
+    assert found.decision == HOLD and gate(found, "chat template") is False
+
+
+@pytest.mark.parametrize("missing", ["fidelity/prompt_agreement", "fidelity/served_prompt_agreement"])
+def test_an_untried_template_is_not_passed(missing: str) -> None:
+    bare = replace(ONNX, metrics={key: value for key, value in ONNX.metrics.items() if key != missing})
+    found = verdict.decide(bare, None, LENIENT, 0)
+    assert found.decision == INSUFFICIENT and gate(found, "chat template") is None
+    waived = GatesConfig(replace(LENIENT.absolute, chat_template=False), LENIENT.relative)
+    assert verdict.decide(bare, None, waived, 0).decision == PROMOTE
+
+
+def test_a_floor_within_the_interval_is_undecided() -> None:
+    def at(score: float, low: float) -> bool | None:
+        metrics = ONNX.metrics | {"quality/score": score, "quality/score_low": low}
+        return gate(verdict.decide(replace(ONNX, metrics=metrics), None, GatesConfig(AbsoluteGates(quality_floor=0.5)), 0), "quality")
+
+    assert (at(0.7, 0.55), at(0.6, 0.45), at(0.4, 0.3)) == (True, None, False)
+
+
+def test_first_token_is_judged_by_the_slowest_where_samples_are_few() -> None:
+    gates = GatesConfig(AbsoluteGates(quality_floor=None, ttft_p95_ceiling=0.02))
+    few = next(each for each in verdict.decide(ONNX, None, gates, 0).gates if each.name == "time to first token")
+    assert few.passed is False and few.value == ONNX.metrics["speed/ttft_max_s"] and "too few samples for a p95" in few.reason
+    many = replace(ONNX, metrics=ONNX.metrics | {"speed/ttft_p95_s": 0.01})
+    assert gate(verdict.decide(many, None, gates, 0), "time to first token") is True
 
 
 def test_named_limit_is_complete_and_a_broken_row_is_not() -> None:
@@ -87,13 +115,29 @@ def test_a_small_pack_says_so() -> None:
     theirs = sample.candidate(smoke, variant="transformers", share=0.5, speed=10, seed=12, role="incumbent")
     found = verdict.decide(ours, theirs, GatesConfig(AbsoluteGates(quality_floor=None), RelativeGates(quality_margin=0.05)), 0)
     assert found.decision == INSUFFICIENT
-    assert "too small to decide, about" in next(each.reason for each in found.gates if each.name == "quality vs incumbent")
+    reason = next(each.reason for each in found.gates if each.name == "quality vs incumbent")
+    assert "too small to decide, about" in reason and "with p = " in reason
+
+
+def test_enough_items_are_not_called_too_few() -> None:
+    """128 items, ten losses and no win: the pack is not too small, the two are too far apart for the margin."""
+    items = CORE.items[:128]
+    scored = [(item.id, float(index >= 10)) for index, item in enumerate(items)]
+    template = ONNX.quality.items[0]
+    ours = Quality({}, tuple(replace(template, id=name, score=score) for name, score in scored))
+    theirs = Quality({}, tuple(replace(template, id=name, score=1.0) for name, _ in scored))
+    found = verdict.decide(
+        replace(ONNX, quality=ours), replace(serving(0.7, 7), quality=theirs), GatesConfig(AbsoluteGates(quality_floor=None)), 0
+    )
+    judged = next(each for each in found.gates if each.name == "quality vs incumbent")
+    assert judged.passed is None and "too close to the margin" in judged.reason and "too small" not in judged.reason
 
 
 def test_failures() -> None:
     assert verdict.decide(sample.failed(), None, LENIENT, 0).decision == HOLD
     against = verdict.decide(ONNX, replace(sample.failed(), role="incumbent"), LENIENT, 0)
     assert against.decision == INSUFFICIENT
+    assert "evaluate.incumbent=false" in against.gates[-1].reason
 
 
 def test_ratios() -> None:
