@@ -5,9 +5,15 @@ BIN       := $(CURDIR)/$(VENV)/bin
 MODEL     ?= smollm2_135m
 OVERRIDES ?=
 Q         ?= What is the capital of France?
+QUESTION  := $(value Q)
+NAME      ?=
+ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model=$(MODEL)
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
+export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
+unexport Q
 
 .PHONY: help install run ui ask test test-slow lint format bench bench-short sweep lock clean
 .DEFAULT_GOAL := help
@@ -29,13 +35,13 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 install: $(VENV)/.run  ## install what the steps need into .venv
 
 run: $(VENV)/.run  ## run the whole chain: make run MODEL=smollm2_135m OVERRIDES="evaluate=smoke"
-	@MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model=$(MODEL) -P overrides="$(OVERRIDES)"
+	@$(MLFLOW_RUN) -P overrides="$(OVERRIDES)"
 
 ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
 
-ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?"
-	@python -m steps.ask --model $(MODEL) "$(Q)"
+ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?" [NAME=my-model] [ALIAS=champion]
+	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
 
 test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow"
@@ -59,7 +65,8 @@ bench-short: $(VENV)/.dev  ## the benchmarks once each, only to see that they wo
 	python -m benchmarks.run --short
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
-	mlflow run . -e sweep --env-manager local -P model=$(MODEL) -P overrides="evaluate=sweep $(OVERRIDES)"
+	@for step in fetch_model log_transformers; do $(MLFLOW_RUN) -e $$step -P overrides="$(OVERRIDES)" || exit 1; done
+	@$(MLFLOW_RUN) -e sweep -P overrides="evaluate=sweep $(OVERRIDES)"
 
 COMPILE = pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-header --annotation-style=line
 lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt
