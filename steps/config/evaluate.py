@@ -21,8 +21,9 @@ class FidelityConfig:
             raise ConfigError("evaluate.fidelity.window", self.window, "an integer of at least 16")
         if self.tokens < self.window:
             raise ConfigError("evaluate.fidelity.tokens", self.tokens, f"at least one window ({self.window} tokens)")
-        if self.continuations < 0 or self.continuation_tokens < 1:
-            raise ConfigError("evaluate.fidelity.continuations", self.continuations, "0 or more, with continuation_tokens of at least 1")
+        for name, least in (("continuations", 0), ("continuation_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"evaluate.fidelity.{name}", getattr(self, name), f"an integer of at least {least}")
 
 
 @dataclass

@@ -11,6 +11,8 @@ from steps.config.errors import ConfigError
 REGISTERED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Formats that run code when loaded, or hold other frameworks' weights: never taken, wherever a checkpoint comes from.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5")
 GENERATED = ("phi3",)  # architectures that steps/snapshots/generated.py makes
 
 
@@ -44,7 +46,7 @@ class ModelConfig:
     # source: hub
     repo: str | None = None
     revision: str | None = None  # commit hash; anything else is resolved, recorded and warned about
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # only false: what is logged here loads without code of the checkpoint
     allow_patterns: list[str] = field(
         default_factory=lambda: ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
     )  # never pickles
@@ -86,10 +88,10 @@ class ModelConfig:
             raise ConfigError("model.architecture", self.architecture, f"one of {', '.join(GENERATED)}")
         if self.sha256 and not SHA256.fullmatch(self.sha256):
             raise ConfigError("model.sha256", self.sha256, "64 lower-case hexadecimal digits")
-        if any(pattern.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")) for pattern in self.allow_patterns):
+        if any(pattern.endswith(tuple(pickle.removeprefix("*") for pickle in PICKLES)) for pattern in self.allow_patterns):
             raise ConfigError("model.allow_patterns", self.allow_patterns, "no pickled weights", "take the safetensors files")
-
-    @property
-    def patterns(self) -> list[str]:
-        """Files taken from a hub or a folder; a model's own code only where it is trusted."""
-        return [*self.allow_patterns, *(["*.py"] if self.trust_remote_code else [])]
+        if self.trust_remote_code:
+            expected = "false: weights that need code of their own cannot be logged here"
+            raise ConfigError("model.trust_remote_code", True, expected, "take a model that transformers knows")
+        if self.seed < 0:
+            raise ConfigError("model.seed", self.seed, "an integer of at least 0")

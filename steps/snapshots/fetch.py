@@ -51,7 +51,7 @@ def request(model: ModelConfig) -> dict[str, object]:
     """What of the config decides the bytes, and so the record that answers it."""
     fields = {
         Source.package: ("package", "version", "sha256", "file", "licence"),
-        Source.hub: ("repo", "revision", "allow_patterns", "trust_remote_code", "licence"),
+        Source.hub: ("repo", "revision", "allow_patterns", "licence"),
         Source.folder: ("path", "allow_patterns", "licence"),
         Source.generated: ("architecture", "seed", "package", "version", "sha256", "file", "licence"),
     }[model.source]

@@ -32,7 +32,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
             child.run("steps.snapshots.generated", str(model.architecture), str(model.seed), gguf, scratch / "checkpoint")
         except child.ChildError as error:
             raise SnapshotError(
-                "model.architecture", model.architecture, f"could not be generated: {error.tail}", "see the output above"
+                "model.architecture", model.architecture, f"could not be generated: {error.tail}", "install what requirements.txt pins"
             ) from error
         files = store.add_folder(scratch / "checkpoint")
     return Snapshot(

@@ -4,20 +4,18 @@ The client resumes within a file while it runs, and keeps whole files in ``parti
 the token comes from `HF_TOKEN` alone: a token file in the home directory would make a run depend on who started it.
 """
 
-import fnmatch
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.config.model import ModelConfig, PrebuiltOnnxConfig, Source
+from steps.config.model import PICKLES, ModelConfig, PrebuiltOnnxConfig, Source
 from steps.snapshots.card import card_licence
 from steps.snapshots.errors import SnapshotError
-from steps.snapshots.folder import require_checkpoint
+from steps.snapshots.folder import matches, require_checkpoint, taken
 from steps.snapshots.hub_errors import explained
 from steps.snapshots.manifest import FileEntry, Snapshot
 from steps.snapshots.store import Store, sha256_of
@@ -29,16 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PICKLES = (
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.ckpt",
-    "*.pkl",
-    "*.pickle",
-    "*.msgpack",
-    "*.h5",
-)  # formats that run code when loaded, or hold other frameworks' weights
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
@@ -79,7 +67,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
     repository = Repository("model", str(model.repo), model.revision)
     revision = resolve(repository)
     listed = _list(repository, revision)
-    chosen = _filter(listed, model.patterns)
+    chosen = [file for file in listed if taken(file.path, model.allow_patterns)]
     require_checkpoint([file.path for file in chosen], "model.repo", repository.repo, [file.path for file in listed])
     files = _download(repository, revision, chosen, store.partial(key) / "checkpoint", store)
     card = next((entry for entry in files if entry.path == "README.md"), None)
@@ -98,7 +86,7 @@ def with_prebuilt_onnx(snapshot: Snapshot, onnx: PrebuiltOnnxConfig, store: Stor
     prefix = f"{folder}/" if folder else ""
     revision = resolve(repository)
     listed = _list(repository, revision)
-    chosen = _filter([file for file in listed if file.path.startswith(prefix)], ["*"])
+    chosen = [file for file in listed if file.path.startswith(prefix) and not matches(file.path, PICKLES)]
     if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
         offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
         raise SnapshotError(
@@ -154,14 +142,6 @@ def _list(repository: Repository, revision: str) -> list["RepoFile"]:
     with explained(repository):
         tree = api().list_repo_tree(repository.repo, revision=revision, recursive=True)
         return [file for file in tree if isinstance(file, RepoFile)]
-
-
-def _filter(files: list["RepoFile"], patterns: Sequence[str]) -> list["RepoFile"]:
-    return [file for file in files if _matches(file.path, patterns) and not _matches(file.path, PICKLES)]
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
 def _download(repository: Repository, revision: str, files: list["RepoFile"], partial: Path, store: Store) -> tuple[FileEntry, ...]:

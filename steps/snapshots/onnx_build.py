@@ -22,6 +22,9 @@ BASE_MEMORY, MEMORY_PER_PARAMETER, K_QUANT = 1.4e9, 5.7, 1.4  # bytes, bytes, fa
 DISK_PER_PARAMETER = {Precision.fp32: 4.2, Precision.fp16: 2.2, Precision.int8: 2.5, Precision.int4: 2.0}  # bytes
 
 
+UNSUPPORTED = "model is not currently supported"  # what the builder says of an architecture that it lacks
+
+
 def build(checkpoint: Path, onnx: OnnxConfig, store: Store, snapshot_digest: str) -> Path:
     """The verified ONNX folder of a checkpoint, from the store or built now.
 
@@ -102,6 +105,13 @@ def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry,
                     f"the builder was killed, most likely for memory ({memory})",
                     "build where more is free, or take a prebuilt folder (model.onnx)",
                 ) from error
+            if UNSUPPORTED in error.tail:
+                raise SnapshotError(
+                    "model",
+                    architecture(checkpoint),
+                    "the model builder of onnxruntime-genai does not know this architecture",
+                    "take a model of another one, or a prebuilt folder (model.onnx)",
+                ) from error
             raise SnapshotError(
                 "onnx.extra_options", dict(onnx.extra_options), f"the builder failed: {error.tail}", "choose another group onnx=…"
             ) from error
@@ -118,6 +128,12 @@ def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry,
         else:
             log.warning("built for %s: whether it loads shows only on such a machine", onnx.execution_provider.value)
         return store.add_folder(target)
+
+
+def architecture(checkpoint: Path) -> str:
+    """What ``config.json`` calls the model's class, or its type where it names none."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return str((config.get("architectures") or [config.get("model_type")])[0])
 
 
 def _say_memory(parameters: int, onnx: OnnxConfig) -> str:

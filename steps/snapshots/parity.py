@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from steps.snapshots.errors import SnapshotError
 
@@ -52,7 +52,10 @@ def check(checkpoint: Path, onnx_dir: Path) -> None:
     from transformers import AutoTokenizer
 
     reference = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    tokenizer = og.Tokenizer(str(onnx_dir))
+    try:
+        tokenizer = og.Tokenizer(str(onnx_dir))
+    except RuntimeError as error:
+        _fail("tokenizer", f"onnxruntime-genai cannot read it: {error}")
     _check_token_ids(reference, tokenizer)
     _check_chat_template(reference, tokenizer)
     _check_eos(checkpoint, onnx_dir, reference.eos_token_id)
@@ -81,13 +84,20 @@ def _check_chat_template(reference: Any, tokenizer: Any) -> None:
             "its tokenizer has no chat template",
             "add chat_template.jinja to the checkpoint",
         )
+    compared = 0
+    refusal = ""
     for conversation in CONVERSATIONS:
         for prompt in (True, False):
             try:
                 expected = reference.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=prompt)
-            except TemplateError:
+            except TemplateError as error:
+                refusal = str(error)
                 continue  # a template that refuses a role refuses it for everybody
-            found = tokenizer.apply_chat_template(json.dumps(conversation), add_generation_prompt=prompt)
+            try:
+                found = tokenizer.apply_chat_template(json.dumps(conversation), add_generation_prompt=prompt)
+            except RuntimeError as error:
+                _fail("chat template", f"the checkpoint renders {len(conversation)} messages, onnxruntime-genai does not: {error}")
+            compared += 1
             if expected != found:
                 at = _first_difference(expected, found)
                 _fail(
@@ -95,6 +105,14 @@ def _check_chat_template(reference: Any, tokenizer: Any) -> None:
                     f"{len(conversation)} messages, generation prompt {prompt}, differ at character {at}: "
                     f"the checkpoint renders {expected[at : at + 40]!r}, the ONNX folder {found[at : at + 40]!r}",
                 )
+
+    if not compared:
+        raise SnapshotError(
+            "model",
+            reference.name_or_path.rsplit("/", 1)[-1],
+            f"its chat template renders no conversation, not even one question: {refusal}",
+            "mend chat_template.jinja of the checkpoint",
+        )
 
 
 def _check_eos(checkpoint: Path, onnx_dir: Path, turn_end: int | None) -> None:
@@ -123,7 +141,7 @@ def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
     return next((index for index, (left, right) in enumerate(pairs) if left != right), len(pairs))
 
 
-def _fail(what: str, difference: str) -> None:
+def _fail(what: str, difference: str) -> NoReturn:
     raise SnapshotError(
         "onnx",
         what,

@@ -28,6 +28,7 @@ from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
 
 CHUNK = 1 << 22  # bytes read at a time
+LISTED = 3  # files that a message names
 
 
 def default_root() -> Path:
@@ -77,13 +78,24 @@ class Store:
 
     Args:
         root: the folder; made when absent. None is `default_root`.
+
+    Raises:
+        SnapshotError: the folder cannot be made or written.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root).expanduser().absolute() if root else default_root().absolute()
-        for name in ("blobs", "folders", "records", "partial", "scratch", "locks"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
-        self._clear_abandoned()
+        try:
+            for name in ("blobs", "folders", "records", "partial", "scratch", "locks"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            self._clear_abandoned()
+        except OSError as error:
+            raise SnapshotError(
+                "store.path",
+                str(self.root),
+                f"cannot be used as a store: {error.strerror or error}",
+                "name a folder that can be written with store.path=… or SLM_STORE",
+            ) from error
 
     # -- reading ---------------------------------------------------------------------------------------------------------------
 
@@ -107,11 +119,13 @@ class Store:
         """
         entries = tuple(sorted(files))
         if damaged := self.damaged(entries):
+            listed = ", ".join(f"{entry.path} (sha256 {entry.sha256})" for entry in damaged[:LISTED])
+            more = f" and {len(damaged) - LISTED} more of {len(entries)} files" if len(damaged) > LISTED else ""
             raise DamagedError(
                 "store.path",
                 str(self.root),
-                "missing or changed: " + ", ".join(f"{entry.path} (sha256 {entry.sha256})" for entry in damaged),
-                "get them again: mlflow run . -e fetch_model",
+                f"missing or changed: {listed}{more}",
+                "get them again: mlflow run . -e fetch_model, with the same model= override",
             )
         target = self.root / "folders" / listing_digest(entries)
         if not self._holds(target, entries):
@@ -161,11 +175,12 @@ class Store:
                 size, sha256 = _copy(source, draft)
             if expected and sha256 != expected:
                 raise SnapshotError("sha256", expected, f"{path} has sha256 {sha256}", "the source serves other bytes than were pinned")
-            draft.chmod(0o444)  # shared by hard link: writing in place would change every folder that holds it
-            blob = self.blob(sha256)
-            blob.parent.mkdir(exist_ok=True)
-            draft.replace(blob)
-            fsync_folder(blob.parent)
+            if not self.has(sha256):  # a blob that is whole stays: the folders that link to it share its space
+                draft.chmod(0o444)  # shared by hard link: writing in place would change every folder that holds it
+                blob = self.blob(sha256)
+                blob.parent.mkdir(exist_ok=True)
+                draft.replace(blob)
+                fsync_folder(blob.parent)
         return FileEntry(path, size, sha256)
 
     def add_folder(self, folder: Path) -> tuple[FileEntry, ...]:

@@ -83,3 +83,34 @@ def test_a_missing_shard_is_named(checkpoint: Path, store: Store) -> None:
     assert list((store.root / "records").iterdir()) == []
     shutil.copyfile(checkpoint / one, checkpoint / other)
     assert fetch(configured("local", path=str(checkpoint)), store).files
+
+
+def test_a_second_run_copies_nothing_and_needs_no_space(checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr(store, "need_space", lambda size, _what: needed.append(size))
+    first = fetch(configured("local", path=str(checkpoint)), store)
+    blobs = {entry.path: store.blob(entry.sha256).stat().st_ino for entry in first.files}
+    assert fetch(configured("local", path=str(checkpoint)), store) == first
+    (checkpoint / "config.json").write_text('{"model_type": "qwen2"}')
+    changed = fetch(configured("local", path=str(checkpoint)), store)
+    assert needed == [first.size, 0, len('{"model_type": "qwen2"}')]
+    assert {entry.path: store.blob(entry.sha256).stat().st_ino for entry in changed.files if entry in first.files}.items() < blobs.items()
+
+
+def test_weights_are_taken_from_the_root_only(checkpoint: Path, store: Store) -> None:
+    trainer = checkpoint / "checkpoint-500"
+    trainer.mkdir()
+    shutil.copyfile(checkpoint / "model.safetensors", trainer / "model.safetensors")
+    names = [entry.path for entry in fetch(configured("local", path=str(checkpoint)), store).files]
+    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(SnapshotError, match="holds no safetensors weights"):
+        fetch(configured("local", path=str(checkpoint)), store)
+
+
+def test_no_pattern_takes_a_pickle(checkpoint: Path, store: Store) -> None:
+    for name in ("pytorch_model.bin", "optimizer.pt", "flax_model.msgpack", "deep/tf_model.h5"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_bytes(b"x")
+    names = [entry.path for entry in fetch(configured("local", path=str(checkpoint), allow_patterns=["*"]), store).files]
+    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]

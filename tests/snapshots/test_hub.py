@@ -34,6 +34,7 @@ def hub(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     card.write_text("---\nlicense: apache-2.0\ntags: [test]\n---\n# Tiny\n")
     pickle.write_bytes(b"\x80\x04.")
     files = {path.name: path for path in tiny_folder.iterdir()} | {"README.md": card, "pytorch_model.bin": pickle, "modeling_phi3.py": card}
+    files["checkpoint-500/" + WEIGHTS] = pickle
     genai = tmp_path / "genai_config.json"
     genai.write_text('{"model": {"eos_token_id": 2}}')
     onnx = {"cpu/int4/genai_config.json": genai, "cpu/int4/model.onnx": tiny_folder / WEIGHTS, "cuda/genai_config.json": genai}
@@ -55,9 +56,10 @@ def test_takes_the_allowed_files_with_their_hashes(hub: Hub, store: Store, tiny:
     assert not list((store.root / "partial").iterdir())
 
 
-def test_a_models_own_code_comes_only_when_it_is_trusted(store: Store) -> None:
-    snapshot = fetch(model(trust_remote_code=True), store)
-    assert "modeling_phi3.py" in [entry.path for entry in snapshot.files]
+def test_weights_of_a_folder_below_and_pickles_stay_there(hub: Hub, store: Store) -> None:
+    fetched = fetch(model(allow_patterns=["*"]), store)
+    assert "modeling_phi3.py" in [entry.path for entry in fetched.files]
+    assert hub.bodies("checkpoint-500/" + WEIGHTS) == hub.bodies("pytorch_model.bin") == 0
 
 
 def test_a_pinned_snapshot_is_reused_without_asking(hub: Hub, store: Store) -> None:

@@ -108,6 +108,10 @@ def test_a_damaged_record_is_not_believed(
             failing("onnxruntime_genai.models.builder", -signal.SIGKILL, ""),
             r"onnx\.precision='int4 cpu': the builder was killed, most likely for memory \(0 million parameters need about 1\.4 GB",
         ),
+        (
+            failing("onnxruntime_genai.models.builder", 1, "NotImplementedError: The models/x model is not currently supported."),
+            r"model='llama': the model builder of onnxruntime-genai does not know this architecture; take a model of another one",
+        ),
         (failing("steps.snapshots.onnx_smoke", 1, "no kernel"), r"the int4 cpu build does not load: no kernel"),
     ],
 )

@@ -70,6 +70,27 @@ def test_a_checkpoint_without_a_template(tiny_folder: Path, onnx_folder: Path, t
         parity.check(bare, onnx_folder)
 
 
+def test_a_tokenizer_that_the_runtime_cannot_read(tiny_folder: Path, onnx_folder: Path) -> None:
+    (onnx_folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(SnapshotError, match=r"onnx='tokenizer': onnxruntime-genai cannot read it: "):
+        parity.check(tiny_folder, onnx_folder)
+
+
+def test_a_template_that_the_runtime_cannot_render(tiny_folder: Path, onnx_folder: Path) -> None:
+    (onnx_folder / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
+    with pytest.raises(SnapshotError, match=r"onnx='chat template': the checkpoint renders 1 messages, onnxruntime-genai does not: "):
+        parity.check(tiny_folder, onnx_folder)
+
+
+def test_a_template_that_refuses_every_conversation_proves_nothing(tiny_folder: Path, onnx_folder: Path, tmp_path: Path) -> None:
+    refusing = tmp_path / "refusing"
+    shutil.copytree(tiny_folder, refusing)
+    (refusing / "chat_template.jinja").chmod(0o644)
+    (refusing / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
+    with pytest.raises(SnapshotError, match=r"model='refusing': its chat template renders no conversation, not even one question: never"):
+        parity.check(refusing, onnx_folder)
+
+
 def test_eos_ids_as_generate_chooses_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"eos_token_id": 1}')
     assert parity.eos_ids(tmp_path) == {1}

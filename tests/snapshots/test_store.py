@@ -106,6 +106,30 @@ def test_scratch_of_the_dead_is_cleared_and_of_the_living_is_not(store: Store) -
     assert list((store.root / "scratch").iterdir()) == []
 
 
+def test_a_blob_that_is_whole_is_not_replaced(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"same")
+    entry = store.add(source, "one")
+    folder = store.folder([entry])
+    store.add(source, "two", move=True)
+    assert (folder / "one").samefile(store.blob(entry.sha256))
+    assert not source.exists()
+
+
+def test_an_empty_store_names_three_files_and_the_command(checkpoint: Path, store: Store, tmp_path: Path) -> None:
+    snapshot = taken(checkpoint, store)
+    with pytest.raises(DamagedError, match=r" and 1 more of 4 files; get them again: .* with the same model= override") as caught:
+        Store(tmp_path / "other").checkpoint(snapshot)
+    assert str(caught.value).count("sha256") == 3
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SnapshotError, match=rf"store\.path='{tmp_path}/{place}': cannot be used as a store: .*; name a folder that can be"):
+        Store(tmp_path / place)
+
+
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000))  # type: ignore[attr-defined]
     with pytest.raises(
