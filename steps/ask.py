@@ -1,6 +1,7 @@
 """Ask a registered model one question, the champion unless another alias is named.
 
-python -m steps.ask --model smollm2_135m --alias champion "What is the capital of France?"
+python -m steps.ask --model smollm2_135m "What is the capital of France?"
+python -m steps.ask --name my-model --alias champion-edge "What is the capital of France?"
 """
 
 import argparse
@@ -8,7 +9,7 @@ import os
 import sys
 
 from steps.config.errors import ConfigError
-from steps.pipeline.compose import compose_config
+from steps.pipeline.compose import composed
 
 
 def main() -> None:
@@ -16,11 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m steps.ask", description="Ask a registered model one question.")
     parser.add_argument("question")
     parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
+    parser.add_argument("--name", help="name in the Model Registry, where it is not the one that the config gives")
     parser.add_argument("--alias", default="champion")
     parser.add_argument("--max-tokens", type=int, default=128, help="tokens the answer may have")
     given = parser.parse_args()
     try:
-        name = compose_config([f"model={given.model}"]).model.registered_name
+        name = given.name or composed([f"model={given.model}"]).model.registered_name
     except ConfigError as error:
         print(f"ask: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -32,7 +34,7 @@ def main() -> None:
     try:
         model = mlflow.pyfunc.load_model(uri)
     except MlflowException as error:
-        print(f"ask: error: {uri} cannot be loaded: {error}; make one with: make run MODEL={given.model}", file=sys.stderr)
+        print(f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what there is", file=sys.stderr)
         raise SystemExit(1) from error
     response = model.predict({"messages": [{"role": "user", "content": given.question}], "max_tokens": given.max_tokens})
     print(response[0]["choices"][0]["message"]["content"])

@@ -8,8 +8,11 @@ Writes: ``report.json`` and ``report.html`` on its run; metrics on the run and o
 
 from collections.abc import Mapping
 
+from steps.config.errors import ConfigError
 from steps.config.root import Config
+from steps.pipeline.errors import StepError
 from steps.pipeline.step import StepRun, step
+from steps.scoring import packs
 from steps.scoring.judge import judge, log_report
 from steps.snapshots.store import Store
 
@@ -30,22 +33,57 @@ def _incumbent(config: Config) -> str | None:
     return uri if config.evaluate.incumbent and exists(uri) else None
 
 
-def _incumbent_digest(config: Config) -> Mapping[str, str]:
-    """The incumbent as an input, unless it is a candidate and so one already: promoting one of them asks for no new evaluation."""
+def _folder_digests(config: Config) -> dict[str, str]:
+    """The user's own packs, texts and tasks by their bytes; what is shipped is part of the source."""
+    from pathlib import Path
+
+    from steps.pipeline import digest
+
+    settings = config.evaluate
+    found: dict[str, str] = {}
+    pack = packs.folder_of(settings.pack)
+    if not pack.is_relative_to(packs.SHIPPED):
+        found["evaluate.pack"] = digest.of_value([digest.of_folder(pack), packs.load(settings.pack).digest])
+    texts = settings.fidelity.texts if settings.fidelity.enabled else None
+    tasks = settings.lm_eval_path if settings.lm_eval_tasks else None
+    for key, chosen in (("evaluate.fidelity.texts", texts), ("evaluate.lm_eval_path", tasks)):
+        if chosen:
+            try:
+                found[key] = digest.of_folder(Path(chosen).expanduser())
+            except FileNotFoundError as error:
+                raise ConfigError(key, chosen, "a folder that holds files") from error
+    return found
+
+
+def _model_digests(config: Config) -> dict[str, str]:
+    """The candidates that the config names, for an alias moves; and the incumbent, unless it is one of the candidates.
+
+    Promoting a candidate asks for no new evaluation of it.
+    """
     from steps.pipeline.handoff import digest_of, model_id_of
 
-    uri = _incumbent(config)
-    if uri is None or model_id_of(uri) in [model_id_of(candidate) for candidate in _candidates(config)]:
-        return {}
-    return {"incumbent": digest_of(uri)}
+    found: dict[str, str] = {}
+    for number, uri in enumerate(config.evaluate.candidates):
+        try:
+            found[f"evaluate.candidates.{number}"] = digest_of(f"models:/{model_id_of(uri)}")
+        except StepError as error:
+            raise ConfigError("evaluate.candidates", uri, "a logged model", str(error)) from error
+    incumbent = _incumbent(config)
+    if incumbent and model_id_of(incumbent) not in map(model_id_of, _candidates(config)):
+        found["incumbent"] = digest_of(incumbent)
+    return found
+
+
+def _also_reads(config: Config) -> Mapping[str, str]:
+    return {**_folder_digests(config), **_model_digests(config)}
 
 
 @step(
     reads=("model.registered_name", "evaluate", "promotion.gates"),
     inputs=_inputs,
-    files=("steps/scoring",),  # packs, texts, the page's template, and what the candidates' processes load by path
+    files=("steps/scoring", "steps/pipeline/peak_rss.py"),  # packs, texts, the page's template, and what candidates' processes load by path
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
-    also_reads=_incumbent_digest,
+    also_reads=_also_reads,
 )
 def evaluate(config: Config, run: StepRun) -> str:
     from pathlib import Path

@@ -11,18 +11,17 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 from steps.snapshots.fetch import fetch
 from steps.snapshots.hub import repositories
-from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
 
 
 def _still_here(config: Config, uri: str) -> bool:
     """Whether the same fetch would give the same bytes, and this machine still has them."""
-    from steps.pipeline.handoff import read_text
+    from steps.pipeline.handoff import read_snapshot
 
     moving = any(not repository.pinned for repository in repositories(config.model))
     if config.model.source is Source.folder or moving:  # a folder may have changed and a branch may have moved since
         return False
-    snapshot = Snapshot.from_json(read_text(uri))
+    snapshot = read_snapshot(uri)
     return not Store(config.store.path).damaged((*snapshot.files, *snapshot.onnx_files))
 
 

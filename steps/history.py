@@ -10,8 +10,9 @@ import sys
 
 from steps.config.errors import ConfigError
 from steps.pipeline.arguments import translate
-from steps.pipeline.compose import compose_config
+from steps.pipeline.compose import compose_config, composed
 from steps.pipeline.errors import StepError
+from steps.pipeline.launcher import show_config
 from steps.pipeline.redaction import redact
 
 FORMATS = ("table", "json")
@@ -20,11 +21,19 @@ FORMATS = ("table", "json")
 def main() -> None:
     """Print the history; ends with 2 on a bad target and 1 where there is none or the server does not answer."""
     try:
-        words = list(translate(sys.argv[1:]).overrides)
+        arguments = translate(sys.argv[1:])
+        words = list(arguments.overrides)
         chosen = [word.partition("=")[2].strip("'") for word in words if word.startswith("format=")]
         if chosen and chosen[-1] not in FORMATS:
             raise ConfigError("format", chosen[-1], f"one of {', '.join(FORMATS)}")
-        config = compose_config([word for word in words if not word.startswith("format=")])
+        kept = [word for word in words if not word.startswith("format=")]
+        if arguments.flags and not arguments.inspecting:
+            raise ConfigError("overrides", " ".join(arguments.flags), "key=value; history runs once and makes no run of its own")
+        if arguments.inspecting:
+            composed(kept)
+            sys.argv = [sys.argv[0], *arguments.flags, *kept]
+            return show_config()
+        config = compose_config(kept)
     except ConfigError as error:
         print(f"history: error: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -9,22 +9,21 @@ Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat and pl
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 from steps.snapshots import onnx_build, parity
-from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
-from steps.wrappers.log_onnx import log_onnx
+from steps.wrappers.log_onnx import PACKAGES, log_onnx
 
 
 @step(
-    reads=("model.registered_name", "model.artifact_key", "onnx", "generation"),
+    reads=("model.registered_name", "model.homepage", "model.artifact_key", "onnx", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/served",),
-    packages=("mlflow", "transformers", "torch", "onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir"),
+    files=("steps/wrappers/served", "steps/pipeline/logged_model.py"),
+    packages=tuple(dict.fromkeys((*PACKAGES, *onnx_build.PACKAGES))),
 )
 def log_onnx_wrapper(config: Config, run: StepRun) -> str:
-    from steps.pipeline.handoff import read_text
+    from steps.pipeline.handoff import read_snapshot
     from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
 
-    snapshot = Snapshot.from_json(read_text(run.inputs["snapshot_uri"]))
+    snapshot = read_snapshot(run.inputs["snapshot_uri"])
     store = Store(config.store.path)
     checkpoint = store.checkpoint(snapshot)
     prebuilt = store.onnx(snapshot) if config.onnx.prebuilt else None

@@ -8,22 +8,22 @@ Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat.
 
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
-from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
+from steps.wrappers.log_transformers import PACKAGES
 from steps.wrappers.log_transformers import log_transformers as log_model
 
 
 @step(
-    reads=("model.registered_name", "generation"),
+    reads=("model.registered_name", "model.homepage", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/served",),
-    packages=("mlflow", "transformers", "torch"),
+    files=("steps/wrappers/served", "steps/pipeline/logged_model.py", "steps/config/onnx.py"),
+    packages=PACKAGES,
 )
 def log_transformers(config: Config, run: StepRun) -> str:
-    from steps.pipeline.handoff import read_text
+    from steps.pipeline.handoff import read_snapshot
     from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
 
-    snapshot = Snapshot.from_json(read_text(run.inputs["snapshot_uri"]))
+    snapshot = read_snapshot(run.inputs["snapshot_uri"])
     uri = log_model(
         Store(config.store.path).checkpoint(snapshot),
         name=config.model.registered_name,

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import re
 import shlex
 import types
 import typing
@@ -97,7 +98,7 @@ def _override(key: str, value: str, multirun: bool) -> str:
     plain = f"{key}={value}"
     if value in ("null", "???"):
         return plain
-    quoted = key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    quoted = f"{key}='{_escaped(value)}'"
     if is_text(key) and not multirun:
         return quoted
     try:
@@ -105,6 +106,11 @@ def _override(key: str, value: str, multirun: bool) -> str:
     except HydraException:
         return quoted
     return quoted if parsed.is_sweep_override() and not multirun else plain
+
+
+def _escaped(value: str) -> str:
+    """``value`` for Hydra's single quotes, where a backslash is one unless a quote follows it."""
+    return re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (found[2] and "\\'"), value)
 
 
 def is_text(key: str) -> bool:

@@ -1,18 +1,13 @@
 """Builds of a sweep: each logged by a nested run of ``log_onnx_wrapper``, or taken from an earlier run that made the same."""
 
 import logging
-import os
-import shlex
-import sys
-from dataclasses import replace
-from pathlib import Path
 
-import mlflow
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from steps.config.root import ROOT, Config
+from steps.config.root import Config, with_inputs
 from steps.pipeline import tags
+from steps.pipeline.children import prepare_environment, submit
 from steps.pipeline.compose import compose_config
 from steps.pipeline.handoff import find_output, load
 from steps.pipeline.step import StepRun
@@ -27,29 +22,22 @@ def log_builds(config: Config, run: StepRun) -> tuple[dict[str, str], dict[str, 
     Returns:
         Model URIs by build, and the reason by build for those that could not be made.
     """
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    prepare_environment()
     kept = [word for word in run.overrides if not word.lstrip("+").startswith(DROPPED)]
-    active = mlflow.active_run()
-    assert active is not None, "a sweep has a run of its own"
+    given = {"snapshot_uri": run.inputs["snapshot_uri"]}
+    # all before the first is built: a mistyped last one must not cost the minutes of the others
+    choices = {build: compose_config([*kept, f"onnx={build}"]) for build in config.evaluate.builds}
     uris: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for number, build in enumerate(config.evaluate.builds, start=1):
-        overrides = [*kept, f"onnx={build}"]
-        composed = replace(compose_config(overrides), snapshot_uri=run.inputs["snapshot_uri"])
-        found, _ = find_output(load("log_onnx_wrapper"), composed)
+    for number, (build, choice) in enumerate(choices.items(), start=1):
+        found, _ = find_output(load("log_onnx_wrapper"), with_inputs(choice, given))
         if found is not None and config.reuse:
             uris[build] = found.uri
-            log.info("[%d/%d] %s reused from run %s", number, len(config.evaluate.builds), build, found.run_id)
+            log.info("[%d/%d] %s reused from run %s", number, len(choices), build, found.run_id)
             continue
-        log.info("[%d/%d] %s: building", number, len(config.evaluate.builds), build)
+        log.info("[%d/%d] %s: building", number, len(choices), build)
         try:
-            submitted = mlflow.projects.run(
-                str(ROOT),
-                entry_point="log_onnx_wrapper",
-                parameters={"snapshot_uri": run.inputs["snapshot_uri"], "overrides": shlex.join(overrides)},
-                env_manager="local",
-                experiment_id=str(active.info.experiment_id),
-            )
+            submitted = submit("log_onnx_wrapper", given, [*kept, f"onnx={build}"], wait=True)
         except ExecutionException as error:
             failed[build] = f"not built: {error}"
             log.warning("%s: %s", build, failed[build])

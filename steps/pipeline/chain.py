@@ -1,23 +1,19 @@
 """The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made the same."""
 
 import logging
-import os
-import shlex
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import mlflow
 import psutil
 from mlflow.exceptions import ExecutionException
 from mlflow.projects.submitted_run import SubmittedRun
 from mlflow.tracking import MlflowClient
 
-from steps.config.root import ROOT, Config, with_inputs
+from steps.config.root import Config, with_inputs
 from steps.pipeline import tags
+from steps.pipeline.children import prepare_environment, submit
 from steps.pipeline.errors import StepError
-from steps.pipeline.handoff import PRODUCERS, difference, find_output, load, read_text
+from steps.pipeline.handoff import PRODUCERS, difference, find_output, load, read_snapshot
 
 log = logging.getLogger(__name__)
 STAGES = (("fetch_model",), ("log_transformers", "log_onnx_wrapper"), ("evaluate",), ("register",))
@@ -49,11 +45,7 @@ class Chain:
         Raises:
             StepError: a step failed.
         """
-        # children are started as `python` and `mlflow`; they must be those of this environment
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        # MLflow says where it makes temporary folders; what a user wants to see is said here
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
+        prepare_environment()
         output = ""
         for stage in STAGES:
             todo = [name for name in stage if not self._have(name)]
@@ -101,14 +93,9 @@ class Chain:
         return output
 
     def _submit(self, name: str, *, wait: bool) -> SubmittedRun:
-        parameters: dict[str, str] = {key: self.uris[key] for key in load(name).needs(self.config)}
-        if self.overrides:
-            parameters["overrides"] = shlex.join(self.overrides)
+        inputs = {key: self.uris[key] for key in load(name).needs(self.config)}
         try:
-            submitted: SubmittedRun = mlflow.projects.run(
-                str(ROOT), entry_point=name, parameters=parameters, env_manager="local", synchronous=wait, experiment_id=_experiment_id()
-            )
-            return submitted
+            return submit(name, inputs, self.overrides, wait=wait)
         except ExecutionException as error:
             raise StepError(f"{name} failed; what it said is above and in logs/ of its run ({error})") from error
 
@@ -123,9 +110,7 @@ class Chain:
 
     def _fits_in_memory(self) -> bool:
         """Whether both variants can be logged side by side."""
-        from steps.snapshots.manifest import Snapshot
-
-        size = Snapshot.from_json(read_text(self.uris["snapshot_uri"])).size
+        size = read_snapshot(self.uris["snapshot_uri"]).size
         need, free = PEAK_FIXED + PEAK_PER_CHECKPOINT_BYTE * size, psutil.virtual_memory().available
         if need > free:
             log.info("logging one variant after the other: side by side needs %.1f GB and %.1f GB are free", need / 1e9, free / 1e9)
@@ -134,9 +119,3 @@ class Chain:
     def _say(self, name: str, text: str) -> None:
         self.done += 1
         log.info("[%d/%d] %s  %s", self.done, sum(map(len, STAGES)), name, text)
-
-
-def _experiment_id() -> str:
-    run = mlflow.active_run()
-    assert run is not None, "the chain runs under the run of main"
-    return str(run.info.experiment_id)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steps.config.root import ROOT, Config
-from steps.pipeline.redaction import redact
+from steps.pipeline.redaction import redact_credentials
 from steps.registry.register import Promotion
 
 # heading, metric, format, factor
@@ -20,6 +20,7 @@ SCORES = (
     ("peak memory", "memory/peak_rss_bytes", "{:,.0f} MB", 1e-6),
 )
 QUESTION = "What is the capital of France?"
+DEFAULT_NAME, DEFAULT_ALIAS = "smollm2-135m-instruct", "champion"  # what `make ask` asks
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
 
 
@@ -48,23 +49,27 @@ def scores(metrics: Mapping[str, float]) -> list[str]:
 def say_where_to_look(config: Config) -> None:
     """Print the commands that open the UI on the result and ask the champion."""
     name, alias = config.model.registered_name, config.promotion.alias
-    look, ask = commands(mlflow.get_tracking_uri(), name, alias, chosen_model())
+    if not MlflowClient().search_registered_models(f"name = '{name}'"):
+        print(f"\n{name} is not registered yet: a run without dry_run=true registers it", flush=True)
+        return
+    look, ask = commands(mlflow.get_tracking_uri(), name, alias)
     if alias not in MlflowClient().get_registered_model(name).aliases:
         ask = f"nobody: {name} has no {alias} yet; the table above names the gates that held"
-    print(f"\nlook:  {redact(look)}\nask:   {redact(ask)}", flush=True)
+    # whoever reads the screen copies the commands: paths stay whole there
+    print(f"\nlook:  {redact_credentials(look)}\nask:   {redact_credentials(ask)}", flush=True)
 
 
-def commands(tracking_uri: str, name: str, alias: str, model: str) -> tuple[str, str]:
+def commands(tracking_uri: str, name: str, alias: str) -> tuple[str, str]:
     """The command that opens the UI and the one that asks the alias a question.
 
     Args:
         tracking_uri: where the registry is.
         name: registered model.
         alias: alias to ask.
-        model: the config of ``conf/model/``.
     """
     if tracking_uri == f"sqlite:///{ROOT}/mlflow.db":
-        return f"make ui   then http://127.0.0.1:5000/#/models/{name}", f'make ask MODEL={model} Q="{QUESTION}"'
+        chosen = (f"NAME={name} " if name != DEFAULT_NAME else "") + (f"ALIAS={alias} " if alias != DEFAULT_ALIAS else "")
+        return f"make ui   then http://127.0.0.1:5000/#/models/{name}", f'make ask {chosen}Q="{QUESTION}"'
     if tracking_uri.startswith("http"):
         look = f"{tracking_uri}/#/models/{name}"
     else:
@@ -74,10 +79,3 @@ def commands(tracking_uri: str, name: str, alias: str, model: str) -> tuple[str,
         f'print(model.predict({{"messages": [{{"role": "user", "content": "{QUESTION}"}}]}})[0]["choices"][0]["message"]["content"])'
     )
     return look, f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} python -c {shlex.quote(code)}"
-
-
-def chosen_model() -> str:
-    """Name of the config that was chosen from ``conf/model/``."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return str(HydraConfig.get().runtime.choices["model"])

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -29,13 +30,62 @@ def compose_config(overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: with field, value and what is expected.
     """
+    with _explained(overrides):
+        return typed(composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The config that ``overrides`` compose to, its values not yet checked by the schemas.
+
+    Raises:
+        ConfigError: a key or a group choice is wrong.
+    """
     prepare()
     GlobalHydra.instance().clear()
+    with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def compose_jobs(overrides: Sequence[str]) -> list[Config]:
+    """The config of each job that a multirun with ``overrides`` starts.
+
+    Raises:
+        ConfigError: as :func:`compose_config`, for the first job at fault.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+    return [compose_config(job) for batch in batches for job in batch]
+
+
+@contextmanager
+def _explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Hydra's and OmegaConf's errors as one ConfigError; for a null they have a bare AssertionError, AttributeError or ValueError."""
+    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return typed(compose("config", overrides=list(overrides)))
+        yield
+    except ConfigError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
+    except (AssertionError, AttributeError, ValueError) as error:
+        if (plain := _null(overrides)) is None:
+            raise
+        raise plain from error
+
+
+def _null(overrides: Sequence[str]) -> ConfigError | None:
+    """The override at fault where Hydra trips over a null: of a group, or of the prebuilt folder that a model does not name."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if value == "null" and _options(key):
+            return ConfigError(key, None, f"one of {', '.join(_options(key))}")
+        if key.startswith("model.onnx"):
+            return ConfigError(key, value, "a model that names a prebuilt folder", "write model.onnx into a file of conf/model/")
+    return None
 
 
 def typed(cfg: DictConfig) -> Config:
@@ -63,7 +113,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     if isinstance(error, MissingConfigException):
         name = str(error.missing_cfg_file or "").removesuffix(".yaml")
         group, _, option = name.rpartition("/")
-        return ConfigError(group or "config", option or name, f"one of {', '.join(_options(group))}")
+        known = _options(group) or sorted(error.options or [])
+        return ConfigError(group or "config", option or name, f"one of {', '.join(known)}" if known else "an installed plugin of Hydra")
     cause: BaseException = error
     while cause.__cause__ is not None and isinstance(cause, ConfigCompositionException):
         cause = cause.__cause__
@@ -103,8 +154,8 @@ def _unknown_key(key: str, value: object) -> ConfigError:
     known = _keys()
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
     prefix = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == prefix]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings or known)}"
+    siblings = [name for name in known if name.rpartition(".")[0] == prefix] or [name for name in known if "." not in name]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings)}"
     return ConfigError(key, value, f"a key of the config; {hint}", "`--cfg job` prints the config")
 
 

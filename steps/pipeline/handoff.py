@@ -19,6 +19,7 @@ from steps.pipeline import digest, tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.fingerprint import Fingerprint
 from steps.pipeline.step import Step
+from steps.snapshots.manifest import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +116,14 @@ def finished_runs(with_tags: Mapping[str, str]) -> list[Run]:
 
 
 def model_id_of(uri: str) -> str:
-    """The LoggedModel behind a ``models:/`` URI.
+    """The LoggedModel behind a ``models:/`` or ``runs:/`` URI.
 
     Raises:
         StepError: there is none.
     """
     try:
+        if uri.startswith("runs:/"):
+            return _model_id_of_run(uri)
         parsed = _parse_model_uri(uri)
         if parsed.model_id:
             return str(parsed.model_id)
@@ -128,20 +131,31 @@ def model_id_of(uri: str) -> str:
         if parsed.alias:
             version = client.get_model_version_by_alias(name, parsed.alias)
         else:
-            number = parsed.version or client.get_latest_versions(name)[0].version
-            version = client.get_model_version(name, str(number))
-    except MlflowException as error:
-        raise StepError(
-            f"{uri} cannot be read: {error}; list what there is with: mlflow models list or the Models page of the UI"
-        ) from error
+            version = client.get_model_version(name, str(parsed.version or _latest(name)))
+    except (MlflowException, OSError) as error:
+        raise StepError(f"{uri} cannot be read: {error}; the Models page of the UI shows what there is") from error
     model_id = version.model_id or (version.source or "").removeprefix("models:/")  # SQL stores keep it in the source only
     if not model_id.startswith("m-"):
         raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
     return str(model_id)
 
 
+def _model_id_of_run(uri: str) -> str:
+    model_id = mlflow.models.Model.load(uri).model_id
+    if not model_id:
+        raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
+    return str(model_id)
+
+
+def _latest(name: str) -> int:
+    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    if not versions:
+        raise StepError(f"models:/{name} has no version yet; register one: mlflow run . -e register")
+    return max(int(version.version) for version in versions)
+
+
 def digest_of(uri: str) -> str:
-    """Digest of what a URI points at: of the logged model's bytes, of what a step said of its output, or of the file.
+    """Digest of what a URI points at: of the logged model's bytes, of the snapshot, or of the file.
 
     Raises:
         StepError: nothing is there.
@@ -163,6 +177,8 @@ def _file_digest(uri: str) -> str:
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
+    if uri.endswith("/snapshot.json"):
+        return read_snapshot(uri).digest
     with TemporaryDirectory() as folder:
         try:
             return "sha256:" + digest.of_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
@@ -180,6 +196,19 @@ def read_text(uri: str) -> str:
         return str(mlflow.artifacts.load_text(uri))
     except (MlflowException, OSError) as error:
         raise StepError(f"{uri} cannot be read: {error}") from error
+
+
+def read_snapshot(uri: str) -> Snapshot:
+    """The snapshot that a ``snapshot_uri`` points at.
+
+    Raises:
+        StepError: it is not there, or is no snapshot.
+    """
+    try:
+        return Snapshot.from_json(read_text(uri))
+    except ValueError as error:
+        expected = "runs:/<run>/snapshot.json of a finished fetch_model"
+        raise StepError(f"snapshot_uri={uri!r}: expected {expected} ({error}); leave it out to take the newest that fits") from error
 
 
 def exists(uri: str) -> bool:

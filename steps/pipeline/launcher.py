@@ -11,11 +11,10 @@ import hydra
 from omegaconf import DictConfig
 
 from steps.config.errors import ConfigError
-from steps.config.root import CONF, with_inputs
-from steps.pipeline import tags
+from steps.config.root import CONF, Config, with_inputs
 from steps.pipeline.arguments import Arguments, translate
-from steps.pipeline.compose import compose_config, prepare, typed
-from steps.pipeline.errors import StepError
+from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
+from steps.pipeline.errors import StepError, Terminated
 from steps.pipeline.redaction import redact
 from steps.pipeline.step import Step
 
@@ -27,19 +26,38 @@ def launch(step: Step) -> None:
     """Run ``step`` with the words of the command line; ends the process with 2 on a bad config and 1 on a failure."""
     try:
         arguments = translate(sys.argv[1:])
-        if not arguments.inspecting and not arguments.multirun:
-            compose_config(arguments.overrides)
-        else:
-            prepare()
+        jobs = _checked(arguments)
     except ConfigError as error:
         _end(step, error, BAD_CONFIG)
     signal.signal(signal.SIGTERM, _terminate)
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
     _quiet()
-    if arguments.multirun and not arguments.inspecting:
-        _multirun(step, arguments)
-    else:
-        _hydra(step)
+    try:
+        if arguments.multirun and not arguments.inspecting:
+            _multirun(step, arguments, jobs[0])
+        else:
+            _hydra(step)
+    except Terminated:
+        raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _checked(arguments: Arguments) -> list[Config]:
+    """The config of each job; none where the words only ask to see something.
+
+    Raises:
+        ConfigError: of the first override at fault.
+    """
+    if arguments.multirun:
+        return compose_jobs(arguments.overrides)
+    if not arguments.inspecting:
+        return [compose_config(arguments.overrides)]
+    composed(arguments.overrides)
+    return []
+
+
+def show_config() -> None:
+    """Let Hydra answer the words of ``sys.argv`` that only ask to see something."""
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
 
 
 def _hydra(step: Step) -> None:
@@ -50,22 +68,26 @@ def _hydra(step: Step) -> None:
             _end(step, error, BAD_CONFIG)
         except StepError as error:
             _end(step, error, FAILED)
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             _end(step, StepError("interrupted"), 128 + signal.SIGINT)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
 
 
-def _multirun(step: Step, arguments: Arguments) -> None:
+def _multirun(step: Step, arguments: Arguments, first: Config) -> None:
     """Hydra's jobs, each a run nested under one parent."""
     from steps.pipeline.run import opened
 
-    defaults = compose_config([])
     name = f"{step.name} (multirun)"
-    with opened(name, defaults.experiment) as run:
-        run.tag("mlflow.runName", name)
-        run.tag(tags.OVERRIDES, redact(" ".join(arguments.overrides)))
-        _hydra(step)
+    try:
+        with opened(name, first.experiment) as run:
+            run.record_origin(step, arguments.overrides, flags=arguments.flags)
+            run.tag("mlflow.runName", name)
+            _hydra(step)
+    except StepError as error:
+        _end(step, error, FAILED)
 
 
 def _run(step: Step, cfg: DictConfig) -> None:
@@ -93,7 +115,8 @@ def _quiet() -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short how children and runs are ended
+    raise Terminated
 
 
 def _end(step: Step, error: Exception, code: int) -> NoReturn:

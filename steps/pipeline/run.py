@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
 from steps.pipeline import tags
-from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
+from steps.pipeline.errors import StepError, Terminated
+from steps.pipeline.redaction import redact, redact_leaves, redact_override
 from steps.pipeline.step import Step, StepRun
 
 log = logging.getLogger(__name__)
@@ -43,23 +43,28 @@ class Run:
 
     def record(self, step: Step, config: Config, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Write config, overrides, commit, package versions and the repeating command."""
-        text = redact(OmegaConf.to_yaml(cfg))
-        mlflow.log_text(text, "config.yaml")
-        mlflow.log_text("".join(f"{name}=={version}\n" for name, version in installed()), "packages.txt")
-        known = self.client.get_run(self.run_id).data
-        leaves = {key: value[:PARAM_LENGTH] for key, value in leaves_of(OmegaConf.create(text)) if key not in known.params}
+        shown = OmegaConf.create(redact_leaves(OmegaConf.to_container(cfg, enum_to_str=True)))
+        mlflow.log_text(OmegaConf.to_yaml(shown), "config.yaml")
+        known = self.client.get_run(self.run_id).data.params
+        leaves = {key: value[:PARAM_LENGTH] for key, value in leaves_of(shown) if key not in known}
         params = [Param(key, value) for key, value in leaves.items()]
         for start in range(0, len(params), PARAM_BATCH):
             self.client.log_batch(self.run_id, params=params[start : start + PARAM_BATCH])
-        command = redact(repeating_command(step.name, overrides, known.tags))
-        commit, dirty = git_state()
         self.tag(tags.STEP, step.name)
         self.tag(tags.MODEL, config.model.registered_name)
-        self.tag(tags.OVERRIDES, redact(shlex.join(overrides)))
+        self.tag("mlflow.runName", f"{step.name} {config.model.registered_name}")
+        self.record_origin(step, overrides)
+
+    def record_origin(self, step: Step, overrides: Sequence[str], flags: Sequence[str] = ()) -> None:
+        """Write overrides, commit, package versions and the repeating command."""
+        mlflow.log_text("".join(f"{name}=={version}\n" for name, version in installed()), "packages.txt")
+        shown = [redact_override(word) for word in overrides]
+        command = repeating_command(step.name, [*flags, *shown], self.client.get_run(self.run_id).data.tags)
+        commit, dirty = git_state()
+        self.tag(tags.OVERRIDES, shlex.join(shown))
         self.tag(tags.COMMAND, command)
         self.tag(tags.GIT_COMMIT, commit)
         self.tag(tags.GIT_DIRTY, dirty)
-        self.tag("mlflow.runName", f"{step.name} {config.model.registered_name}")
         self.tag("mlflow.note.content", f"{summary(step)}\n\nTo repeat it:\n\n    {command}\n")
 
     def describe(self, step: Step, config: Config, inputs: Mapping[str, str], overrides: tuple[str, ...]) -> StepRun:
@@ -75,9 +80,6 @@ class Run:
 
     def finish(self, step: Step, config: Config, output: str) -> None:
         """Hand ``output`` to whoever comes next."""
-        from steps.pipeline.handoff import digest_of
-
-        self.tag(tags.OUTPUT_DIGEST, digest_of(output))
         self.tag(tags.OUTPUT, output)
         log.info("%s for %s → %s", step.name, config.model.registered_name, output)
 
@@ -98,12 +100,18 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
     try:
         yield run
         status = "FINISHED"
+    except Terminated:
+        raise
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        _upload_log()
-        mlflow.end_run(status)
+        try:
+            _upload_log()
+        except Exception as error:  # noqa: BLE001 (of any artifact store's client: the run's status is worth more than its log)
+            log.warning("the log could not be uploaded to run %s: %s", run.run_id, redact(str(error)))
+        finally:
+            mlflow.end_run(status)
 
 
 def _start(name: str, experiment: str) -> mlflow.ActiveRun:

@@ -86,6 +86,7 @@ def step(
     """Make a function an entry point; the arguments are those of :class:`Step`."""
 
     def decorate(body: Body) -> Step:
-        return Step(body, body.__name__, f"steps.{body.__name__}", reads, inputs, files, packages, still_valid, also_reads)
+        name = body.__name__.rstrip("_")  # as `mlflow run . -e import` has it
+        return Step(body, name, f"steps.{body.__name__}", reads, inputs, files, packages, still_valid, also_reads)
 
     return decorate

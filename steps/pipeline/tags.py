@@ -5,7 +5,6 @@ MODEL = "slm.model"  # registered model name the run works for
 FINGERPRINT = "slm.fingerprint"
 PARTS = "slm.fingerprint.parts"  # JSON: what the fingerprint was made of
 OUTPUT = "slm.output"  # URI of what the run made
-OUTPUT_DIGEST = "slm.output_digest"
 INPUT = "slm.input."  # + config key: URI that the run read
 OVERRIDES = "slm.overrides"
 COMMAND = "slm.command"  # repeats the run

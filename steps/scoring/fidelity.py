@@ -56,7 +56,7 @@ def texts(folder: str | None) -> list[Path]:
     Raises:
         ConfigError: the folder has none.
     """
-    root = Path(folder) if folder else TEXTS
+    root = Path(folder).expanduser() if folder else TEXTS
     found = sorted(root.glob("*.txt"))
     if not found:
         raise ConfigError("evaluate.fidelity.texts", str(root), "a folder with at least one *.txt file")

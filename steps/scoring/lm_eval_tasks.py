@@ -30,7 +30,7 @@ def check(tasks: Sequence[str], path: str | None) -> None:
         return
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate.lm_eval_tasks", list(tasks), "the package lm-eval, which is not installed", "pip install lm-eval")
-    if path is None or not Path(path).is_dir():
+    if path is None or not Path(path).expanduser().is_dir():
         raise ConfigError("evaluate.lm_eval_path", path, "a folder with the tasks' YAML files")
 
 
@@ -69,7 +69,7 @@ def run(process: Answering, tasks: Sequence[str], path: str, seed: int, limit: i
     found = lm_eval.simple_evaluate(
         model=Served(),
         tasks=list(tasks),
-        task_manager=TaskManager(include_path=path, include_defaults=False),
+        task_manager=TaskManager(include_path=str(Path(path).expanduser()), include_defaults=False),
         limit=limit,
         bootstrap_iters=0,
         log_samples=False,

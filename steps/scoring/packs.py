@@ -88,18 +88,28 @@ def _plain(item: Item) -> dict[str, Any]:
     }
 
 
+def folder_of(name_or_path: str) -> Path:
+    """Folder of a shipped pack's name, or of any other pack's path.
+
+    Raises:
+        PackError: no such pack.
+    """
+    folder = SHIPPED / name_or_path
+    if "/" in name_or_path or not folder.is_dir():
+        folder = Path(name_or_path).expanduser()
+    if not (folder / "pack.yaml").is_file():
+        shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml")))
+        raise PackError(folder, None, f"a shipped pack's name ({shipped}) or a folder with pack.yaml and items.jsonl")
+    return folder
+
+
 def load(name_or_path: str) -> Pack:
     """Read a shipped pack by name, or any folder by path.
 
     Raises:
         PackError: no such pack, or a broken file; names file and line. Nothing has been run by then.
     """
-    folder = SHIPPED / name_or_path
-    if "/" in name_or_path or not folder.is_dir():
-        folder = Path(name_or_path)
-    if not (folder / "pack.yaml").is_file():
-        shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml")))
-        raise PackError(folder, None, f"a shipped pack's name ({shipped}) or a folder with pack.yaml and items.jsonl")
+    folder = folder_of(name_or_path)
     meta = _meta(folder / "pack.yaml")
     if "subset_of" in meta:
         whole = load(str(meta["subset_of"]))

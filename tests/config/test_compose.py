@@ -6,7 +6,7 @@ import pytest
 
 from steps.config.errors import ConfigError
 from steps.config.root import CONF
-from steps.pipeline.compose import compose_config
+from steps.pipeline.compose import compose_config, compose_jobs
 
 GROUPS = ("model", "onnx", "evaluate", "promotion")
 NODES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml")) if path.stem != "local"]
@@ -60,6 +60,14 @@ def test_the_model_it_was_conceived_for() -> None:
         (["model.sha256=abc"], r"model.sha256='abc': expected 64 lower-case"),
         (["model.allow_patterns=['*.bin']"], r"model.allow_patterns=\['\*.bin'\]: expected no pickled weights"),
         (["onnx=int4_cpu,fp32_cpu"], r"onnx='int4_cpu,fp32_cpu': expected one value; add -m"),
+        (["model.trust_remote_code=true"], r"model.trust_remote_code=True: expected false: weights that need code of their own"),
+        (["model.seed=-1"], r"model.seed=-1: expected an integer of at least 0"),
+        (["model.allow_patterns=['*.h5']"], r"model.allow_patterns=\['\*.h5'\]: expected no pickled weights"),
+        (["evaluate.fidelity.continuation_tokens=0"], r"evaluate.fidelity.continuation_tokens=0: expected an integer of at least 1"),
+        (["model.onnx.repo=a/b"], r"model.onnx.repo='a/b': expected a model that names a prebuilt folder; write model.onnx into"),
+        (["model.onnx={folder: x}"], r"model.onnx='{folder: x}': expected a model that names a prebuilt folder"),
+        (["model=null"], r"model=None: expected one of local, phi3_mini_4k"),
+        (["hydra/launcher=joblib"], r"hydra/launcher='joblib': expected one of basic"),
         (["onnx=[}"], r"overrides='onnx=\[}': expected key=value in Hydra's override grammar"),
         (["~model.nothing"], r"model.nothing=None: expected a key of the config"),
     ],
@@ -68,3 +76,11 @@ def test_a_mistake_is_one_line_with_field_value_and_expectation(overrides: list[
     with pytest.raises(ConfigError, match=message) as caught:
         compose_config(overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_every_job_of_a_multirun_is_composed_before_the_first_runs() -> None:
+    jobs = compose_jobs(["model=tiny_phi3", "onnx=int4_cpu,fp32_cpu", "evaluate.seed=1,2"])
+    assert [(job.onnx.precision.value, job.evaluate.seed) for job in jobs] == [("int4", 1), ("int4", 2), ("fp32", 1), ("fp32", 2)]
+    assert len(compose_jobs(["onnx=glob(int8*)"])) == 2
+    with pytest.raises(ConfigError, match=r"onnx='nope': expected one of"):
+        compose_jobs(["onnx=int4_cpu,nope"])

@@ -31,6 +31,14 @@ def test_translated(words: list[str], expected: list[str]) -> None:
     assert translate(words).for_hydra() == expected
 
 
+@pytest.mark.parametrize("value", [r"a\b", r"a\\b", "it's", r"it\'s", "end\\", "end\\\\", r"\'", "a,b=[c]", '"', "~/x"])
+def test_hydra_reads_back_what_was_given(value: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = translate(["--reason", value]).overrides
+    assert OverridesParser.create().parse_override(word).value() == value
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

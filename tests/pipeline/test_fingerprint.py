@@ -1,10 +1,12 @@
 """The same fingerprint exactly when a step would make the same thing."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from steps.config.root import Config
+from steps.config.root import ROOT, Config
 from steps.pipeline.compose import compose_config
 from steps.pipeline.fingerprint import Fingerprint, fingerprint
 from steps.pipeline.source import closure, source_digest
@@ -75,3 +77,28 @@ def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:
     names = {path.name for path in closure(step.module, step.files)}
     assert {"log_onnx_wrapper.py", "onnx_model.py", "driver.py", "onnx_build.py", "parity.py"} <= names
     assert not names & {"launcher.py", "root.py", "evaluate.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "packages", "reads"),
+    [
+        ("log_transformers", {"logged_model.py", "onnx.py"}, {"accelerate", "jinja2", "joblib", "numpy", "pandas"}, {"model.homepage"}),
+        ("log_onnx_wrapper", {"logged_model.py"}, {"jinja2", "joblib", "numpy", "pandas", "onnx-ir"}, {"model.homepage"}),
+        ("evaluate", {"peak_rss.py"}, {"scipy"}, {"evaluate"}),
+    ],
+)
+def test_all_that_shapes_an_output_counts(name: str, files: set[str], packages: set[str], reads: set[str]) -> None:
+    from steps.pipeline.handoff import load
+
+    step = load(name)
+    assert files <= {path.name for path in closure(step.module, step.files)}
+    assert packages <= set(step.packages)
+    assert reads <= set(step.reads)
+    assert len(set(step.packages)) == len(step.packages)
+
+
+def test_entry_scripts_import_nothing_heavy() -> None:
+    scripts = [path.stem for path in (ROOT / "steps").glob("[!_]*.py")]
+    code = f"import sys, {', '.join(f'steps.{script}' for script in scripts)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"mlflow", "torch", "transformers", "pandas", "numpy", "onnxruntime"} & set(done.stdout.split())

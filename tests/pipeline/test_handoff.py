@@ -13,6 +13,7 @@ from steps.pipeline import handoff, tags
 from steps.pipeline.compose import compose_config
 from steps.pipeline.errors import StepError
 from steps.pipeline.step import Step, StepRun
+from steps.snapshots.manifest import Snapshot
 
 pytestmark = pytest.mark.usefixtures("tracking")
 
@@ -39,7 +40,7 @@ def finished(step: Step, config: Config, inputs: dict[str, str] | None = None, *
     run = mlflow.start_run()
     uri = f"runs:/{run.info.run_id}/snapshot.json"
     if artifact:
-        mlflow.log_text(json.dumps({"model": config.model.registered_name}), "snapshot.json")
+        mlflow.log_text(Snapshot("generated", config.model.registered_name, None, "seed-0", None, ()).to_json(), "snapshot.json")
     mlflow.set_tags(
         {
             tags.STEP: step.name,
@@ -102,6 +103,31 @@ def test_an_unreadable_input_is_one_error_that_names_it() -> None:
     for uri in ("runs:/00000000000000000000000000000000/snapshot.json", "models:/m-0", "models:/nobody@champion", "/a/path"):
         with pytest.raises(StepError, match=r"cannot be read|is not an input URI"):
             handoff.digest_of(uri)
+
+
+def logged(text: str, name: str = "snapshot.json") -> str:
+    """URI of a file on a run of its own."""
+    with mlflow.start_run() as run:
+        mlflow.log_text(text, name)
+    return f"runs:/{run.info.run_id}/{name}"
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"schema": "slm-promote/report/1"}'])
+def test_what_is_no_snapshot_is_one_error_that_names_the_key(text: str) -> None:
+    uri = logged(text, "report.json")
+    with pytest.raises(StepError, match=rf"snapshot_uri='{uri}': expected runs:/<run>/snapshot\.json .*leave it out"):
+        handoff.read_snapshot(uri)
+
+
+def test_a_branch_and_its_commit_are_the_same_input() -> None:
+    uris = [logged(Snapshot("hub", "a/b", asked, "c" * 40, "MIT", ()).to_json()) for asked in ("main", "c" * 40)]
+    assert len({handoff.digest_of(uri) for uri in uris}) == 1
+
+
+def test_a_model_without_versions_is_said_to_be_one() -> None:
+    mlflow.MlflowClient().create_registered_model("empty")
+    with pytest.raises(StepError, match=r"models:/empty has no version yet"):
+        handoff.model_id_of("models:/empty/latest")
 
 
 def test_every_producer_is_an_entry_point() -> None:

@@ -3,12 +3,14 @@
 import shlex
 from pathlib import Path
 
+import mlflow
 import pytest
 from omegaconf import OmegaConf
 
 from steps.pipeline import run as run_module
 from steps.pipeline.arguments import translate
-from steps.pipeline.run import git_state, leaves_of, repeating_command
+from steps.pipeline.errors import StepError, Terminated
+from steps.pipeline.run import git_state, leaves_of, opened, repeating_command
 
 
 def test_leaves_are_dotted() -> None:
@@ -31,3 +33,26 @@ def test_a_run_from_a_git_url_is_repeated_from_there(monkeypatch: pytest.MonkeyP
 
 def test_a_folder_without_git_is_said_to_be_one(tmp_path: Path) -> None:
     assert git_state(tmp_path) == ("unknown", "unknown")
+
+
+@pytest.mark.usefixtures("tracking")
+@pytest.mark.parametrize(
+    ("end", "status"), [(None, "FINISHED"), (StepError("no"), "FAILED"), (Terminated(), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_log_that_cannot_be_uploaded_hides_no_end(
+    end: BaseException | None, status: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise OSError("the artifact store is away")
+
+    monkeypatch.setattr(run_module, "_upload_log", refuse)
+    raised: BaseException | None = None
+    try:
+        with opened("step", "test") as run:
+            if end is not None:
+                raise end
+    except (StepError, KeyboardInterrupt) as error:
+        raised = error
+    assert raised is end
+    assert mlflow.get_run(run.run_id).info.status == status
+    assert "the log could not be uploaded" in caplog.text
