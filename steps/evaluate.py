@@ -13,7 +13,8 @@ from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.step import StepRun, step
 from steps.scoring import packs
-from steps.scoring.judge import judge, log_report
+from steps.scoring.judge import judge
+from steps.scoring.publish import log_report
 from steps.snapshots.store import Store
 
 
@@ -90,14 +91,14 @@ def evaluate(config: Config, run: StepRun) -> str:
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="evaluate-") as folder:
-        report = judge(
+        judge(
             _candidates(config),
             config,
             incumbent_uri=_incumbent(config),
             workdir=Path(folder),
             cache=Store(config.store.path).root / "answers",  # an evaluation that was interrupted goes on from here
+            log_to=log_report,
         )
-        log_report(report, Path(folder))
     return f"runs:/{run.run_id}/report.json"
 
 

@@ -21,15 +21,23 @@ def sweep(config: Config, run: StepRun) -> str:
     from steps.config.errors import ConfigError
     from steps.pipeline.builds import log_builds
     from steps.scoring import sweep as table
-    from steps.scoring.judge import judge, log_report
+    from steps.scoring.judge import judge
+    from steps.scoring.publish import log_report
+    from steps.snapshots.store import Store
 
     if not config.evaluate.builds:
         raise ConfigError("evaluate.builds", [], "choices of the group onnx/ to compare", "pass evaluate=sweep")
     uris, failed = log_builds(config, run)
     with TemporaryDirectory(prefix="sweep-") as folder:
         workdir = Path(folder)
-        report = judge([run.inputs["transformers_uri"], *uris.values()], config, incumbent_uri=None, workdir=workdir)
-        log_report(report, workdir)
+        report = judge(
+            [run.inputs["transformers_uri"], *uris.values()],
+            config,
+            incumbent_uri=None,
+            workdir=workdir,
+            cache=Store(config.store.path).root / "answers",  # a sweep that was interrupted goes on from here
+            log_to=log_report,
+        )
         names = {uri: name for name, uri in uris.items()} | {run.inputs["transformers_uri"]: "checkpoint (transformers)"}
         builds = table.rows(report, names, failed)
         table.write(builds, workdir)

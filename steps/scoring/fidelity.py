@@ -19,7 +19,6 @@ from steps.scoring.candidates import CandidateProcess
 TEXTS = Path(__file__).with_name("texts")
 LOAD_REQUESTS = 5  # how many times evaluate.request_timeout opening a folder may take
 PIECE = 4000  # characters tokenised at once
-POSITION_BIN = 16  # tokens averaged into one point of the curve over the position
 CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "What is the capital of France?"}],
     [{"role": "user", "content": "Write a short story about a lighthouse keeper."}],
@@ -48,6 +47,13 @@ class Comparison:
     divergence: list[int] = field(default_factory=list)  # tokens that two greedy continuations share
     continued: int = 0  # tokens a continuation may have
     prompts_equal: list[bool] = field(default_factory=list)  # conversations that both templates render to the same tokens
+    prompt_lengths: list[int] = field(default_factory=list)  # tokens of each conversation in the checkpoint's own template
+    windows: int = 0  # that the reference was read in
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window was compared, and every conversation rendered."""
+        return len(self.spans) == self.windows and len(self.prompts_equal) == len(self.prompt_lengths)
 
 
 def texts(folder: str | None) -> list[Path]:
@@ -132,14 +138,19 @@ def measure(
     ):
         reference.ask("write_logits", ids=ids, file=str(file))
         for name, (process, _) in conversions.items():
+            found[name].windows += 1
             guard(name, partial(_add, found[name], process, text, ids, file))
         advance(len(ids))
     file.unlink(missing_ok=True)
-    for messages in CONVERSATIONS[: config.continuations]:
+    for number, messages in enumerate(CONVERSATIONS):
         prompt = reference.ask("render", messages=messages)
-        wanted = reference.ask("continue_greedily", ids=prompt, tokens=config.continuation_tokens)
         for name, (process, _) in conversions.items():
-            guard(name, partial(_continue, found[name], process, messages, prompt, wanted, config.continuation_tokens))
+            found[name].prompt_lengths.append(len(prompt))
+            guard(name, partial(_render, found[name], process, messages, prompt))
+        if number < config.continuations:
+            wanted = reference.ask("continue_greedily", ids=prompt, tokens=config.continuation_tokens)
+            for name, (process, _) in conversions.items():
+                guard(name, partial(_continue, found[name], process, prompt, wanted, config.continuation_tokens))
     return found
 
 
@@ -153,10 +164,11 @@ def _add(comparison: Comparison, process: CandidateProcess, text: str, ids: list
     comparison.spans.append((text, start, len(comparison.kl)))
 
 
-def _continue(
-    comparison: Comparison, process: CandidateProcess, messages: list[dict[str, str]], prompt: list[int], wanted: list[int], tokens: int
-) -> None:
+def _render(comparison: Comparison, process: CandidateProcess, messages: list[dict[str, str]], prompt: list[int]) -> None:
     comparison.prompts_equal.append(process.ask("render", messages=messages) == prompt)
+
+
+def _continue(comparison: Comparison, process: CandidateProcess, prompt: list[int], wanted: list[int], tokens: int) -> None:
     got = process.ask("continue_greedily", ids=prompt, tokens=tokens)
     shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, got, strict=False)))
     comparison.divergence.append(tokens if got == wanted else shared)  # both may end early, with the same last token
@@ -164,10 +176,10 @@ def _continue(
 
 
 def metrics(comparison: Comparison) -> dict[str, float]:
-    """Flat metrics: KL in nats, agreement as a share, perplexities, first divergence in tokens."""
+    """Flat metrics: KL in nats, agreement as a share, perplexities, first divergence in tokens; none where a window is missing."""
     import numpy as np
 
-    if not comparison.kl:
+    if not comparison.kl or not comparison.complete:
         return {}
     reference = float(np.exp(np.mean(comparison.nll_reference)))
     perplexity = float(np.exp(np.mean(comparison.nll)))
@@ -182,29 +194,27 @@ def metrics(comparison: Comparison) -> dict[str, float]:
         "fidelity/perplexity_difference": perplexity - reference,
         "fidelity/tokens": float(len(comparison.kl)),
     }
+    if comparison.prompts_equal:
+        found["fidelity/prompt_agreement"] = float(np.mean(comparison.prompts_equal))
     if comparison.divergence:
         found["fidelity/first_divergence_median"] = statistics.percentile(comparison.divergence, 50)
         found["fidelity/identical_continuations"] = float(np.mean([each >= comparison.continued for each in comparison.divergence]))
-        found["fidelity/prompt_agreement"] = float(np.mean(comparison.prompts_equal))
     return found
 
 
 def series(comparison: Comparison) -> dict[str, Any]:
-    """Curves for the report: quantiles of KL, KL over the position in a window, and figures by text."""
+    """Curves for the report: quantiles of KL, and figures by text."""
     import numpy as np
 
     if not comparison.kl:
         return {}
     kl, agree = np.asarray(comparison.kl), np.asarray(comparison.agree)
-    position = np.concatenate([np.arange(stop - start) for _, start, stop in comparison.spans]) // POSITION_BIN
     by_text: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(text for text, _, _ in comparison.spans):
         picked = np.concatenate([np.arange(start, stop) for text, start, stop in comparison.spans if text == name])
         by_text[name] = {"kl_mean": float(kl[picked].mean()), "top1_agreement": float(agree[picked].mean()), "tokens": float(len(picked))}
     return {
         "quantiles": [float(value) for value in np.quantile(kl, np.linspace(0, 1, 101))],
-        "by_position": [float(kl[position == step].mean()) for step in range(int(position.max()) + 1)],
-        "position_bin": POSITION_BIN,
         "by_text": by_text,
         "divergence": comparison.divergence,
     }

@@ -1,23 +1,23 @@
 """Judge candidates side by side and write the report.
 
 ``judge`` loads each candidate in a process of its own, takes the quality pass, the timings, the chat contract and the fidelity to
-the checkpoint, and asks the policy for a verdict; ``log_report`` puts the result on the active run and on each logged model.
+the checkpoint, and asks the policy for a verdict.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
-from steps.scoring import lm_eval_tasks, machine, packs, page, parts, speed, statistics, verdict
+from steps.scoring import conversions, lm_eval_tasks, machine, packs, page, parts, publish, speed, statistics, verdict
 from steps.scoring.candidates import CandidateProcess, Limits
-from steps.scoring.description import describe
+from steps.scoring.description import Description, describe
 from steps.scoring.packs import Pack
 from steps.scoring.parts import Subject
 from steps.scoring.progress import Display
@@ -28,12 +28,25 @@ from steps.scoring.report import (
     Verdict,
 )
 
+log = logging.getLogger(__name__)
+Publish = Callable[[Report, Path], None]
 TYPICAL_DISCORDANCE = 0.2  # share of items that two variants of one small model answer differently in score
 LOAD_WEIGHT, CONFORMANCE_WEIGHT = 10.0, 25.0  # rough seconds, for the remaining time only
 
 
-def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str | None, workdir: Path, cache: Path | None = None) -> Report:
-    """Judge candidates and write ``report.json``, ``report.html`` and the answers' table into ``workdir``.
+def judge(
+    candidate_uris: Sequence[str],
+    config: Config,
+    *,
+    incumbent_uri: str | None,
+    workdir: Path,
+    cache: Path | None = None,
+    log_to: Publish | None = None,
+) -> Report:
+    """Judge candidates, write ``report.json``, ``report.html`` and the pictures into ``workdir``, and log them.
+
+    Nothing that took long is lost at the end: the answers are forgotten only when the report is logged, and traces, which nobody's
+    verdict needs, are written last.
 
     Args:
         candidate_uris: any model URIs.
@@ -41,6 +54,7 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
         incumbent_uri: what serves now; judged beside the candidates unless it is one of them.
         workdir: an existing folder.
         cache: folder for the answers of an interrupted evaluation; None is ``workdir/answers``.
+        log_to: given the report and ``workdir``; when it fails, the files are kept elsewhere and the error says where.
 
     Raises:
         PackError: the pack is broken; nothing has been run.
@@ -50,13 +64,15 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
     pack = packs.load(settings.pack).take(settings.max_items)
     lm_eval_tasks.check(settings.lm_eval_tasks, settings.lm_eval_path)
     subjects = _subjects(candidate_uris, incumbent_uri, config, workdir)
+    warnings = _memory_warnings(subjects)
     weight = len(subjects) * (
         LOAD_WEIGHT
         + sum((item.max_tokens or settings.max_new_tokens) / 16 for item in pack.items)
         + (CONFORMANCE_WEIGHT if settings.conformance else 0)
         + (parts.TIMING_WEIGHT * speed.steps(settings.speed) if settings.speed.enabled else 0)
-        + (parts.TOKEN_WEIGHT * settings.fidelity.tokens if settings.fidelity.enabled else 0)
     )
+    if settings.fidelity.enabled:
+        weight += conversions.TOKEN_WEIGHT * settings.fidelity.tokens * conversions.count(subjects)
     with Display(weight) as display, ExitStack() as stack:
         for subject in subjects:
             stack.enter_context(subject.process)
@@ -74,6 +90,9 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
             parts.time_all(subjects, config, display)
         for subject in subjects:  # before the contract, whose over-long prompt is nobody's everyday load
             subject.attempt("memory", partial(parts.weigh, subject))
+        for subject in subjects if settings.fidelity.enabled else []:
+            if subject.description.variant == verdict.CONVERTED:
+                subject.attempt("prompts", partial(parts.count_prompts, subject))
         for subject in subjects if settings.conformance else []:
             display.say(f"chat contract of {subject.description.name}")
             subject.attempt("conformance", partial(parts.conform, subject))
@@ -82,26 +101,40 @@ def judge(candidate_uris: Sequence[str], config: Config, *, incumbent_uri: str |
             subject.process.close()
         if settings.fidelity.enabled:
             display.say(f"fidelity on {settings.fidelity.tokens} tokens")
-            parts.compare_all(subjects, config, workdir, display)
-        if settings.traces:
-            display.say("traces")
-            parts.trace_all(subjects, pack)
-    report = _report(subjects, pack, config)
+            conversions.compare_all(subjects, config, workdir, display)
+    report = _report(subjects, pack, config, warnings)
     write(report, workdir)
+    if log_to is not None:
+        try:
+            log_to(report, workdir)
+        except Exception as error:
+            kept = publish.keep(workdir)
+            error.add_note(f"The evaluation is complete, but its report could not be logged: it is kept in {kept}")
+            log.error("the report could not be logged and is kept in %s; its answers are kept for the next attempt", kept)
+            raise
     for subject in subjects:
-        if subject.store is not None and subject.failure is None:
+        if subject.store is not None:
             subject.store.clear()
+    if settings.traces:
+        try:
+            parts.trace_all(subjects, pack)
+        except Exception as error:  # noqa: BLE001 - whatever a tracking server answers: the report is logged by now
+            log.warning("the traces are not complete: %s: %s", type(error).__name__, error)
     return report
 
 
 def _subjects(candidate_uris: Sequence[str], incumbent_uri: str | None, config: Config, workdir: Path) -> list[Subject]:
     settings = config.evaluate
     limits = Limits(settings.candidate_timeout, settings.request_timeout, settings.memory_limit_bytes)
-    described = [describe(uri) for uri in dict.fromkeys(candidate_uris)]
+    described: list[Description] = []
+    for uri in dict.fromkeys(candidate_uris):
+        each = describe(uri)
+        if not each.model_id or each.model_id not in [other.model_id for other in described]:  # an alias and a version may name one model
+            described.append(each)
     if incumbent_uri is not None:
         incumbent = describe(incumbent_uri, "incumbent")
         same = [each for each in described if each.model_id and each.model_id == incumbent.model_id]
-        described = [replace(each, role="incumbent") if each in same else each for each in described]
+        described = [replace(each, role="incumbent", version=incumbent.version) if each in same else each for each in described]
         if not same:
             described.append(incumbent)
     names = [each.name for each in described]
@@ -111,12 +144,26 @@ def _subjects(candidate_uris: Sequence[str], incumbent_uri: str | None, config: 
     ]
 
 
-def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
+def _memory_warnings(subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """All candidates are in memory at once while they are timed in turn: say so before it hurts."""
+    import psutil
+
+    needed = sum(subject.description.size_bytes or 0 for subject in subjects)
+    available = psutil.virtual_memory().available
+    if needed <= available:
+        return ()
+    text = f"the candidates' files hold {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory were available: judge fewer at once"
+    log.warning("%s (evaluate.candidates, evaluate.incumbent=false)", text)
+    return (text,)
+
+
+def _report(subjects: Sequence[Subject], pack: Pack, config: Config, warnings: tuple[str, ...]) -> Report:
     gates: GatesConfig = config.promotion.gates
     candidates = [_candidate(subject) for subject in subjects]
     incumbent = next((each for each in candidates if each.role == "incumbent"), None)
     seed = config.evaluate.seed
     judged = tuple(replace(each, verdict=verdict.decide(each, incumbent, gates, seed)) for each in candidates)
+    serving = next((subject.description for subject in subjects if subject.description.role == "incumbent"), None)
     first = next((subject.description for subject in subjects if subject.description.snapshot_digest), None)
     return Report(
         registered_name=config.model.registered_name,
@@ -128,7 +175,7 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
             "revision": first.snapshot_revision,
             "licence": first.licence,
         },
-        incumbent=None if incumbent is None else {"uri": incumbent.uri, "model_id": incumbent.model_id, "version": _version(incumbent.uri)},
+        incumbent=None if serving is None else {"uri": serving.uri, "model_id": serving.model_id, "version": serving.version},
         seed=seed,
         machine=machine.describe(),
         pack={
@@ -142,7 +189,7 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config) -> Report:
         },
         policy={"gates": asdict(gates)},
         candidates=judged,
-        notes=_notes(pack, gates),
+        notes=(*warnings, *_notes(pack, gates), *_resumed(subjects, pack)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -155,6 +202,15 @@ def _notes(pack: Pack, gates: GatesConfig) -> tuple[str, ...]:
         return ()
     said = f"{len(pack.items)} items are too few to stake a promotion on: about {needed} are needed to find two equal models"
     return (f"{said} within {margin:g} of each other, if they differ on a fifth of the items.",)
+
+
+def _resumed(subjects: Sequence[Subject], pack: Pack) -> tuple[str, ...]:
+    total = len(pack.items)
+    return tuple(
+        f"{subject.resumed} of {total} answers of {subject.description.name} are from an earlier process, and so are their latencies"
+        for subject in subjects
+        if subject.resumed
+    )
 
 
 def _candidate(subject: Subject) -> CandidateReport:
@@ -179,64 +235,7 @@ def _candidate(subject: Subject) -> CandidateReport:
     )
 
 
-def _version(uri: str) -> str | None:
-    """Registry version that a ``models:/name/3`` or ``models:/name@alias`` URI names."""
-    import mlflow
-
-    name, _, version = uri.removeprefix("models:/").partition("/")
-    if version:
-        return version
-    name, _, alias = name.partition("@")
-    return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version) if alias else None
-
-
 def write(report: Report, workdir: Path) -> None:
     """Write the report's files into ``workdir``."""
     report.write(workdir / "report.json")
     page.write(report, workdir)
-
-
-def table(report: Report) -> dict[str, list[Any]]:
-    """Answers of all candidates, one row an answer: what the run's table artifact shows."""
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in ("item", "skill", "variant", "model_id", "answer", "score", "finish_reason", "tokens", "latency_s", "tokens_per_second")
-    }
-    for candidate in report.candidates:
-        for item in candidate.quality.items:
-            rate = item.completion_tokens / item.latency_s if item.latency_s else 0.0
-            row = (
-                item.id,
-                item.tags[0],
-                candidate.variant,
-                candidate.model_id,
-                item.answer,
-                item.score,
-                item.finish_reason,
-                item.completion_tokens,
-                item.latency_s,
-                rate,
-            )
-            for name, value in zip(columns, row, strict=True):
-                columns[name].append(value)
-    return columns
-
-
-def log_report(report: Report, workdir: Path) -> None:
-    """Log the report's files to the active run, and metrics to the run and to each logged model.
-
-    A logged model's metrics carry their plain names; on the run each variant's names follow ``<variant>/``.
-    """
-    import mlflow
-
-    run = mlflow.active_run()
-    if run is None:
-        raise RuntimeError("no active run: log_report is called inside a step's run")
-    for name in ("report.json", "report.html", "pictures"):
-        mlflow.log_artifact(str(workdir / name))
-    mlflow.log_table(table(report), "answers.json")
-    variants = [candidate.variant for candidate in report.candidates]
-    for candidate in report.candidates:
-        prefix = candidate.variant if variants.count(candidate.variant) == 1 else f"{candidate.variant}-{candidate.model_id[-6:]}"
-        mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)
-        mlflow.log_metrics({f"{prefix}/{name}": value for name, value in candidate.metrics.items()})

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from steps.config.root import Config
-from steps.scoring import fidelity, lm_eval_tasks, quality, speed, traces, verdict
+from steps.scoring import fidelity, lm_eval_tasks, quality, speed, traces
 from steps.scoring.answers import Answer, AnswerStore, collect
-from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
+from steps.scoring.candidates import CandidateFailedError, CandidateProcess, ModelError
+from steps.scoring.conformance import complete
 from steps.scoring.description import Description
 from steps.scoring.packs import Pack
 from steps.scoring.progress import Display
@@ -18,7 +18,7 @@ from steps.scoring.report import Conformance, ConformanceRow, Failure, Quality
 
 log = logging.getLogger(__name__)
 LOAD_REQUESTS, CONFORMANCE_REQUESTS = 5, 20  # how many times evaluate.request_timeout they may take
-TIMING_WEIGHT, TOKEN_WEIGHT = 3.0, 0.004  # rough seconds of one timing, and of one fidelity token in one process
+TIMING_WEIGHT = 3.0  # rough seconds of one timing
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Subject:
     notes: list[str] = field(default_factory=list)
     store: AnswerStore | None = None
     answers: list[Answer] = field(default_factory=list)
+    resumed: int = 0  # answers that an earlier process gave
+    served_prompts: list[int] | None = None  # tokens of each of fidelity.CONVERSATIONS as the served model counts them
 
     def attempt(self, what: str, part: Callable[[], None]) -> None:
         """Run one part of the evaluation; a failure stays this candidate's own."""
@@ -45,6 +47,7 @@ class Subject:
         except CandidateFailedError as failed:
             self.failure = Failure(f"{what}: {failed.failure.reason}", failed.failure.log_tail)
             log.warning("%s failed: %s", self.description.name, self.failure.reason)
+            self.process.close()  # its memory is needed by the others
         except ModelError as error:
             note = f"{what}: {error}"
             if note not in self.notes:  # one that every round repeats is said once
@@ -54,20 +57,21 @@ class Subject:
 
 def load(subject: Subject) -> None:
     try:
-        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=subject.description.uri)
+        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=subject.description.load_uri)
     except ModelError as error:  # a model that does not load is no candidate
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
     subject.metrics["speed/load_s"] = times["ready_s"]
-    subject.metrics["memory/loaded_rss_bytes"] = float(subject.process.ask("peak_rss"))
+    subject.metrics["memory/loaded_rss_bytes"] = float(subject.process.ask("peak_rss"))  # the peak up to here, loading included
     if subject.description.size_bytes:
         subject.metrics["size/bytes"] = float(subject.description.size_bytes)
 
 
 def answer_pack(subject: Subject, pack: Pack, config: Config, cache: Path, display: Display) -> None:
     settings = config.evaluate
-    subject.store = AnswerStore(cache, subject.description.digest, pack.digest, settings.max_new_tokens)
+    subject.store = AnswerStore(cache, subject.description.digest, pack.digest, settings.max_new_tokens, subject.description.model_id)
     if not settings.resume:
         subject.store.clear()
+    subject.resumed = len(subject.store.read())
     subject.answers = list(
         collect(
             subject.process,
@@ -103,7 +107,7 @@ def time_all(subjects: Sequence[Subject], config: Config, display: Display) -> N
 
 def conform(subject: Subject) -> None:
     rows = tuple(ConformanceRow(**row) for row in subject.process.ask("conformance", requests=CONFORMANCE_REQUESTS))
-    subject.conformance = Conformance(rows, bool(rows) and all(row.passed or row.limit is not None for row in rows))
+    subject.conformance = Conformance(rows, complete(rows))
     subject.metrics["conformance/passed"] = float(sum(row.passed for row in rows))
     subject.metrics["conformance/total"] = float(len(rows))
 
@@ -112,63 +116,9 @@ def weigh(subject: Subject) -> None:
     subject.metrics["memory/peak_rss_bytes"] = float(max(subject.process.ask("peak_rss"), subject.process.peak_rss))
 
 
-def compare_all(subjects: Sequence[Subject], config: Config, workdir: Path, display: Display) -> None:
-    """Compare each conversion with the checkpoint of the same snapshot, which the transformers variant carries."""
-    settings = config.evaluate
-    alive = [subject for subject in subjects if subject.failure is None]
-    reference = next((subject for subject in alive if subject.description.variant == "transformers"), None)
-    conversions = [subject for subject in alive if subject.description.variant == verdict.CONVERTED]
-    if reference is None or not conversions:
-        for subject in conversions:
-            subject.notes.append("fidelity: no transformers variant of the same snapshot is among the candidates, so there is no reference")
-        return
-    reference.notes.append("fidelity: this variant holds the checkpoint itself and is the reference")
-    limits = Limits(settings.candidate_timeout, settings.request_timeout)
-    folder = _weights(reference)
-    by_name: dict[str, Subject] = {}
-    with ExitStack() as stack:
-        started: dict[str, tuple[CandidateProcess, Path]] = {}
-        for subject in conversions:
-            theirs = subject.description.snapshot_digest
-            if theirs != reference.description.snapshot_digest:
-                subject.notes.append("fidelity: the checkpoint among the candidates is of another snapshot")
-                continue
-            weights = _weights(subject)
-            if weights is None:
-                subject.notes.append("fidelity: the logged model holds no folder with a genai_config.json")
-                continue
-            name = subject.process.name
-            by_name[name] = subject
-            started[name] = stack.enter_context(CandidateProcess(f"{name}-logits", workdir, limits)), weights
-        if folder is None or not started:
-            return
-        process = stack.enter_context(CandidateProcess(f"{reference.process.name}-reference", workdir, limits))
-        try:
-            found = fidelity.measure(
-                process,
-                folder,
-                started,
-                settings.fidelity,
-                workdir,
-                lambda name, part: by_name[name].attempt("fidelity", part),
-                lambda tokens: display.advance(TOKEN_WEIGHT * tokens * len(subjects)),
-            )
-        except (CandidateFailedError, ModelError) as error:
-            for subject in by_name.values():
-                subject.notes.append(f"fidelity: the reference failed: {error}")
-            return
-    for name, comparison in found.items():
-        by_name[name].metrics |= fidelity.metrics(comparison)
-        by_name[name].series["fidelity"] = fidelity.series(comparison)
-        if "fidelity/perplexity_reference" in by_name[name].metrics:
-            reference.metrics["fidelity/perplexity"] = by_name[name].metrics["fidelity/perplexity_reference"]
-
-
-def _weights(subject: Subject) -> Path | None:
-    """Folder of weights in the logged model; on this machine's own store nothing is copied."""
-    import mlflow
-
-    return fidelity.folder_of(Path(mlflow.artifacts.download_artifacts(subject.description.uri)), subject.description.variant)
+def count_prompts(subject: Subject) -> None:
+    """What a conversation's prompt is when the model is served: the wrapper renders it, not the engine's own template."""
+    subject.served_prompts = [subject.process.ask("prompt_tokens", messages=messages) for messages in fidelity.CONVERSATIONS]
 
 
 def trace_all(subjects: Sequence[Subject], pack: Pack) -> None:

@@ -1,6 +1,5 @@
-"""The quality pass: answers against checks, a score a skill, and every answer as a trace with its assessments."""
+"""The quality pass: answers against checks, and a score a skill."""
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -8,8 +7,6 @@ from steps.scoring import statistics
 from steps.scoring.answers import Answer
 from steps.scoring.packs import Pack
 from steps.scoring.report import ItemResult, Quality, SkillScore
-
-log = logging.getLogger(__name__)
 
 
 def score(pack: Pack, answers: Sequence[Answer]) -> Quality:

@@ -37,7 +37,7 @@ def rows(report: Report, names: Mapping[str, str], failed: Mapping[str, str]) ->
         failed: builds that could not be made, with the reason.
     """
     found = [_row(candidate, names.get(candidate.uri, candidate.variant)) for candidate in report.candidates]
-    found.sort(key=lambda build: (build.kl_mean is not None, build.kl_mean or 0.0))
+    found.sort(key=lambda build: (build.kl_mean is None, build.kl_mean or 0.0))  # what was not measured comes last
     front = _front(found)
     marked = [Build(**{**asdict(build), "on_front": build.name in front}) for build in found]
     return marked + [Build(name, "", reason) for name, reason in failed.items()]
@@ -51,7 +51,7 @@ def _row(candidate: CandidateReport, name: str) -> Build:
         status=candidate.status if candidate.failure is None else candidate.failure.reason,
         size_bytes=figure("size/bytes"),
         peak_rss_bytes=figure("memory/peak_rss_bytes"),
-        kl_mean=0.0 if candidate.variant == "transformers" else figure("fidelity/kl_mean"),
+        kl_mean=0.0 if candidate.variant == "transformers" and candidate.failure is None else figure("fidelity/kl_mean"),
         kl_p99=figure("fidelity/kl_p99"),
         top1_agreement=figure("fidelity/top1_agreement"),
         perplexity=figure("fidelity/perplexity"),

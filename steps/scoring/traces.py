@@ -28,6 +28,8 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
 
     @scorer(name="checks")
     def held(outputs: Any, expectations: Mapping[str, Any]) -> list[Feedback]:
+        if expectations.get("error"):  # there is no answer that checks could look at
+            return [Feedback(name="score", value=0.0, rationale=str(expectations["error"]))]
         results = [checks.run(check, str(outputs)) for check in json.loads(expectations["checks"])]
         score = Feedback(name="score", value=float(all(result.passed for result in results)))
         return [score, *(Feedback(name=f"check {result.type}", value=result.passed, rationale=result.detail) for result in results)]
@@ -52,7 +54,8 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
             status="OK" if answer.error is None else "ERROR",
             end_time_ns=start + int(answer.latency_s * 1e9),
         )
-        rows.append((span.trace_id, {"item": item.id, "checks": json.dumps([dict(check) for check in item.checks], ensure_ascii=False)}))
+        expected = {"item": item.id, "checks": json.dumps([dict(check) for check in item.checks], ensure_ascii=False)}
+        rows.append((span.trace_id, expected if answer.error is None else {**expected, "error": answer.error}))
     mlflow.flush_trace_async_logging()
     data = [
         {"trace": trace, "expectations": expectations}

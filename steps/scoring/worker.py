@@ -41,6 +41,7 @@ class Worker:
     def __init__(self) -> None:
         self.model: Any = None
         self.meter: Any = None
+        self.metered: tuple[str, str] | None = None  # kind and folder that the meter has open
 
     def load(self, uri: str) -> dict[str, Any]:
         """Load a model and answer one token, as lazy engines start on the first request. Times in seconds, without MLflow's own import."""
@@ -49,9 +50,8 @@ class Worker:
         mlflow.tracing.disable()
         started = time.perf_counter()
         self.model = mlflow.pyfunc.load_model(uri)
-        loaded = time.perf_counter()
         self.answer([{"role": "user", "content": "Hello"}], 1)
-        return {"load_s": loaded - started, "ready_s": time.perf_counter() - started}
+        return {"ready_s": time.perf_counter() - started}
 
     def answer(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
         """One greedy answer: text, finish reason, tokens and seconds."""
@@ -66,6 +66,11 @@ class Worker:
             "completion_tokens": int(completion.get("usage", {}).get("completion_tokens") or 0),
             "latency_s": elapsed,
         }
+
+    def prompt_tokens(self, messages: list[dict[str, str]]) -> int:
+        """Tokens of a conversation as the served model counts them."""
+        row = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
+        return int(sibling("conformance").chat(self.model, row)["usage"]["prompt_tokens"])
 
     def conformance(self) -> list[dict[str, Any]]:
         """The chat contract, row by row."""
@@ -85,7 +90,9 @@ class Worker:
 
     def open_meter(self, kind: str, folder: str) -> dict[str, Any]:
         """Open a folder of weights for its logits; ``kind`` is ``checkpoint`` or ``onnx``."""
-        self.meter = sibling("logits").open_meter(kind, folder)
+        if self.metered != (kind, folder):
+            self.meter = sibling("logits").open_meter(kind, folder)
+            self.metered = (kind, folder)
         return {"vocabulary": self.meter.vocabulary, "bos": self.meter.bos}
 
     def tokenize(self, text: str) -> list[int]:

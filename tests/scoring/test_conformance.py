@@ -4,6 +4,8 @@ import copy
 import importlib.util
 import itertools
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -115,6 +117,68 @@ def tolerant(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def rambling(row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    if row.get("response_format"):
+        answer["choices"][0]["message"]["content"] = "Sure! Here is a JSON object with the key a, as you wished:"
+        answer["choices"][0]["finish_reason"] = "length"
+    return answer
+
+
+def last_message_only(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"messages": list(row["messages"])[-1:]}
+
+
+def without_system(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"messages": [message for message in row["messages"] if message["role"] != "system"]}
+
+
+def refuses(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Requests that end in an error of the server, not of the client."""
+
+    def prepare(row: dict[str, Any]) -> dict[str, Any]:
+        if any(row.get(name) for name in names):
+            raise RuntimeError(f"no such setting: {names}")
+        return row
+
+    return prepare
+
+
+def only_ascii(row: dict[str, Any]) -> dict[str, Any]:
+    row["messages"][-1]["content"].encode("ascii")
+    return row
+
+
+def needs_text(row: dict[str, Any]) -> dict[str, Any]:
+    if row["messages"] and not row["messages"][-1]["content"]:
+        raise RuntimeError("no text")
+    return row
+
+
+def at_least_one(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"max_tokens": max(1, row.get("max_tokens") or 1)}
+
+
+def twice_as_long(row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    if row.get("max_tokens") == 3:
+        answer["usage"]["completion_tokens"] += 1
+        answer["usage"]["total_tokens"] += 1
+    return answer
+
+
+BUSY = threading.Lock()
+
+
+def one_at_a_time(row: dict[str, Any]) -> dict[str, Any]:
+    """Drops a request that comes while another is answered."""
+    if not BUSY.acquire(blocking=False):
+        raise RuntimeError("busy")
+    try:
+        time.sleep(0.02)
+    finally:
+        BUSY.release()
+    return row
+
+
 @pytest.mark.parametrize(
     ("change", "prepare", "rows"),
     [
@@ -134,6 +198,15 @@ def tolerant(row: dict[str, Any]) -> dict[str, Any]:
         (None, dropping("top_p"), {"top_p"}),
         (None, dropping("n"), {"n choices"}),
         (None, dropping("stop"), {"stop strings"}),
+        (rambling, None, {"response_format json_object"}),
+        (None, last_message_only, {"system and history"}),
+        (None, without_system, {"system and history"}),
+        (None, refuses("frequency_penalty", "presence_penalty"), {"penalties are accepted"}),
+        (None, only_ascii, {"unicode"}),
+        (None, needs_text, {"empty message"}),
+        (None, at_least_one, {"max_tokens 0 is refused"}),
+        (twice_as_long, None, {"max_tokens"}),
+        (None, one_at_a_time, {"concurrent requests"}),
         (None, tolerant, {"no messages is refused", "unknown role is refused", "over-long prompt is refused"}),
     ],
 )
@@ -144,6 +217,62 @@ def test_violations_are_seen(
     assert rows <= broken(found), broken(found)
     assert len(broken(found)) <= len(rows) + 2  # it is seen where it is, not everywhere
     assert not complete(found)
+
+
+class FirstRowsLimit(Loaded):
+    """Answers a whole batch under the first row's limit, as MLflow's transformers flavor does."""
+
+    def predict(self, data: Any) -> Any:
+        if not isinstance(data, dict) and len(data) > 1:
+            data = data.assign(max_tokens=data.iloc[0]["max_tokens"])
+        return super().predict(data)
+
+
+class NoDictionaries(Loaded):
+    def predict(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            raise TypeError("a frame, please")
+        return super().predict(data)
+
+
+class LosesWords(Loaded):
+    """Its stream leaves out a piece."""
+
+    def predict_stream(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        chunks = list(super().predict_stream(row))
+        yield from (*chunks[:2], *chunks[3:])
+
+
+class OnePrompt(Loaded):
+    """Has the prompt column, and answers only its first row."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module)
+        self.metadata.get_input_schema = lambda: SimpleNamespace(has_input_names=lambda: True, input_names=lambda: ["messages", "prompt"])
+
+    def predict(self, data: Any) -> Any:
+        return ["three"] if not isinstance(data, dict) and "prompt" in data.columns else super().predict(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        (FirstRowsLimit, "rows keep their settings"),
+        (NoDictionaries, "dictionary input"),
+        (LosesWords, "streaming equals whole"),
+        (OnePrompt, "prompt column"),
+    ],
+)
+def test_violations_of_shape_are_seen(clerk_module: ModuleType, kind: type[Loaded], row: str) -> None:
+    assert broken(conformance(kind(clerk_module))) == {row}
+
+
+def test_every_row_has_a_violation() -> None:
+    """A row that nothing here breaks might not see anything."""
+    marks: list[list[Any]] = [vars(test)["pytestmark"] for test in (test_violations_are_seen, test_violations_of_shape_are_seen)]
+    by_answer = {row for mark in marks[0] for _, _, rows in mark.args[1] for row in rows}
+    by_shape = {row for mark in marks[1] for _, row in mark.args[1]}
+    assert {name for name, _ in TABLE} == by_answer | by_shape
 
 
 def test_only_some_rows(clerk_module: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """The meter of fidelity: on numbers worked out by hand, on texts, and on real weights in the slow test."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,16 @@ def test_windows_take_texts_in_turn(tmp_path: Path) -> None:
 
 
 def test_windows_lose_no_token(tmp_path: Path) -> None:
-    text = "".join(chr(97 + index % 26) for index in range(10_000))
+    text = "".join(chr(97 + index % 26) for index in range(10_020))  # the last window holds 36
     (tmp_path / "a.txt").write_text(text)
     found = list(fidelity.windows(fidelity.texts(str(tmp_path)), lambda piece: [ord(each) for each in piece], [], 64, 10**6))
     assert "".join(chr(token) for _, ids in found for token in ids) == text
+
+
+def test_a_rest_too_short_to_score_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * (64 * 3 + 15))
+    found = list(fidelity.windows(fidelity.texts(str(tmp_path)), lambda piece: [ord(each) for each in piece], [], 64, 10**6))
+    assert [len(ids) for _, ids in found] == [64, 64, 64]
 
 
 def test_no_texts(tmp_path: Path) -> None:
@@ -95,6 +102,8 @@ def test_metrics_of_a_comparison() -> None:
         divergence=[8, 2],
         continued=8,
         prompts_equal=[True, False],
+        prompt_lengths=[9, 12],
+        windows=2,
     )
     found = fidelity.metrics(comparison)
     assert found["fidelity/kl_mean"] == pytest.approx(0.2)
@@ -104,6 +113,7 @@ def test_metrics_of_a_comparison() -> None:
     series = fidelity.series(comparison)
     assert series["by_text"]["de"]["kl_mean"] == pytest.approx(0.3) and len(series["quantiles"]) == 101
     assert fidelity.metrics(fidelity.Comparison()) == {}
+    assert fidelity.metrics(replace(comparison, windows=3)) == {}  # a mean over what is left would look like a whole one
 
 
 def test_shipped_texts_are_many_languages() -> None:

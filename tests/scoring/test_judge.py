@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +14,11 @@ from steps.config.model import ModelConfig, Source
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
 from steps.config.root import Config
-from steps.scoring.judge import judge, log_report
+from steps.scoring.candidates import CandidateProcess
+from steps.scoring.judge import judge
+from steps.scoring.publish import log_report, prefixes
 from steps.scoring.report import Report
+from tests.scoring import sample
 
 PACK = Path(__file__).with_name("packs") / "tiny"
 FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=8, burst_tokens=4)
@@ -89,7 +95,10 @@ def test_log_report(evaluated: tuple[Report, Path], scoring_store: str) -> None:
         log_report(report, workdir)
     client = mlflow.MlflowClient(scoring_store)
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"report.json", "answers.json"} <= files
+    assert files == {"report.json", "report.html", "pictures", "answers.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "pictures")} >= {"pictures/quality.png", "pictures/pareto.png"}
+    on_run = client.get_run(run.info.run_id).data.metrics
+    assert on_run["transformers/quality/score"] == 1.0 and "onnx-5/quality/score" in on_run  # the fifth of five, four of which failed
     logged = client.get_logged_model(report.candidates[0].model_id)
     assert logged.metrics is not None
     assert {metric.key: metric.value for metric in logged.metrics}["quality/score"] == 1.0
@@ -116,3 +125,97 @@ def test_same_inputs_same_verdict_against_the_incumbent(clerk: Callable[[str], s
             (item.id, item.answer, item.score) for item in after.quality.items
         ]
     assert not list((tmp_path / "first" / "answers").glob("*.jsonl"))  # nothing is left to continue from
+
+
+QUICK = {"speed": SpeedConfig(enabled=False), "conformance": False}
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
+    """Counts the items that candidates are asked, and interrupts the evaluation after some."""
+    questions: list[str] = []
+    real = CandidateProcess.ask
+
+    def ask(self: CandidateProcess, command: str, **arguments: Any) -> Any:
+        if command == "answer":
+            if len(questions) == stop_after:
+                raise KeyboardInterrupt
+            questions.append(str(arguments["messages"]))
+        return real(self, command, **arguments)
+
+    monkeypatch.setattr(CandidateProcess, "ask", ask)
+    return questions
+
+
+def test_an_interrupted_evaluation_goes_on(clerk: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three answers were given; the next evaluation asks for the other five, says so, and forgets them all."""
+    cache = tmp_path / "answers"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        asked(patch, stop_after=3)
+        judge([clerk("good")], config(**QUICK), incumbent_uri=None, workdir=tmp_path, cache=cache)
+    with monkeypatch.context() as patch:
+        rest = asked(patch)
+        report = judge([clerk("good")], config(**QUICK), incumbent_uri=None, workdir=tmp_path, cache=cache)
+    assert len(rest) == 5
+    assert any(note.startswith("3 of 8 answers of transformers-") and "an earlier process" in note for note in report.notes)
+    whole = judge([clerk("good")], config(**QUICK, resume=False), incumbent_uri=None, workdir=tmp_path, cache=cache)
+    assert not any("earlier process" in note for note in whole.notes)
+    texts = [[(item.id, item.answer) for item in each.candidates[0].quality.items] for each in (report, whole)]
+    assert texts[0] == texts[1] and not list(cache.glob("*"))
+
+
+def test_a_server_that_fails_at_the_end_loses_nothing(clerk: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is kept where the error says, and the answers for the next attempt."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def unreachable(report: Report, workdir: Path) -> None:
+        assert (workdir / "report.json").is_file() and report.candidates
+        raise ConnectionError("the server is gone")
+
+    workdir = tmp_path / "work"
+    workdir.mkdir()
+    with pytest.raises(ConnectionError) as raised:
+        judge([clerk("good")], config(**QUICK), incumbent_uri=None, workdir=workdir, cache=tmp_path / "answers", log_to=unreachable)
+    (kept,) = tmp_path.glob("slm-evaluation-*")
+    assert str(kept) in raised.value.__notes__[0]
+    assert Report.from_json((kept / "report.json").read_text()).candidates[0].metrics["quality/score"] == 1.0
+    assert len(list((tmp_path / "answers").glob("*.jsonl"))) == 1
+
+
+def test_traces_come_last_and_may_fail(clerk: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def broken(*_: Any) -> None:
+        order.append("traces")
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr("steps.scoring.parts.trace_all", broken)
+    settings = config(**QUICK, traces=True)
+    report = judge([clerk("good")], settings, incumbent_uri=None, workdir=tmp_path, log_to=lambda *_: order.append("report"))
+    assert order == ["report", "traces"] and report.candidates[0].status == "evaluated"
+    assert not list((tmp_path / "answers").glob("*"))
+
+
+def test_one_model_under_two_names_is_one_candidate(clerk: Callable[[str], str], scoring_store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(scoring_store)
+    version = mlflow.register_model(clerk("good"), "clerk-twice").version
+    client.set_registered_model_alias("clerk-twice", "champion", version)
+    uris = [f"models:/clerk-twice/{version}", "models:/clerk-twice@champion"]
+    report = judge(uris, config(**QUICK), incumbent_uri="models:/clerk-twice@champion", workdir=tmp_path)
+    (only,) = report.candidates
+    assert (only.uri, only.role) == (uris[0], "incumbent")
+    assert report.incumbent == {"uri": uris[0], "model_id": only.model_id, "version": str(version)}
+
+
+def test_more_than_fits_is_said_up_front(clerk: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10, total=10))
+    report = judge([clerk("good")], config(**QUICK), incumbent_uri=None, workdir=tmp_path)
+    assert "of memory were available" in report.notes[0]
+
+
+def test_metric_names_do_not_depend_on_who_serves() -> None:
+    one, two = sample.report().candidates[:2]
+    assert prefixes([one, two]) == ["incumbent", "onnx"]
+    assert prefixes([replace(one, role="candidate"), two, replace(two, role="incumbent")]) == ["transformers", "onnx", "incumbent"]
+    assert prefixes([two, one, two]) == ["onnx-1", "incumbent", "onnx-2"]

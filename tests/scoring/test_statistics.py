@@ -66,7 +66,7 @@ def outcome(losses: int, wins: int, items: int) -> str:
 @pytest.mark.parametrize("items", [8, 16, 32, 128])
 @pytest.mark.parametrize("better", [0.0, 0.05, 0.2])
 def test_a_model_at_the_margin_seldom_passes(items: int, better: float) -> None:
-    """The error that matters, summed over every sample that may be drawn: a model worse by the whole margin passes in about 5 % of cases."""
+    """The error that matters, summed over every sample that may be drawn: a model worse by the whole margin passes in about 5 %."""
     from scipy.stats import multinomial
 
     passed = 0.0

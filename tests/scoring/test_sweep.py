@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from steps.scoring import packs, sweep
-from steps.scoring.report import Report
+from steps.scoring.report import Failure, Report
 from tests.scoring import sample
 
 SMOKE = packs.load("smoke")
@@ -32,3 +32,14 @@ def test_rows_are_ordered_and_the_front_is_marked(tmp_path: Path) -> None:
     table = (tmp_path / "sweep.md").read_text()
     assert "| build1 | 260 | 0.0100 |" in table and "odd (not built: no kernel)" in table
     assert json.loads((tmp_path / "sweep.json").read_text())[1]["kl_mean"] == 0.01
+
+
+def test_what_was_not_measured_comes_last_and_a_failed_checkpoint_has_no_figure() -> None:
+    report, names = report_of((0.4, 100, 9e7), (0.01, 70, 2.6e8))
+    checkpoint, first, second = report.candidates
+    without = replace(first, metrics={name: value for name, value in first.metrics.items() if not name.startswith("fidelity")})
+    rows = sweep.rows(replace(report, candidates=(without, checkpoint, second)), names, {})
+    assert [row.name for row in rows] == ["checkpoint", "build1", "build0"]
+    dead = replace(checkpoint, status="failed", failure=Failure("load: out of memory", ""), metrics={})
+    rows = sweep.rows(replace(report, candidates=(dead, first, second)), names, {})
+    assert [row.name for row in rows] == ["build1", "build0", "checkpoint"] and rows[-1].kl_mean is None

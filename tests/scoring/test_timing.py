@@ -58,7 +58,7 @@ def test_a_burst_is_timed_from_its_first_start(monkeypatch: pytest.MonkeyPatch) 
     """Whoever waits for the threads may get to run late: the threads' own clocks count."""
     ticks = iter([10.0, 11.0, 15.0, 18.0])
     answers = threading.Barrier(2)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("steps.scoring.timing.time.perf_counter", lambda: next(ticks))
 
     class Together:
         def predict(self, _: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""Each conversion beside the checkpoint of its own snapshot: one reference and one conversion are in memory at a time."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from steps.config.root import Config
+from steps.scoring import fidelity, verdict
+from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
+from steps.scoring.parts import Subject
+from steps.scoring.progress import Display
+
+log = logging.getLogger(__name__)
+TOKEN_WEIGHT = 0.008  # rough seconds of one token in the reference and in one conversion
+
+
+def count(subjects: Sequence[Subject]) -> int:
+    """How many of the candidates are conversions."""
+    return sum(subject.description.variant == verdict.CONVERTED for subject in subjects)
+
+
+def compare_all(subjects: Sequence[Subject], config: Config, workdir: Path, display: Display) -> None:
+    """Compare each conversion with the checkpoint of the same snapshot, which a transformers variant carries.
+
+    A meter that fails leaves a note and no figures: the served candidate was judged in another process, and stays as it is.
+    """
+    alive = [subject for subject in subjects if subject.failure is None]
+    references: dict[str, Subject] = {}
+    groups: dict[str, list[Subject]] = {}
+    for subject in alive:
+        digest = subject.description.snapshot_digest
+        if subject.description.variant == "transformers" and digest is not None:
+            references.setdefault(digest, subject)
+    for subject in alive:
+        if subject.description.variant != verdict.CONVERTED:
+            continue
+        digest = subject.description.snapshot_digest
+        if digest is None:
+            subject.notes.append("fidelity: the logged model does not say which snapshot it was made from, so there is no reference")
+        elif digest not in references:
+            subject.notes.append("fidelity: no transformers variant of the same snapshot is among the candidates, so there is no reference")
+        else:
+            groups.setdefault(digest, []).append(subject)
+    for digest, group in groups.items():
+        _compare(references[digest], group, config, workdir, display)
+
+
+def _compare(reference: Subject, group: Sequence[Subject], config: Config, workdir: Path, display: Display) -> None:
+    settings = config.evaluate
+    limits = Limits(settings.candidate_timeout, settings.request_timeout)
+    folder = weights(reference)
+    if folder is None:
+        for subject in group:
+            subject.notes.append("fidelity: the transformers variant of the same snapshot holds no checkpoint with safetensors")
+        return
+    reference.notes.append("fidelity: this variant holds the checkpoint itself and is the reference")
+    with CandidateProcess(f"{reference.process.name}-reference", workdir, limits) as process:
+        for subject in group:
+            build = weights(subject)
+            if build is None:
+                subject.notes.append("fidelity: the logged model holds no folder with a genai_config.json")
+                continue
+            name = subject.process.name
+            with CandidateProcess(f"{name}-logits", workdir, limits) as meter:
+                try:
+                    found = fidelity.measure(
+                        process,
+                        folder,
+                        {name: (meter, build)},
+                        settings.fidelity,
+                        workdir,
+                        guard_of(subject),
+                        lambda tokens: display.advance(TOKEN_WEIGHT * tokens),
+                    )[name]
+                except (CandidateFailedError, ModelError) as error:
+                    note(subject, f"the reference failed: {error}")
+                    continue
+            record(subject, found)
+            if "fidelity/perplexity_reference" in subject.metrics:
+                reference.metrics["fidelity/perplexity"] = subject.metrics["fidelity/perplexity_reference"]
+
+
+def record(subject: Subject, comparison: fidelity.Comparison) -> None:
+    """Put what was measured on the subject; nothing where a window is missing."""
+    if not comparison.complete:
+        note(subject, f"{len(comparison.spans)} of {comparison.windows} windows were compared, so no figure is given")
+        return
+    subject.metrics |= fidelity.metrics(comparison)
+    subject.series["fidelity"] = fidelity.series(comparison)
+    if subject.served_prompts is not None:
+        same = [ours == theirs for ours, theirs in zip(subject.served_prompts, comparison.prompt_lengths, strict=True)]
+        subject.metrics["fidelity/served_prompt_agreement"] = sum(same) / len(same)
+
+
+def guard_of(subject: Subject) -> Callable[[str, Callable[[], None]], None]:
+    """Runs a part of the meter; after the first failure the rest is left out, as a mean over what is left would look like a whole one."""
+    failed = False
+
+    def guard(_: str, part: Callable[[], None]) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            part()
+        except (CandidateFailedError, ModelError) as error:
+            failed = True
+            note(subject, f"the meter failed: {error}")
+
+    return guard
+
+
+def note(subject: Subject, text: str) -> None:
+    subject.notes.append(f"fidelity: {text}")
+    log.warning("%s: fidelity: %s", subject.description.name, text)
+
+
+def weights(subject: Subject) -> Path | None:
+    """Folder of weights in the logged model; on this machine's own store nothing is copied."""
+    import mlflow
+
+    return fidelity.folder_of(Path(mlflow.artifacts.download_artifacts(subject.description.load_uri)), subject.description.variant)
