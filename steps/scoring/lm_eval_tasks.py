@@ -24,7 +24,7 @@ def check(tasks: Sequence[str], path: str | None) -> None:
     """Say before anything runs whether the tasks can be run.
 
     Raises:
-        ConfigError: lm-eval is not installed, or there is no such folder.
+        ConfigError: lm-eval is not installed, there is no such folder or task, a file is no YAML, or a task asks for log-likelihoods.
     """
     if not tasks:
         return
@@ -32,6 +32,38 @@ def check(tasks: Sequence[str], path: str | None) -> None:
         raise ConfigError("evaluate.lm_eval_tasks", list(tasks), "the package lm-eval, which is not installed", "pip install lm-eval")
     if path is None or not Path(path).expanduser().is_dir():
         raise ConfigError("evaluate.lm_eval_path", path, "a folder with the tasks' YAML files")
+    known = _declared(Path(path).expanduser())
+    for task in tasks:
+        if task not in known:
+            raise ConfigError(
+                "evaluate.lm_eval_tasks", task, f"a task that a YAML file in {path} names ({', '.join(sorted(known)) or 'there is none'})"
+            )
+        if known[task] not in (None, "generate_until"):
+            raise ConfigError(
+                "evaluate.lm_eval_tasks", task, f"a task with output_type generate_until, not {known[task]}; chat gives no log-likelihoods"
+            )
+
+
+def _declared(folder: Path) -> dict[str, str | None]:
+    """Tasks and groups that the folder's YAML files name, with their output type where they say it."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads over lm-eval's own tags, such as ``!function``."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    found: dict[str, str | None] = {}
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            content = yaml.load(file.read_text(encoding="utf-8"), Loader)  # a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError("evaluate.lm_eval_path", str(file), f"valid YAML ({error})") from error
+        if not isinstance(content, dict):
+            continue
+        for key in ("task", "group"):
+            if isinstance(content.get(key), str):
+                found[content[key]] = content.get("output_type")
+    return found
 
 
 def run(process: Answering, tasks: Sequence[str], path: str, seed: int, limit: int | None = None) -> dict[str, float]:

@@ -24,7 +24,9 @@ ROWS: tuple[tuple[str, str, str, str, float, int, bool | None], ...] = (
     ("Fidelity", "fidelity/top1_agreement", "same most likely token", "%", 100, 1, True),
     ("Fidelity", "fidelity/perplexity", "perplexity", "", 1, 2, False),
     ("Fidelity", "fidelity/first_divergence_median", "greedy text identical for", "tokens", 1, 0, True),
-    ("Speed", "speed/load_s", "load, until ready", "s", 1, 1, False),
+    ("Speed", "speed/load_s", "load, until ready, once", "s", 1, 1, False),
+    ("Speed", "speed/prompt_tokens", "short prompt", "tokens", 1, 0, None),
+    ("Speed", "speed/prompt_tokens_long", "long prompt", "tokens", 1, 0, None),
     ("Speed", "speed/ttft_p50_s", "first token, short prompt, p50", "ms", 1000, 0, False),
     ("Speed", "speed/ttft_p95_s", "first token, short prompt, p95", "ms", 1000, 0, False),
     ("Speed", "speed/ttft_long_p50_s", "first token, long prompt, p50", "ms", 1000, 0, False),
@@ -42,6 +44,7 @@ ROWS: tuple[tuple[str, str, str, str, float, int, bool | None], ...] = (
 SPREAD = {  # metrics whose spread over the rounds is known
     "speed/decode_tokens_per_second": ("speed/decode_tokens_per_second_min", "speed/decode_tokens_per_second_max"),
     "quality/score": ("quality/score_low", "quality/score_high"),
+    **{f"speed/{name}_p50_s": (f"speed/{name}_min_s", f"speed/{name}_max_s") for name in ("ttft", "ttft_long", "itl")},
     **{f"speed/throughput_{n}": (f"speed/throughput_{n}_min", f"speed/throughput_{n}_max") for n in (1, 4, 8)},
 }
 
@@ -66,10 +69,16 @@ def _number(value: float, factor: float, digits: int) -> str:
     return f"{scaled:,.{digits}f}"
 
 
+def _lm_eval_rows(report: Report) -> list[tuple[str, str, str, str, float, int, bool | None]]:
+    """A row a task and metric; which way is better, only the task knows."""
+    names = sorted({name for candidate in report.candidates for name in candidate.metrics if name.startswith("lm_eval/")})
+    return [("lm-eval", name, name.removeprefix("lm_eval/").replace("/", ", "), "", 1, 3, None) for name in names]
+
+
 def comparison(report: Report) -> list[dict[str, Any]]:
     """Rows of the comparison table that at least one candidate has a figure for."""
     rows: list[dict[str, Any]] = []
-    for group, metric, name, unit, factor, digits, high in ROWS:
+    for group, metric, name, unit, factor, digits, high in (*ROWS, *_lm_eval_rows(report)):
         values = [candidate.metrics.get(metric) for candidate in report.candidates]
         known = [value for value in values if value is not None]
         if not known:
@@ -87,7 +96,7 @@ def comparison(report: Report) -> list[dict[str, Any]]:
                 spread = f"{low} to {top}"
             elif metric in OUT_OF and OUT_OF[metric] in candidate.metrics:
                 spread = f"of {candidate.metrics[OUT_OF[metric]]:.0f}"
-            leads = value == best and min(known) != max(known)
+            leads = high is not None and value == best and min(known) != max(known)
             cells.append(Cell(_number(value, factor, digits), spread, leads, value / largest))
         rows.append({"group": group, "name": name, "unit": unit, "cells": cells})
     return rows

@@ -4,6 +4,7 @@ In the SVG each colour is replaced by a CSS value, so that a picture follows lig
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ SERIES = (
     "#8f8a1e",
 )  # on white; the page has a second set for dark
 WIDTH, HEIGHT = 5.4, 3.5  # inches: two pictures side by side on a desk, one on a phone
+LEGEND_LINE = 0.22  # inches that a line of a legend takes
 MAX_NAMED = 3  # points of a scatter that bear their names; more go into a legend
 MAX_POINTS = 400  # points drawn of one distribution
 
@@ -50,10 +52,17 @@ def colour(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
-def _figure(height: float = HEIGHT) -> "tuple[Figure, Axes]":
+def _columns(entries: int) -> int:
+    """Columns of a legend of so many entries: what the width holds."""
+    return min(entries, 3) if entries <= 3 else 2
+
+
+def _figure(height: float = HEIGHT, legend: int = 0) -> "tuple[Figure, Axes]":
+    """An empty figure that grows with the number of entries in the legend above it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    lines = math.ceil(legend / _columns(legend)) - 1 if legend else 0
+    figure = Figure(figsize=(WIDTH, height + LEGEND_LINE * lines), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
@@ -68,8 +77,10 @@ def _say(axes: "Axes", *, x: str, y: str = "") -> None:
     axes.set_ylabel(y, color=INK, fontsize=9.5)
 
 
-def _legend(axes: "Axes", **where: Any) -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, **where)
+def _legend(axes: "Axes", entries: int, **more: Any) -> None:
+    """A legend above the axes."""
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": _columns(entries)}
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, **place, **more)
 
 
 def quality_by_skill(report: Report, names: Sequence[str]) -> "Figure | None":
@@ -78,10 +89,11 @@ def quality_by_skill(report: Report, names: Sequence[str]) -> "Figure | None":
     shown = [(index, candidate) for index, candidate in enumerate(report.candidates) if candidate.quality.by_skill]
     if not skills or not shown:
         return None
-    figure, axes = _figure(1.1 + 0.42 * len(skills))
+    step = min(0.22, 0.8 / len(shown))
+    figure, axes = _figure(1.1 + max(0.42, 0.08 * len(shown)) * len(skills), len(shown))
     for place, (index, candidate) in enumerate(shown):
         rows = [(row, candidate.quality.by_skill[skill]) for row, skill in enumerate(skills) if skill in candidate.quality.by_skill]
-        shift = (place - (len(shown) - 1) / 2) * 0.22
+        shift = (place - (len(shown) - 1) / 2) * step
         scores = [score.score for _, score in rows]
         spread = [[score.score - score.low for _, score in rows], [score.high - score.score for _, score in rows]]
         spread = [[max(0.0, each) for each in side] for side in spread]
@@ -92,7 +104,7 @@ def quality_by_skill(report: Report, names: Sequence[str]) -> "Figure | None":
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     _say(axes, x="mean score, with 95 % interval")
-    _legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(shown))
+    _legend(axes, len(shown))
     return figure
 
 
@@ -105,7 +117,7 @@ def latency(report: Report, names: Sequence[str]) -> "Figure | None":
     """Inter-token latencies as cumulative shares; the time to the first token is in the next picture."""
     if not any(each["itl_s"] for candidate in report.candidates for rounds in _streams(candidate).values() for each in rounds):
         return None
-    figure, axes = _figure()
+    figure, axes = _figure(legend=len(report.candidates))
     for index, candidate in enumerate(report.candidates):
         gaps = sorted(1000 * gap for rounds in _streams(candidate).values() for each in rounds for gap in each["itl_s"])
         if not gaps:
@@ -116,13 +128,13 @@ def latency(report: Report, names: Sequence[str]) -> "Figure | None":
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
     _say(axes, x="milliseconds between two tokens (log)", y="share of tokens that come faster")
-    _legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    _legend(axes, len(report.candidates))
     return figure
 
 
 def first_token(report: Report, names: Sequence[str]) -> "Figure | None":
     """Time to the first token, each round a dot, the median a bar; short and long prompts."""
-    figure, axes = _figure()
+    figure, axes = _figure(max(HEIGHT, 0.8 + 0.24 * sum(len(_streams(candidate)) for candidate in report.candidates)))
     ticks: list[tuple[int, str]] = []
     for index, candidate in enumerate(report.candidates):
         for place, (tokens, rounds) in enumerate(sorted(_streams(candidate).items(), key=lambda pair: int(pair[0]))):
@@ -158,7 +170,7 @@ def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best
     if not points:
         return None
     crowded = len(points) > MAX_NAMED
-    figure, axes = _figure(HEIGHT + 0.17 * len(points) if crowded else HEIGHT)
+    figure, axes = _figure(legend=len(points) if crowded else 0)
     front = sorted(
         (speed, value)
         for _, _, speed, value, _ in points
@@ -182,7 +194,7 @@ def scatter(points: Sequence[tuple[str, int, float, float, float]], y: str, best
             Line2D([], [], marker="o", linestyle="", color=colour(index), label=f"{name}, {size / 1e6:,.0f} MB")
             for name, index, _, _, size in points
         ]
-        _legend(axes, handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        _legend(axes, len(keys), handles=keys)
     axes.margins(y=0.15 if crowded else 0.3)
     fastest = max(speed for _, _, speed, _, _ in points)
     axes.set_xlim(-0.15 * fastest, 1.2 * fastest)  # room for the names
@@ -200,7 +212,7 @@ def divergence(report: Report, names: Sequence[str]) -> "Figure | None":
     compared = _compared(report)
     if not compared:
         return None
-    figure, axes = _figure()
+    figure, axes = _figure(legend=len(compared))
     for index, series in compared:
         quantiles = [max(value, 1e-9) for value in series["quantiles"]]
         axes.plot(quantiles, [step / 100 for step in range(len(quantiles))], color=colour(index), linewidth=2, label=names[index])
@@ -209,7 +221,7 @@ def divergence(report: Report, names: Sequence[str]) -> "Figure | None":
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
     _say(axes, x="KL divergence to the checkpoint, nats (dashed: mean)", y="share of tokens below")
-    _legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    _legend(axes, len(compared))
     return figure
 
 
@@ -219,7 +231,7 @@ def divergence_by_text(report: Report, names: Sequence[str]) -> "Figure | None":
     if not compared:
         return None
     texts = list(dict.fromkeys(text for _, series in compared for text in series["by_text"]))
-    figure, axes = _figure(1.1 + 0.26 * len(texts))
+    figure, axes = _figure(1.1 + max(0.26, 0.05 * len(compared)) * len(texts))
     for place, (index, series) in enumerate(compared):
         height = 0.8 / len(compared)
         rows = [row for row, text in enumerate(texts) if text in series["by_text"]]

@@ -48,6 +48,30 @@ def test_folder_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         lm_eval_tasks.check(["sums"], "/nowhere")
 
 
+@pytest.mark.parametrize(
+    ("text", "asked", "said"),
+    [
+        (TASK % "sums.jsonl", "products", r"evaluate\.lm_eval_tasks='products'.*\(sums\)"),
+        (TASK % "sums.jsonl" + "broken: [", "sums", r"sums\.yaml'.*valid YAML"),
+        (TASK.replace("generate_until", "multiple_choice") % "sums.jsonl", "sums", "not multiple_choice"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, asked: str, said: str
+) -> None:
+    monkeypatch.setattr(lm_eval_tasks, "find_spec", lambda _: object())
+    (tmp_path / "sums.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        lm_eval_tasks.check([asked], str(tmp_path))
+
+
+def test_a_good_task_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lm_eval_tasks, "find_spec", lambda _: object())
+    (tmp_path / "sums.yaml").write_text(TASK % "sums.jsonl" + "process_docs: !function utils.clean\n")
+    (tmp_path / "notes.yaml").write_text("- a list\n")
+    lm_eval_tasks.check(["sums"], str(tmp_path))
+
+
 @pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is an option and not installed")
 def test_local_task(tmp_path: Path) -> None:
     rows = [{"question": "2 + 2 =", "answer": "4"}, {"question": "3 + 3 =", "answer": "6"}]

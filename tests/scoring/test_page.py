@@ -1,5 +1,6 @@
 """report.html: what it says, and what a real browser makes of it."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,32 @@ def test_regressions_are_those_that_the_baseline_had_right() -> None:
     base = {item.id: item.score for item in REPORT.candidates[0].quality.items}
     wanted = {item.id for item in REPORT.candidates[1].quality.items if item.score < base[item.id]}
     assert {entry["id"] for entry in page.side_by_side(REPORT) if "regression" in entry["kinds"]} == wanted
+
+
+@pytest.mark.parametrize("builds", [1, 3, 9])
+def test_pictures_hold_any_number_of_candidates(builds: int, tmp_path: Path) -> None:
+    """A legend of nine builds leaves the axes their room: a collapsed layout warns, and a warning is an error here."""
+    first, second, _ = REPORT.candidates
+    many = [replace(second, model_id=f"m-{number:032x}") for number in range(builds)]
+    report = replace(REPORT, candidates=(first, *many))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page.write(report, tmp_path)
+    for figure in pictures.draw(report).values():
+        figure.canvas.draw()
+        box = figure.axes[0].get_window_extent()
+        assert box.height > 0.35 * figure.bbox.height and box.width > 0.35 * figure.bbox.width
+
+
+def test_lm_eval_and_ranges_are_rows() -> None:
+    first = REPORT.candidates[0]
+    report = replace(REPORT, candidates=(replace(first, metrics=first.metrics | {"lm_eval/sums/exact_match": 0.5}), *REPORT.candidates[1:]))
+    rows = {row["name"]: row for row in page.comparison(report)}
+    assert rows["sums, exact_match"]["group"] == "lm-eval" and rows["sums, exact_match"]["cells"][0].text == "0.500"
+    assert "sums, exact_match" in page.render(report, {})
+    cell = rows["first token, short prompt, p50"]["cells"][0]
+    assert cell is not None and " to " in cell.spread
+    assert "first token, short prompt, p95" not in rows  # three samples have no 95th percentile
 
 
 def test_a_report_of_failures_only_is_a_page() -> None:

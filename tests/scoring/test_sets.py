@@ -25,6 +25,14 @@ def test_standard_is_everything() -> None:
     assert config.conformance and config.speed.enabled and config.speed.concurrency == [1, 4, 8]
 
 
+@pytest.mark.parametrize(("name", "twice", "four_times"), [("balanced", 0.93, 0.87), ("edge", 0.75, 0.56), ("quality", 0.983, 0.966)])
+def test_profiles_trade_what_their_comments_say(name: str, twice: float, four_times: float) -> None:
+    """Share of the best score at which a model that is so many times faster and smaller is as good as the best."""
+    weights = compose_config([f"promotion={name}"]).promotion.weights
+    exponent = (weights.latency + weights.memory + weights.size) / weights.quality
+    assert (2**-exponent, 4**-exponent) == pytest.approx((twice, four_times), abs=0.006)
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [
