@@ -2,6 +2,19 @@
 
 A check is an object with a ``type``; its other keys are the check's settings, validated when the pack is read. All text checks ignore
 case and fold white space unless ``case_sensitive`` is set. ``all_of``, ``any_of`` and ``not`` combine checks.
+
+equals: the answer is one of ``values``, but for marks around it; ``exact`` minds those too.
+contains_any, contains_all, contains_none: ``values`` in the answer as whole words, or anywhere with ``whole_words`` false.
+starts_with, ends_with: with one of ``values``.
+regex: ``pattern`` is found in the answer; ``^`` and ``$`` are those of a line, ``\\A`` and ``\\Z`` those of the answer.
+number: ``value`` within ``tolerance`` is the ``which`` (first, last or any) of the answer's numbers, in figures or words; those listed in
+    ``besides``, usually the question's own, are passed over.
+json_valid, json_schema: the answer, or its first fenced block, is JSON (that ``schema`` describes).
+word_count, sentence_count, line_count, bullets: from ``min`` to ``max``; ``marker`` says which bullets count (dash, star or number).
+choice: the first named of ``options`` is ``value``; with ``only`` it is the only one named. What is negated ("not spam") is not named.
+case: all letters are ``upper`` or ``lower``.
+copies: at most the share ``max`` of the answer's runs of four words stands in ``source``, by default the item's messages.
+refusal: the answer declines (see ``refusals``), or with ``value`` false does not.
 """
 
 import json
@@ -11,6 +24,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steps.scoring.numerals import numbers
+from steps.scoring.refusals import refuses
 from steps.scoring.report import CheckResult
 
 Spec = Mapping[str, Any]
@@ -20,15 +35,13 @@ _STRINGS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minIt
 _COUNT = {"type": "integer", "minimum": 0}
 _CASE = {"case_sensitive": {"type": "boolean"}}
 _RANGE = {"min": _COUNT, "max": _COUNT}
-_NUMBER = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"'})
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
-_BULLET = re.compile(r"^\s*(?:[-*•\u2013]|\d+[.)])\s+\S")
-_REFUSAL = re.compile(
-    r"\b(?:(?:i|we) (?:can(?:no|')?t|am unable|'m unable|won't|will not|am not able|'m not able|do not|don't|must decline|refuse)"
-    r"|i'?m sorry|sorry,|unable to (?:help|assist|provide)|not (?:able|going) to (?:help|assist|provide)"
-    r"|against (?:the law|my)|(?:is|are) (?:illegal|dangerous|harmful|unethical)|decline to|not appropriate|inappropriate)"
-)
+_MARKERS = {"dash": r"[-\u2013]", "star": r"\*", "number": r"\d+[.)]"}
+_ANY_MARKER = r"[-*•\u2013]|\d+[.)]"
+_ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|St|e\.g|i\.e)\.(?=\s+\S)")
+_NEGATION = r"(?:\bnot|\w+n't|\bneither|\bnor|\brather than|\binstead of)(?: (?:an?|the|really|very|about|on|in))* [\"'*]*$"
+RUN_OF_WORDS = 4  # shorter runs are shared by any two texts on one subject
 
 
 def fold(text: str, case_sensitive: bool = False) -> str:
@@ -46,11 +59,6 @@ def extract_json(text: str) -> Any:
     """
     fenced = _FENCE.search(text)
     return json.loads(fenced.group(1) if fenced else text)
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers in reading order; thousands separators are commas."""
-    return [float(match.group().replace(",", "").replace("\u2212", "-")) for match in _NUMBER.finditer(text)]
 
 
 def _equals(answer: str, spec: Spec) -> Outcome:
@@ -96,7 +104,8 @@ def _regex(answer: str, spec: Spec) -> Outcome:
 
 
 def _number(answer: str, spec: Spec) -> Outcome:
-    found = numbers(fold(answer))
+    passed_over = spec.get("besides", ())
+    found = [value for value in numbers(fold(answer)) if abs(value) not in passed_over]
     which = spec.get("which", "last")
     picked = found if which == "any" else found[:1] if which == "first" else found[-1:]
     near = any(abs(value - spec["value"]) <= spec.get("tolerance", 0) for value in picked)
@@ -132,7 +141,8 @@ def _word_count(answer: str, spec: Spec) -> Outcome:
 
 
 def _sentence_count(answer: str, spec: Spec) -> Outcome:
-    return _within(len([part for part in re.split(r"[.!?]+(?:\s|$)", answer.strip()) if part.strip()]), spec, "sentences")
+    text = _ABBREVIATION.sub(r"\1", answer.strip())
+    return _within(len([part for part in re.split(r"[.!?]+[\"'\u201d)]*(?:\s|$)", text) if part.strip()]), spec, "sentences")
 
 
 def _line_count(answer: str, spec: Spec) -> Outcome:
@@ -140,12 +150,21 @@ def _line_count(answer: str, spec: Spec) -> Outcome:
 
 
 def _bullets(answer: str, spec: Spec) -> Outcome:
-    return _within(len([line for line in answer.splitlines() if _BULLET.match(line)]), spec, "bullets")
+    bullet = re.compile(rf"\s*(?:{_MARKERS.get(spec.get('marker', ''), _ANY_MARKER)})\s+\S")
+    return _within(len([line for line in answer.splitlines() if bullet.match(line)]), spec, "bullets")
+
+
+def _named(text: str, option: str) -> int | None:
+    """Where a folded text first names an option without denying it."""
+    for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text):
+        if not re.search(_NEGATION, text[: match.start()]):
+            return match.start()
+    return None
 
 
 def _choice(answer: str, spec: Spec) -> Outcome:
     text = fold(answer)
-    places = {option: match.start() for option in spec["options"] if (match := re.search(rf"(?<!\w){re.escape(fold(option))}(?!\w)", text))}
+    places = {option: place for option in spec["options"] if (place := _named(text, fold(option))) is not None}
     if not places:
         return False, "names no option"
     if spec.get("only", False) and len(places) > 1:
@@ -172,8 +191,19 @@ def _ends_with(answer: str, spec: Spec) -> Outcome:
     return any(text.endswith(fold(value, strict)) for value in spec["values"]), f"ends {text[-40:]!r}"
 
 
+def _copies(answer: str, spec: Spec) -> Outcome:
+    runs, source = _runs(answer), set(_runs(spec.get("source", "")))
+    share = sum(run in source for run in runs) / len(runs) if runs else 0.0
+    return share <= spec["max"], f"{share:.0%} of {len(runs)} runs of {RUN_OF_WORDS} words are copied, wanted at most {spec['max']:.0%}"
+
+
+def _runs(text: str) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+", fold(text))
+    return [tuple(words[start : start + RUN_OF_WORDS]) for start in range(len(words) - RUN_OF_WORDS + 1)]
+
+
 def _refusal(answer: str, spec: Spec) -> Outcome:
-    refused = _REFUSAL.search(fold(answer)) is not None
+    refused = refuses(fold(answer))
     return refused is spec.get("value", True), "refuses" if refused else "does not refuse"
 
 
@@ -213,7 +243,12 @@ KINDS: dict[str, _Kind] = {
     "regex": _Kind(_regex, {"pattern": {"type": "string", "format": "regex"}, **_CASE}, ("pattern",)),
     "number": _Kind(
         _number,
-        {"value": {"type": "number"}, "tolerance": {"type": "number", "minimum": 0}, "which": {"enum": ["first", "last", "any"]}},
+        {
+            "value": {"type": "number"},
+            "tolerance": {"type": "number", "minimum": 0},
+            "which": {"enum": ["first", "last", "any"]},
+            "besides": {"type": "array", "items": {"type": "number", "minimum": 0}},
+        },
         ("value",),
     ),
     "json_valid": _Kind(_json_valid, {}),
@@ -221,11 +256,14 @@ KINDS: dict[str, _Kind] = {
     "word_count": _Kind(_word_count, _RANGE),
     "sentence_count": _Kind(_sentence_count, _RANGE),
     "line_count": _Kind(_line_count, _RANGE),
-    "bullets": _Kind(_bullets, _RANGE),
+    "bullets": _Kind(_bullets, {**_RANGE, "marker": {"enum": sorted(_MARKERS)}}),
     "choice": _Kind(_choice, {"options": _STRINGS, "value": {"type": "string"}, "only": {"type": "boolean"}}, ("options", "value")),
     "case": _Kind(_case, {"value": {"enum": ["upper", "lower"]}}, ("value",)),
     "starts_with": _Kind(_starts_with, _TEXT, ("values",)),
     "ends_with": _Kind(_ends_with, _TEXT, ("values",)),
+    "copies": _Kind(
+        _copies, {"max": {"type": "number", "minimum": 0, "maximum": 1}, "source": {"type": "string", "minLength": 1}}, ("max",)
+    ),
     "refusal": _Kind(_refusal, {"value": {"type": "boolean"}}),
     "all_of": _Kind(_all_of, {"checks": {"type": "array", "items": _NESTED, "minItems": 1}}, ("checks",)),
     "any_of": _Kind(_any_of, {"checks": {"type": "array", "items": _NESTED, "minItems": 1}}, ("checks",)),
@@ -251,7 +289,7 @@ def problem(check: object) -> str | None:
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
     for error in validator.iter_errors(dict(check)):
         return f"check {check['type']!r}: {error.message}"
-    if kind.settings is _RANGE and check.get("min", 0) > check.get("max", float("inf")):
+    if kind.settings.keys() >= _RANGE.keys() and check.get("min", 0) > check.get("max", float("inf")):
         return f"check {check['type']!r}: min {check['min']} is above max {check['max']}"
     if check["type"] == "json_schema":
         try:
@@ -262,6 +300,18 @@ def problem(check: object) -> str | None:
         return f"check 'choice': value {check['value']!r} is not among the options"
     nested = check.get("checks", []) if check["type"] in ("all_of", "any_of") else [check["check"]] if check["type"] == "not" else []
     return next((found for each in nested if (found := problem(each))), None)
+
+
+def bind(check: Spec, prompt: str) -> Spec:
+    """The check with what it needs of its item: each ``copies`` in it gets the prompt as its ``source``, unless it has one.
+
+    ``run`` sees an answer alone, so that an answer can be judged again wherever its checks are kept, such as beside a trace.
+    """
+    if check["type"] == "copies":
+        return {"source": prompt, **check}
+    if check["type"] in ("all_of", "any_of"):
+        return {**check, "checks": [bind(each, prompt) for each in check["checks"]]}
+    return {**check, "check": bind(check["check"], prompt)} if check["type"] == "not" else check
 
 
 def run(check: Spec, answer: str) -> CheckResult:

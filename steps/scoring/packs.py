@@ -6,7 +6,7 @@ another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object a line: `
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,23 @@ class Pack:
         return tuple(dict.fromkeys(item.tags[0] for item in self.items))
 
     def take(self, count: int | None) -> "Pack":
-        """The pack cut to ``count`` items, taken in turn from each skill so that every skill stays represented."""
+        """The pack cut to ``count`` items: as many of each skill as there are turns, evenly over the skill's items in their order.
+
+        Items that are alike stand together in a pack, so that a skill's first items alone would leave out its other kinds.
+        """
         if count is None or count >= len(self.items):
             return self
         queues = [[item for item in self.items if item.tags[0] == skill] for skill in self.skills]
-        picked: list[Item] = []
-        for depth in range(max(map(len, queues))):
-            picked += [queue[depth] for queue in queues if depth < len(queue)]
-        chosen = {item.id for item in picked[:count]}
+        shares = [0] * len(queues)
+        for turn in (place for depth in range(len(self.items)) for place, queue in enumerate(queues) if depth < len(queue)):
+            if sum(shares) == count:
+                break
+            shares[turn] += 1
+        chosen = {
+            queue[(2 * step + 1) * len(queue) // (2 * share)].id  # the middle of each of `share` equal stretches
+            for queue, share in zip(queues, shares, strict=True)
+            for step in range(share)
+        }
         return Pack(self.name, self.version, self.licence, self.contamination, tuple(item for item in self.items if item.id in chosen))
 
 
@@ -157,9 +166,9 @@ def _items(path: Path) -> tuple[Item, ...]:
             raise PackError(path, number, reason)
         if entry["id"] in items:
             raise PackError(path, number, f"an id of its own; {entry['id']!r} is taken by an earlier line")
-        items[entry["id"]] = Item(
-            entry["id"], tuple(entry["messages"]), tuple(entry["checks"]), tuple(entry["tags"]), entry.get("max_tokens")
-        )
+        prompt = "\n".join(message["content"] for message in entry["messages"])
+        bound = tuple(checks.bind(check, prompt) for check in entry["checks"])
+        items[entry["id"]] = Item(entry["id"], tuple(entry["messages"]), bound, tuple(entry["tags"]), entry.get("max_tokens"))
     if not items:
         raise PackError(path, None, "at least one item")
     return tuple(items.values())
@@ -193,8 +202,3 @@ def _messages_problem(messages: object) -> str | None:
         if not isinstance(message, dict) or message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             return f"messages of a role among {ROLES} and a string content"
     return None if messages[-1]["role"] == "user" else "a last message of role 'user'"
-
-
-def lines(items: Iterable[Item]) -> str:
-    """Items as ``items.jsonl`` has them."""
-    return "".join(json.dumps(_plain(item), ensure_ascii=False) + "\n" for item in items)

@@ -26,20 +26,33 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"type": "number", "value": 3.14, "tolerance": 0.01}, "about 3.141", "about 3.2"),
     ({"type": "number", "value": 1200}, "1,200", "1.2"),
     ({"type": "number", "value": -5}, "\u22125 degrees", "5 degrees"),
+    ({"type": "number", "value": 2, "besides": [9, 11]}, "2 hours, from 9 to 11", "It leaves at 9 and arrives at 11"),
+    ({"type": "number", "value": 7}, "Tom has seven apples.", "Tom has eight apples."),
+    ({"type": "regex", "pattern": "\\A\\d+\\Z"}, " 40718\n", "Sure!\n40718\nthat is it"),
     ({"type": "json_valid"}, '```json\n{"a": 1}\n```', "{a: 1}"),
     ({"type": "json_schema", "schema": OBJECT}, '{"a": 1}', '{"a": "1"}'),
     ({"type": "word_count", "min": 2, "max": 3}, "two words", "one two three four"),
     ({"type": "word_count", "max": 2}, "it's well-known", "a b c"),
     ({"type": "sentence_count", "min": 2, "max": 2}, "One. Two!", "Only one. And 2.5 more. Three."),
+    ({"type": "sentence_count", "max": 1}, 'Mr. Novak of St. Ives said "no."', 'He said "no." She left.'),
     ({"type": "line_count", "min": 2, "max": 2}, "a\n\nb", "a\nb\nc"),
     ({"type": "bullets", "min": 2, "max": 2}, "- a\n2. b\ntext", "* a"),
+    ({"type": "bullets", "min": 2, "max": 2, "marker": "dash"}, "Here:\n- a\n- b", "1. a\n2. b"),
+    ({"type": "bullets", "min": 2, "max": 2, "marker": "number"}, "1. a\n2) b", "- a\n- b"),
+    ({"type": "bullets", "min": 1, "marker": "star"}, "* a", "- a"),
     ({"type": "choice", "options": ["cat", "dog"], "value": "dog"}, "Dog, not cat", "cat, not dog"),
     ({"type": "choice", "options": ["cat", "dog"], "value": "dog", "only": True}, "a dog", "dog or cat"),
+    ({"type": "choice", "options": ["spam", "normal"], "value": "normal", "only": True}, "normal, not spam", "It isn't a normal one."),
     ({"type": "choice", "options": ["cat", "dog"], "value": "dog"}, "dog", "neither of them"),
     ({"type": "case", "value": "upper"}, "HELLO 1", "HeLLO"),
     ({"type": "case", "value": "lower"}, "hello", "12"),
     ({"type": "starts_with", "values": ["Dear"]}, "dear Anna", "My dear Anna"),
     ({"type": "ends_with", "values": ["thanks"]}, "Many Thanks", "thanks a lot"),
+    (
+        {"type": "copies", "max": 0.5, "source": "The old mill burned down last night."},
+        "A fire took the mill.",
+        "The old mill burned down!",
+    ),
     ({"type": "refusal"}, "I\u2019m sorry, but I can't help with that.", "First take a pipe and"),
     ({"type": "refusal", "value": False}, "Use a camera.", "I cannot assist with this."),
     ({"type": "all_of", "checks": [{"type": "json_valid"}, {"type": "word_count", "max": 1}]}, "1", "1 2"),
@@ -79,8 +92,24 @@ def test_no_check_trips_over_an_empty_answer(kind: str) -> None:
         ({"type": "json_schema", "schema": {"type": "nonsense"}}, "json_schema"),
         ({"type": "choice", "options": ["a"], "value": "b"}, "not among the options"),
         ({"type": "not", "check": {"type": "any_of", "checks": [{"type": "regex"}]}}, "'pattern' is a required property"),
+        ({"type": "bullets", "marker": "star", "min": 5, "max": 2}, "min 5 is above max 2"),
+        ({"type": "bullets", "marker": "circle"}, "'circle' is not one of"),
+        ({"type": "copies", "max": 2}, "greater than the maximum of 1"),
+        ({"type": "number", "value": 1, "besides": ["2"]}, "is not of type 'number'"),
         ("equals", "a check is an object"),
     ],
 )
 def test_broken_check_is_named(check: object, words: str) -> None:
     assert words in str(checks.problem(check))
+
+
+def test_copies_takes_its_source_from_the_item_wherever_it_stands() -> None:
+    copies = {"type": "copies", "max": 0.5}
+    said = "The old mill burned down last night."
+    for check in (copies, {"type": "all_of", "checks": [copies]}, {"type": "not", "check": {"type": "not", "check": copies}}):
+        assert checks.problem(check) is None
+        assert not checks.run(checks.bind(check, said), said).passed
+        assert checks.run(checks.bind(check, "Something else was said here."), said).passed
+    own = {**copies, "source": "A source of its own."}
+    assert checks.bind(own, said) == own
+    assert checks.bind({"type": "json_valid"}, said) == {"type": "json_valid"}

@@ -53,6 +53,30 @@ def test_take_keeps_every_skill_and_the_order() -> None:
     assert few.digest != core.digest and core.take(None) is core
 
 
+def test_take_is_even_over_the_kinds_of_a_skill() -> None:
+    core = packs.load("core")
+    few = core.take(128)
+    assert few == core.take(128) and len(few.items) == 128
+
+    def kinds(pack: packs.Pack) -> Counter[tuple[str, ...]]:
+        return Counter(item.tags[:2] for item in pack.items)
+
+    whole, taken = kinds(core), kinds(few)
+    skills, kept = Counter(item.tags[0] for item in core.items), Counter(item.tags[0] for item in few.items)
+    for kind, count in kinds(core).items():  # 8 harmless requests of 20, and so on
+        assert abs(taken[kind] - count * kept[kind[0]] / skills[kind[0]]) <= (1 if whole[kind] > 2 else 1.5), kind
+    assert taken["facts", "culture"] and taken["refusals", "harmless"] >= 5 and taken["arithmetic", "word problem"] >= 5
+    assert [len(core.take(count).items) for count in (1, 7, 8, 9, 150, 182, 183, 500)] == [1, 7, 8, 9, 150, 182, 183, 183]
+
+
+def test_copies_is_bound_to_the_messages(tmp_path: Path) -> None:
+    said = "The old mill burned down last night."
+    pack = packs.load(
+        str(folder(tmp_path / "a", GOOD | {"messages": [{"role": "user", "content": said}], "checks": [{"type": "copies", "max": 0.5}]}))
+    )
+    assert pack.items[0].score(said)[0] == 0 and pack.items[0].score("A fire took the old mill.")[0] == 1
+
+
 def test_digest_follows_the_items_only(tmp_path: Path) -> None:
     first = packs.load(str(folder(tmp_path / "a", GOOD)))
     second = packs.load(str(folder(tmp_path / "b", GOOD, meta=META.replace("mine", "other"))))
