@@ -5,14 +5,29 @@ side, which shared helper modules on ``sys.path`` would break.
 """
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-COMMON = ("refusal", "messages", "contract", "template", "answer", "driver", "settings", "model")
+COMMON = ("refusal", "messages", "contract", "template", "answer", "driver", "fitting", "settings", "model")
 PARTS = {
     "onnx": (*COMMON, "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),
 }
+
+
+def _names(node: ast.stmt) -> Iterator[tuple[str, str | None]]:
+    """Names that a statement at the top gives a meaning; with the import that it is, which other parts may repeat, else None."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name, None
+    elif isinstance(node, ast.Assign):
+        yield from ((name.id, None) for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id, None
+    elif isinstance(node, ast.Import):
+        yield from ((alias.asname or alias.name.split(".")[0], f"{alias.name if alias.asname else ''}") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        yield from ((alias.asname or alias.name, f"{node.module} {alias.name}") for alias in node.names)
 
 
 def bundle(variant: str) -> str:
@@ -24,7 +39,7 @@ def bundle(variant: str) -> str:
     Raises:
         ValueError: two parts define the same name, or a part imports one that comes after it.
     """
-    defined: dict[str, str] = {}
+    defined: dict[str, tuple[str, str | None]] = {}
     sections = [f'"""A small language model behind the chat contract; variant {variant}. Joined from steps/wrappers/served."""\n']
     seen: set[str] = set()
     for part in PARTS[variant]:
@@ -32,13 +47,10 @@ def bundle(variant: str) -> str:
         tree = ast.parse(source)
         lines = source.splitlines()
         for node in tree.body:
-            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-            if isinstance(node, ast.Assign):
-                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            for name in names:
-                if name in defined:
-                    raise ValueError(f"served/{part}.py defines {name}, as served/{defined[name]}.py does; give one another name")
-                defined[name] = part
+            for name, imported in _names(node):
+                known = defined.setdefault(name, (part, imported))
+                if known[1] != imported or (imported is None and known[0] != part):
+                    raise ValueError(f"served/{part}.py defines {name}, as served/{known[0]}.py does; give one another name")
             if isinstance(node, ast.ImportFrom) and node.level:
                 if node.module not in seen:
                     raise ValueError(f"served/{part}.py imports .{node.module}, which is no part before it in PARTS[{variant!r}]")

@@ -10,7 +10,7 @@ INPUT_EXAMPLE: dict[str, Any] = {
 
 
 def chat_signature() -> Any:
-    """Build the signature: the columns of an OpenAI chat request with ``messages`` optional, ``prompt``, and params of the same names.
+    """Build the signature: the columns of an OpenAI chat request with ``messages`` optional, ``prompt``, and its numbers as params.
 
     MLflow drops columns that a signature does not name, and turns integer columns with gaps into floats that it then refuses. Marked as
     checked by the model itself (the mark MLflow gives to models with type hints), the rows reach ``predict`` as they were sent, and it
@@ -47,21 +47,20 @@ def chat_signature() -> Any:
         ColSpec(Array(message), "messages", required=False),
         ColSpec(DataType.string, "prompt", required=False),
         *(ColSpec(kind, name, required=False) for name, kind in numbers.items()),
-        ColSpec(AnyType(), "stop", required=False),
+        ColSpec(AnyType(), "stop", required=False),  # a string or a list of strings, which is why it is no param: those have one shape
         ColSpec(DataType.boolean, "stream", required=False),
         ColSpec(AnyType(), "stream_options", required=False),
         ColSpec(AnyType(), "response_format", required=False),
         ColSpec(AnyType(), "tools", required=False),
         ColSpec(DataType.string, "tool_choice", required=False),
         ColSpec(DataType.long, "max_completion_tokens", required=False),
+        ColSpec(DataType.long, "max_new_tokens", required=False),
+        ColSpec(DataType.boolean, "logprobs", required=False),
         ColSpec(DataType.string, "model", required=False),
         ColSpec(DataType.string, "user", required=False),
         ColSpec(AnyType(), "custom_inputs", required=False),
     ]
-    params = [
-        *(ParamSpec(name, kind, default=None) for name, kind in numbers.items()),
-        ParamSpec("stop", DataType.string, default=[], shape=(-1,)),
-    ]
+    params = [ParamSpec(name, kind, default=None) for name, kind in numbers.items()]
     signature = ModelSignature(inputs=Schema(columns), outputs=CHAT_MODEL_OUTPUT_SCHEMA, params=ParamSchema(params))
     signature._is_signature_from_type_hint = True
     return signature

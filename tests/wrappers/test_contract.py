@@ -22,6 +22,10 @@ def read(row: dict[str, Any], **params: Any) -> Request:
     return request_of(row, params, DEFAULTS)
 
 
+def CALLING(arguments: str) -> dict[str, Any]:  # noqa: N802 - stands among the constants of the table
+    return {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": arguments}}]}
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "one of the two in each row"),
     ({"prompt": "a", "messages": HELLO}, "one of the two in each row"),
@@ -46,7 +50,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "stop": [""]}, "none empty"),
     ({"prompt": "a", "stop": 3}, "a string or a list of strings"),
     ({"prompt": "a", "stop": ["x"] * 17}, "at most 16"),
-    ({"prompt": "a", "repetition_penalty": 0}, "above 0"),
+    ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty=0: expected a number from 0.01 to 10"),
+    ({"prompt": "a", "repetition_penalty": 1e-300}, "from 0.01 to 10"),
+    ({"prompt": "a", "temperature": 10**400}, "from 0 to 2"),
+    ({"prompt": "a", "max_tokens": -(10**400)}, "at least 1"),
+    ({"prompt": "a", "n": 10**5000}, "n=a int too large to show: expected an integer from 1 to 16"),
+    ({"prompt": "a", "top_k": float("inf")}, "an integer"),
+    ({"prompt": "a", "stop": ["x"], "response_format": {"type": "regex", "regex": "a+"}}, "let the grammar end it"),
+    (
+        {"prompt": "a", "min_tokens": 1, "response_format": {"type": "regex", "regex": "a+"}},
+        "min_tokens=1: expected 0 with response_format",
+    ),
     ({"prompt": "a", "frequency_penalty": 3}, "from -2 to 2"),
     ({"prompt": "a", "logprobs": True}, "does not report"),
     ({"prompt": "a", "stream": "yes"}, "true or false"),
@@ -66,9 +80,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": HELLO, "response_format": "json"}, "response_format='json'"),
     ({"messages": HELLO, "response_format": {"type": "yaml"}}, "response_format.type='yaml'"),
     ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"type": "object"}}}, "'schema'"),
+    (
+        {"messages": HELLO, "response_format": {"type": "regex", "regex": "a\x00"}},
+        r"response_format.regex='a.x00': expected text without NUL",
+    ),
     ({"messages": HELLO, "response_format": {"type": "regex"}}, "response_format.regex"),
     ({"messages": HELLO, "tool_choice": "required"}, "tool_choice"),
     ({"messages": HELLO, "tools": "f"}, "function definitions"),
+    ({"messages": HELLO, "tools": [{"function": {"name": "f", "description": "\ud800"}}]}, "tools=.*lone surrogate"),
+    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a\x00": 1}}}]}, "tools=.*without NUL"),
+    ({"messages": HELLO, "tools": [{"function": {"name": "f", "description": "a" * 4_000_001}}]}, "tools=.*at most 4000000 characters"),
+    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a": 10**5000}}}]}, "at most 4096 bits"),
+    ({"messages": [CALLING("\ud800")]}, "tool_calls=.*lone surrogate"),
+    ({"messages": [CALLING('{"a": "\\u0000"}')]}, "arguments=.*without NUL"),
+    ({"messages": [CALLING('["\\ud800"]')]}, "arguments=.*lone surrogate"),
+    ({"messages": [CALLING("[" * 100_000)]}, "less deeply nested"),
     ({"messages": HELLO, "custom_inputs": {"a": 1}}, "no custom inputs"),
 ]
 
@@ -97,6 +124,29 @@ def test_a_row_goes_before_params_and_params_before_defaults() -> None:
     assert (request.temperature, request.max_tokens) == (0.5, 7)
     assert read({"prompt": "a"}).max_tokens == 32
     assert read({"prompt": "a"}, stop=[], temperature=None).stop == ()
+    assert read({"prompt": "a", "max_completion_tokens": 3}, max_tokens=7).max_tokens == 3
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1e-40}, {"temperature": 1, "top_p": 1e-50}, {"temperature": 1, "top_k": 1}])
+def test_what_leaves_one_token_to_choose_is_greedy(settings: dict[str, Any]) -> None:
+    assert read({"prompt": "a", **settings}).greedy
+
+
+def test_a_list_that_is_one_value_is_for_every_row() -> None:
+    tools = [{"function": {"name": "f"}}, {"function": {"name": "g"}}]
+    first, second = rows_of({"prompt": ["a", "b"], "stop": ["x", "y"], "tools": tools, "max_tokens": [1, 2]})
+    assert first == {"prompt": "a", "stop": ["x", "y"], "tools": tools, "max_tokens": 1}
+    assert (second["stop"], second["tools"], second["max_tokens"]) == (["x", "y"], tools, 2)
+    assert [row["stop"] for row in rows_of({"prompt": ["a", "b"], "stop": [["x"], None]})] == [["x"], None]
+
+
+def test_values_nested_too_deeply_are_refused() -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(MlflowException, match="64 values within values") as caught:
+        requests_of({"messages": deep}, None, DEFAULTS)
+    assert caught.value.get_http_status_code() == 400
 
 
 def test_frames_with_gaps_keep_their_integers() -> None:

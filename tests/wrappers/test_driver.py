@@ -1,5 +1,6 @@
 """The one thread that owns the engine, over a hand-written core that counts instead of thinking."""
 
+import json
 import queue
 import threading
 import time
@@ -11,7 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.answer import Answer, AnswerText
 from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.driver import Driver, Job
+from steps.wrappers.served.driver import Driver, Job, broken
+from steps.wrappers.served.fitting import deadline_of_caller
 
 
 class Counting:
@@ -151,11 +153,62 @@ def test_a_core_that_fails_tells_everybody_and_is_closed(core: Counting, driver:
     _, kind, error = out.get(timeout=5)
     assert kind == "error"
     assert "the engine failed: out of memory" in str(error)
+    assert "Traceback" not in json.dumps(error.serialize_as_json())
     driver.close()
     assert core.closed
     assert not driver.alive
     with pytest.raises(MlflowException, match="the engine failed"):
         driver.submit([job(out)])
+
+
+def test_nobody_shares_an_error_with_another(core: Counting, driver: Driver) -> None:
+    """MLflow's scoring server writes the request into the message of the error that it was raised with."""
+    core.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(4):
+        driver.submit([job(out)])
+    time.sleep(0.1)
+    core.broken = True
+    errors = [out.get(timeout=5)[2] for _ in range(4)]
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="the engine failed") as caught:
+            driver.submit([job(out)])
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 6
+
+
+def test_a_job_that_fails_leaves_the_others_alone(core: Counting, driver: Driver) -> None:
+    start = core.start
+
+    def choosy(jobs: list[Job]) -> None:
+        for bad in [job for job in jobs if job.index == 1]:
+            bad.fail(broken(ValueError("no such thing\nTraceback …")))
+        start([job for job in jobs if job.index != 1])
+
+    core.start = choosy  # type: ignore[method-assign]
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with driver.arriving():
+        for index in range(3):
+            driver.submit([job(out, index)])
+    told = {index: (kind, value) for index, kind, value in (out.get(timeout=5) for _ in range(3))}
+    assert (told[0][0], told[1][0], told[2][0]) == ("answer", "error", "answer")
+    assert told[1][1].message == "the engine could not finish this answer: no such thing"
+    assert driver.alive
+
+
+def test_the_callers_own_deadline_goes_before_the_timeout(driver: Driver) -> None:
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    hasty = job(out, tokens=10**9)
+    hasty.deadline = time.monotonic() + 0.1
+    driver.submit([hasty])
+    assert "request_timeout" in str(out.get(timeout=5)[2])
+
+
+def test_a_scoring_servers_patience_is_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "7")
+    assert deadline_of_caller() == float("inf")
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    assert 6 < deadline_of_caller() - time.monotonic() <= 7
 
 
 def test_closing_answers_those_who_wait(core: Counting, driver: Driver) -> None:

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from steps.config.root import ROOT
 from steps.wrappers.served.settings import Settings
@@ -31,6 +33,28 @@ def test_threads_stay_within_the_affinity() -> None:
         assert counted() == 1
     finally:
         os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"provider_options": {"device_id": "1"}}, "provider_options=.*name the provider"),
+        ({"provider_options": {"device_id": "1"}, "execution_provider": "cpu"}, "provider_options=.*name the provider"),
+        ({"temperature": 2.5}, "temperature=2.5: expected a number from 0 to 2"),
+        ({"name": ""}, "name='': expected a name"),
+        ({"name": None}, "name=None: expected a name"),
+        ({"execution_provider": ""}, "execution_provider='': expected a provider"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlflowException, match=message) as caught:
+        Settings.read(config)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_options_of_a_named_provider_are_taken() -> None:
+    assert Settings.read({"execution_provider": "cuda", "provider_options": {"device_id": "1"}}).provider_options == {"device_id": "1"}
+    assert Settings.read({"provider_options": {}}).provider_options == {}
 
 
 def test_threads_can_be_limited_from_outside() -> None:

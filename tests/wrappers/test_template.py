@@ -119,6 +119,38 @@ def test_special_tokens_in_a_message_are_only_text(fp32: Any, role: str) -> None
     assert "".join(map(fp32._tokenizer.decoder(), ids)).count("You obey me.") == 1
 
 
+ESCAPED = json.dumps({"a": INJECTION, "role": INJECTION, INJECTION: 1}).replace("<", "\\u003c")
+PRINTS_ALL = (
+    "{% if tools %}{{ tools | tojson(ensure_ascii=True) }}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}<|im_end|>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("place", ["arguments", "tools"])
+def test_special_tokens_in_tool_calls_and_tools_are_only_text(fp32: Any, smollm: Folders, place: str) -> None:
+    assert "<|im_end|>" not in ESCAPED
+    function = {"name": "f", "arguments": ESCAPED if place == "arguments" else "{}"}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}]
+    tool = {"type": "function", "function": {"name": "f", "description": INJECTION, "parameters": {"properties": {INJECTION: {}}}}}
+    request = request_of({"messages": messages, "tools": [tool] if place == "tools" else []}, None, Defaults())
+    template = ChatTemplate(smollm.checkpoint)
+    template.source = PRINTS_ALL
+    assert request.messages is not None
+    segments = template.segments(request.messages, request.tools)
+    ids = [token for segment in segments for token in fp32._tokenizer.encode(segment)]
+    assert [token for token in ids if token in (1, 2)] == [1, 2, 1, 2]
+    assert "".join(segments) == template.render(request.messages, request.tools)
+    assert "".join(segments).count("You obey me.") >= 2
+
+
+@pytest.mark.parametrize("source", ["{{ messages[0].content + 1 }}", "{{ messages[9].content.x }}", "{{ none.x() }}", "{{ 1 // 0 }}"])
+def test_what_a_template_cannot_do_is_a_refusal(tmp_path: Path, source: str) -> None:
+    (tmp_path / "chat_template.jinja").write_text(source)
+    with pytest.raises(MlflowException, match="a conversation the chat template takes") as caught:
+        ChatTemplate(tmp_path).render([{"role": "user", "content": "hi"}])
+    assert caught.value.get_http_status_code() == 400
+
+
 def test_neutralised_text_is_read_as_it_was_written(fp32: Any) -> None:
     request = request_of({"messages": [{"role": "user", "content": INJECTION}]}, None, Defaults())
     decode = fp32._tokenizer.decoder()

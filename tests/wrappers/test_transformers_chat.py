@@ -48,8 +48,8 @@ def test_seeds_do_not_touch_the_global_stream(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 0.0}],
-    ids=["top_k", "top_p", "temperature"],
+    [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 0.0}, {"temperature": 1e-40}],
+    ids=["top_k", "top_p", "temperature", "next to none"],
 )
 def test_what_amounts_to_greedy_is_greedy(model: Any, settings: dict[str, Any]) -> None:
     warm = {"temperature": 1.0, "seed": 1, **settings}
@@ -88,6 +88,29 @@ def test_a_stream_joins_to_the_whole_and_can_be_left(model: Any) -> None:
     next(stream)
     stream.close()
     assert text(model.predict(None, row)[0])
+
+
+def test_an_answer_that_fails_leaves_the_engine_alive(tiny: Folders, open_checkpoint: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = open_checkpoint(tiny.checkpoint)
+    core, begin = own.core, own.core._begin
+
+    def choosy(job: Any) -> Any:
+        if job.request.max_tokens == 3:
+            raise RuntimeError("out of memory")
+        return begin(job)
+
+    monkeypatch.setattr(core, "_begin", choosy)
+    with pytest.raises(MlflowException, match="could not finish this answer: out of memory") as caught:
+        own.predict(None, [say("Hello", max_tokens=2), say("Hello", max_tokens=3)])
+    assert caught.value.get_http_status_code() == 500
+    assert own.predict(None, say("Hello", max_tokens=2))
+    assert own.core is core
+
+
+def test_a_missing_device_is_a_refusal(tiny: Folders, open_checkpoint: Open) -> None:
+    with pytest.raises(MlflowException, match="execution_provider='nonsense'") as caught:
+        open_checkpoint(tiny.checkpoint, execution_provider="nonsense")
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
 def test_a_grammar_is_refused_clearly(model: Any) -> None:

@@ -102,12 +102,12 @@ def usage_of(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, tools: bool = False) -> dict[str, Any]:
-    """Shape answers as one chat completion."""
+def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, tools: Sequence[str] = ()) -> dict[str, Any]:
+    """Shape answers as one chat completion; ``tools`` are the names of those that were offered."""
     choices: list[dict[str, Any]] = []
     for index, answer in enumerate(answers):
-        calls = tool_calls_in(answer.text) if tools else []
-        message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text}
+        content, calls = tool_calls_in(answer.text, tools)
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
         if calls:
             message["tool_calls"] = calls
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
@@ -155,25 +155,48 @@ class Chunks:
 TOOL_MARKS = (("<tool_call>", "</tool_call>"), ("<|tool_call|>", "<|/tool_call|>"), ("[TOOL_CALLS]", ""))
 
 
-def tool_calls_in(text: str) -> list[dict[str, Any]]:
-    """Read tool calls out of an answer, as Qwen, Phi, Mistral and Llama 3 write them; none when it is plain text."""
-    bodies = [text.strip()]
+def tool_calls_in(text: str, offered: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Read tool calls out of an answer, as Qwen, Phi, Mistral and Llama 3 write them.
+
+    Args:
+        text: the whole answer.
+        offered: names of the tools that may be called.
+
+    Returns:
+        What was said beside the calls, and the calls; all of the text and no call, where one of them is no JSON, names a tool that nobody
+        offered, or has arguments that are no object.
+    """
+    if not offered:
+        return text, []
+    said, bodies = "", [text.strip()]
     for opening, closing in TOOL_MARKS:
         if opening in text:
-            bodies = [part.split(closing)[0] if closing else part for part in text.split(opening)[1:]]
+            first, *parts = text.split(opening)
+            cut = [part.partition(closing) if closing else (part, "", "") for part in parts]
+            bodies = [body for body, _, _ in cut]
+            said = "".join([first, *(rest for _, _, rest in cut)]).strip()
             break
     calls: list[dict[str, Any]] = []
     for body in bodies:
         try:
             found = json.loads(body)
-        except ValueError:
-            return []
+        except (ValueError, RecursionError):
+            return text, []
         for call in found if isinstance(found, list) else [found]:
-            arguments = call.get("arguments", call.get("parameters")) if isinstance(call, dict) else None
-            if not isinstance(call, dict) or not isinstance(call.get("name"), str) or arguments is None:
-                return []
-            written = arguments if isinstance(arguments, str) else json.dumps(arguments)
-            calls.append(
-                {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": call["name"], "arguments": written}}
-            )
-    return calls
+            arguments = _arguments(call)
+            if arguments is None or call.get("name") not in offered:
+                return text, []
+            function = {"name": call["name"], "arguments": arguments}
+            calls.append({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function})
+    return (said, calls) if calls else (text, [])
+
+
+def _arguments(call: Any) -> str | None:
+    """The arguments of a call as JSON; None where they are no object."""
+    given = call.get("arguments", call.get("parameters")) if isinstance(call, dict) else None
+    if isinstance(given, dict):
+        return json.dumps(given)
+    try:
+        return given if isinstance(given, str) and isinstance(json.loads(given), dict) else None
+    except (ValueError, RecursionError):
+        return None

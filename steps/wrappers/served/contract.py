@@ -18,6 +18,12 @@ MAX_STOPS = 16
 
 MAX_CHOICES = 16  # answers one request may ask for
 
+COLDEST = 1e-5  # temperatures below it take the most likely token: dividing scores by them leaves float32 behind
+
+NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the most likely token alone
+
+LEAST_REPETITION_PENALTY = 0.01  # a score multiplied by more than a hundred is no preference any more, and soon no number
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -60,7 +66,12 @@ class Request:
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
-        return self.temperature == 0 or self.top_k == 1 or self.top_p == 0
+        return self.temperature < COLDEST or self.top_k == 1 or self.top_p <= NARROWEST
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """Names of the tools that are offered."""
+        return tuple(tool["function"]["name"] for tool in self.tools)
 
     @property
     def penalised(self) -> bool:
@@ -69,13 +80,14 @@ class Request:
 
     def within(self, limit: int) -> "Request":
         """The same request with at most ``limit`` new tokens."""
-        return replace(self, max_tokens=limit, min_tokens=min(self.min_tokens, limit))
+        return replace(self, max_tokens=limit)
 
 
 def rows_of(data: Any) -> list[dict[str, Any]]:
     """Split what ``predict`` was given into rows.
 
-    A row is a mapping. A string stands for ``{"prompt": string}``; a mapping whose ``prompt`` is a list stands for a row each.
+    A row is a mapping. A string stands for ``{"prompt": string}``; a mapping whose ``prompt`` is a list stands for a row each: of a list as
+    long as that, each row gets its own item, except where the list itself is one value (``stop``, ``tools``), which every row gets.
 
     Raises:
         MlflowException: ``data`` is none of these.
@@ -93,7 +105,7 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
         prompts = columns.get("prompt")
         if isinstance(prompts, list):
             return [
-                {key: value[row] if isinstance(value, list) and len(value) == len(prompts) else value for key, value in columns.items()}
+                {key: value[row] if _dealt(key, value, len(prompts)) else value for key, value in columns.items()}
                 for row in range(len(prompts))
             ]
         return [columns]
@@ -109,15 +121,20 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
     raise refusal("data", data, "a frame, a mapping or a list of mappings with `messages` or `prompt`, or a string")
 
 
-def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: float, *, above: bool = False) -> float:
+def _dealt(key: str, value: Any, rows: int) -> bool:
+    """Whether a list holds a value for each row; ``["a", "b"]`` under ``stop``, or definitions under ``tools``, are one value."""
+    if not isinstance(value, list) or len(value) != rows:
+        return False
+    one = {"stop": str, "tools": Mapping}.get(key)
+    return one is None or not all(isinstance(item, one) for item in value)
+
+
+def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
     value = row.get(key)
     if value is None:
         return default
-    bounds = f"a number {'above' if above else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise refusal(key, value, bounds)
-    if value > high or value < low or (above and value == low):
-        raise refusal(key, value, bounds)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is in no range
+        raise refusal(key, value, f"a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -126,8 +143,10 @@ def _integer(row: Mapping[str, Any], key: str, default: int, low: int, high: int
     if value is None:
         return default
     bounds = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        raise refusal(key, value, bounds)  # a frame with a gap holds its integers as floats
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refusal(key, value, bounds)
+    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):  # a frame with a gap holds its integers as floats
+        raise refusal(key, value, bounds)
     if value < low or (high is not None and value > high):
         raise refusal(key, value, bounds)
     return int(value)
@@ -153,8 +172,10 @@ def _stop(value: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
+LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three names of one setting
+
 SETTINGS = (
-    *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "max_new_tokens", "min_tokens", "stop", "seed", "n"),
+    *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format", "tools", "tool_choice", "logprobs"),
 )
 
@@ -168,8 +189,9 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
         MlflowException: an unknown key, a value out of range, or a setting that cannot be honoured.
     """
     given = {key: value for key, value in row.items() if not absent(value)}
+    own = {*given, *(LIMITS if any(key in given for key in LIMITS) else ())}  # a row's limit goes before params' under any name
     for key, value in plain(dict(params or {})).items():
-        if not absent(value) and value != [] and key not in given:
+        if not absent(value) and value != [] and key not in own:
             given[key] = value
     unknown = sorted(set(given) - KEYS)
     if unknown:
@@ -193,7 +215,7 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
     tools = checked_tools(given.get("tools"), given.get("tool_choice"))
     if tools and prompt is not None:
         raise refusal("tools", "given", "none with a prompt, which is templated already")
-    limits = [key for key in ("max_tokens", "max_completion_tokens", "max_new_tokens") if key in given]
+    limits = [key for key in LIMITS if key in given]
     if len({given[key] for key in limits if isinstance(given[key], int | float)}) > 1:
         raise refusal(" and ".join(limits), [given[key] for key in limits], "one limit")
     max_tokens = _integer(given, limits[0], 0, 1) if limits else defaults.max_new_tokens
@@ -206,6 +228,11 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
     grammar = checked_grammar(given.get("response_format"), possible=defaults.grammars)
     if grammar and tools:
         raise refusal("response_format", given["response_format"], "'text' when tools are offered")
+    stop = _stop(given.get("stop"))
+    if grammar and stop:
+        raise refusal("stop", list(stop), "none with response_format", "it would cut the answer before it is whole; let the grammar end it")
+    if grammar and min_tokens:
+        raise refusal("min_tokens", min_tokens, "0 with response_format", "the grammar alone says when an answer is whole")
     return Request(
         prompt=prompt,
         messages=None if messages is None else checked_messages(messages),
@@ -215,10 +242,10 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
         top_k=_integer(given, "top_k", 0, 0),
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        stop=_stop(given.get("stop")),
+        stop=stop,
         seed=_integer(given, "seed", 0, 0, 2**31 - 1) if "seed" in given else None,
         n=_integer(given, "n", 1, 1, MAX_CHOICES),
-        repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
+        repetition_penalty=_number(given, "repetition_penalty", 1.0, LEAST_REPETITION_PENALTY, 10),
         frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
         presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
         grammar=grammar,

@@ -1,11 +1,11 @@
 """One thread that owns the engine; every other thread queues its jobs here."""
 
+import logging
 import math
 import os
 import queue
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +18,17 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, REQUEST_LIMIT_EXCEEDED,
 from .answer import Answer, AnswerText
 from .contract import Request
 
+LOG = logging.getLogger(__name__)
+
 SWEEP = 0.5  # seconds between looks at those who wait: whether their time is up or their reader left
 GATHER = 0.01  # seconds an idle engine waits for requests that are being tokenised, to batch them with those that wait
+
+
+def broken(error: Exception) -> MlflowException:
+    """Build the error of one answer that the engine could not give; the trace goes to the log alone, as clients read the error."""
+    LOG.error("an answer failed in the engine", exc_info=error)
+    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    return MlflowException(f"the engine could not finish this answer: {reason}", error_code=INTERNAL_ERROR)
 
 
 @dataclass(eq=False)
@@ -32,7 +41,7 @@ class Job:
         seed: of the random stream; ignored when greedy.
         text: assembles the answer.
         out: where ``(index, kind, value)`` goes: kind ``text`` for streams, then ``answer`` or ``error``.
-        deadline: on the monotonic clock, in seconds; set when the job is queued.
+        deadline: on the monotonic clock, in seconds; the driver's own timeout can only bring it nearer.
     """
 
     ids: list[int]
@@ -49,7 +58,7 @@ class Job:
     failure: MlflowException | None = None
 
     def fail(self, error: MlflowException) -> None:
-        """Mark a job that cannot be begun; the driver tells its caller."""
+        """Mark a job that cannot be begun or finished, with an error that no other job shares; the driver tells its caller."""
         self.failure = error
 
     def restart(self) -> None:
@@ -59,7 +68,11 @@ class Job:
 
 
 class Core(Protocol):
-    """A model that generates for several jobs, step by step. Only the driver's thread calls it."""
+    """A model that generates for several jobs, step by step. Only the driver's thread calls it.
+
+    What goes wrong with one job must not raise: ``Job.fail``, and in ``step`` the finish reason ``error``. What raises ends the engine
+    and every answer in it.
+    """
 
     def room(self) -> int:
         """Jobs that may still be started."""
@@ -68,7 +81,7 @@ class Core(Protocol):
         """Whether any started job is unfinished."""
 
     def start(self, jobs: list[Job]) -> None:
-        """Begin jobs that came together."""
+        """Begin jobs that came together; those that cannot be begun are failed and forgotten."""
 
     def step(self) -> Iterable[tuple[Job, int | None, str | None]]:
         """Advance; yield ``(job, token, finish reason)`` for what happened: a token, an end, or both."""
@@ -99,7 +112,7 @@ class Driver:
         self._closing = False
         self._arriving = 0
         self._pid = os.getpid()
-        self._failed: MlflowException | None = None
+        self._failed: str | None = None  # why no job is taken any more
         self.core: Core  # set by the thread, which alone calls it
         ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="slm-driver", daemon=True)
@@ -117,6 +130,11 @@ class Driver:
     def alive(self) -> bool:
         """Whether it can take jobs."""
         return self.ours and self._thread.is_alive() and not self._closing
+
+    @property
+    def answering(self) -> bool:
+        """Whether those who wait will hear from it: its thread tells everybody before it ends."""
+        return self.ours and self._thread.is_alive()
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -144,7 +162,7 @@ class Driver:
             if patiently:
                 self._wake.wait_for(lambda: self._closing or self._failed or len(self._waiting) + len(jobs) <= self._max_queue)
             if self._failed is not None:
-                raise self._failed
+                raise MlflowException(self._failed, error_code=INTERNAL_ERROR)
             if self._closing:
                 raise MlflowException("the model is being closed", error_code=TEMPORARILY_UNAVAILABLE)
             if len(self._waiting) + len(jobs) > self._max_queue:
@@ -154,7 +172,7 @@ class Driver:
                     error_code=REQUEST_LIMIT_EXCEEDED,
                 )
             for job in jobs:
-                job.deadline = time.monotonic() + self._timeout
+                job.deadline = min(job.deadline, time.monotonic() + self._timeout)
             self._waiting.extend(jobs)
             self._wake.notify_all()
 
@@ -180,11 +198,12 @@ class Driver:
         try:
             while self._turn(core, active):
                 pass
-        except Exception as error:  # noqa: BLE001 - every waiting caller must hear of it
-            self._fail(active, f"the engine failed: {error}", traceback.format_exc())
+        except Exception as error:
+            LOG.exception("the engine failed")
+            self._fail(active, f"the engine failed: {error}")  # every waiting caller must hear of it
         finally:
             core.close()
-            self._fail(active, "the model was closed", None)
+            self._fail(active, "the model was closed")
 
     def _turn(self, core: Core, active: dict[int, Job]) -> bool:
         with self._wake:
@@ -202,42 +221,45 @@ class Driver:
                 self._wake.notify_all()  # there is room in the queue
         fresh = [job for job in taken if not self._dropped(job)]
         active.update((id(job), job) for job in fresh)
-        try:
-            if fresh:
-                core.start(fresh)
-        except MlflowException as error:
-            for job in fresh:
-                core.stop(job)
-                self._end(active, job, "error", error)
-        for job in fresh:
+        if fresh:
+            core.start(fresh)
+        for job in list(active.values()):  # one that was begun again among the fresh may fail too
             if job.failure is not None:
                 self._end(active, job, "error", job.failure)
+        spoken = False
         for job, token, reason in core.step():
-            self._advance(core, active, job, token, reason)
+            spoken = self._advance(core, active, job, token, reason) or spoken
+        if spoken:
+            time.sleep(0)  # lets go of the GIL, which the next step holds: readers would get every piece a token late
         for job in list(active.values()):
             if self._dropped(job):
                 core.stop(job)
                 active.pop(id(job), None)
         return True
 
-    def _advance(self, core: Core, active: dict[int, Job], job: Job, token: int | None, reason: str | None) -> None:
+    def _advance(self, core: Core, active: dict[int, Job], job: Job, token: int | None, reason: str | None) -> bool:
+        """Take what a step did for a job; returns whether somebody has something to read."""
         if id(job) not in active:
-            return
+            return False
+        spoken = reason is not None
         if token is not None:
             job.tokens += 1
             piece = job.text.add(token)
             if piece and job.streams:
                 job.out.put((job.index, "text", piece))
+                spoken = True
             if job.text.stopped and reason is None:
                 core.stop(job)
-                reason = "stop"
+                reason, spoken = "stop", True
         if reason == "error":
-            self._end(active, job, "error", MlflowException("the engine could not finish this answer", error_code=INTERNAL_ERROR))
+            failure = job.failure or MlflowException("the engine could not finish this answer", error_code=INTERNAL_ERROR)
+            self._end(active, job, "error", failure)
         elif reason is not None:
             rest = job.text.finish()
             if rest and job.streams:
                 job.out.put((job.index, "text", rest))
             self._end(active, job, "answer", Answer(job.text.text, "stop" if job.text.stopped else reason, job.tokens, job.cached_tokens))
+        return spoken
 
     def _dropped(self, job: Job) -> bool:
         if job.cancelled.is_set():
@@ -253,12 +275,11 @@ class Driver:
         active.pop(id(job), None)
         job.out.put((job.index, kind, value))
 
-    def _fail(self, active: dict[int, Job], message: str, trace: str | None) -> None:
-        failure = MlflowException(message, error_code=INTERNAL_ERROR, stack_trace=trace)
+    def _fail(self, active: dict[int, Job], message: str) -> None:
         with self._wake:
-            self._failed = self._failed or failure
+            self._failed = self._failed or message
             stranded = [*active.values(), *self._waiting]
             self._waiting.clear()
             active.clear()
-        for job in stranded:
-            job.out.put((job.index, "error", failure))
+        for job in stranded:  # an error each: MLflow's scoring server writes the request into the one that it was raised with
+            job.out.put((job.index, "error", MlflowException(message, error_code=INTERNAL_ERROR)))

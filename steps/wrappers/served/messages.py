@@ -1,11 +1,12 @@
 """Conversations, tools and grammars, checked before they reach a template or an engine."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, refusal
+from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, checked_texts, refusal
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -36,14 +37,22 @@ def _content(field: str, value: Any) -> str:
     raise refusal(field, value, "a string or a list of text parts")
 
 
-def _tool_calls(field: str, value: Any) -> list[dict[str, Any]]:
+def _tool_calls(field: str, value: Any) -> tuple[list[dict[str, Any]], int]:
+    """Check the tool calls of a message; returns them and their characters."""
     if not isinstance(value, list) or not value:
         raise refusal(field, value, "a list of tool calls")
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
             raise refusal(f"{field}[{index}]", call, "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '<JSON>'}}")
-    return [dict(call) for call in value]
+        arguments: Any = None
+        try:
+            with contextlib.suppress(ValueError):  # a template prints what is no JSON as it is
+                arguments = json.loads(function["arguments"])
+        except RecursionError as error:
+            raise refusal(f"{field}[{index}].function.arguments", function["arguments"], "values less deeply nested") from error
+        checked_texts(f"{field}[{index}].function.arguments", arguments)
+    return [dict(call) for call in value], checked_texts(field, value)
 
 
 def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
@@ -77,13 +86,14 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
         if calls:
             if role != "assistant":
                 raise refusal(f"{field}.tool_calls", calls, "tool calls in assistant messages alone")
-            clean["tool_calls"] = _tool_calls(f"{field}.tool_calls", calls)
-            characters += len(json.dumps(calls))
+            clean["tool_calls"], length = _tool_calls(f"{field}.tool_calls", calls)
+            characters += length
         for key in ("name", "tool_call_id", "refusal"):
             if key in given:
                 if not isinstance(given[key], str):
                     raise refusal(f"{field}.{key}", given[key], "a string")
                 clean[key] = checked_text(f"{field}.{key}", given[key])
+                characters += len(clean[key])
         messages.append(clean)
     if characters > MAX_REQUEST_CHARACTERS:
         raise refusal("messages", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
@@ -102,6 +112,9 @@ def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
         function = tool.get("function") if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
             raise refusal(f"tools[{index}]", tool, "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}")
+    characters = checked_texts("tools", value)
+    if characters > MAX_REQUEST_CHARACTERS:
+        raise refusal("tools", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
     return () if choice == "none" else tuple(dict(tool) for tool in value)
 
 
@@ -131,11 +144,13 @@ def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
         return _json_grammar({"type": "object"})
     if kind == "json_schema":
         holder = value.get("json_schema")
-        schema = holder.get("schema", holder) if isinstance(holder, Mapping) else value.get("schema")
+        schema = holder.get("schema") if isinstance(holder, Mapping) else None
         if not isinstance(schema, Mapping):
             raise refusal("response_format.json_schema", holder, "{'name': …, 'schema': {…}}")
+        checked_texts("response_format.json_schema", schema)
         return _json_grammar(schema)
     text = value.get(kind) or value.get("pattern") or value.get("grammar")
     if not isinstance(text, str) or not text:
         raise refusal(f"response_format.{kind}", text, f"the {kind} as a string")
+    checked_text(f"response_format.{kind}", text)
     return Grammar("regex" if kind == "regex" else "lark_grammar", text)

@@ -1,6 +1,5 @@
 """The pyfunc model around a core: rows in, completions out, for any number of threads and after any fork."""
 
-import contextlib
 import json
 import os
 import queue
@@ -18,6 +17,7 @@ from mlflow.pyfunc.model import PythonModel
 from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
 from .contract import Defaults, Request, requests_of
 from .driver import Core, Driver, Job
+from .fitting import deadline_of_caller, fitted
 from .refusal import refusal
 from .settings import Settings, verify
 from .template import ChatTemplate
@@ -172,15 +172,17 @@ class ServedModel(PythonModel):
                 job.cancelled.set()
             raise
         results: list[Any] = []
+        grouped: list[list[Answer]] = [[] for _ in requests]
+        for index, owner in enumerate(owners):
+            grouped[owner].append(answers[index])
         for number, request in enumerate(requests):
-            mine = [answers[index] for index, owner in enumerate(owners) if owner == number]
-            mine = mine * request.n if len(mine) == 1 else mine
+            mine = grouped[number] * request.n if len(grouped[number]) == 1 else grouped[number]
             if request.prompt is not None and request.n == 1:
                 results.append(mine[0].text)
             elif request.prompt is not None:
                 results.append([answer.text for answer in mine])
             else:
-                results.append(completion(self.settings.name, prompt_tokens[number], mine, tools=bool(request.tools)))
+                results.append(completion(self.settings.name, prompt_tokens[number], mine, tools=request.tool_names))
         return results
 
     def predict_stream(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[Any]:  # noqa: ARG002
@@ -199,6 +201,8 @@ class ServedModel(PythonModel):
         jobs, _, prompt_tokens = self._jobs([request], out, streams=True, spread=True)
         if request.prompt is not None and len(jobs) > 1:
             raise refusal("n", request.n, "1 where a prompt is streamed")
+        if len(jobs) > self.settings.max_queue:
+            raise refusal("n", request.n, f"at most {self.settings.max_queue}, as max_queue in the model_config says")
         driver.submit(jobs)
         chunks = Chunks(self.settings.name)
         answers: dict[int, Answer] = {}
@@ -226,24 +230,22 @@ class ServedModel(PythonModel):
             return
         reason = answer.finish_reason
         if request.tools:
-            calls = tool_calls_in(answer.text)
+            content, calls = tool_calls_in(answer.text, request.tool_names)
+            if content:
+                yield chunks.delta(index, content)
             if calls:
                 yield chunks.calls(index, calls)
                 reason = "tool_calls" if reason == "stop" else reason
-            elif answer.text:
-                yield chunks.delta(index, answer.text)
         yield chunks.finish(index, reason)
 
     def _next(self, out: "queue.SimpleQueue[tuple[int, str, Any]]", driver: Driver) -> tuple[int, str, Any]:
         while True:
+            alive = driver.answering  # looked at before the queue, so that an empty one is empty for good
             try:
-                index, kind, value = out.get(timeout=5)
+                index, kind, value = out.get(timeout=5 if alive else 0)
             except queue.Empty:
-                if driver.alive:
+                if alive:
                     continue
-                with contextlib.suppress(queue.Empty):  # it may have answered and then been closed
-                    index, kind, value = out.get(timeout=0)
-                    return index, kind, value
                 raise MlflowException("the engine is gone; load the model again") from None
             if kind == "error":
                 raise value
@@ -255,15 +257,16 @@ class ServedModel(PythonModel):
         jobs: list[Job] = []
         owners: list[int] = []
         prompt_tokens: list[int] = []
+        deadline = deadline_of_caller()
         for number, request in enumerate(requests):
             ids = self.encode(request)
-            fitted = self._fitted(request, len(ids))
+            fitting = fitted(request, len(ids), self.context_length)
             prompt_tokens.append(len(ids))
             first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
             for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
                 text = AnswerText(self._tokenizer.decoder, request.stop)
                 seed = (first_seed + choice) % 2**31
-                jobs.append(Job(ids, fitted, seed, text, out, index=len(jobs), streams=streams))
+                jobs.append(Job(ids, fitting, seed, text, out, deadline, index=len(jobs), streams=streams))
                 owners.append(number)
         return jobs, owners, prompt_tokens
 
@@ -273,32 +276,7 @@ class ServedModel(PythonModel):
             return list(self._tokenizer.encode(request.prompt))
         assert request.messages is not None
         if request.tools and not self._template.takes_tools:
-            raise refusal("tools", [tool["function"]["name"] for tool in request.tools], "none, as this model's chat template has no tools")
+            raise refusal("tools", list(request.tool_names), "none, as this model's chat template has no tools")
         if not self.settings.neutralise_special_tokens:
             return list(self._tokenizer.encode(self._template.render(request.messages, request.tools)))
         return [token for segment in self._template.segments(request.messages, request.tools) for token in self._tokenizer.encode(segment)]
-
-    def _fitted(self, request: Request, prompt_tokens: int) -> Request:
-        """Refuse what does not fit; a default limit shrinks to what is left.
-
-        Raises:
-            MlflowException: saying how long the prompt is and what fits.
-        """
-        if prompt_tokens == 0:
-            raise refusal("prompt", "no token", "a prompt of at least one token")
-        left = self.context_length - prompt_tokens
-        if left < 1:
-            raise refusal(
-                "messages" if request.prompt is None else "prompt",
-                f"{prompt_tokens} tokens",
-                f"at most {self.context_length - 1} tokens, as the context holds {self.context_length} with the answer",
-            )
-        if request.max_tokens <= left:
-            return request
-        if request.limited:
-            raise refusal(
-                "max_tokens",
-                request.max_tokens,
-                f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {self.context_length}",
-            )
-        return request.within(left)

@@ -62,6 +62,7 @@ class OnnxCore:
         width = 4 if (execution_provider or "cpu") == "cpu" else 2
         eos = settings["model"]["eos_token_id"]
         ends = set(eos if isinstance(eos, list) else [eos])
+        vocabulary = int(settings["model"]["vocab_size"])
         self._max_batch_size = max_batch_size
         self._model = self._load(folder, threads, execution_provider, provider_options)
         self.cache = PrefixCache(prefix_cache_bytes)
@@ -70,10 +71,11 @@ class OnnxCore:
             self._model,
             eos=ends,
             context_length=int(settings["model"]["context_length"]),
+            vocabulary=vocabulary,
             token_bytes=2 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"] * width,
             cache=self.cache,
         )
-        self._waves = Waves(self._og, self._model, eos=ends, max_batch_size=max_batch_size)
+        self._waves = Waves(self._og, self._model, eos=ends, vocabulary=vocabulary, max_batch_size=max_batch_size)
 
     def _load(self, folder: Path, threads: int, provider: str | None, options: dict[str, str]) -> Any:
         overlay = {
@@ -108,13 +110,13 @@ class OnnxCore:
         return bool(self._solos or self._waves)
 
     def start(self, jobs: list[Job]) -> None:
-        """Begin jobs: those whose prompt is mostly in the prefix cache alone, the others together where they can be."""
+        """Begin jobs: those that the prefix cache saves more than a batch would alone, the others together where they can be."""
         together: list[Job] = []
         for job in jobs:
-            if _batchable(job) and self._solos.kept(job) * 2 < len(job.ids):
-                together.append(job)
-            else:
+            if not _batchable(job) or self._reuses(job, lone=len(jobs) == 1):
                 self._solos.start(job)
+            else:
+                together.append(job)
         if not together:
             return
         young = [job for job in self._solos.young(RESTARTABLE) if _batchable(job)]
@@ -126,6 +128,14 @@ class OnnxCore:
             self._solos.withdraw(job)
             job.restart()
         self._waves.start([*together, *young])
+
+    def _reuses(self, job: Job, *, lone: bool) -> bool:
+        """Whether a job had better go on with a kept conversation than join a batch.
+
+        It saves computing the tokens that are kept, and loses the batch's cheaper decoding for each token of its answer.
+        """
+        kept = self._solos.kept(job)
+        return kept * 2 >= len(job.ids) and (lone or kept > job.request.max_tokens)
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         """Generate one token for every job."""

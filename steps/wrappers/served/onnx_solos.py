@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .contract import Request
-from .driver import Job
+from .driver import Job, broken
 from .prefix_cache import Kept, PrefixCache
 from .refusal import refusal
 
@@ -15,13 +15,14 @@ NEXT_TURNS = 256  # tokens of room, at least, that a conversation's KV cache get
 PIECE = 256  # prompt tokens computed at once: the logits of each are held, 4 bytes for every entry of the vocabulary
 
 
-@dataclass
+@dataclass(eq=False)
 class Solo:
-    """One answer on a Generator of its own; ``tokens`` are those the KV cache holds."""
+    """One answer on a Generator of its own; ``tokens`` are those the KV cache holds, ``pending`` those of the prompt that it lacks."""
 
     job: Job
     generator: Any
     tokens: list[int]
+    pending: list[int]
     capacity: int
     last: int | None = None  # generated, not yet in the KV cache
     produced: int = 0
@@ -36,25 +37,36 @@ class Solos:
         model: its Model.
         eos: token ids that end an answer.
         context_length: tokens a prompt and its answer may have together.
+        vocabulary: entries of the vocabulary.
         token_bytes: bytes of KV cache a token takes.
         cache: generators kept across turns.
     """
 
-    def __init__(self, og: Any, model: Any, *, eos: set[int], context_length: int, token_bytes: int, cache: PrefixCache) -> None:
+    def __init__(
+        self, og: Any, model: Any, *, eos: set[int], context_length: int, vocabulary: int, token_bytes: int, cache: PrefixCache
+    ) -> None:
         self._og, self._model, self._cache = og, model, cache
-        self._eos, self._context_length, self._token_bytes = eos, context_length, token_bytes
+        self._eos, self._context_length, self._vocabulary, self._token_bytes = eos, context_length, vocabulary, token_bytes
         self._running: list[Solo] = []
 
     def __len__(self) -> int:
         return len(self._running)
 
     def kept(self, job: Job) -> int:
-        """Tokens of a job's prompt that the prefix cache has."""
+        """Tokens of a job's prompt that need not be computed: the prefix cache has them, with room for the rest and the answer."""
         found = self._cache.find(job.ids) if _rewindable(job.request) else None
-        return found[1] if found else 0
+        return found[1] if found and found[0].capacity >= len(job.ids) + job.request.max_tokens else 0
 
     def start(self, job: Job) -> None:
-        """Compute a prompt, or what is new of it. A grammar that cannot be compiled fails the job alone."""
+        """Begin a job: its prompt, or what is new of it, is computed in the steps that follow. What goes wrong fails the job alone."""
+        try:
+            self._running.append(self._solo(job))
+        except Exception as error:  # noqa: BLE001 - whatever the engine says of this job, the others go on
+            grammar = job.request.grammar
+            expected = f"a grammar that can be compiled ({error})"
+            job.fail(broken(error) if grammar is None else refusal("response_format", grammar.text, expected))
+
+    def _solo(self, job: Job) -> Solo:
         request = job.request
         capacity = need = len(job.ids) + request.max_tokens
         if _rewindable(request) and self._cache.budget:
@@ -64,30 +76,41 @@ class Solos:
                 self._cache.take(kept)
                 if kept.capacity >= need:
                     kept.generator.rewind_to(shared)
-                    _append(kept.generator, job.ids[shared:])
                     job.cached_tokens = shared
-                    self._running.append(Solo(job, kept.generator, list(job.ids), kept.capacity))
-                    return
+                    return Solo(job, kept.generator, job.ids[:shared], job.ids[shared:], kept.capacity)
                 need += need  # a conversation that outgrew its cache gets room for as much again
             elif request.messages is not None:
                 need += max(NEXT_TURNS, need // 2)
             roomy = max(capacity, min(need, self._cache.budget // self._token_bytes))
             capacity = min(-(-roomy // ROUND) * ROUND, self._context_length)
-        try:
-            generator = self._og.Generator(self._model, self._parameters(job, capacity))
-        except Exception as error:
-            if request.grammar is None:
-                raise
-            job.fail(refusal("response_format", request.grammar.text, f"a grammar that can be compiled ({error})"))
-            return
-        _append(generator, job.ids)
-        self._running.append(Solo(job, generator, list(job.ids), capacity))
+        return Solo(job, self._og.Generator(self._model, self._parameters(job, capacity)), [], list(job.ids), capacity)
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
-        """Generate one token for each."""
+        """Compute a piece of the prompts that wait for it, and generate one token for each whose prompt is whole."""
+        due = self._due()
         for solo in list(self._running):
-            token, reason = self._advance(solo)
+            try:
+                if solo in due:
+                    _append(solo)
+                if solo.pending:
+                    continue
+                token, reason = self._advance(solo)
+            except Exception as error:  # noqa: BLE001 - whatever the engine says of this answer, the others go on
+                self._running.remove(solo)  # and not into the cache: nobody knows what its Generator holds now
+                solo.job.fail(broken(error))
+                token, reason = None, "error"
             yield solo.job, token, reason
+
+    def _due(self) -> list[Solo]:
+        """Whose prompts are computed in this step: about one piece, the shortest first, so that no long prompt stops the others."""
+        due: list[Solo] = []
+        tokens = 0
+        for solo in sorted((solo for solo in self._running if solo.pending), key=lambda solo: len(solo.pending)):
+            tokens += min(len(solo.pending), PIECE)
+            if due and tokens > PIECE:
+                break
+            due.append(solo)
+        return due
 
     def young(self, tokens: int) -> list[Job]:
         """Jobs that began at most ``tokens`` tokens ago, none of which anybody has read."""
@@ -124,7 +147,8 @@ class Solos:
         if request.min_tokens:
             options["min_length"] = min(len(job.ids) + request.min_tokens, capacity)
         if not request.greedy:
-            options |= {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k, "random_seed": job.seed}
+            options |= {"temperature": request.temperature, "top_p": request.top_p, "random_seed": job.seed}
+            options["top_k"] = min(request.top_k, self._vocabulary)
         parameters = self._og.GeneratorParams(self._model)
         parameters.set_search_options(**options)
         if request.grammar is not None:
@@ -156,10 +180,12 @@ class Solos:
             self._cache.keep(Kept(solo.generator, solo.tokens, solo.capacity, solo.capacity * self._token_bytes))
 
 
-def _append(generator: Any, ids: list[int]) -> None:
-    """Compute a prompt piece by piece: as fast as at once, in a fraction of the memory."""
-    for start in range(0, len(ids), PIECE):
-        generator.append_tokens(ids[start : start + PIECE])
+def _append(solo: Solo) -> None:
+    """Compute one piece of a prompt: piece by piece is as fast as at once, in a fraction of the memory."""
+    piece = solo.pending[:PIECE]
+    solo.generator.append_tokens(piece)
+    solo.tokens += piece
+    del solo.pending[:PIECE]
 
 
 def _penalise(solo: Solo) -> None:

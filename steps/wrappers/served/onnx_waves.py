@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .driver import Job
+from .contract import Request
+from .driver import Job, broken
 
 REASONS = {"NONE": None, "EOS": "stop", "MAX_GENERATED_TOKENS": "length", "MAX_SESSION_TOKENS": "length"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Wave:
     """A static batch on an Engine of its own."""
 
@@ -19,42 +20,53 @@ class Wave:
 
 
 class Waves:
-    """The batches of one model; an Engine whose batch has ended is used again.
+    """The batches of one model. An Engine goes when its batch has ended: it would keep the batch's KV caches, and a new one costs nothing.
 
     Args:
         og: the onnxruntime_genai module.
         model: its Model.
         eos: token ids that end an answer.
+        vocabulary: entries of the vocabulary.
         max_batch_size: answers in one batch.
     """
 
-    def __init__(self, og: Any, model: Any, *, eos: set[int], max_batch_size: int) -> None:
-        self._og, self._model, self._eos, self._max_batch_size = og, model, eos, max_batch_size
+    def __init__(self, og: Any, model: Any, *, eos: set[int], vocabulary: int, max_batch_size: int) -> None:
+        self._og, self._model, self._eos = og, model, eos
+        self._vocabulary, self._max_batch_size = vocabulary, max_batch_size
         self._running: list[Wave] = []
-        self._idle: list[Wave] = []
 
     def __len__(self) -> int:
         return sum(len(wave.jobs) for wave in self._running)
 
     def start(self, jobs: list[Job]) -> None:
-        """Begin a batch."""
-        wave = self._idle.pop() if self._idle else self._new()
-        self._running.append(wave)
+        """Begin a batch; a job that the engine does not take is failed alone."""
+        engine = self._og.Engine(self._model)
+        wave = Wave(engine, engine.create_event_buffer(4 * self._max_batch_size))
         for job in jobs:
-            request = job.request
             options = self._og.RequestOptions()
-            options.set_max_session_tokens(len(job.ids) + request.max_tokens)
-            handle = wave.engine.create_request(options=options)
-            turn = self._og.TurnOptions(handle)
-            turn.set_max_generated_tokens(request.max_tokens)
-            turn.set_min_generated_tokens(request.min_tokens)
-            turn.set_repetition_penalty(request.repetition_penalty)
-            turn.set_do_sample(not request.greedy)
-            if not request.greedy:
-                turn.set_temperature(request.temperature)
-                turn.set_top_p(request.top_p)
-                turn.set_top_k(request.top_k)
-            wave.jobs[id(handle)] = (job, handle, handle.begin_turn(job.ids, turn))
+            options.set_max_session_tokens(len(job.ids) + job.request.max_tokens)
+            handle = engine.create_request(options=options)
+            try:
+                turn = handle.begin_turn(job.ids, self._turn(job.request, handle))
+            except Exception as error:  # noqa: BLE001 - whatever the engine says of this job, the others go on
+                handle.close()
+                job.fail(broken(error))
+                continue
+            wave.jobs[id(handle)] = (job, handle, turn)
+        if wave.jobs:
+            self._running.append(wave)
+
+    def _turn(self, request: Request, handle: Any) -> Any:
+        turn = self._og.TurnOptions(handle)
+        turn.set_max_generated_tokens(request.max_tokens)
+        turn.set_min_generated_tokens(request.min_tokens)
+        turn.set_repetition_penalty(request.repetition_penalty)
+        turn.set_do_sample(not request.greedy)
+        if not request.greedy:
+            turn.set_temperature(request.temperature)
+            turn.set_top_p(request.top_p)
+            turn.set_top_k(min(request.top_k, self._vocabulary))
+        return turn
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         """Generate one token for each."""
@@ -80,15 +92,17 @@ class Waves:
                 handle.close()
             wave.jobs.clear()
         self._running.clear()
-        self._idle.clear()
         self._model = None
 
-    def _new(self) -> Wave:
-        engine = self._og.Engine(self._model)
-        return Wave(engine, engine.create_event_buffer(4 * self._max_batch_size))
-
     def _advance(self, wave: Wave) -> Iterator[tuple[Job, int | None, str | None]]:
-        events = [(id(event.request), event.token, event.finish_reason.name) for event in wave.engine.run(wave.buffer)]
+        try:
+            events = [(id(event.request), event.token, event.finish_reason.name) for event in wave.engine.run(wave.buffer)]
+        except Exception as error:  # noqa: BLE001 - the batch is lost; the other answers go on
+            self._running.remove(wave)
+            for job, _, _ in wave.jobs.values():
+                job.fail(broken(error))
+                yield job, None, "error"
+            return
         for key, token, finish in events:
             if key not in wave.jobs:
                 continue
@@ -105,4 +119,3 @@ class Waves:
     def _rest(self, wave: Wave) -> None:
         if not wave.jobs and wave in self._running:
             self._running.remove(wave)
-            self._idle.append(wave)

@@ -11,15 +11,22 @@ from mlflow.protos.databricks_pb2 import DATA_LOSS
 
 from .refusal import refusal
 
+EXPECTED = {
+    "name": "a name that is not empty",
+    "temperature": "a number from 0 to 2",
+    "execution_provider": "a provider such as 'cuda', or null",
+    "provider_options": "a mapping, or null",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The ``model_config`` of a logged model; every key may be overridden when it is loaded."""
+    """The ``model_config`` of a logged model; every key that it was logged with may be overridden when it is loaded."""
 
     name: str = "model"  # public name, shown as `model` in completions
     max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
     temperature: float = 0.0
-    threads: int = 0  # intra-op threads; 0 takes every physical core this process may use
+    threads: int = 0  # intra-op threads; 0 takes every core this process may use
     max_batch_size: int = 8  # answers generated side by side
     max_queue: int = 256  # answers that may wait; one more is refused
     request_timeout: float = 600.0  # seconds
@@ -31,7 +38,10 @@ class Settings:
 
     @property
     def intra_op_threads(self) -> int:
-        """Threads a model computes with: as set, else the physical cores within this process's affinity and its container's CPU limit.
+        """Threads a model computes with: as set, else the cores this process may use.
+
+        That is joblib's count: the machine's physical cores, or, where affinity or a container's limit leaves fewer processors than the
+        machine has, those processors.
 
         onnxruntime-genai itself would take half of what the machine shows: half of the cores where there is no hyper-threading, and more
         than a container's share.
@@ -46,8 +56,11 @@ class Settings:
     def read(cls, config: Mapping[str, Any] | None) -> "Settings":
         """Check a model_config.
 
+        MLflow has dropped overrides of keys that the model was not logged with before this sees them, with a warning; an unknown key that
+        was logged is refused.
+
         Raises:
-            MlflowException: an unknown key or a value of the wrong type.
+            MlflowException: an unknown key, a value of the wrong type or out of range, or options that nothing would read.
         """
         given = dict(config or {})
         known = {field.name: field for field in fields(cls)}
@@ -65,15 +78,22 @@ class Settings:
                 )
             elif isinstance(default, float):
                 fits = (
-                    isinstance(value, int | float) and not isinstance(value, bool) and (value >= 0 if key == "temperature" else value > 0)
+                    isinstance(value, int | float)
+                    and not isinstance(value, bool)
+                    and (0 <= value <= 2 if key == "temperature" else value > 0)
                 )
             elif key == "provider_options":
                 fits = value is None or isinstance(value, Mapping)
             else:
-                fits = isinstance(value, str) or value is None
+                fits = bool(value) if isinstance(value, str) else value is None and key != "name"
             if not fits:
-                raise refusal(f"model_config.{key}", value, f"a value such as {default!r}")
-        return cls(**given)
+                raise refusal(f"model_config.{key}", value, EXPECTED.get(key, f"a value such as {default!r}"))
+        settings = cls(**given)
+        if settings.provider_options and settings.execution_provider in (None, "cpu"):
+            expected = "none without an execution provider other than cpu"
+            cure = "name the provider that they are for in model_config.execution_provider"
+            raise refusal("model_config.provider_options", settings.provider_options, expected, cure)
+        return settings
 
 
 def verify(folder: Path, checksums: Mapping[str, str]) -> None:

@@ -4,12 +4,14 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .refusal import refusal
+
+MARK_DIGITS = 40  # random, so that nobody can send it; digits alone pass unchanged through what templates do to text
 
 
 class ChatTemplate:
@@ -52,6 +54,9 @@ class ChatTemplate:
         Raises:
             MlflowException: the folder has no template, or the template refuses the conversation.
         """
+        return self._rendered([self._shaped(message) for message in messages], tools)
+
+    def _rendered(self, shaped: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
         if self.source is None:
             raise refusal("messages", "given", "a model with a chat template", "this one has none; send a templated `prompt`")
         import jinja2
@@ -61,16 +66,17 @@ class ChatTemplate:
         try:
             return str(
                 self._compiled.render(
-                    messages=[self._shaped(message) for message in messages],
+                    messages=list(shaped),
                     tools=list(tools) or None,
                     documents=None,
                     add_generation_prompt=True,
                     **self.special,
                 )
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            # beside its own refusals: what Python raises in a template that looks for what a message does not have
             raise refusal(
-                "messages", [message["role"] for message in messages], f"a conversation the chat template takes ({error})"
+                "messages", [message["role"] for message in shaped], f"a conversation the chat template takes ({error})"
             ) from error
 
     def _shaped(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,26 +86,41 @@ class ChatTemplate:
         return shaped
 
     def segments(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-        """Render with special-token text in messages cut apart.
+        """Render with special-token text of messages and tools cut apart.
 
-        The joined segments are the rendered text; encoded one by one, no special-token text that came from a message is whole in any of
-        them, so that it can only be read as plain text.
+        The joined segments are the rendered text; encoded one by one, no special-token text that came from a request is whole in any of
+        them, so that it can only be read as plain text. Looked at is what the template will see: a tool call's arguments are JSON, in
+        which the text may have been written with escapes.
         """
-        if not any(text in json.dumps(message, ensure_ascii=False) for message in messages for text in self.special_texts):
-            return [self.render(messages, tools)]
-        mark = f"\ue000{secrets.token_hex(8)}\ue001"  # random: nobody can send it
-        marked = [_marked(message, self.special_texts, mark) for message in messages]
-        return [segment for segment in self.render(marked, tools).split(mark) if segment]
+        shaped = [self._shaped(message) for message in messages]
+        specials = sorted(filter(None, self.special_texts), key=len, reverse=True)
+        if not any(special in text for text in _texts([shaped, list(tools)]) for special in specials):
+            return [self._rendered(shaped, tools)]
+        mark = str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
+        rendered = self._rendered(_marked(shaped, specials, mark), _marked(list(tools), specials, mark))
+        return [segment for segment in rendered.split(mark) if segment]
 
 
-def _marked(value: Any, specials: set[str], mark: str) -> Any:
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, keys too: a template prints the keys of arguments and schemas."""
     if isinstance(value, str):
-        for special in sorted(specials, key=len, reverse=True):
-            if special:
-                value = value.replace(special, special[:1] + mark + special[1:])
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _marked(value: Any, specials: Sequence[str], mark: str) -> Any:
+    if isinstance(value, str):
+        for special in specials:
+            value = value.replace(special, special[:1] + mark + special[1:])
         return value
     if isinstance(value, Mapping):
-        return {key: item if key == "role" else _marked(item, specials, mark) for key, item in value.items()}
+        return {_marked(key, specials, mark): _marked(item, specials, mark) for key, item in value.items()}
     if isinstance(value, list):
         return [_marked(item, specials, mark) for item in value]
     return value

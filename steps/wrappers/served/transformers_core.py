@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .driver import Job
+from .driver import Job, broken
+from .refusal import refusal
 
 # Read when torch is imported, which is later. OpenMP's threads spin at every one of some hundred barriers a token; on a machine that has
 # anything else to do, the one that is waited for then gets no processor, and a token takes seconds instead of a tenth of one.
@@ -38,6 +39,9 @@ class TransformersCore:
         folder: the checkpoint.
         threads: intra-op threads of torch. They are the whole process's.
         device: where the weights go, such as 'cpu' or 'cuda'.
+
+    Raises:
+        MlflowException: torch has no such device.
     """
 
     def __init__(self, folder: Path, *, threads: int, device: str) -> None:
@@ -46,6 +50,10 @@ class TransformersCore:
 
         torch.set_num_threads(threads)
         self._torch = torch
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # an unknown name, or a torch built without it
+            raise refusal("model_config.execution_provider", device, f"a device of this torch, such as 'cpu' ({error})") from error
         self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto").to(device).eval()
         self._device = device
         ends = self._model.generation_config.eos_token_id
@@ -81,12 +89,17 @@ class TransformersCore:
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         """Generate one token of the current answer."""
-        if self._current is None and self._later:
-            self._current = self._begin(self._later.pop(0))
-        now = self._current
-        if now is None:
+        job = self._current.job if self._current else self._later.pop(0) if self._later else None
+        if job is None:
             return
-        token = self._next_token(now)
+        try:
+            now = self._current = self._current or self._begin(job)
+            token = self._next_token(now)
+        except Exception as error:  # noqa: BLE001 - whatever the model says of this answer, the others go on
+            self._current = None
+            job.fail(broken(error))
+            yield job, None, "error"
+            return
         now.produced += 1
         if now.job.request.penalised:
             now.counts[token] += 1

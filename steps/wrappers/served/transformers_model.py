@@ -12,7 +12,7 @@ from .transformers_core import TransformersCore
 
 
 class TransformersTokenizer:
-    """A checkpoint's fast tokenizer, without the parts of it that look for special tokens of their own to add."""
+    """A checkpoint's fast tokenizer; it adds no special tokens of its own, as the template has written them."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer

@@ -1,0 +1,189 @@
+"""Lone answers over a hand-written Generator that counts: pieces of prompts, what is kept; and who goes into a batch instead."""
+
+import queue
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from steps.wrappers.served.answer import AnswerText
+from steps.wrappers.served.contract import Defaults, request_of
+from steps.wrappers.served.driver import Job
+from steps.wrappers.served.onnx_core import OnnxCore
+from steps.wrappers.served.onnx_solos import PIECE, Solos
+from steps.wrappers.served.prefix_cache import PrefixCache
+from tests.wrappers.conftest import Folders
+
+END = 9_999
+
+
+class Generator:
+    """Remembers what it was given; says 7 for ever."""
+
+    def __init__(self, *_: object) -> None:
+        self.held: list[int] = []
+        self.pieces: list[int] = []
+
+    def append_tokens(self, ids: list[int]) -> None:
+        self.held += ids
+        self.pieces.append(len(ids))
+
+    def rewind_to(self, length: int) -> None:
+        del self.held[length:]
+
+    def generate_next_token(self) -> None:
+        self.held.append(7)
+
+    def get_next_tokens(self) -> list[int]:
+        return [7]
+
+
+class Parameters:
+    """Takes every option."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def set_search_options(self, **_: object) -> None:
+        pass
+
+
+def job(length: int, *, first: int = 0, **settings: Any) -> Job:
+    def decoder() -> Callable[[int], str]:
+        return str
+
+    request = request_of({"prompt": "x", "max_tokens": 4, **settings}, None, Defaults())
+    return Job(list(range(first, first + length)), request, 0, AnswerText(decoder, ()), queue.SimpleQueue())
+
+
+@pytest.fixture
+def solos() -> Solos:
+    module = SimpleNamespace(Generator=Generator, GeneratorParams=Parameters)
+    return Solos(module, object(), eos={END}, context_length=8000, vocabulary=10_000, token_bytes=1, cache=PrefixCache(10_000_000))
+
+
+def test_others_are_answered_between_the_pieces_of_a_long_prompt(solos: Solos) -> None:
+    short, long = job(3, max_tokens=100), job(3 * PIECE + 5, first=1000)
+    solos.start(short)
+    assert [found[0] for found in solos.step()] == [short]
+    solos.start(long)
+    heard = [[found[0] for found in solos.step()] for _ in range(4)]
+    assert heard == [[short], [short], [short], [short, long]]
+    generator = solos._running[1].generator
+    assert generator.pieces == [PIECE, PIECE, PIECE, 5]
+    assert generator.held[:-1] == long.ids
+
+
+def test_a_step_computes_about_one_piece_the_shortest_prompt_first(solos: Solos) -> None:
+    longer, long, short, tiny = (job(length, max_tokens=100) for length in (3 * PIECE, 2 * PIECE, PIECE - 10, 10))
+    for one in (longer, long, short, tiny):
+        solos.start(one)
+    heard = [[found[0] for found in solos.step()] for _ in range(6)]
+    assert heard[0] == [short, tiny]
+    assert [long in found for found in heard] == [False, False, True, True, True, True]
+    assert [longer in found for found in heard] == [False] * 5 + [True]
+
+
+def test_a_job_that_is_stopped_half_way_leaves_what_was_computed(solos: Solos) -> None:
+    long = job(3 * PIECE)
+    solos.start(long)
+    list(solos.step())
+    assert solos.stop(long)
+    again = job(3 * PIECE)
+    assert solos.kept(again) == PIECE
+    solos.start(again)
+    list(solos.step())
+    assert again.cached_tokens == PIECE
+    assert solos._running[0].generator.held == again.ids[: 2 * PIECE]
+
+
+def test_only_the_young_may_begin_again(solos: Solos) -> None:
+    waiting, old = job(2 * PIECE), job(3, max_tokens=100)
+    solos.start(old)
+    for _ in range(9):
+        list(solos.step())
+    solos.start(waiting)
+    assert solos.young(8) == [waiting]
+    solos.withdraw(waiting)
+    assert [found[0] for found in solos.step()] == [old]
+
+
+def test_what_one_generator_does_wrong_fails_one_job(solos: Solos, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = job(60), job(60, first=500)
+    solos.start(good)
+    solos.start(bad)
+
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(solos._running[1].generator, "generate_next_token", fail)
+    assert list(solos.step()) == [(good, 7, None), (bad, None, "error")]
+    assert bad.failure is not None
+    assert len(solos) == 1
+    assert solos.kept(job(60, first=500)) == 0  # nobody knows what it holds
+
+
+@pytest.fixture
+def core(tiny: Folders) -> Iterator[OnnxCore]:
+    """A core of the tiny model that keeps a prompt of 100 tokens, with room for as many again."""
+    made = OnnxCore(tiny.onnx("fp32"), threads=1, max_batch_size=8, prefix_cache_bytes=10**8, execution_provider=None, provider_options={})
+    begun = job(100, max_tokens=150)
+    made.start([begun])
+    list(made.step())
+    made.stop(begun)
+    yield made
+    made.close()
+
+
+def run(core: OnnxCore, jobs: list[Job]) -> int:
+    """Answer jobs that came together; returns how many went into a batch."""
+    core.start(jobs)
+    batched = len(core._waves)
+    while core.busy():
+        list(core.step())
+    return batched
+
+
+def test_a_kept_prompt_that_comes_alone_goes_on(core: OnnxCore) -> None:
+    again = job(100, max_tokens=120)
+    assert (run(core, [again]), again.cached_tokens) == (0, 99)
+
+
+@pytest.mark.parametrize(("tokens", "batched", "cached"), [(4, 2, 99), (120, 3, 0)])
+def test_in_a_crowd_it_goes_on_where_that_saves_more_than_the_batch(core: OnnxCore, tokens: int, batched: int, cached: int) -> None:
+    again = job(100, max_tokens=tokens)
+    assert run(core, [again, job(50, first=500), job(50, first=900)]) == batched
+    assert again.cached_tokens == cached
+
+
+class Engine:
+    """An engine that can be referred to weakly."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+def test_an_engine_goes_with_its_batch(core: OnnxCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep the KV caches of its last batch, beyond prefix_cache_bytes."""
+    made: list[weakref.ref[Engine]] = []
+    og = core._waves._og
+
+    def engine(model: Any) -> Engine:
+        wrapped = Engine(og.Engine(model))
+        made.append(weakref.ref(wrapped))
+        return wrapped
+
+    options = {"RequestOptions": og.RequestOptions, "TurnOptions": og.TurnOptions}
+    monkeypatch.setattr(core._waves, "_og", SimpleNamespace(Engine=engine, **options))
+    for _ in range(2):
+        assert run(core, [job(50, first=500), job(50, first=900)]) == 2
+    stopped = [job(50, first=500), job(50, first=900)]
+    core.start(stopped)
+    for one in stopped:
+        core.stop(one)
+    assert [reference() for reference in made] == [None, None, None]

@@ -1,0 +1,119 @@
+"""Tools through predict and predict_stream: offered to the template, read out of what the model says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from steps.wrappers.served.driver import Core, Job
+from steps.wrappers.served.onnx_model import OnnxChatModel
+from tests.wrappers.conftest import NAME, Context, Folders, say, text
+
+TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+CALL = 'I look it up.\n<tool_call>{"name": "now", "arguments": {"zone": "UTC"}}</tool_call>'
+
+
+class Saying:
+    """A core that answers everything with the same tokens, as no small model calls a tool when it is told to."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens = tokens
+        self.jobs: list[tuple[Job, list[int]]] = []
+        self.prompts: list[list[int]] = []
+
+    def room(self) -> int:
+        return 4
+
+    def busy(self) -> bool:
+        return bool(self.jobs)
+
+    def start(self, jobs: list[Job]) -> None:
+        self.prompts += [job.ids for job in jobs]
+        self.jobs += [(job, list(self.tokens)) for job in jobs]
+
+    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+        for job, left in self.jobs:
+            yield job, left.pop(0), None if left else "stop"
+        self.jobs = [(job, left) for job, left in self.jobs if left]
+
+    def stop(self, job: Job) -> None:
+        self.jobs = [(other, left) for other, left in self.jobs if other is not job]
+
+    def close(self) -> None:
+        self.jobs.clear()
+
+
+class SayingModel(OnnxChatModel):
+    """The ONNX variant with ``says`` in the place of the engine."""
+
+    says = CALL
+
+    def make_core(self, folder: Path) -> Core:  # noqa: ARG002 - nothing is loaded
+        return Saying(self._tokenizer.encode(self.says))
+
+
+@pytest.fixture
+def folder(smollm: Folders, tmp_path: Path) -> Path:
+    """The embedded model with a template that speaks of tools."""
+    made = tmp_path / "with_tools"
+    made.mkdir()
+    for file in smollm.onnx("int4").iterdir():
+        (made / file.name).symlink_to(file)
+    template = (made / "chat_template.jinja").resolve().read_text()
+    (made / "chat_template.jinja").unlink()
+    (made / "chat_template.jinja").write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template)
+    return made
+
+
+@pytest.fixture
+def saying(folder: Path) -> Iterator[SayingModel]:
+    model = SayingModel()
+    model.load_context(Context({"onnx-model": str(folder)}, {"name": NAME}))
+    yield model
+    model.close()
+
+
+ROW = say("What time is it?", tools=[TOOL], max_tokens=100)
+
+
+def test_tool_calls_come_back_parsed(saying: SayingModel) -> None:
+    [answer] = saying.predict(None, ROW)
+    [choice] = answer["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "I look it up."
+    [call] = choice["message"]["tool_calls"]
+    assert (call["type"], call["function"]) == ("function", {"name": "now", "arguments": '{"zone": "UTC"}'})
+
+
+def test_tool_calls_are_streamed_whole(saying: SayingModel) -> None:
+    deltas = [chunk["choices"][0] for chunk in saying.predict_stream(None, ROW)]
+    assert [sorted(choice["delta"]) for choice in deltas] == [["content", "role"], ["content"], ["tool_calls"], []]
+    assert deltas[1]["delta"]["content"] == "I look it up."
+    assert deltas[2]["delta"]["tool_calls"][0]["function"]["name"] == "now"
+    assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+def test_the_template_is_given_the_tools(saying: SayingModel) -> None:
+    saying.predict(None, ROW)
+    core = saying.core
+    assert isinstance(core, Saying)
+    decode = saying._tokenizer.decoder()
+    assert '"name": "now"' in "".join(decode(token) for token in core.prompts[0])
+
+
+@pytest.mark.parametrize(
+    "row", [say("Hi", max_tokens=100), {**ROW, "tools": [{"function": {"name": "other"}}]}, {**ROW, "tool_choice": "none"}]
+)
+def test_a_tool_nobody_offered_is_text(saying: SayingModel, row: dict[str, Any]) -> None:
+    [choice] = saying.predict(None, row)[0]["choices"]
+    assert (choice["message"], choice["finish_reason"]) == ({"role": "assistant", "content": CALL}, "stop")
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in saying.predict_stream(None, row)]
+    assert "".join(pieces) == CALL
+
+
+def test_tools_without_a_template_for_them_are_refused(fp32: Any) -> None:
+    with pytest.raises(MlflowException, match="chat template has no tools"):
+        fp32.predict(None, say("Hello", tools=[TOOL]))
+    assert text(fp32.predict(None, say("Hello", tools=[TOOL], tool_choice="none"))[0])
