@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,21 @@ CODE_FILE = "chat_model.py"  # the logged file, in the logged model's root
 CHECKSUMS = "artifacts/checksums.json"
 
 
+def providing(package: str) -> str:
+    """Name the installed distribution of a package that is published once for each kind of hardware.
+
+    ``onnxruntime-genai`` is the CPU's; ``onnxruntime-genai-cuda`` and ``onnxruntime-genai-directml`` bring the same module. With several
+    installed the plain name goes first.
+    """
+    module = package.replace("-", "_")
+    found = {name.lower() for name in packages_distributions().get(module, [])}
+    return package if package in found or not found else min(found)
+
+
 def requirements(packages: Sequence[str]) -> list[str]:
     """Pin packages to what is installed; a local build tag such as ``+cpu`` is dropped, as no index knows it."""
-    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
+    names = [providing(package) if package.startswith("onnxruntime") else package for package in packages]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 def add_chat_flavor(

@@ -4,9 +4,12 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+# What file systems say that have no hard links, or not for these two files.
+REFUSED_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -102,28 +105,28 @@ def deliver(weights: Weights, location: str) -> str:
             parent = Path(weights.place, name).parent.as_posix()
             repository.log_artifact(str(weights.folder / name), parent)
         return "uploaded"
-    linkable = links_between(weights.folder, target)
-    if not linkable:
+    if not links_between(weights.folder, target):
         require_space(weights.size, target, "logging the model")
     return place_files(weights.folder, weights.files, target / weights.place)
 
 
-def place_files(source: Path, names: Iterable[str], target: Path) -> str:
+def place_files(source: Path, names: Sequence[str], target: Path) -> str:
     """Hard link files into a folder, or copy them where links are refused.
 
     Symbolic links are followed: what arrives is always a file of its own.
     """
     how = "linked"
-    for name in names:
+    for position, name in enumerate(names):
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
         origin = (source / name).resolve()
         try:
             os.link(origin, destination)
         except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            if error.errno not in REFUSED_LINKS:
                 raise
-            require_space(origin.stat().st_size, target, "logging the model")
+            if how == "linked":  # the first that is refused: the others will be too
+                require_space(sum((source / left).stat().st_size for left in names[position:]), target, "logging the model")
             shutil.copyfile(origin, destination)
             how = "copied"
     return how

@@ -1,5 +1,6 @@
 """What logging writes, costs and refuses; and that what was logged lives on its own."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -10,9 +11,12 @@ import pytest
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
+from steps.wrappers import flavor, weights
 from steps.wrappers.bundle import PARTS, SERVED, bundle
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
+from steps.wrappers.served.contract import KEYS
+from steps.wrappers.signature import chat_signature
 from steps.wrappers.weights import Weights, deliver, require_space
 from tests.wrappers.conftest import NAME, Folders, Logged
 
@@ -35,6 +39,44 @@ def test_the_logged_file_stands_alone(variant: str) -> None:
     assert "steps" not in "".join(line for line in source.splitlines() if "import" in line)
     assert source.rstrip().splitlines()[-1].startswith("mlflow.models.set_model(")
     assert ("import torch" in source) == (variant == "transformers")
+
+
+@pytest.mark.parametrize(
+    ("second", "clash"),
+    [("LIMIT: int = 2", True), ("import json as LIMIT", True), ("from json import loads as LIMIT", True), ("import os", False)],
+)
+def test_names_of_two_parts_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, clash: bool) -> None:
+    from steps.wrappers import bundle as joined
+
+    (tmp_path / "first.py").write_text('"""One."""\nimport os\n\nLIMIT: int = 1\n')
+    (tmp_path / "second.py").write_text(f'"""Two."""\n{second}\n')
+    monkeypatch.setattr(joined, "SERVED", tmp_path)
+    monkeypatch.setattr(joined, "PARTS", {"x": ("first", "second")})
+    if clash:
+        with pytest.raises(ValueError, match=r"served/second\.py defines LIMIT, as served/first\.py does"):
+            joined.bundle("x")
+    else:
+        assert "LIMIT: int = 1" in joined.bundle("x")
+
+
+def test_every_setting_is_a_column_and_only_numbers_are_params() -> None:
+    signature = chat_signature()
+    assert {column.name for column in signature.inputs} == KEYS
+    assert {param.name for param in signature.params} < KEYS - {"stop"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        (["onnxruntime-genai-cuda"], "onnxruntime-genai-cuda"),
+        (["onnxruntime-genai-cuda", "onnxruntime-genai"], "onnxruntime-genai"),
+        ([], "onnxruntime-genai"),
+    ],
+)
+def test_the_build_that_is_installed_is_required(monkeypatch: pytest.MonkeyPatch, installed: list[str], expected: str) -> None:
+    monkeypatch.setattr(flavor, "packages_distributions", lambda: {"onnxruntime_genai": installed})
+    monkeypatch.setattr(flavor, "version", lambda name: {expected: "1.2.3+gpu"}[name])
+    assert flavor.requirements(["onnxruntime-genai"]) == [f"{expected}==1.2.3"]
 
 
 def test_every_served_file_is_in_a_bundle() -> None:
@@ -72,8 +114,8 @@ def test_the_transformers_flavor_is_still_there(logged: Logged) -> None:
     folder = folder_of(logged, "transformers")
     meta = yaml.safe_load((folder / "MLmodel").read_text())
     assert meta["metadata"]["task"] == "llm/v1/chat"
-    flavor = meta["flavors"]["transformers"]
-    assert (flavor["inference_task"], flavor["source_model_name"]) == ("llm/v1/chat", NAME)
+    written = meta["flavors"]["transformers"]
+    assert (written["inference_task"], written["source_model_name"]) == ("llm/v1/chat", NAME)
     pipeline = mlflow.transformers.load_model(logged.uris["transformers"])
     assert pipeline.tokenizer.decode(pipeline.tokenizer.encode("Hello")) == "Hello"
 
@@ -108,17 +150,23 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
         require_space(10**18, tmp_path / "not" / "yet", "logging the model")
 
 
-def test_weights_are_copied_where_links_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS])
+def test_weights_are_copied_where_links_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "weights").write_bytes(b"123")
 
+    (source / "more").write_bytes(b"4567")
+
     def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
+        raise OSError(number, "no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
+    asked: list[int] = []
+    monkeypatch.setattr(weights, "require_space", lambda needed, *_: asked.append(needed))
     assert deliver(Weights.all_in(source, "place"), str(tmp_path / "artifacts")) == "copied"
     assert (tmp_path / "artifacts" / "place" / "deep" / "weights").read_bytes() == b"123"
+    assert asked == [7]  # of all that is copied, before the first
 
 
 PEAK = """
