@@ -8,6 +8,8 @@ from typing import Any
 
 import psutil
 
+from steps.wrappers.flavor import providing
+
 PACKAGES = ("mlflow", "onnxruntime-genai", "onnxruntime", "torch", "transformers")
 
 
@@ -23,7 +25,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in map(providing, PACKAGES)},
     }
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -41,35 +42,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     pairs = 1 if chosen.short else chosen.pairs
     names = chosen.only or list(LINES)
-    machine = describe()
-    found: list[Comparison] = []
+    found: list[dict[str, Any]] = []
+    shown: list[Comparison] = []
     left_out: dict[str, str] = {}
     subjects = Subjects(chosen.onnx)
     for name in names:
-        started = time.monotonic()
+        started, machine = time.monotonic(), describe()  # how busy the machine is changes from line to line
         try:
-            found += LINES[name](subjects, pairs)
+            made = LINES[name](subjects, pairs)
         except NotInstalledError as error:
             left_out[name] = str(error)
+        else:
+            shown += made
+            machine["onnx_build"] = subjects.build
+            found += [{**asdict(line), "met": line.met, "pairs": pairs, "machine": machine} for line in made]
         finally:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
-            _write(chosen.output, {**machine, "onnx_build": subjects.build}, pairs, found, left_out)
+            _write(chosen.output, found, left_out)
     subjects.close()
-    console.print(_table(found, subjects.build))
+    console.print(_table(shown, subjects.build))
     for name, reason in left_out.items():
         console.print(f"left out: {name}, as {reason}")
     return 0
 
 
-def _write(file: Path, machine: dict[str, object], pairs: int, found: list[Comparison], left_out: dict[str, str]) -> None:
-    """Write what was found; lines of an earlier call that were not run again stay, each with the machine it was measured on."""
-    mine = [{**asdict(comparison), "met": comparison.met, "pairs": pairs, "machine": machine} for comparison in found]
-    before = json.loads(file.read_text("utf-8"))["lines"] if file.exists() else []
-    again = {line["name"] for line in mine} | set(left_out)
-    lines = [line for line in before if line["name"] not in again] + mine
-    file.write_text(json.dumps({"lines": lines, "left_out": left_out}, indent=1) + "\n", "utf-8")
+def _write(file: Path, found: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
+    """Write what was found; what an earlier call found of lines that gave nothing now stays, each with the machine it was measured on."""
+    before = json.loads(file.read_text("utf-8")) if file.exists() else {"lines": [], "left_out": {}}
+    measured = {line["name"] for line in found}
+    lines = [*(line for line in before["lines"] if line["name"] not in measured), *found]
+    have = {line["name"] for line in lines}
+    reasons = {name: reason for name, reason in {**before["left_out"], **left_out}.items() if name not in have}
+    file.write_text(json.dumps({"lines": lines, "left_out": reasons}, indent=1) + "\n", "utf-8")
 
 
 def _table(found: list[Comparison], build: str) -> Table:
