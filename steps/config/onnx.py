@@ -63,7 +63,7 @@ GRAPH_OPTIONS = {
 class ServingConfig:
     """Defaults of the logged wrapper; each is a ``model_config`` key that may be overridden at load time."""
 
-    threads: int = 0  # intra-op threads; 0 takes every physical core the process may use
+    threads: int = 0  # intra-op threads; 0 takes every core the process may use
     max_batch_size: int = 8  # requests decoded together
     max_queue: int = 256  # requests that may wait; one more is refused
     request_timeout: float = 600.0  # seconds

@@ -96,6 +96,19 @@ def test_what_breaks_the_contract_is_a_400_and_the_server_lives_on(address: str,
     assert post(address, {"prompt": "One, two,", "max_tokens": 1}).status_code == 200
 
 
+@pytest.mark.parametrize("stop", ["\n", ["\n", "x"], [], None])
+def test_stop_is_a_string_a_list_or_null(address: str, stop: Any) -> None:
+    for row in ({"prompt": "One, two,", "max_tokens": 4}, say("Hello", max_tokens=4)):
+        answered = post(address, row | {"stop": stop})
+        assert answered.status_code == 200, answered.text
+
+
+@pytest.mark.parametrize("setting", ["max_completion_tokens", "n", "top_p", "seed", "response_format", "tools", "user", "stream"])
+def test_null_is_as_good_as_nothing(address: str, setting: str) -> None:
+    answered = post(address, say("Hello", max_tokens=2) | {setting: None})
+    assert answered.status_code == 200, answered.text
+
+
 def test_threads_get_their_own_answers(address: str) -> None:
     limits = [1, 2, 3, 4, 5, 6]
     with ThreadPoolExecutor(6) as pool:

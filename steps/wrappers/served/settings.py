@@ -29,7 +29,7 @@ class Settings:
     threads: int = 0  # intra-op threads; 0 takes every core this process may use
     max_batch_size: int = 8  # answers generated side by side
     max_queue: int = 256  # answers that may wait; one more is refused
-    request_timeout: float = 600.0  # seconds
+    request_timeout: float = 600.0  # seconds; behind MLflow's scoring server at most MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns; 0 switches reuse off
     neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
     execution_provider: str | None = None  # null is what the folder was built for
