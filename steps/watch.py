@@ -7,18 +7,35 @@ Writes: what ``evaluate`` and ``promote`` write, and the verdict as the tags ``s
     mlflow run . -e watch --env-manager local -P promotion.watch.once=true
 """
 
+import logging
+
 from steps.config.root import Config
+from steps.pipeline.errors import Terminated
 from steps.pipeline.step import StepRun, step
+
+log = logging.getLogger(__name__)
 
 
 @step()
 def watch(config: Config, run: StepRun) -> str:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
+    from steps.pipeline.redaction import redact
     from steps.registry.loop import loop
+    from steps.registry.watch import Verdict
 
-    verdicts = loop(config)
-    mlflow.log_dict({"schema": "slm-promote/watch/1", "verdicts": [verdict.to_json() for verdict in verdicts]}, "watch.json")
+    def keep(verdicts: list[Verdict]) -> None:
+        try:
+            mlflow.log_dict({"schema": "slm-promote/watch/1", "verdicts": [verdict.to_json() for verdict in verdicts]}, "watch.json")
+        except (MlflowException, OSError) as error:  # each version has its verdict as tags
+            log.warning("watch.json could not be written (%s)", redact(str(error)))
+
+    keep([])
+    try:
+        loop(config, keep=keep)
+    except Terminated:
+        log.info("told to end; what a move had begun is finished by the next run")
     return f"runs:/{run.run_id}/watch.json"
 
 

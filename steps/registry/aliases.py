@@ -7,6 +7,7 @@ CANDIDATE = "candidate"  # set by a person in the UI; `watch` judges it
 
 VARIANT_TAG = "slm.variant"
 FINGERPRINT_TAG = "slm.fingerprint"
+SNAPSHOT_TAG = "slm.snapshot_digest"
 REVISION_TAG = "slm.snapshot_revision"
 LICENCE_TAG = "slm.licence"
 DIGEST_TAG = "slm.digest"

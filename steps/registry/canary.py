@@ -20,6 +20,8 @@ from steps.config.promotion import CanaryConfig
 from steps.pipeline import digest
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import SECRET_NAMES, redact
+from steps.registry.gateway import ServerUnavailableError
+from steps.registry.retries import first_line, is_missing_artifact, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,8 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(root / "model")))
         except (MlflowException, OSError) as error:
+            if is_outage(error) and not (isinstance(error, MlflowException) and is_missing_artifact(error)):
+                raise ServerUnavailableError(f"{uri}: its files cannot be fetched, nobody answers ({redact(first_line(error))})") from error
             raise StepError(
                 f"{uri}: its files cannot be fetched ({redact(str(error))}); is the artifact store up, and may you read it?"
             ) from error

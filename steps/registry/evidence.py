@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from steps.config.gates import GatesConfig
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+from steps.registry.gateway import Gateway
 
 SCHEMA = "slm-promote/report/1"
 PROMOTE = "promote"
@@ -57,29 +60,41 @@ class Evidence:
     pack: Mapping[str, Any]
     snapshot: Mapping[str, Any]
     incumbent_version: int | None
+    gates: Mapping[str, Any] | None = None  # the policy's gates that it judged by, as plain values; None where it does not say
 
     def of(self, model_id: str | None, digest: str | None = None) -> Judged | None:
         """What the report says of a logged model, if anything: by its id, or by its bytes, as an imported model has an id of its own."""
         by_id = next((each for each in self.judged if model_id and each.model_id == model_id), None)
         return by_id or next((each for each in self.judged if digest and each.digest == digest), None)
 
+    def other_gates(self, gates: GatesConfig) -> str:
+        """Which gates the report judged by that are not these, in words; empty where they are the same."""
+        if self.gates is None:
+            return ""
+        then, now = _leaves(self.gates), _leaves(json.loads(json.dumps(asdict(gates))))
+        return ", ".join(
+            f"{key}={then.get(key)} then, {now.get(key)} now" for key in sorted({*then, *now}) if then.get(key) != now.get(key)
+        )
+
     def age_days(self, now: datetime | None = None) -> float:
         return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400
 
 
-def read(uri: str) -> Evidence:
+def read(uri: str, gateway: Gateway) -> Evidence:
     """Evidence at a report URI.
 
     Raises:
+        ServerUnavailableError: nobody answers, so nothing is known of the report.
         StepError: there is no report there, or it is not one that this version reads.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        text = mlflow.artifacts.load_text(uri)
+        text = gateway.text(uri)
     except (MlflowException, OSError) as error:
-        raise StepError(f"report_uri={uri!r}: no report could be read there ({error}); make one with `mlflow run . -e evaluate`") from error
+        raise StepError(
+            f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))}); make one with `mlflow run . -e evaluate`"
+        ) from error
     return parse(uri, text)
 
 
@@ -103,6 +118,7 @@ def parse(uri: str, text: str) -> Evidence:
             pack=report.get("pack") or {},
             snapshot=report.get("snapshot") or {},
             incumbent_version=_whole((report.get("incumbent") or {}).get("version")),
+            gates=(report.get("policy") or {}).get("gates"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StepError(f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})") from error
@@ -130,6 +146,13 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
         ),
         failure=str(failure["reason"]) if failure else None,
     )
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def _whole(value: object) -> int | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry.aliases import MODEL_ID_TAG
-from steps.registry.retries import first_line, is_transient, status_of, without_own_retries
+from steps.registry.retries import first_line, is_missing_artifact, is_outage, status_of, without_own_retries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,11 +83,6 @@ class Gateway:
         found = self._read(f"reading the aliases of {name!r}", lambda: self.client.get_registered_model(name))
         return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
-    def model_tags(self, name: str) -> dict[str, str] | None:
-        """Tags of a registered model; None where there is no such model."""
-        found = self._read(f"reading {name!r}", lambda: self.client.get_registered_model(name))
-        return None if found is None else dict(found.tags)
-
     def model_names(self) -> list[str]:
         """All registered models but the journals."""
 
@@ -139,7 +135,26 @@ class Gateway:
         found = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))
         return None if found is None else dict(found.data.tags)
 
+    def text(self, uri: str) -> str:
+        """The text of a small artifact."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        def call() -> str:
+            try:
+                return str(mlflow.artifacts.load_text(uri))
+            except MlflowException as error:
+                if is_missing_artifact(error):
+                    raise FileNotFoundError(first_line(error)) from error
+                raise
+
+        return self._write(f"reading {redact(uri)}", call)
+
     # --- writes that may be repeated
+
+    def repeated(self, what: str, call: Callable[[], T]) -> T:
+        """Make another call in the same way: one that does the same when it is made twice."""
+        return self._write(what, call)
 
     def ensure_model(self, name: str, description: str, tags: Mapping[str, str]) -> bool:
         """Create a registered model unless it is there. Returns whether it was created here."""
@@ -157,14 +172,8 @@ class Gateway:
 
         return self._write(f"creating the registered model {name!r}", call)
 
-    def set_model_tag(self, name: str, key: str, value: str) -> None:
-        self._write(f"tagging {name!r}", lambda: self.client.set_registered_model_tag(name, key, value))
-
     def set_version_tag(self, name: str, number: int, key: str, value: str) -> None:
         self._write(f"tagging {name!r} version {number}", lambda: self.client.set_model_version_tag(name, str(number), key, value))
-
-    def delete_version_tag(self, name: str, number: int, key: str) -> None:
-        self._write(f"untagging {name!r} version {number}", lambda: self.client.delete_model_version_tag(name, str(number), key))
 
     def describe(self, name: str, number: int, description: str) -> None:
         text = description[:DESCRIPTION_LIMIT]
@@ -244,11 +253,8 @@ class Gateway:
         from mlflow.exceptions import MlflowException
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-        def passing(error: BaseException) -> bool:
-            return isinstance(error, MlflowException) and is_transient(error)
-
         retrying = Retrying(
-            retry=retry_if_exception(passing),
+            retry=retry_if_exception(is_outage),
             stop=stop_after_delay(self.retry_seconds),
             wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
             reraise=True,
@@ -257,16 +263,16 @@ class Gateway:
             with without_own_retries():
                 result: T = retrying(self._once, what, call)
                 return result
-        except MlflowException as error:
-            if error.error_code in REFUSED or status_of(error) in (401, 403):
+        except Exception as error:
+            if isinstance(error, MlflowException) and (error.error_code in REFUSED or status_of(error) in (401, 403)):
                 raise PermissionRefusedError(
                     f"{what}: the tracking server refuses it ({first_line(error)}); ask its administrator for EDIT permission on "
                     "the registered model and its history, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
                 ) from error
-            if is_transient(error):
+            if is_outage(error):
                 raise ServerUnavailableError(
-                    f"{what}: no answer from the tracking server for {self.retry_seconds:g} s ({first_line(error)}); nothing is half "
-                    "done: run the same command again when it is back"
+                    f"{what}: no answer from the tracking server for {self.retry_seconds:g} s ({redact(first_line(error))}); if a move had "
+                    "begun, the next run finishes it: run the same command again when the server is back"
                 ) from error
             raise
 

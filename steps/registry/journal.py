@@ -22,7 +22,8 @@ SUFFIX = ".history"
 KIND_TAG = "slm.kind"  # on the registered model that is a journal
 RECORD_TAG = "slm.record"  # the whole record, as JSON
 ID_TAG = "slm.record_id"
-SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the aliases, "finished" once another run did
+SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the aliases, "finished" once another run did, "lost" once it lost
+LOST = "lost"  # its writer saw that it lost and gave up: so it stays, whatever happens to the entry that won
 PROJECTION_TAG = "slm.projection."  # + a key of its own: another run that brings the aliases in line, while and after it does
 OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
 
@@ -73,10 +74,11 @@ class Entry:
     number: int
     record: Record
     created_ms: int  # by the server's clock
-    settled: str  # "", "true" by its writer, or "finished" by another run
+    settled: str  # "", "true" or "lost" by its writer, or "finished" by another run
     projections: tuple[str, ...] = ()  # of other runs: "open <ms since 1970>" or "done"
     holds: bool = False
     lost_to: int | None = None  # number of the entry that had moved one of its aliases before
+    doubtful: bool = False  # it holds by its own word alone: a deleted entry may have moved one of its aliases before
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Journal:
 
     def find(self, record_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.record.id == record_id), None)
+
+    def served(self) -> set[int]:
+        """Versions that any alias ever pointed at."""
+        moves = [move for entry in self.entries if entry.holds for move in entry.record.moves]
+        return {number for move in moves for number in (move.before, move.after) if number is not None}
 
     def held(self, alias: str) -> list[int]:
         """Versions that an alias pointed at, oldest first, each change once."""
@@ -131,7 +138,7 @@ def fold(entries: Sequence[Entry]) -> Journal:
 
     A record holds when every alias it moves is where it says it found it; otherwise it lost to the entry that moved the alias last. A
     record written twice (a lost answer, a repeated request) counts once. Behind a hole, what a record found is taken as the truth, since
-    the deleted entry may have moved it.
+    the deleted entry may have moved it; the first such record of an alias is doubtful. One that its writer gave up as lost stays lost.
     """
     aliases: dict[str, int] = {}
     last_move: dict[str, int] = {}
@@ -151,9 +158,10 @@ def fold(entries: Sequence[Entry]) -> Journal:
             judged.append(replace(entry, holds=False, lost_to=first))
             continue
         wrong = [move.alias for move in moves if aliases.get(move.alias) != move.before and (certain is None or move.alias in certain)]
-        if wrong:
-            judged.append(replace(entry, holds=False, lost_to=last_move.get(wrong[0])))
+        if wrong or entry.settled == LOST:
+            judged.append(replace(entry, holds=False, lost_to=last_move.get(wrong[0]) if wrong else None))
             continue
+        doubtful = certain is not None and not certain.issuperset(move.alias for move in moves)
         for move in moves:
             if move.after is None:
                 aliases.pop(move.alias, None)
@@ -162,7 +170,7 @@ def fold(entries: Sequence[Entry]) -> Journal:
             last_move[move.alias] = entry.number
             if certain is not None:
                 certain.add(move.alias)
-        judged.append(replace(entry, holds=True, lost_to=None))
+        judged.append(replace(entry, holds=True, lost_to=None, doubtful=doubtful))
     return Journal(tuple(judged), aliases, last_move, tuple(holes))
 
 

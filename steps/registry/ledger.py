@@ -13,7 +13,7 @@ from steps.pipeline.errors import StepError
 from steps.registry import journal
 from steps.registry.aliases import CANDIDATE, VARIANTS
 from steps.registry.gateway import Gateway
-from steps.registry.journal import ID_TAG, KIND_TAG, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
+from steps.registry.journal import ID_TAG, KIND_TAG, LOST, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ class Ledger:
             The entry in the journal; None where there was nothing to move.
 
         Raises:
-            LostRaceError: another entry moved one of the aliases since ``view``. Nothing was changed.
+            LostRaceError: another entry or another client moved one of the aliases since ``view``. Nothing was changed.
+            StepError: a version that an alias is to move to is gone.
         """
         moves = tuple(move for move in record.moves if move.before != move.after)
         if not moves:
@@ -89,9 +90,18 @@ class Ledger:
         for move in moves:
             if view.journal.aliases.get(move.alias) != move.before:
                 raise ValueError(f"{move.alias}: the decision saw {view.journal.aliases.get(move.alias)}, the move says {move.before}")
+        there = {version.number for version in self.gateway.versions(self.name)}
+        if gone := sorted({move.after for move in moves if move.after is not None} - there):
+            raise StepError(f"models:/{self.name}: version {gone[0]} was deleted, so no alias can move to it; nothing was changed")
+        actual = self._actual()
+        if moved := [move.alias for move in moves if actual.get(move.alias) != move.before]:
+            state = self._reconcile()  # a person's move is written down before anybody decides again
+            raise LostRaceError(self._lost(state, state.last_move.get(moved[0])))
         entry = self._append(Record(**{**vars(record), "moves": moves, "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
-        if not entry.holds:
-            raise LostRaceError(self._lost(self.read(), entry))
+        state = self.read()
+        if not entry.holds or (entry.doubtful and state.holes != view.journal.holes):  # the winner's entry may have been deleted just now
+            self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, LOST)
+            raise LostRaceError(self._lost(state, entry.lost_to))
         self._align([move.alias for move in entry.record.moves])
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
         return entry
@@ -153,10 +163,9 @@ class Ledger:
         if all(actual.get(alias) == state.aliases.get(alias) for alias in touched):
             return False
         known = {version.number for version in self.gateway.versions(self.name)}
-        target = {alias: version for alias, version in state.aliases.items() if version in known}  # a deleted version cannot be pointed at
-        wrong = [alias for alias in touched if actual.get(alias) != target.get(alias)]
-        for alias in wrong:
-            wanted = target.get(alias)
+        wrong = [alias for alias in touched if actual.get(alias) != state.aliases.get(alias) and state.aliases.get(alias) in {*known, None}]
+        for alias in wrong:  # one whose version was deleted cannot be set, and stays as it is until somebody takes note of it
+            wanted = state.aliases.get(alias)
             if wanted is None:
                 self.gateway.delete_alias(self.name, alias)
             else:
@@ -167,7 +176,7 @@ class Ledger:
         for _ in range(ROUNDS):
             state = self.read()
             for entry in state.entries:
-                if entry.holds and not entry.settled and self._is_last(state, entry):
+                if entry.holds and not entry.settled and not entry.doubtful and self._is_last(state, entry):
                     log.info("finishing entry %d of %s, which an earlier run left", entry.number, self.history)
                     with self._projection(entry):
                         self._align([move.alias for move in entry.record.moves])
@@ -178,7 +187,9 @@ class Ledger:
                 return state
             if self.read().entries != state.entries:
                 continue  # somebody is moving right now; look again
-            late = [alias for alias in differing if self._may_be_late(state, alias, actual.get(alias))]
+            known = {None, *(version.number for version in self.gateway.versions(self.name))}
+            mendable = [alias for alias in differing if state.aliases.get(alias) in known]
+            late = [alias for alias in mendable if self._may_be_late(state, alias, actual.get(alias))]
             if late:
                 log.info("%s of %s was set by a late request; putting it right", ", ".join(late), self.name)
                 with self._projection([entry for entry in state.entries if entry.holds][-1]):
@@ -217,10 +228,10 @@ class Ledger:
         entry = self._append(record)
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
 
-    def _lost(self, state: Journal, entry: Entry) -> str:
-        winner = next((each for each in state.entries if each.number == entry.lost_to), None)
+    def _lost(self, state: Journal, to: int | None) -> str:
+        winner = next((each for each in state.entries if each.number == to), None)
         if winner is None:
-            return f"{self.name!r}: the aliases are not where this run found them; run it again"
+            return f"{self.name!r}: the aliases are not where this run found them; nothing was changed: run it again"
         moves = ", ".join(f"{move.alias} {move.before or 'nothing'} → {move.after or 'nothing'}" for move in winner.record.moves)
         return (
             f"{self.name!r}: refused, since entry {winner.number} of {self.history!r} came first ({moves}, {winner.record.kind} by "

@@ -5,20 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import queue
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.registry.gateway import Gateway, ServerUnavailableError
 from steps.registry.ledger import LostRaceError
-from steps.registry.watch import Evaluate, Verdict, look_once, run_evaluation
+from steps.registry.watch import Evaluate, Verdict, looking, run_evaluation
 from steps.registry.webhook import AliasSet, Receiver
 
 log = logging.getLogger(__name__)
 
 
-def loop(config: Config, *, gateway: Gateway | None = None, evaluate: Evaluate = run_evaluation) -> list[Verdict]:
+def loop(
+    config: Config,
+    *,
+    gateway: Gateway | None = None,
+    evaluate: Evaluate = run_evaluation,
+    keep: Callable[[list[Verdict]], None] = lambda _: None,
+) -> list[Verdict]:
     """Look at once, then after each interval and each webhook, until the process is ended or, with ``promotion.watch.once``, once.
+
+    Args:
+        config: ``promotion.watch``, and what :func:`steps.registry.watch.looking` reads.
+        gateway: the tracking server; the default follows the process's URIs.
+        evaluate: makes evidence about a version.
+        keep: gets all verdicts so far after each new one.
 
     Raises:
         ConfigError: a webhook is to be received and its secret is not in the environment.
@@ -42,7 +55,9 @@ def loop(config: Config, *, gateway: Gateway | None = None, evaluate: Evaluate =
         again: list[tuple[str, int]] = []
         while True:
             try:
-                verdicts += look_once(config, gateway, evaluate, again=again)
+                for verdict in looking(config, gateway, evaluate, again=tuple(again)):
+                    verdicts.append(verdict)
+                    keep(verdicts)
                 again = []
             except LostRaceError as error:
                 log.info("%s; looking again", error)

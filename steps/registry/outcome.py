@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry.evidence import Judged
 from steps.registry.gateway import Version
 from steps.registry.journal import Move
+from steps.registry.retries import first_line
+
+log = logging.getLogger(__name__)
 
 SCHEMA = "slm-promote/promotion/1"
 ARTIFACT = "promotion.json"
@@ -108,16 +113,26 @@ def unjudged_row(version: Version, aliases: Mapping[str, int | None], canary: st
 
 
 def keep(promotion: Promotion) -> None:
-    """Put ``promotion.json`` on the active run, where there is one."""
-    if active_run_id() is not None:
-        import mlflow
+    """Put ``promotion.json`` on the active run, where there is one. The move was made: that it cannot be shown there does not undo it."""
+    if active_run_id() is None:
+        return
+    import mlflow
+    from mlflow.exceptions import MlflowException
 
+    try:
         mlflow.log_dict(promotion.to_json(), ARTIFACT)
+    except (MlflowException, OSError) as error:
+        log.warning("%s could not be put on the run (%s); the aliases are as shown, see `history`", ARTIFACT, redact(first_line(error)))
 
 
 def actor() -> str:
     """Who moves: the user of the tracking server where there is one, else the user of this machine."""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_USER") or getpass.getuser()
+    if named := os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_USER"):
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"
 
 
 def active_run_id() -> str | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry import canary, outcome, register, standing, succession, versions
 from steps.registry import target as targets
 from steps.registry.aliases import previous_of
+from steps.registry.evidence import read as read_evidence
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
-from steps.registry.ledger import Ledger, View
+from steps.registry.ledger import Ledger, LostRaceError, View
 from steps.registry.outcome import Promotion, RefusedError
 from steps.registry.standing import Standing
 
 
-def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
+def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[str, int | None] | None = None) -> Promotion:
     """Move ``alias`` (the policy's, ``champion``, unless the config says otherwise) to ``target``.
 
     A named version is checked: evidence about these bytes, not too old, a verdict that promotes, and the canary. Without a version, the
@@ -27,9 +29,10 @@ def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     Args:
         config: ``target``, ``alias``, ``force``, ``reason``, ``dry_run``, ``report_uri`` and ``promotion`` count.
         gateway: the tracking server; the default follows the process's URIs.
+        beaten: alias to the version that the caller compared the target with; if it points elsewhere by now, the comparison is void.
 
     Raises:
-        ConfigError: ``force`` without a reason, or a target or alias that is none.
+        ConfigError: ``force`` without a reason or a version, or a target or alias that is none.
         RefusedError: the policy, the evidence, the bytes or the canary do not allow it; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
@@ -42,6 +45,9 @@ def promote(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     targets.version_of(gateway, target)  # says clearly when there is none, before anything is written
     ledger = Ledger(gateway, target.name)
     view = ledger.peek() if config.dry_run else ledger.open()  # before the version is looked at: what moves from here on is a race
+    for compared, number in (beaten or {}).items():
+        if view.aliases.get(compared) != number:
+            raise LostRaceError(f"models:/{target.name}@{compared} moved since the versions were compared; nothing was changed")
     version = targets.version_of(gateway, target)
     if version is None:
         raise StepError(f"target={config.target}: it was there a moment ago, and is not now; run this again")
@@ -67,14 +73,16 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
         RefusedError: there is nothing to return to, the version never held the alias, or it fails the canary; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
-    target = targets.parse(config.target, config)
-    alias = target.alias or targets.alias_of(config)
+    target = targets.to_roll_back(config)
+    alias = target.alias or config.promotion.alias
     gateway = gateway or Gateway(config.promotion.retry_seconds)
-    targets.version_of(gateway, targets.Target(target.name, None, alias))  # says clearly when there is none
+    targets.version_of(gateway, target)  # says clearly when there is none
     ledger = Ledger(gateway, target.name)
     view = ledger.peek() if config.dry_run else ledger.open()
-    number = config.to if config.to is not None else view.aliases.get(previous_of(alias))
-    held = list(dict.fromkeys(view.journal.held(alias)))
+    line = view.journal.held(alias)
+    before = next((each for each in reversed(line) if each != view.aliases.get(alias)), None)  # @previous knows nothing of moves by hand
+    number = config.to if config.to is not None else before
+    held = list(dict.fromkeys(line))
     if number is None:
         raise RefusedError(f"models:/{target.name}@{alias}: no @{previous_of(alias)} to return to; pass to=<version>, one of {held}")
     if number not in held:
@@ -82,26 +90,32 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     version = targets.version_of(gateway, targets.Target(target.name, number))
     if version is None:
         raise StepError(f"models:/{target.name}/{number}: no such version")
-    where = _recorded(gateway, version)
+    where = _recorded(gateway, version, config)
     wanted = succession.succeed(view.aliases, alias, number)
     reason = redact(config.reason or f"back from version {view.aliases.get(alias)}")
     return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
 
 
 def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promotion:
+    if config.force:
+        raise ConfigError("force", True, "a version to promote against the policy", f"pass target=models:/{name}/<version>")
     uris = [config.report_uri] if config.report_uri else gateway.finished_reports(name, 1)
     if not uris:
         raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
+    about = read_evidence(uris[0], gateway).registered_name
+    if about != name:
+        raise ConfigError("report_uri", redact(uris[0]), f"a report about {name}, not about {about}", f"pass target=models:/{about}")
     chosen = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, alias=alias))
-    return register.register(uris[0], chosen, dry_run=config.dry_run, gateway=gateway)
+    return register.register(uris[0], chosen, dry_run=config.dry_run, gateway=gateway, kind="promote", reason=config.reason)
 
 
-def _recorded(gateway: Gateway, version: Version) -> Standing:
+def _recorded(gateway: Gateway, version: Version, config: Config) -> Standing:
     """A version to return to: it served before, so only its bytes count."""
     logged = gateway.logged_model(version.model_id) if version.model_id else None
     digest = version.tags.get("slm.digest") or (logged.tags.get("slm.digest") if logged else None)
     if not digest:
-        raise RefusedError(f"{version.uri}: nobody recorded which bytes it has; evaluate it: {standing.evaluate_command(version)}")
+        command = standing.evaluate_command(gateway, version, config)
+        raise RefusedError(f"{version.uri}: nobody recorded which bytes it has; evaluate it: {command}")
     return Standing(version, None, None, digest, ())
 
 
@@ -128,7 +142,7 @@ def _move(
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
         verdict = "passed"
         if report and where.judged and where.judged.model_id == version.model_id:
-            versions.register(gateway, version.name, where.judged, report, register.command(config))
+            versions.annotate(gateway, version, where.judged, report, register.command(config))
         entry = ledger.commit(
             view,
             Record(

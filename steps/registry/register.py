@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry import canary, outcome, policy, succession, versions
 from steps.registry import evidence as evidence_module
-from steps.registry.aliases import VARIANT_TAG, VARIANTS, VERDICT_TAG
-from steps.registry.evidence import PROMOTE, Evidence, Judged
+from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
+from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
 from steps.registry.ledger import Ledger
@@ -27,27 +28,38 @@ class Decision:
     reason: str
 
 
-def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway: Gateway | None = None) -> Promotion:
+def register(
+    report_uri: str,
+    config: Config,
+    *,
+    dry_run: bool = False,
+    gateway: Gateway | None = None,
+    kind: str = "register",
+    reason: str | None = None,
+) -> Promotion:
     """Register what a report judged, and move the aliases that it earned.
 
     Every evaluated model gets one version; ``transformers`` and ``onnx`` go to the newest version of each that passes its gates; the
     policy's winner gets the policy's alias, its runner-up the challenger's, and what the alias pointed at before becomes the
     previous one. Before an alias moves, its version passes the canary; one that does not is treated as held. A held candidate gets a
-    version, for the record, and no alias. The same report again changes nothing.
+    version, for the record, and no alias. The same report again changes nothing. A report that did not see what the policy's alias points
+    at today cannot move it, however good its winner is: nobody compared the two.
 
     Args:
         report_uri: ``runs:/<run>/report.json``.
         config: the composed config; ``promotion`` and ``model`` count.
         dry_run: say what would change and change nothing; no canary is run.
         gateway: the tracking server; the default follows the process's URIs.
+        kind: of the record in the history.
+        reason: of whoever asked, where somebody did.
 
     Raises:
         StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.
     """
-    report = evidence_module.read(report_uri)
-    name = report.registered_name
     gateway = gateway or Gateway(config.promotion.retry_seconds)
+    report = evidence_module.read(report_uri, gateway)
+    name = report.registered_name
     evaluated = [each for each in report.judged if each.status == "evaluated"]
     if not evaluated:
         failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"
@@ -61,11 +73,12 @@ def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway:
     else:
         gateway.ensure_model(name, describe(name, report, config), {})
         view = ledger.open()
-        made = {each.model_id: versions.register(gateway, name, each, report, command(config)) for each in evaluated}
+        served = view.journal.served()
+        made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in evaluated}
         found = {model_id: each.version for model_id, each in made.items()}
         created = {model_id for model_id, each in made.items() if each.created}
     planned = _numbers(gateway, name, evaluated, found)
-    known = versions.without_twins(gateway.versions(name))
+    known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
     while True:
         failed = {model_id for model_id, result in canaries.items() if result != "passed"}
@@ -78,16 +91,17 @@ def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway:
         for each in waiting:
             result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
             canaries[each.model_id] = "passed" if result.passed else result.fault
+    why = redact(f"{reason}; {decision.reason}" if reason else decision.reason)
     entry = None
     if moves and not dry_run:
         entry = ledger.commit(
             view,
             Record(
                 id=new_id(),
-                kind="register",
+                kind=kind,
                 moves=moves,
                 actor=outcome.actor(),
-                reason=decision.reason,
+                reason=why,
                 profile=config.promotion.profile,
                 evidence=report.uri,
                 evidence_digest=report.digest,
@@ -96,7 +110,7 @@ def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway:
         )
     final = {**view.aliases, **decision.aliases}
     promotion = Promotion(
-        kind="register",
+        kind=kind,
         name=name,
         report_uri=report.uri,
         evidence_digest=report.digest,
@@ -115,7 +129,7 @@ def register(report_uri: str, config: Config, *, dry_run: bool = False, gateway:
             for each in evaluated
         ),
         moves=moves,
-        reason=decision.reason,
+        reason=why,
         entry=entry.number if entry else None,
         forced=False,
         dry_run=dry_run,
@@ -150,21 +164,29 @@ def decide(
         return Decision(
             {}, f"no alias moves, as the evidence is {age:.1f} days old (promotion.max_evidence_age_days={limit:g}); evaluate again"
         )
-    by_id = {each.model_id: each.number for each in known if each.model_id} | dict(planned)
-    passing = [each for each in report.judged if each.passes and each.model_id in by_id and each.model_id not in failed_canary]
-    wanted: dict[str, int | None] = {}
-    for variant in VARIANTS:
-        numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
-        if numbers:
-            older = [each.number for each in known if each.tags.get(VARIANT_TAG) == variant and each.tags.get(VERDICT_TAG) == PROMOTE]
-            shut = {by_id[model_id] for model_id in failed_canary if model_id in by_id}
-            wanted[variant] = max(number for number in (*numbers, *older) if number not in shut)
+    if other := report.other_gates(config.promotion.gates):
+        return Decision({}, f"no alias moves, as the report judged by other gates ({other}); evaluate again")
     alias = config.promotion.alias
     champion = current.get(alias)
+    serving = next((each for each in known if each.number == champion), None)
+    seen = report.of(serving.model_id, serving.tags.get(DIGEST_TAG)) if serving else None
+    by_id = {each.model_id: each.number for each in reversed(known) if each.model_id} | dict(planned)
+    if seen and champion is not None:  # also where another version of the same logged model has the lower number
+        by_id[seen.model_id] = champion
+    passing = [each for each in report.judged if each.passes and each.model_id in by_id and each.model_id not in failed_canary]
+    wanted: dict[str, int | None] = {}
+    looked_at = {by_id[each.model_id] for each in report.judged if each.model_id in by_id}
+    for variant in VARIANTS:
+        numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
+        now = current.get(variant)
+        if numbers:  # a newer one that is there already stays, unless this report or its canary speaks against it
+            wanted[variant] = max([*numbers, now] if now is not None and now not in looked_at else numbers)
+    if serving is not None and seen is None:
+        again = f"evaluate again: `mlflow run . -e evaluate`, with evaluate.incumbent=true and promotion.alias={alias}"
+        return Decision(wanted, f"@{alias} stays where it is, as the report did not see @{alias} (version {champion}); {again}")
     eligible: dict[str, Judged] = {each.model_id: each for each in passing}
-    for each in report.judged:  # the incumbent defends its place with its figures, also where it would not get in today
-        if each.status == "evaluated" and champion is not None and by_id.get(each.model_id) == champion:
-            eligible.setdefault(each.model_id, each)
+    if seen and seen.status == "evaluated" and seen.model_id not in failed_canary:
+        eligible.setdefault(seen.model_id, seen)  # the incumbent defends its place with its figures, also where it would not get in today
     ranking = policy.rank(list(eligible.values()), config.promotion.weights)
     held = [_why_held(each, failed_canary) for each in report.judged if each.model_id not in eligible]
     if ranking.winner is None:
@@ -172,6 +194,9 @@ def decide(
     winner = by_id[ranking.winner.judged.model_id]
     runner_up = by_id[ranking.runner_up.judged.model_id] if ranking.runner_up else None
     wanted |= succession.succeed(current, alias, winner, runner_up)
+    broken = {by_id[model_id] for model_id in failed_canary if model_id in by_id}
+    if wanted.get(challenger_of(alias)) in broken:  # the version that was beaten takes that place, but not when it does not even run
+        wanted[challenger_of(alias)] = None
     reason = f"profile {config.promotion.profile}: " + "; ".join(
         f"version {by_id[each.judged.model_id]} ({each.judged.variant}) {each.utility:+.3f}{'' if each.on_front else ', dominated'}"
         for each in ranking.ranked
@@ -203,10 +228,15 @@ def command(config: Config) -> str:
 
 
 def _why_held(judged: Judged, failed_canary: Collection[str]) -> str:
+    who = f"{judged.variant} {judged.model_id}"
     if judged.model_id in failed_canary:
-        return f"{judged.variant} {judged.model_id} (canary)"
-    gates = ", ".join(gate.name for gate in judged.gates if gate.passed is not True)
-    return f"{judged.variant} {judged.model_id} ({judged.failure or judged.decision}{': ' + gates if gates else ''})"
+        return f"{who} (canary)"
+    if judged.status != "evaluated":
+        return f"{who} (could not be evaluated: {((judged.failure or '').splitlines() or ['no reason given'])[0]})"
+    failed = ", ".join(gate.name for gate in judged.gates if gate.passed is False)
+    open_ = ", ".join(gate.name for gate in judged.gates if gate.passed is None)
+    words = [f"failed {failed}" if failed else "", f"too little evidence for {open_}" if open_ else ""]
+    return f"{who} ({'; '.join(filter(None, words)) or judged.decision.replace('_', ' ')})"
 
 
 def _numbers(gateway: Gateway, name: str, evaluated: Sequence[Judged], found: Mapping[str, Version | None]) -> dict[str, int]:

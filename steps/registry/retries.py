@@ -18,6 +18,9 @@ OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 COLLISION = re.compile(
     r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
 )
+UNREACHABLE = re.compile(
+    r"Max retries exceeded|[Cc]onnection (?:refused|aborted|reset)|ConnectionError|RemoteDisconnected|[Tt]imed? ?out|\b(?:429|50[0234])\b"
+)
 _LOCK = threading.Lock()
 _INSIDE: list[int] = []  # threads that are in a call
 _BEFORE: list[str | None] = []  # the variable's value before the first of them
@@ -31,6 +34,23 @@ def is_transient(error: MlflowException) -> bool:
     if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
         return True
     return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
+
+
+def is_missing_artifact(error: MlflowException) -> bool:
+    """Whether a download failed with an answer: MLflow calls it an internal error also where the file is just not there."""
+    return "failures occurred while downloading" in str(error) and not UNREACHABLE.search(str(error))
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether what is fetched could not be had because a server is away: the same call may work a minute later."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(error, MlflowException):
+        return is_transient(error)
+    if isinstance(error, RequestException):  # of an artifact store behind the tracking server
+        return error.response is None or error.response.status_code in (408, 429, 500, 502, 503, 504)
+    return False
 
 
 def status_of(error: MlflowException) -> int | None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry import evidence as evidence_module
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import Gateway, Version
+from steps.registry.gateway import Gateway, ServerUnavailableError, Version
 from steps.registry.outcome import RefusedError
 
+UNKNOWN = "unknown"  # what a report says of bytes that nobody hashed
 REPORTS_SEARCHED = 20  # newest finished evaluations of a model that are read to find one about a version
 
 
@@ -47,9 +49,9 @@ def look(gateway: Gateway, version: Version, config: Config) -> Standing:
             ("the version's tag", version.tags.get(DIGEST_TAG)),
             ("the logged model's tag", logged.tags.get(DIGEST_TAG) if logged else None),
         )
-        if value
+        if value and value != UNKNOWN
     }
-    command = evaluate_command(version)
+    command = evaluate_command(gateway, version, config)
     if not recorded:
         raise RefusedError(f"{version.uri}: nobody recorded which bytes it has, so no evidence can be about them; evaluate it: {command}")
     if len(set(recorded.values())) > 1:
@@ -62,12 +64,45 @@ def look(gateway: Gateway, version: Version, config: Config) -> Standing:
         objections.append(f"{report.uri} says nothing about {model_id}; evaluate it: {command}")
     else:
         objections += _against(report, judged, config, command)
-    return Standing(version, report, judged, next(iter(recorded.values())), tuple(objections))
+    return Standing(version, report, judged, next(iter(recorded.values())), tuple(redact(each) for each in objections))
 
 
-def evaluate_command(version: Version) -> str:
+def evaluate_command(gateway: Gateway, version: Version, config: Config) -> str:
     """What makes evidence about a version."""
-    return shlex.join(["mlflow", "run", ".", "-e", "evaluate", "--env-manager", "local", "-P", f"evaluate.candidates=[{version.uri}]"])
+    given = [f"model.registered_name={version.name}", f"evaluate.candidates=[{','.join(candidates(gateway, version))}]"]
+    if (alias := config.alias or config.promotion.alias) != "champion":
+        given.append(f"promotion.alias={alias}")
+    return shlex.join(
+        ["mlflow", "run", ".", "-e", "evaluate", "--env-manager", "local", *(word for each in given for word in ("-P", each))]
+    )
+
+
+def candidates(gateway: Gateway, version: Version) -> list[str]:
+    """What must be evaluated to judge a version: itself, and for an ONNX build the checkpoint that it was converted from.
+
+    How far a conversion strays is measured against the transformers variant of the same snapshot: the version with that alias, or else
+    the newest one. Without it, no evidence about a conversion could ever be enough.
+    """
+    if version.tags.get(VARIANT_TAG, _logged(gateway, version).get(VARIANT_TAG)) != ONNX:
+        return [version.uri]
+    snapshot = _snapshot(gateway, version)
+    at = (gateway.aliases(version.name) or {}).get(TRANSFORMERS)
+    known = sorted(gateway.versions(version.name), key=lambda each: (each.number == at, each.number), reverse=True)
+    for each in known if snapshot else ():
+        variant = each.tags.get(VARIANT_TAG) or _logged(gateway, each).get(VARIANT_TAG)
+        if variant == TRANSFORMERS and _snapshot(gateway, each) == snapshot:
+            return [version.uri, each.uri]
+    return [version.uri]
+
+
+def _snapshot(gateway: Gateway, version: Version) -> str | None:
+    """Digest of the snapshot that a version was made of; versions of earlier days have it on their logged model only."""
+    return version.tags.get(SNAPSHOT_TAG) or _logged(gateway, version).get(SNAPSHOT_TAG)
+
+
+def _logged(gateway: Gateway, version: Version) -> dict[str, str]:
+    logged = gateway.logged_model(version.model_id) if version.model_id else None
+    return dict(logged.tags) if logged else {}
 
 
 def _against(report: Evidence, judged: Judged, config: Config, command: str) -> list[str]:
@@ -75,6 +110,8 @@ def _against(report: Evidence, judged: Judged, config: Config, command: str) -> 
     limit = config.promotion.max_evidence_age_days
     if (age := report.age_days()) > limit:
         found.append(f"its evidence is {age:.1f} days old, promotion.max_evidence_age_days={limit:g}; evaluate it again: {command}")
+    if other := report.other_gates(config.promotion.gates):
+        found.append(f"it was judged by other gates ({other}); evaluate it again: {command}")
     if judged.status != "evaluated":
         found.append(f"it could not be evaluated ({judged.failure}); evaluate it again: {command}")
     elif not judged.passes:
@@ -88,12 +125,14 @@ def _against(report: Evidence, judged: Judged, config: Config, command: str) -> 
 def _report(gateway: Gateway, version: Version, config: Config) -> tuple[Evidence | None, str]:
     """The report to go by, or why there is none."""
     if config.report_uri:
-        return evidence_module.read(config.report_uri), ""
+        return evidence_module.read(config.report_uri, gateway), ""
     tagged = version.tags.get(EVALUATION_TAG)
     trouble = "it has no evidence"
     if tagged:
         try:
-            report = evidence_module.read(tagged)
+            report = evidence_module.read(tagged, gateway)
+        except ServerUnavailableError:
+            raise
         except StepError as error:
             trouble = f"its evidence cannot be read ({error})"
         else:
@@ -107,7 +146,9 @@ def _report(gateway: Gateway, version: Version, config: Config) -> tuple[Evidenc
 def _newest_about(gateway: Gateway, version: Version) -> Evidence | None:
     for uri in gateway.finished_reports(version.name, REPORTS_SEARCHED):
         try:
-            report = evidence_module.read(uri)
+            report = evidence_module.read(uri, gateway)
+        except ServerUnavailableError:
+            raise
         except StepError:  # removed or of another schema: an older one may do
             continue
         if report.of(version.model_id, version.tags.get(DIGEST_TAG)):

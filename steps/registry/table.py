@@ -94,7 +94,11 @@ def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
         table.add_column(heading, overflow="fold")
     for entry in journal.entries:
         record = entry.record
-        what = record.kind + (" (forced)" if record.forced else "") + ("" if entry.holds else f" (lost to {entry.lost_to})")
+        what = (
+            record.kind
+            + (" (forced)" if record.forced else "")
+            + ("" if entry.holds else f" (lost to {entry.lost_to})" if entry.lost_to else " (lost)")
+        )
         moves = "\n".join(arrow(move) for move in record.moves)
         table.add_row(str(entry.number), _when(entry), what, moves, record.actor, record.reason, record.evidence or "")
     console.print(table)

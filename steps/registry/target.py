@@ -43,12 +43,31 @@ def alias_of(config: Config) -> str:
     Raises:
         ConfigError: an alias that register keeps, or that MLflow would not take.
     """
-    if config.alias is None:
-        return config.promotion.alias
-    if not ALIAS.fullmatch(config.alias) or VERSION_LIKE.fullmatch(config.alias) or config.alias in KEPT_ALIASES:
-        kept = ", ".join(sorted(KEPT_ALIASES))
-        raise ConfigError("alias", config.alias, f"lower-case letters, digits and dashes, not v<number> and none of {kept}")
-    return config.alias
+    return _movable("alias", config.alias) if config.alias is not None else _movable("promotion.alias", config.promotion.alias)
+
+
+def to_roll_back(config: Config) -> Target:
+    """The registered model and the alias that a rollback moves.
+
+    Raises:
+        ConfigError: a version where the alias belongs, two aliases, or an alias that nobody may move by hand.
+    """
+    target = parse(config.target, config)
+    if target.version is not None:
+        alias = config.alias or config.promotion.alias
+        cure = f"pass target=models:/{target.name}@{alias} to={target.version}"
+        raise ConfigError("target", config.target, "models:/<name>@<alias>, as to=<version> says where to", cure)
+    if target.alias is not None and config.alias is not None and config.alias != target.alias:
+        raise ConfigError("alias", config.alias, f"no other alias than the target's, {target.alias}", "name the alias once")
+    return Target(target.name, None, _movable("target", target.alias) if target.alias else alias_of(config))
+
+
+def _movable(field: str, alias: str) -> str:
+    kept = alias in KEPT_ALIASES or alias.startswith(("previous-", "challenger-"))
+    if kept or not ALIAS.fullmatch(alias) or VERSION_LIKE.fullmatch(alias):
+        words = ", ".join([*sorted(KEPT_ALIASES), "previous-…", "challenger-…"])
+        raise ConfigError(field, alias, f"an alias in lower-case letters, digits and dashes, not v<number> and none of {words}")
+    return alias
 
 
 def check_force(config: Config) -> None:

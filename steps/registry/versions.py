@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from steps.pipeline.errors import StepError
 from steps.registry import card
@@ -16,13 +17,17 @@ from steps.registry.aliases import (
     LICENCE_TAG,
     MODEL_ID_TAG,
     REVISION_TAG,
+    SNAPSHOT_TAG,
     VARIANT_TAG,
     VERDICT_TAG,
 )
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
 
-CARRIED = (FINGERPRINT_TAG, REVISION_TAG, LICENCE_TAG)  # taken over from the logged model
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+CARRIED = (FINGERPRINT_TAG, SNAPSHOT_TAG, REVISION_TAG, LICENCE_TAG)  # taken over from the logged model
 
 MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")  # overrides that a logged model depends on
 
@@ -55,16 +60,17 @@ def find(gateway: Gateway, name: str, model_id: str) -> Version | None:
     return next((each for each in gateway.versions(name) if each.model_id == model_id), None)
 
 
-def without_twins(known: Sequence[Version]) -> list[Version]:
+def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> list[Version]:
     """Versions without the younger twins of a logged model: a race made them and whoever made them is about to delete them.
 
     Args:
         known: in the order of their numbers.
+        served: versions that an alias points at, or did: nobody deletes those.
     """
-    first: dict[str, Version] = {}
+    first: dict[str, int] = {}
     for each in known:
-        first.setdefault(each.model_id or f"version {each.number}", each)
-    return list(first.values())
+        first.setdefault(each.model_id or f"version {each.number}", each.number)
+    return [each for each in known if each.number in first.values() or each.number in served]
 
 
 def remake(run_tags: Mapping[str, str]) -> str | None:
@@ -82,16 +88,79 @@ def remake(run_tags: Mapping[str, str]) -> str | None:
     return shlex.join([*words, *(["-P", f"overrides={shlex.join(chosen)}"] if chosen else [])])
 
 
-def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, command: str) -> Registered:
+def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, command: str, served: Collection[int] = ()) -> Registered:
     """Make sure that a logged model has exactly one version, with this evidence on it.
 
     The database numbers versions but does not keep a logged model from getting two, so after creating one this looks again: the lowest
-    number stays, and a younger twin, which no alias has ever pointed at, is deleted. Every run does the same, so that one killed in
-    between is cleaned up by the next.
+    number stays, and a younger twin that no alias points at or ever pointed at is deleted. Every run does the same, so that one killed
+    in between is cleaned up by the next.
+
+    Args:
+        gateway: the calls to the tracking server.
+        name: registered model.
+        judged: what the report says of the logged model.
+        evidence: the report.
+        command: what makes the model again, where its run does not say.
+        served: versions that an alias ever pointed at, by the journal.
 
     Raises:
         StepError: the logged model is gone, or it is not the one that was judged.
     """
+    logged = _checked(gateway, judged)
+    command = _made_by(gateway, logged) or command
+    found, created = ensure(
+        gateway,
+        name,
+        judged.model_id,
+        tags_of(judged, evidence, logged.tags),
+        card.render(name, "…", judged, evidence, logged.tags, command),
+        served,
+    )
+    return Registered(found, created, annotate(gateway, found, judged, evidence, command))
+
+
+def annotate(gateway: Gateway, version: Version, judged: Judged, evidence: Evidence, command: str) -> tuple[str, ...]:
+    """Write the evidence on a version that is there: its tags and its card. Other versions of the same logged model are not looked at.
+
+    Returns:
+        The tags that changed.
+
+    Raises:
+        StepError: the logged model is gone, or it is not the one that was judged.
+    """
+    logged = _checked(gateway, judged)
+    tags = tags_of(judged, evidence, logged.tags)
+    changed = tuple(key for key, value in tags.items() if version.tags.get(key) != value)
+    for key in changed:
+        gateway.set_version_tag(version.name, version.number, key, tags[key])
+    text = card.render(version.name, version.number, judged, evidence, logged.tags, _made_by(gateway, logged) or command)
+    if version.description != text:
+        gateway.describe(version.name, version.number, text)
+    return changed
+
+
+def ensure(
+    gateway: Gateway, name: str, model_id: str, tags: Mapping[str, str], text: str, served: Collection[int] = ()
+) -> tuple[Version, bool]:
+    """The one version of a logged model, and whether it was made here; arguments as for :func:`register`."""
+    made: Version | None = None
+    if find(gateway, name, model_id) is None:
+        made = gateway.create_version(
+            name, f"models:/{model_id}", tags, text, landed=lambda version: version.model_id == model_id, model_id=model_id
+        )
+    found = [each for each in gateway.versions(name) if each.model_id == model_id]
+    if not found:
+        raise StepError(f"models:/{name}: the version of {model_id} was deleted in this moment; run this again")
+    first, *younger = found
+    if younger:
+        spared = {*served, *(gateway.aliases(name) or {}).values()}  # a search of versions does not say which have an alias
+        for twin in younger:
+            if twin.number not in spared:
+                gateway.delete_version(name, twin.number)
+    return first, made is not None and made.number == first.number
+
+
+def _checked(gateway: Gateway, judged: Judged) -> LoggedModel:
     logged = gateway.logged_model(judged.model_id)
     if logged is None:
         raise StepError(f"{judged.uri}: the logged model is not on this tracking server; evaluate one that is: `mlflow run . -e evaluate`")
@@ -101,35 +170,8 @@ def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, co
             f"{judged.uri}: the report judged {judged.digest}, the logged model says {recorded}; evaluate it again: "
             "`mlflow run . -e evaluate`"
         )
-    tags = tags_of(judged, evidence, logged.tags)
-    command = remake((gateway.run_tags(logged.source_run_id) if logged.source_run_id else None) or {}) or command
-    found = find(gateway, name, judged.model_id)
-    created = found is None
-    if found is None:
-        made = gateway.create_version(
-            name,
-            f"models:/{judged.model_id}",
-            tags,
-            card.render(name, "…", judged, evidence, logged.tags, command),
-            landed=lambda version: version.model_id == judged.model_id,
-            model_id=judged.model_id,
-        )
-        found = _one_of_twins(gateway, name, judged.model_id) or made
-        created = found.number == made.number
-    else:
-        found = _one_of_twins(gateway, name, judged.model_id) or found
-    changed = tuple(key for key, value in tags.items() if found.tags.get(key) != value)
-    for key in changed:
-        gateway.set_version_tag(name, found.number, key, tags[key])
-    text = card.render(name, found.number, judged, evidence, logged.tags, command)
-    if found.description != text:
-        gateway.describe(name, found.number, text)
-    return Registered(found, created, changed)
+    return logged
 
 
-def _one_of_twins(gateway: Gateway, name: str, model_id: str) -> Version | None:
-    twins = [each for each in gateway.versions(name) if each.model_id == model_id]
-    for twin in twins[1:]:
-        if not twin.aliases:
-            gateway.delete_version(name, twin.number)
-    return twins[0] if twins else None
+def _made_by(gateway: Gateway, logged: LoggedModel) -> str | None:
+    return remake((gateway.run_tags(logged.source_run_id) if logged.source_run_id else None) or {})

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 from steps.config.root import CONF, ROOT, Config
 from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
 from steps.registry import policy, promote, standing
 from steps.registry import target as targets
 from steps.registry.aliases import CANDIDATE
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import Gateway, Version
+from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.journal import name_of
 from steps.registry.ledger import Ledger, LostRaceError
 from steps.registry.outcome import RefusedError
@@ -28,8 +29,10 @@ log = logging.getLogger(__name__)
 
 VERDICT_TAG = "slm.candidate"  # what became of it, in words
 JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
+NO_EVIDENCE = "none"
 WHEN_TAG = "slm.candidate.judged_at"
 PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=")  # overrides that an evaluation started here gets too
+MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
 
@@ -47,9 +50,15 @@ class Verdict:
 
 
 def look_once(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Sequence[tuple[str, int]] = ()) -> list[Verdict]:
+    """What :func:`looking` finds."""
+    return list(looking(config, gateway, evaluate, again=again))
+
+
+def looking(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Sequence[tuple[str, int]] = ()) -> Iterator[Verdict]:
     """Judge every version that the alias ``candidate`` points at and that has not been judged on its newest evidence.
 
-    One candidate's failure is its verdict, and does not keep the others waiting; a server that does not answer ends the look.
+    One candidate's failure is its verdict, and does not keep the others waiting; a server that does not answer ends the look, and so does
+    a promoter that came first.
 
     Args:
         config: ``target`` names one registered model, else all are looked at; ``dry_run`` says what would happen.
@@ -57,25 +66,43 @@ def look_once(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Se
         evaluate: makes evidence about a version.
         again: name and version of candidates that somebody set just now, to be judged also where the evidence is not new.
     """
+    from mlflow.exceptions import MlflowException
+
     names = [targets.parse(config.target, config).name] if config.target else gateway.model_names()
-    verdicts: list[Verdict] = []
     for name in names:
-        if not config.dry_run and gateway.aliases(name_of(name)) is not None:
-            Ledger(gateway, name).open()  # what a killed promotion left is finished here, also when nobody promotes again
-        number = (gateway.aliases(name) or {}).get(CANDIDATE)
-        version = gateway.version(name, number) if number is not None else None
-        if version is None or (_judged_before(gateway, version, config) and (name, version.number) not in again):
+        try:
+            version = _waiting(name, config, gateway, again)
+            verdict = judge(version, config, gateway, evaluate) if version else None
+        except (LostRaceError, ServerUnavailableError):
+            raise
+        except (StepError, MlflowException) as error:
+            if config.target:
+                raise
+            log.warning("models:/%s cannot be looked at: %s", name, redact(str(error)))
             continue
-        log.info("%s was set as @%s", version.uri, CANDIDATE)
-        verdict = judge(version, config, gateway, evaluate)
-        log.info("%s: %s", verdict.uri, verdict.words)
-        verdicts.append(verdict)
-    return verdicts
+        if verdict:
+            log.info("%s: %s", verdict.uri, verdict.words)
+            yield verdict
+
+
+def _waiting(name: str, config: Config, gateway: Gateway, again: Sequence[tuple[str, int]]) -> Version | None:
+    """The candidate of a model, unless its verdict stands."""
+    if not config.dry_run and gateway.aliases(name_of(name)) is not None:
+        Ledger(gateway, name).open()  # what a killed promotion left is finished here, also when nobody promotes again
+    number = (gateway.aliases(name) or {}).get(CANDIDATE)
+    version = gateway.version(name, number) if number is not None else None
+    if version is None or (_judged_before(gateway, version, config) and (name, version.number) not in again):
+        return None
+    log.info("%s was set as @%s", version.uri, CANDIDATE)
+    return version
 
 
 def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate) -> Verdict:
     """Promote one version or hold it, and tag it with the verdict."""
+    from mlflow.exceptions import MlflowException
+
     own = _config_for(version, config)
+    where: Standing | None = None
     try:
         where = standing.look(gateway, version, own)
         if _lacks_evidence(gateway, where, own):
@@ -84,13 +111,14 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
             evaluate(version, own)
             where = standing.look(gateway, version, own)
         words, promoted = _decide(gateway, where, own)
-    except LostRaceError:
+    except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
-    except (RefusedError, EvaluationFailedError) as error:
-        where, words, promoted = None, f"held: {error}", False
-    evidence = where.evidence if where else None
+    except (StepError, MlflowException) as error:
+        words, promoted = f"held: {error}", False
+    words = redact(words)[:MOST_WORDS]
+    evidence = where.evidence if where else None  # what was looked at, also where something failed: it is answered once
     if not config.dry_run:
-        gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else "none")
+        gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE)
         gateway.set_version_tag(version.name, version.number, WHEN_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
         gateway.set_version_tag(version.name, version.number, VERDICT_TAG, words)
     return Verdict(version.uri, promoted, words, evidence.uri if evidence else None)
@@ -111,13 +139,7 @@ def run_evaluation(version: Version, config: Config) -> None:
     import mlflow
     from mlflow.exceptions import ExecutionException
 
-    words = [
-        f"model={_model_of(version.name)}",
-        *_passed_on(),
-        f"model.registered_name={version.name}",
-        f"promotion.alias={config.promotion.alias}",
-    ]
-    words.append(f"evaluate.candidates=['{version.uri}']")
+    words = evaluation_words(Gateway(config.promotion.retry_seconds), version, config)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # `python` is this one
     run = mlflow.active_run()
     experiment = run.info.experiment_id if run else None
@@ -126,6 +148,18 @@ def run_evaluation(version: Version, config: Config) -> None:
         mlflow.projects.run(str(ROOT), entry_point="evaluate", parameters=parameters, env_manager="local", experiment_id=experiment)
     except ExecutionException as error:
         raise EvaluationFailedError(f"its evaluation failed ({error}); what it said is in the logs/ of its run") from error
+
+
+def evaluation_words(gateway: Gateway, version: Version, config: Config) -> list[str]:
+    """The overrides under which ``evaluate`` judges one version beside the champion."""
+    uris = ",".join(f"'{uri}'" for uri in standing.candidates(gateway, version))
+    return [
+        f"model={_model_of(version.name)}",
+        *_passed_on(),
+        f"model.registered_name={version.name}",
+        f"promotion.alias={config.promotion.alias}",
+        f"evaluate.candidates=[{uris}]",
+    ]
 
 
 def _passed_on() -> list[str]:
@@ -153,7 +187,7 @@ def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, boo
             return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", False
     if config.dry_run:
         return f"dry run: would be promoted to @{alias}", False
-    done = promote.promote(config, gateway=gateway)
+    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)})
     return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", True
 
 
@@ -163,8 +197,10 @@ def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None)
 
 
 def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
-    """Whether there is no report, too old a one, or one that did not see the champion of today."""
+    """Whether there is no report, too old a one, one by other gates, or one that did not see the champion of today."""
     if where.evidence is None or where.judged is None or where.evidence.age_days() > config.promotion.max_evidence_age_days:
+        return True
+    if where.evidence.other_gates(config.promotion.gates):
         return True
     number = (gateway.aliases(where.version.name) or {}).get(config.promotion.alias)
     if number is None or number == where.version.number:
@@ -173,7 +209,7 @@ def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
 
 
 def _judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
-    """Whether its verdict stands: on the newest evidence there is, and against the champion of today."""
+    """Whether its verdict stands: it was given on the newest evidence there is."""
     tagged = version.tags.get(JUDGED_TAG)
     if tagged is None or VERDICT_TAG not in version.tags:
         return False
@@ -181,7 +217,7 @@ def _judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
         where = standing.look(gateway, version, _config_for(version, config))
     except RefusedError:
         return True
-    return where.evidence is None or where.evidence.digest == tagged
+    return (where.evidence.digest if where.evidence else NO_EVIDENCE) == tagged
 
 
 def _config_for(version: Version, config: Config) -> Config:

@@ -78,7 +78,7 @@ def judged(model_id: str, variant: str, metrics: dict[str, float], decision: str
     }
 
 
-def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name: str = NAME) -> str:
+def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name: str = NAME, gates: dict[str, Any] | None = None) -> str:
     """Put a report on the active run, as ``evaluate`` does. Returns its URI."""
     import mlflow
 
@@ -91,7 +91,7 @@ def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name:
         "seed": 0,
         "machine": {},
         "pack": {"name": "smoke", "version": "1", "digest": "sha256:1", "items": 10},
-        "policy": {},
+        "policy": {"gates": gates} if gates else {},
         "candidates": candidates,
     }
     mlflow.log_text(json.dumps(report), "report.json")

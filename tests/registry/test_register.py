@@ -82,7 +82,7 @@ def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
     promotion = room.register(uri, scene.config())
     assert numbers() == [1, 2]
     assert aliases() == {"transformers": 1, "champion": 1}
-    assert "hold: quality_floor" in promotion.reason
+    assert "(failed quality_floor)" in promotion.reason
 
 
 @pytest.mark.usefixtures("no_canary")
