@@ -16,6 +16,7 @@ class Timings:
     """Raw timings of one candidate, in seconds; prompts are numbered in the order of ``speed.prompt_tokens``."""
 
     streams: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # prompt tokens: one entry a round
+    prompts: dict[int, int] = field(default_factory=dict)  # prompt tokens asked for: as the model counts them
     bursts: dict[int, list[float]] = field(default_factory=dict)  # concurrency: tokens per second, one a round
 
 
@@ -66,6 +67,13 @@ def measure(
 
                 guard(name, many)
                 advance(name)
+    for name in processes:
+        for tokens in config.prompt_tokens:
+
+            def count(name: str = name, tokens: int = tokens) -> None:
+                timings[name].prompts[tokens] = processes[name].ask("timed_prompt", prompt_tokens=tokens)
+
+            guard(name, count)
     return timings
 
 
@@ -86,8 +94,8 @@ def metrics(timings: Timings) -> dict[str, float]:
             found[f"{name}_p50_s"] = statistics.percentile(values, 50)
             found[f"{name}_min_s"], found[f"{name}_max_s"] = min(values), max(values)
             found |= {f"{name}_p{q}_s": statistics.percentile(values, q) for q, least in TAILS.items() if len(values) >= least}
-        if prompted := [each["prompt_tokens"] for each in rounds if each.get("prompt_tokens")]:
-            found[f"speed/prompt_tokens{suffix}"] = statistics.percentile(prompted, 50)
+        if tokens in timings.prompts:
+            found[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
         if rates:
             found[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
             found[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)

@@ -23,9 +23,9 @@ def stream(model: Any, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[
     """Time one streamed answer.
 
     Returns:
-        ``ttft_s`` (seconds to the first piece of text), ``itl_s`` (seconds between pieces), ``total_s``, ``tokens``, ``prompt_tokens``
-        (as the model counts them; 0 where it does not say), ``decode_tokens_per_second``, and ``streamed``: false where the model cannot
-        stream; then only the total is known and the first token's time is that of an answer of one token.
+        ``ttft_s`` (seconds to the first piece of text), ``itl_s`` (seconds between pieces), ``total_s``, ``tokens``,
+        ``decode_tokens_per_second``, and ``streamed``: false where the model cannot stream; then only the total is known and the
+        first token's time is that of an answer of one token.
     """
     row = {"messages": prompt(prompt_tokens, nonce), "max_tokens": new_tokens, "temperature": 0.0}
     if can_stream(model):
@@ -34,7 +34,7 @@ def stream(model: Any, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[
     model.predict(_frame({**row, "max_tokens": 1, "messages": prompt(prompt_tokens, nonce + 500_000)}))
     first = time.perf_counter() - started
     started = time.perf_counter()
-    prompted, tokens = _counts(model.predict(_frame(row)))
+    tokens = _tokens(model.predict(_frame(row)))
     total = time.perf_counter() - started
     rate = (tokens - 1) / (total - first) if tokens > 1 and total > first else 0.0
     return {
@@ -42,7 +42,6 @@ def stream(model: Any, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[
         "itl_s": [],
         "total_s": total,
         "tokens": tokens,
-        "prompt_tokens": prompted,
         "decode_tokens_per_second": rate,
         "streamed": False,
     }
@@ -56,12 +55,11 @@ def can_stream(model: Any) -> bool:
 def _streamed(model: Any, row: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     times: list[float] = []
-    tokens = prompted = 0
+    tokens = 0
     for chunk in model.predict_stream(row):
         now = time.perf_counter()
         usage = chunk.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or tokens)
-        prompted = int(usage.get("prompt_tokens") or prompted)
         if any((choice.get("delta") or {}).get("content") for choice in chunk.get("choices", [])):
             times.append(now)
     ended = time.perf_counter()
@@ -74,7 +72,6 @@ def _streamed(model: Any, row: dict[str, Any]) -> dict[str, Any]:
         "itl_s": [after - before for before, after in itertools.pairwise(times)],
         "total_s": ended - started,
         "tokens": tokens,
-        "prompt_tokens": prompted,
         "decode_tokens_per_second": (tokens - 1) / span if tokens > 1 and span > 0 else 0.0,
         "streamed": True,
     }
@@ -96,7 +93,7 @@ def burst(model: Any, concurrency: int, new_tokens: int, nonce: int) -> dict[str
         gate.wait()
         starts.append(time.perf_counter())
         try:
-            counts.append(_counts(model.predict(frame))[1])
+            counts.append(_tokens(model.predict(frame)))
             ends.append(time.perf_counter())
         except Exception as error:  # noqa: BLE001 - handed to the caller below
             errors.append(error)
@@ -117,7 +114,6 @@ def _frame(row: dict[str, Any]) -> Any:
     return pd.DataFrame([row])
 
 
-def _counts(response: Any) -> tuple[int, int]:
-    """Tokens of the prompt and of the answer."""
+def _tokens(response: Any) -> int:
     completion = response[0] if isinstance(response, list) else response
-    return int(completion["usage"].get("prompt_tokens") or 0), int(completion["usage"]["completion_tokens"])
+    return int(completion["usage"]["completion_tokens"])

@@ -83,6 +83,10 @@ class Worker:
         result: dict[str, Any] = sibling("timing").stream(self.model, prompt_tokens, new_tokens, nonce)
         return result
 
+    def timed_prompt(self, prompt_tokens: int) -> int:
+        """Tokens that a timed prompt really has; a stream does not always say."""
+        return self.prompt_tokens(sibling("timing").prompt(prompt_tokens, 0))
+
     def burst(self, concurrency: int, new_tokens: int, nonce: int) -> dict[str, Any]:
         """``concurrency`` requests at once through threads: tokens and seconds."""
         result: dict[str, Any] = sibling("timing").burst(self.model, concurrency, new_tokens, nonce)

@@ -65,7 +65,14 @@ def test_good_candidate_is_whole(evaluated: tuple[Report, Path]) -> None:
     assert good.metrics["quality/score"] == 1.0
     broken = [row for row in good.conformance.rows if not row.passed and not row.limit]
     assert not broken
-    for name in ("speed/load_s", "speed/ttft_p50_s", "speed/itl_p50_s", "speed/decode_tokens_per_second", "speed/throughput_4"):
+    for name in (
+        "speed/load_s",
+        "speed/ttft_p50_s",
+        "speed/prompt_tokens",
+        "speed/itl_p50_s",
+        "speed/decode_tokens_per_second",
+        "speed/throughput_4",
+    ):
         assert good.metrics[name] > 0, name
     assert good.metrics["memory/peak_rss_bytes"] > 50_000_000
 
