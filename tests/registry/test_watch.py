@@ -1,11 +1,14 @@
 """Somebody sets the alias ``candidate``; what happens to that version. On SQLite."""
 
+import shlex
+from pathlib import Path
+
 import mlflow
 import pytest
 
 from steps.config.root import Config
 from steps.registry import register as room
-from steps.registry import watch
+from steps.registry import standing, watch
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import name_of
 from tests.registry import scene
@@ -129,3 +132,62 @@ def test_dry_run_tags_nothing(champion_is_slow: Pair) -> None:
     (verdict,) = look(evaluator, "dry_run=true")
     assert verdict.words == "dry run: would be evaluated first" and evaluator.asked == []
     assert "slm.candidate" not in tags(2)
+
+
+def test_failing_canary_is_answered_once(champion_is_slow: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steps.registry import canary
+
+    bad = canary.Check("answers a chat", False, "it did not")
+    monkeypatch.setattr(canary, "run", lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"))
+    set_candidate(2)
+    (verdict,) = look(Evaluator())
+    assert "its canary failed" in verdict.words and tags(2)["slm.candidate.evidence"].startswith("sha256:")
+    again = Evaluator()
+    assert look(again) == [] and again.asked == []
+
+
+def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow: Pair) -> None:
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("a-broken-one")
+    client.create_model_version("a-broken-one", f"models:/{champion_is_slow.onnx}", model_id=champion_is_slow.onnx)
+    client.set_registered_model_alias("a-broken-one", "candidate", "1")
+    set_candidate(2)
+    evaluator = Evaluator()
+
+    def evaluate(version: Version, config: Config) -> None:
+        if version.name == "a-broken-one":
+            raise MlflowException.invalid_parameter_value(f"nothing at {Path.home()}/models")
+        evaluator(version, config)
+
+    broken, fine = watch.look_once(scene.config(), Gateway(5), evaluate)
+    assert broken.words.startswith("held:") and "nothing at ~/models" in broken.words
+    assert fine.promoted
+    assert watch.look_once(scene.config(), Gateway(5), evaluate) == []
+
+
+def test_champion_that_moves_after_the_comparison_voids_it(champion_is_slow: Pair) -> None:
+    from steps.registry.ledger import LostRaceError
+    from steps.registry.promote import promote
+
+    look(Evaluator())
+    with pytest.raises(LostRaceError, match="moved since the versions were compared"):
+        promote(scene.config(f"target=models:/{scene.NAME}/2"), beaten={"champion": 7})
+
+
+def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(champion_is_slow: Pair) -> None:
+    from steps.pipeline.compose import compose_config
+
+    client = mlflow.MlflowClient()
+    for model_id, snapshot in ((champion_is_slow.transformers, "sha256:a"), (champion_is_slow.onnx, "sha256:a")):
+        client.set_logged_model_tags(model_id, {"slm.snapshot_digest": snapshot})
+    version = Gateway(5).version(scene.NAME, 2)
+    assert version is not None
+    wanted = [f"models:/{scene.NAME}/2", f"models:/{scene.NAME}/1"]
+    composed = compose_config(watch.evaluation_words(Gateway(5), version, scene.config()))
+    assert composed.evaluate.candidates == wanted and composed.model.registered_name == scene.NAME
+    command = shlex.split(standing.evaluate_command(Gateway(5), version, scene.config()))
+    assert compose_config([word for word in command if "=" in word]).evaluate.candidates == wanted
+    client.set_logged_model_tags(champion_is_slow.onnx, {"slm.snapshot_digest": "sha256:b"})
+    assert standing.candidates(Gateway(5), version) == wanted[:1]
