@@ -15,18 +15,18 @@ from typing import Any
 from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline import digest
-from steps.registry import evidence as evidence_module
-from steps.registry import standing
+from steps.registry import arrival, standing, versions
 from steps.registry import target as targets
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG
-from steps.registry.gateway import DESCRIPTION_LIMIT, Gateway, Version
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VERDICT_TAG
+from steps.registry.arrival import MODEL, REPORT
+from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
 
 SCHEMA = "slm-promote/archive/1"
 MANIFEST = "manifest.json"
-MODEL, REPORT, CARD, LICENCE = "model", "evidence/report.json", "card.md", "licence.txt"
-ORIGIN_TAG = "slm.imported_from"  # version and logged model on the server it came from, without that server's address
-NOT_CARRIED = frozenset({MODEL_ID_TAG, EVALUATION_TAG, EVIDENCE_TAG})  # they say where things are on the server it came from
+CARD, LICENCE = "card.md", "licence.txt"
+# They say where things are on the server it came from, and what its policy said there.
+NOT_CARRIED = frozenset({MODEL_ID_TAG, EVALUATION_TAG, EVIDENCE_TAG, VERDICT_TAG})
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def export(config: Config, *, gateway: Gateway | None = None) -> Transfer:
         return Transfer(version.name, version.number, where.digest, 0, size, folder.name, False, True)
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        files = _write(part, version, where.digest, where.evidence.uri)
+        files = _write(part, version, where.digest, where.evidence.uri, _command(gateway, version))
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -93,11 +93,13 @@ def import_(config: Config, *, gateway: Gateway | None = None) -> Transfer:
     gateway = gateway or Gateway(config.promotion.retry_seconds)
     there = next((each for each in gateway.versions(name) if each.tags.get(DIGEST_TAG) == manifest["digest"]), None)
     size, count = sum(each["size"] for each in manifest["files"]), len(manifest["files"])
+    if there is not None and not config.dry_run:
+        arrival.describe(folder, manifest, gateway, there)  # an earlier import may have been ended before it came to that
     if there is not None or config.dry_run:
         return Transfer(
             name, there.number if there else None, manifest["digest"], count, size, folder.name, there is not None, config.dry_run
         )
-    version = _send(folder, manifest, gateway)
+    version = arrival.receive(folder, manifest, gateway)
     return Transfer(name, version.number, manifest["digest"], count, size, folder.name, False, False)
 
 
@@ -132,9 +134,17 @@ def check(folder: Path) -> dict[str, Any]:
         if size != expected["size"] or digest.of_file(found[path]) != expected["sha256"]:
             raise RefusedError(f"archive={folder}: {path} is not what was exported (its bytes differ); export the version again")
     whole = digest.of_folder(folder / MODEL)
+    if manifest.get("seal") != _seal(manifest):
+        raise RefusedError(f"archive={folder}: {MANIFEST} is not what was exported (its name, tags or list differ); export it again")
     if whole != manifest["digest"]:
         raise RefusedError(f"archive={folder}: the model is {whole}, the manifest says {manifest['digest']}; export the version again")
     return manifest
+
+
+def _command(gateway: Gateway, version: Version) -> str | None:
+    """What makes the model again, for its card on the other server."""
+    logged = gateway.logged_model(version.model_id) if version.model_id else None
+    return versions.remake((gateway.run_tags(logged.source_run_id) if logged and logged.source_run_id else None) or {})
 
 
 def _archive(config: Config) -> Path:
@@ -143,15 +153,15 @@ def _archive(config: Config) -> Path:
     return Path(config.archive).expanduser().absolute()
 
 
-def _write(part: Path, version: Version, expected: str, report_uri: str) -> list[dict[str, Any]]:
+def _write(part: Path, version: Version, expected: str, report_uri: str, command: str | None) -> list[dict[str, Any]]:
     import mlflow
 
     part.mkdir(parents=True)
     with TemporaryDirectory(dir=part.parent, prefix=".export-") as place:
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=place))
-        for meta in model.rglob("*"):
+        for meta in list(model.rglob("*")):
             if meta.name in digest.VOLATILE:
-                meta.unlink()
+                shutil.rmtree(meta) if meta.is_dir() else meta.unlink(missing_ok=True)
         found = digest.of_folder(model)
         if found != expected:
             raise RefusedError(f"{version.uri}: the bytes are {found}, the evidence is about {expected}; no reason overrules this")
@@ -173,8 +183,10 @@ def _write(part: Path, version: Version, expected: str, report_uri: str) -> list
         "digest": expected,
         "tags": {key: value for key, value in sorted(version.tags.items()) if key.startswith("slm.") and _carried(key)},
         "evidence": report_uri,
+        "command": command,
         "files": files,
     }
+    manifest["seal"] = _seal(manifest)
     with (part / MANIFEST).open("w", encoding="utf-8") as stream:
         json.dump(manifest, stream, indent=1, sort_keys=True, ensure_ascii=False)
         stream.flush()
@@ -182,44 +194,10 @@ def _write(part: Path, version: Version, expected: str, report_uri: str) -> list
     return files
 
 
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Digest of what a manifest says, for the parts that no file's digest covers: the name and the tags."""
+    return digest.of_value({key: value for key, value in manifest.items() if key != "seal"})
+
+
 def _carried(key: str) -> bool:
     return key not in NOT_CARRIED and not key.startswith("slm.candidate")
-
-
-def _send(folder: Path, manifest: Mapping[str, Any], gateway: Gateway) -> Version:
-    import mlflow
-
-    run = mlflow.active_run()
-    if run is None:
-        raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
-    report_text = (folder / REPORT).read_text(encoding="utf-8")
-    report_uri = f"runs:/{run.info.run_id}/report.json"
-    report = evidence_module.parse(report_uri, report_text)
-    judged = report.of(None, manifest["digest"])
-    if judged is None:
-        raise RefusedError(f"archive={folder}: its evidence says nothing about the bytes {manifest['digest']}; export the version again")
-    origin = f"{manifest['name']}/{manifest['version']} {manifest['model_id']}"
-    tags = {**manifest["tags"], ORIGIN_TAG: origin}
-    client = gateway.client
-    mlflow.log_text(report_text, "report.json")
-    model = client.create_logged_model(run.info.experiment_id, name=judged.variant, source_run_id=run.info.run_id, tags=tags)
-    try:
-        client.log_model_artifacts(model.model_id, str(folder / MODEL))
-        client.finalize_logged_model(model.model_id, "READY")
-        with TemporaryDirectory(prefix="slm-import-") as place:
-            arrived = digest.of_folder(Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model.model_id}", dst_path=place)))
-        if arrived != manifest["digest"]:
-            raise RefusedError(f"archive={folder}: {arrived} arrived, {manifest['digest']} was sent; no version was made, import it again")
-    except BaseException:
-        client.delete_logged_model(model.model_id)  # half a model must not be found by anybody
-        raise
-    evidence_tags = {MODEL_ID_TAG: model.model_id, EVALUATION_TAG: report_uri, EVIDENCE_TAG: report.digest}
-    gateway.ensure_model(manifest["name"], f"{manifest['name']}: imported versions; an alias is set by `promote` alone.", {})
-    return gateway.create_version(
-        manifest["name"],
-        f"models:/{model.model_id}",
-        {**tags, **evidence_tags},
-        (folder / CARD).read_text(encoding="utf-8")[:DESCRIPTION_LIMIT],
-        landed=lambda version: version.tags.get(MODEL_ID_TAG) == model.model_id,
-        model_id=model.model_id,
-    )

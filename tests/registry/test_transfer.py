@@ -14,6 +14,7 @@ from steps.registry.promote import promote
 from steps.registry.transfer import Transfer, check, export, import_
 from tests.registry import scene
 from tests.registry.conftest import Pair
+from tests.registry.faults import FaultyGateway, KilledError
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
@@ -140,3 +141,48 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, pair: Pair, no_canary: li
     room.register(pair.report_uri, scene.config())
     with pytest.raises(ConfigError, match="a folder that does not exist yet"):
         export(scene.config(f"target=models:/{scene.NAME}/1", f"archive={tmp_path}"))
+
+
+def test_import_killed_before_each_call_is_taken_up_by_the_next(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    client, at = mlflow.MlflowClient(), 0
+    while True:
+        at += 1
+        gateway = FaultyGateway(at)
+        killed = False
+        with mlflow.start_run():
+            try:
+                import_(scene.config(f"archive={archive}"), gateway=gateway)
+            except KilledError:
+                killed = True
+        if killed:
+            take(archive)
+        (version,) = client.search_model_versions(f"name='{scene.NAME}'")
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        (model,) = client.search_logged_models(experiments)
+        assert version.model_id in (model.model_id, None) and str(model.status) == "READY"
+        assert f"models:/{scene.NAME}/{version.version}" in (version.description or "")
+        assert "slm.verdict" not in version.tags and version.aliases == []
+        if not killed:
+            break
+        client.delete_model_version(scene.NAME, version.version)
+        client.delete_logged_model(model.model_id)
+    assert at > 8
+
+
+def test_manifest_with_another_name_is_refused(archive: Path) -> None:
+    manifest = json.loads((archive / "manifest.json").read_text())
+    (archive / "manifest.json").write_text(json.dumps({**manifest, "name": "somebody-elses"}))
+    with pytest.raises(RefusedError, match="its name, tags or list differ"):
+        check(archive)
+
+
+def test_compiled_code_in_the_folder_is_left_behind(pair: Pair, no_canary: list[str], tmp_path: Path) -> None:
+    room.register(pair.report_uri, scene.config())
+    location = str(mlflow.MlflowClient().get_logged_model(pair.onnx).artifact_location).removeprefix("file://")
+    (Path(location) / "code" / "__pycache__").mkdir(parents=True)
+    (Path(location) / "code" / "__pycache__" / "chat.pyc").write_bytes(b"compiled")
+    export(scene.config(f"target=models:/{scene.NAME}@champion", f"archive={tmp_path}/out"))
+    assert not list((tmp_path / "out").rglob("*.pyc"))
