@@ -137,14 +137,20 @@ def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgr
     )
     said = ""
     target = "target=models:/secretive"
+    work = tmp_path / "work"
+    work.mkdir()
+    environment["PYTHONPATH"] = str(ROOT)
+    run_id = mlflow.search_runs(search_all_experiments=True, filter_string="tags.`slm.model` = 'secretive'").iloc[0]["run_id"]
     for words in (
+        ["steps.register", f"report_uri=runs:/{run_id}/report.json", f"reason='{with_password} {home}/x'"],
+        ["steps.watch", target, "promotion.watch.once=true", f"reason='{with_password}'"],
         ["steps.promote", f"{target}/1", f"reason='see {with_password} and {home}/notes'"],
         ["steps.promote", f"{target}/77"],
         ["steps.rollback", f"{target}@champion"],
         ["steps.export", f"{target}/1", f"archive={home}/archive"],
         ["steps.history", target],
     ):
-        done = subprocess.run([str(BIN / "python"), "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([str(BIN / "python"), "-m", *words], cwd=work, env=environment, capture_output=True, text=True, check=False)
         said += done.stdout + done.stderr
         assert (done.returncode == 0) == ("77" not in words[1]), done.stdout + done.stderr
     dump = subprocess.run(
@@ -154,7 +160,7 @@ def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgr
     ).stdout
     assert b"secretive.history" in dump
     places = {"the database": dump, "what was printed": said.encode()}
-    for root in (guarded.folder / "artifacts", home / "archive"):
+    for root in (guarded.folder / "artifacts", home / "archive", work):
         places |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert len(places) > 10
     for place, content in places.items():
