@@ -15,7 +15,7 @@ KEPT_ALIASES = frozenset({"latest", "transformers", "onnx", "previous", "challen
 class WeightsConfig:
     """Exponents of a weighted geometric mean over each objective's ratio to the best candidate; 0 leaves an objective out."""
 
-    quality: float = 4.0  # quality/score, higher is better
+    quality: float = 24.0  # quality/score, higher is better
     latency: float = 1.0  # seconds for an answer of 64 tokens: speed/ttft_p50_s + 63 * speed/itl_p50_s
     memory: float = 1.0  # memory/peak_rss_bytes
     size: float = 0.5  # size/bytes
