@@ -86,7 +86,7 @@ def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_killed_for_good_is_a_clear_error_and_nothing_half_done(own_server: Server) -> None:
+def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: Server) -> None:
     registered()
     name = scene.NAME
     for before, finished in ((f"creating a version of '{name}.history'", 2), (f"setting '{name}'@champion", 1)):
@@ -96,6 +96,9 @@ def test_killed_for_good_is_a_clear_error_and_nothing_half_done(own_server: Serv
             promote(scene.config(f"target=models:/{name}/1"), gateway=gateway)
         assert time.monotonic() - started < 60
         own_server.start()
+        assert (Gateway(60).aliases(name) or {})["champion"] == 2  # the move had begun, if at all, in the journal only
+        begun = [entry.settled for entry in Ledger(Gateway(60), name).read().entries]
+        assert begun == (["true"] if finished == 2 else ["true", ""])
         Ledger(Gateway(60), name).open()  # what the next run does first
         journal = Ledger(Gateway(60), name).read()
         assert (Gateway(60).aliases(name) or {})["champion"] == finished == journal.aliases["champion"]
