@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.wrappers.conftest import Folders, Open, text
+from tests.wrappers.conftest import Folders, Open
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -22,28 +22,59 @@ def row_of(number: int) -> dict[str, Any]:
     source = random.Random(number)
     content = " ".join(source.choices(WORDS, k=source.randint(1, 12)))
     settings: dict[str, Any] = {"max_tokens": source.randint(1, 8), "temperature": 0.0}
-    kind = source.randrange(6)
-    if kind == 0:
-        settings |= {"temperature": 0.9, "seed": number}
-    elif kind == 1:
-        settings |= {"stop": ["e"]}
-    elif kind == 2:
-        settings |= {"repetition_penalty": 1.3}
-    elif kind == 3:
-        settings |= {"min_tokens": settings["max_tokens"]}
+    warm = {"temperature": 0.9, "seed": number}
+    kinds: list[dict[str, Any]] = [
+        {},
+        {},
+        warm,
+        {**warm, "top_p": 0.8, "top_k": 1 + number % 60},
+        {**warm, "n": 2},
+        {"stop": ["e"]},
+        {"repetition_penalty": 1.3},
+        {"frequency_penalty": 1.5, "presence_penalty": -0.5},
+        {"min_tokens": settings["max_tokens"]},
+        {"response_format": {"type": "regex", "regex": "[a-f]{2}[0-9]{1,9}"}},
+    ]
+    settings |= source.choice(kinds)
     if number % 2:
         return {"prompt": content, **settings}
     return {"messages": [{"role": "user", "content": content}], **settings}
+
+
+def said(answer: Any) -> list[str]:
+    """Texts of all choices."""
+    if isinstance(answer, dict):
+        return [choice["message"]["content"] for choice in answer["choices"]]
+    return answer if isinstance(answer, list) else [answer]
+
+
+def streamed(model: Any, row: dict[str, Any]) -> list[str]:
+    """Texts of all choices, out of a stream."""
+    texts = [""] * row.get("n", 1)
+    for chunk in model.predict_stream(None, row):
+        if isinstance(chunk, str):
+            texts[0] += chunk
+        else:
+            for choice in chunk["choices"]:
+                texts[choice["index"]] += choice["delta"].get("content", "")
+    return texts
+
+
+def leave(model: Any, row: dict[str, Any]) -> None:
+    """Begin a stream and go away."""
+    stream = model.predict_stream(None, row)
+    next(stream, None)
+    stream.close()
 
 
 def test_ten_thousand_requests_over_sixteen_threads(tiny: Folders, open_onnx: Open) -> None:
     model = open_onnx(tiny.onnx("fp32"), max_queue=64)
     lone = open_onnx(tiny.onnx("fp32"), max_batch_size=1, prefix_cache_bytes=0)
     kinds = 250
-    expected = [text(lone.predict(None, row_of(number))[0]) for number in range(kinds)]
+    expected = [said(lone.predict(None, row_of(number))[0]) for number in range(kinds)]
     numbers = iter(range(10_000))
     lock = threading.Lock()
-    wrong: list[tuple[int, str]] = []
+    wrong: list[tuple[int, list[str]]] = []
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -53,7 +84,12 @@ def test_ten_thousand_requests_over_sixteen_threads(tiny: Folders, open_onnx: Op
             if number is None:
                 return
             try:
-                found = text(model.predict(None, row_of(number % kinds))[0])
+                row = row_of(number % kinds)
+                streams = "messages" in row or row.get("n", 1) == 1
+                if streams and number % 11 == 0:
+                    leave(model, row)
+                    continue
+                found = streamed(model, row) if streams and number % 7 == 0 else said(model.predict(None, row)[0])
             except Exception as error:  # noqa: BLE001 - told in the main thread
                 failed.append(error)
                 return
@@ -79,9 +115,7 @@ def test_memory_is_flat_over_two_thousand_requests(tiny: Folders, open_onnx: Ope
 
     def ask(number: int) -> None:
         if number % 5 == 4:
-            stream = model.predict_stream(None, row_of(number) | {"stop": []})
-            next(stream, None)
-            stream.close()
+            leave(model, row_of(number) | {"stop": [], "n": 1})
         else:
             model.predict(None, row_of(number))
 
