@@ -12,7 +12,7 @@ class Description:
     role: str  # candidate or incumbent
     model_id: str  # m-…, or empty where the URI names none
     variant: str
-    digest: str  # sha256:… over the logged files, or unknown
+    digest: str  # sha256:… over the logged files
     licence: str | None
     size_bytes: int | None
     snapshot_digest: str | None
@@ -40,19 +40,21 @@ def describe(uri: str, role: str = "candidate") -> Description:
     import mlflow
     from mlflow.models import Model
 
+    from steps.pipeline.logged_model import digest_of_bytes
+
     fixed, version = _resolve(uri)
     model = Model.load(fixed)
     tags: dict[str, str] = {}
     if model.model_id:
         tags = dict(mlflow.get_logged_model(model.model_id).tags or {})
     metadata: dict[str, Any] = model.metadata or {}
-    digest = tags.get("slm.digest") or "unknown"
+    digest = tags.get("slm.digest") or digest_of_bytes(fixed)  # what another tool logged has no tag
     return Description(
         uri=uri,
         role=role,
         model_id=model.model_id or "",
         variant=tags.get("slm.variant") or _variant(model.flavors),
-        digest=digest if digest == "unknown" or digest.startswith("sha256:") else f"sha256:{digest}",
+        digest=digest if digest.startswith("sha256:") else f"sha256:{digest}",
         licence=tags.get("slm.licence") or metadata.get("licence"),
         size_bytes=model.model_size_bytes,
         snapshot_digest=tags.get("slm.snapshot_digest"),

@@ -44,3 +44,16 @@ def test_no_such_model(scoring_store: str) -> None:
     assert scoring_store
     with pytest.raises(MlflowException):
         describe("models:/nothing-of-this-name/1")
+
+
+def test_bytes_that_nobody_hashed_are_hashed(clerk: Callable[[str], str], scoring_store: str) -> None:
+    import mlflow
+
+    uri = clerk("good")
+    tagged = describe(uri).digest
+    client = mlflow.MlflowClient(scoring_store)
+    client.delete_logged_model_tag(uri.removeprefix("models:/"), "slm.digest")
+    try:
+        assert describe(uri).digest.startswith("sha256:")
+    finally:
+        client.set_logged_model_tags(uri.removeprefix("models:/"), {"slm.digest": tagged})
