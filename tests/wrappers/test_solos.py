@@ -168,8 +168,8 @@ class Engine:
         return getattr(self.engine, name)
 
 
-def test_an_engine_goes_with_its_batch(core: OnnxCore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would keep the KV caches of its last batch, beyond prefix_cache_bytes."""
+def test_one_engine_at_most_is_at_rest(core: OnnxCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps the KV caches of its last batch, beyond prefix_cache_bytes."""
     made: list[weakref.ref[Engine]] = []
     og = core._waves._og
 
@@ -182,8 +182,11 @@ def test_an_engine_goes_with_its_batch(core: OnnxCore, monkeypatch: pytest.Monke
     monkeypatch.setattr(core._waves, "_og", SimpleNamespace(Engine=engine, **options))
     for _ in range(2):
         assert run(core, [job(50, first=500), job(50, first=900)]) == 2
-    stopped = [job(50, first=500), job(50, first=900)]
-    core.start(stopped)
-    for one in stopped:
+    assert len(made) == 1
+    at_once = [[job(50, first=500 + number), job(50, first=900 + number)] for number in range(3)]
+    for jobs in at_once:
+        core.start(jobs)
+    assert len(made) == 3
+    for one in (job for jobs in at_once for job in jobs):
         core.stop(one)
-    assert [reference() for reference in made] == [None, None, None]
+    assert sum(reference() is not None for reference in made) == 1

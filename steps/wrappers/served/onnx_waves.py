@@ -20,7 +20,10 @@ class Wave:
 
 
 class Waves:
-    """The batches of one model. An Engine goes when its batch has ended: it would keep the batch's KV caches, and a new one costs nothing.
+    """The batches of one model. One Engine at rest is used again, others go with their batch.
+
+    An Engine keeps the KV caches of its last batch, so many at rest would hold much memory; but a new one for each batch leaves the
+    allocator with pieces of all sizes, which holds even more.
 
     Args:
         og: the onnxruntime_genai module.
@@ -34,14 +37,15 @@ class Waves:
         self._og, self._model, self._eos = og, model, eos
         self._vocabulary, self._max_batch_size = vocabulary, max_batch_size
         self._running: list[Wave] = []
+        self._idle: Wave | None = None
 
     def __len__(self) -> int:
         return sum(len(wave.jobs) for wave in self._running)
 
     def start(self, jobs: list[Job]) -> None:
         """Begin a batch; a job that the engine does not take is failed alone."""
-        engine = self._og.Engine(self._model)
-        wave = Wave(engine, engine.create_event_buffer(4 * self._max_batch_size))
+        wave, self._idle = self._idle or self._new(), None
+        engine = wave.engine
         for job in jobs:
             options = self._og.RequestOptions()
             options.set_max_session_tokens(len(job.ids) + job.request.max_tokens)
@@ -55,6 +59,10 @@ class Waves:
             wave.jobs[id(handle)] = (job, handle, turn)
         if wave.jobs:
             self._running.append(wave)
+
+    def _new(self) -> Wave:
+        engine = self._og.Engine(self._model)
+        return Wave(engine, engine.create_event_buffer(4 * self._max_batch_size))
 
     def _turn(self, request: Request, handle: Any) -> Any:
         turn = self._og.TurnOptions(handle)
@@ -92,6 +100,7 @@ class Waves:
                 handle.close()
             wave.jobs.clear()
         self._running.clear()
+        self._idle = None
         self._model = None
 
     def _advance(self, wave: Wave) -> Iterator[tuple[Job, int | None, str | None]]:
@@ -119,3 +128,4 @@ class Waves:
     def _rest(self, wave: Wave) -> None:
         if not wave.jobs and wave in self._running:
             self._running.remove(wave)
+            self._idle = wave
