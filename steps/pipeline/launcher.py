@@ -20,6 +20,7 @@ from steps.pipeline.step import Step
 
 BAD_CONFIG = 2  # exit code
 FAILED = 1  # exit code
+AGAIN = 0.05  # seconds until a SIGTERM that came at a moment when nothing can be raised is raised again
 
 
 def launch(step: Step) -> None:
@@ -29,7 +30,7 @@ def launch(step: Step) -> None:
         jobs = _checked(arguments)
     except ConfigError as error:
         _end(step, error, BAD_CONFIG)
-    signal.signal(signal.SIGTERM, _terminate)
+    heed_sigterm()
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
     _quiet()
     try:
@@ -112,6 +113,24 @@ def _quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def heed_sigterm() -> None:
+    """Turn SIGTERM into ``Terminated`` in the main thread, again where Python had to ignore it.
+
+    An exception that a signal's handler raises within a finaliser or a lock's release is printed as "ignored" and lost.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGALRM, _terminate)
+    before = sys.unraisablehook
+
+    def ignored(unraisable: "sys.UnraisableHookArgs") -> None:
+        if issubclass(unraisable.exc_type, Terminated):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = ignored
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

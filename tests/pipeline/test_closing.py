@@ -1,5 +1,6 @@
 """The last lines on the screen: commands that work as they stand."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,8 +67,8 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("question", ["What is 2+2?", 'He said "it\'s $HOME", `ls` \\ $(shell ls) $$'])
 def test_make_ask_passes_the_question_as_it_was_typed(project: Path, question: str) -> None:
-    done = subprocess.run(
-        ["make", "ask", f"Q={question}", "NAME=mine", "ALIAS=edge"], cwd=project, capture_output=True, text=True, check=True
-    )
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}  # these tests may run below a make
+    words_of_make = ["make", "ask", f"Q={question}", "NAME=mine", "ALIAS=edge"]
+    done = subprocess.run(words_of_make, cwd=project, env=alone, capture_output=True, text=True, check=True)
     words = f"-m steps.ask --model smollm2_135m --name mine --alias edge -- {question}"
     assert done.stdout == "".join(f"<{word}>" for word in words.split(" ", 9))
