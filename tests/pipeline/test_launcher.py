@@ -20,7 +20,7 @@ try:
     del_me = Closing()
     del del_me
     print("ignored", flush=True)
-    time.sleep(20)
+    signal.pause()
 except Terminated:
     print("heeded")
 """

@@ -22,7 +22,7 @@ def read(row: dict[str, Any], **params: Any) -> Request:
     return request_of(row, params, DEFAULTS)
 
 
-def CALLING(arguments: str) -> dict[str, Any]:  # noqa: N802 - stands among the constants of the table
+def calling(arguments: str) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": arguments}}]}
 
 
@@ -92,10 +92,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a\x00": 1}}}]}, "tools=.*without NUL"),
     ({"messages": HELLO, "tools": [{"function": {"name": "f", "description": "a" * 4_000_001}}]}, "tools=.*at most 4000000 characters"),
     ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a": 10**5000}}}]}, "at most 4096 bits"),
-    ({"messages": [CALLING("\ud800")]}, "tool_calls=.*lone surrogate"),
-    ({"messages": [CALLING('{"a": "\\u0000"}')]}, "arguments=.*without NUL"),
-    ({"messages": [CALLING('["\\ud800"]')]}, "arguments=.*lone surrogate"),
-    ({"messages": [CALLING("[" * 100_000)]}, "less deeply nested"),
+    ({"messages": [calling("\ud800")]}, "tool_calls=.*lone surrogate"),
+    ({"messages": [calling('{"a": "\\u0000"}')]}, "arguments=.*without NUL"),
+    ({"messages": [calling('["\\ud800"]')]}, "arguments=.*lone surrogate"),
+    ({"messages": [calling("[" * 100_000)]}, "less deeply nested"),
     ({"messages": HELLO, "custom_inputs": {"a": 1}}, "no custom inputs"),
 ]
 
