@@ -47,9 +47,8 @@ class ModelConfig:
     repo: str | None = None
     revision: str | None = None  # commit hash; anything else is resolved, recorded and warned about
     trust_remote_code: bool = False  # only false: what is logged here loads without code of the checkpoint
-    allow_patterns: list[str] = field(
-        default_factory=lambda: ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
-    )  # never pickles
+    # source: hub and folder; globs that a file of the checkpoint must match as well: they leave files out and never add one
+    allow_patterns: list[str] = field(default_factory=lambda: ["*"])
 
     # source: package, and the tokenizer of source: generated
     package: str | None = None  # distribution on the Python index
@@ -84,6 +83,8 @@ class ModelConfig:
                 )
         if self.repo and not REPOSITORY.fullmatch(self.repo):
             raise ConfigError("model.repo", self.repo, "owner/name, as the hub shows it")
+        if self.onnx is not None and not REPOSITORY.fullmatch(self.onnx.repo):
+            raise ConfigError("model.onnx.repo", self.onnx.repo, "owner/name, as the hub shows it")
         if self.source is Source.generated and self.architecture not in GENERATED:
             raise ConfigError("model.architecture", self.architecture, f"one of {', '.join(GENERATED)}")
         if self.sha256 and not SHA256.fullmatch(self.sha256):

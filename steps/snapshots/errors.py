@@ -2,6 +2,8 @@
 
 from steps.pipeline.errors import StepError
 
+LONGEST = 200  # characters of somebody else's message
+
 
 class SnapshotError(StepError):
     """A checkpoint could not be fetched, kept or built.
@@ -24,3 +26,9 @@ class DamagedError(SnapshotError):
 
 class HubUnreachableError(SnapshotError):
     """The hub gave no answer, which says nothing about the model: what is in the store may be used."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's code as part of one line, cut where it goes on for long."""
+    words = " ".join(str(error).split()) or "no detail"
+    return f"{type(error).__name__}: {words if len(words) <= LONGEST else words[:LONGEST] + ' …'}"

@@ -6,12 +6,14 @@ import shutil
 from steps.config.model import ModelConfig, Source
 from steps.snapshots.errors import HubUnreachableError
 from steps.snapshots.manifest import Snapshot
+from steps.snapshots.selection import SUFFIX
 from steps.snapshots.store import Store, request_key
-from steps.snapshots.weights import require_shards
+from steps.snapshots.weights import numbers
 
 log = logging.getLogger(__name__)
 
-CONVERSION = {Source.package: 1, Source.generated: 2}  # raised whenever the files that are made here change
+# raised whenever the files that are made here change, or which of a repository's files are taken
+CONVERSION = {Source.package: 1, Source.generated: 2, Source.hub: 1, Source.folder: 1}
 
 
 def fetch(model: ModelConfig, store: Store) -> Snapshot:
@@ -41,7 +43,7 @@ def fetch(model: ModelConfig, store: Store) -> Snapshot:
                 raise
             log.warning("%s; taking %s, fetched earlier", error, known.revision)
             return known
-        require_shards(snapshot, store)
+        numbers({entry.path: store.blob(entry.sha256) for entry in snapshot.files if entry.path.endswith(SUFFIX)})
         shutil.rmtree(store.partial(key))
         store.keep(key, snapshot.to_json())
     return snapshot
@@ -93,5 +95,6 @@ def _from_source(model: ModelConfig, store: Store, key: str) -> Snapshot:
     from steps.snapshots import folder, generated, hub, package
 
     source = {Source.package: package, Source.hub: hub, Source.folder: folder, Source.generated: generated}[model.source]
+    onnx = hub.find_prebuilt(model.onnx) if model.onnx else None  # a wrong name is said before gigabytes arrive
     snapshot = source.fetch(model, store, key)
-    return hub.with_prebuilt_onnx(snapshot, model.onnx, store, key) if model.onnx else snapshot
+    return hub.with_prebuilt_onnx(snapshot, onnx, store, key) if onnx else snapshot

@@ -1,20 +1,22 @@
 """A checkpoint folder on this machine, taken into the store by copy: it may change afterwards, the snapshot does not."""
 
-import fnmatch
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from steps.config.errors import ConfigError
-from steps.config.model import PICKLES, ModelConfig
+from steps.config.model import ModelConfig
+from steps.snapshots import selection, supported
 from steps.snapshots.card import card_licence
-from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
 from steps.snapshots.store import Store, sha256_of
-from steps.snapshots.weights import parameter_count
+from steps.snapshots.weights import numbers
 
 log = logging.getLogger(__name__)
-WEIGHTS = ".safetensors"
+DIGEST = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")  # what the Hub's cache and our store call their folders
+CACHED = re.compile(r"models--(.+?)--(.+)")  # the Hub's cache: models--owner--name/snapshots/<commit>
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG001 (the sources share one signature)
@@ -24,56 +26,68 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG0
         ConfigError: there is no such folder.
         SnapshotError: it holds no checkpoint that can be used.
     """
+    folder, names, chosen = _chosen(model)
+    small = {name: folder / source for name, source in chosen.items() if not name.endswith(selection.SUFFIX)}
+    with supported.laid_out(small, store) as draft:
+        supported.require(draft, names, _place(model), prebuilt=model.onnx is not None)
+    # refuses a file that is cut short before it is copied
+    numbers({source: folder / source for name, source in chosen.items() if name.endswith(selection.SUFFIX)})
+    files = _bring(folder, chosen, store)
+    revision = f"sha256-{listing_digest(files)[:16]}"
+    name = public_name(folder, model.registered_name)
+    log.info("%s: %d files taken from the folder, %d left", name, len(chosen), len(names) - len(chosen))
+    return Snapshot("folder", name, None, revision, model.licence or card_licence(folder / "README.md"), files)
+
+
+def changed(model: ModelConfig, snapshot: Snapshot) -> str | None:
+    """What of ``model.path`` is not as the snapshot has it, by the bytes; None where all is.
+
+    Raises:
+        ConfigError: there is no such folder.
+        SnapshotError: it holds no checkpoint any more.
+    """
+    folder, _, chosen = _chosen(model)
+    stamps = [(folder / source).stat() for source in chosen.values()]
+    now = _digests(str(folder), tuple(sorted(chosen.items())), tuple((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps))
+    had = {entry.path: entry.sha256 for entry in snapshot.files}
+    different = sorted(name for name in {*now, *had} if now.get(name) != had.get(name))
+    return f"{selection.some(different)} changed in model.path={model.path!r}" if different else None
+
+
+def public_name(folder: Path, registered_name: str) -> str:
+    """What a folder's checkpoint is called: its own name, or a better one where that is a digest."""
+    name = folder.absolute().name if folder.name != ".." else folder.resolve().name
+    if not DIGEST.fullmatch(name):
+        return name
+    cached = CACHED.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
+    return "/".join(cached.groups()) if cached else registered_name
+
+
+def _place(model: ModelConfig) -> selection.Place:
+    return selection.Place("model.path", str(model.path), model.allow_patterns)
+
+
+def _chosen(model: ModelConfig) -> tuple[Path, list[str], dict[str, str]]:
+    """The folder, the names of all its files, and of those that are taken: name in the snapshot to name in the folder."""
     folder = Path(str(model.path)).expanduser()
     if not folder.is_dir():
         raise ConfigError("model.path", model.path, "a folder that exists", "pass the absolute path of a checkpoint folder")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    chosen = [name for name in names if taken(name, model.allow_patterns)]
-    require_checkpoint(chosen, "model.path", str(model.path), names)
-    parameter_count(folder)  # refuses a file that is cut short before it is copied
-    files = _bring(folder, chosen, store)
-    revision = f"sha256-{listing_digest(files)[:16]}"
-    log.info("%s: %d files taken from the folder, %d left", folder.name, len(chosen), len(names) - len(chosen))
-    return Snapshot("folder", folder.name, None, revision, model.licence or card_licence(folder / "README.md"), files)
+    small = {name: name for name in selection.small_files(names, model.allow_patterns)}
+    return folder, names, small | selection.weight_files(folder, names, _place(model))
 
 
-def _bring(folder: Path, names: Sequence[str], store: Store) -> tuple[FileEntry, ...]:
+def _bring(folder: Path, chosen: Mapping[str, str], store: Store) -> tuple[FileEntry, ...]:
     """The files as the store has them; only what it lacks is copied and needs space."""
-    sums = {name: sha256_of(folder / name) for name in names}
-    missing = [name for name in names if not store.has(sums[name])]
-    store.need_space(sum((folder / name).stat().st_size for name in missing), f"a copy of {folder.name}")
-    entries = {name: store.add(folder / name, name) for name in missing}
-    return tuple(entries.get(name) or FileEntry(name, store.blob(sums[name]).stat().st_size, sums[name]) for name in names)
+    sums = {name: sha256_of(folder / source) for name, source in chosen.items()}
+    missing = [name for name in chosen if not store.has(sums[name])]
+    store.need_space(sum((folder / chosen[name]).stat().st_size for name in missing), f"a copy of {folder.name}")
+    entries = {name: store.add(folder / chosen[name], name) for name in missing}
+    return tuple(entries.get(name) or FileEntry(name, store.blob(sums[name]).stat().st_size, sums[name]) for name in sorted(chosen))
 
 
-def taken(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file of a checkpoint is taken: never a pickle, and weights from the root only.
-
-    A ``*`` matches across folders, so that ``*.safetensors`` would take those of a Trainer's ``checkpoint-500/`` as well.
-    """
-    if matches(name, PICKLES) or ("/" in name and name.endswith(WEIGHTS)):
-        return False
-    return matches(name, patterns)
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether any of the globs matches; upper and lower case count."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def require_checkpoint(names: list[str], field: str, value: str, all_names: list[str]) -> None:
-    """Refuse what cannot become a model before it is logged as one.
-
-    Raises:
-        SnapshotError: no ``config.json``, no tokenizer or no safetensors weights in the root among `names`.
-    """
-    if "config.json" not in names:
-        raise SnapshotError(field, value, "holds no config.json", "name the folder that save_pretrained wrote")
-    if not any(name.endswith(WEIGHTS) and "/" not in name for name in names):
-        pickles = [name for name in all_names if matches(name, PICKLES)]
-        found = (
-            f"its weights are pickles ({', '.join(pickles[:3])}), which run code when loaded" if pickles else "holds no safetensors weights"
-        )
-        raise SnapshotError(field, value, found, "save it again with model.save_pretrained(…), which writes safetensors")
-    if not any(name in names for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise SnapshotError(field, value, "holds no tokenizer", "save it beside the weights with tokenizer.save_pretrained(…)")
+@lru_cache
+def _digests(folder: str, chosen: tuple[tuple[str, str], ...], stamps: tuple[tuple[int, int], ...]) -> Mapping[str, str]:  # noqa: ARG001
+    """SHA-256 by name in the snapshot. One process asks for several outputs that go back to the same folder: it is read once, unless a
+    size or a time (`stamps`) is another."""
+    return {name: sha256_of(Path(folder) / source) for name, source in chosen}

@@ -31,9 +31,8 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
         try:
             child.run("steps.snapshots.generated", str(model.architecture), str(model.seed), gguf, scratch / "checkpoint")
         except child.ChildError as error:
-            raise SnapshotError(
-                "model.architecture", model.architecture, f"could not be generated: {error.tail}", "install what requirements.txt pins"
-            ) from error
+            problem = f"could not be generated: {package.last_line(error)}"
+            raise SnapshotError("model.architecture", model.architecture, problem, "install what requirements.txt pins") from error
         files = store.add_folder(scratch / "checkpoint")
     return Snapshot(
         source="generated",

@@ -8,16 +8,18 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.config.model import PICKLES, ModelConfig, PrebuiltOnnxConfig, Source
+from steps.snapshots import selection, supported
 from steps.snapshots.card import card_licence
 from steps.snapshots.errors import SnapshotError
-from steps.snapshots.folder import matches, require_checkpoint, taken
 from steps.snapshots.hub_errors import explained
 from steps.snapshots.manifest import FileEntry, Snapshot
+from steps.snapshots.selection import Place
 from steps.snapshots.store import Store, sha256_of
 
 if TYPE_CHECKING:
@@ -59,24 +61,49 @@ def repositories(model: ModelConfig) -> list[Repository]:
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
-    """Snapshot of a Hub repository.
+    """Snapshot of a Hub repository: its small files first, and its weights once those are found good.
 
     Raises:
-        SnapshotError: the Hub refuses or cannot be reached, a name is wrong, or bytes differ from the Hub's hash.
+        SnapshotError: the Hub refuses or cannot be reached, a name is wrong, bytes differ from the Hub's hash, or the checkpoint cannot be
+            used.
     """
     repository = Repository("model", str(model.repo), model.revision)
+    place = Place("model.repo", repository.repo, model.allow_patterns)
     revision = resolve(repository)
-    listed = _list(repository, revision)
-    chosen = [file for file in listed if taken(file.path, model.allow_patterns)]
-    require_checkpoint([file.path for file in chosen], "model.repo", repository.repo, [file.path for file in listed])
-    files = _download(repository, revision, chosen, store.partial(key) / "checkpoint", store)
-    card = next((entry for entry in files if entry.path == "README.md"), None)
-    licence = model.licence or (card_licence(store.blob(card.sha256)) if card else None)
-    return Snapshot("hub", repository.repo, repository.requested, revision, licence, files)
+    listed = {file.path: file for file in _list(repository, revision)}
+    partial = store.partial(key) / "checkpoint"
+    small = selection.small_files(listed, model.allow_patterns)
+    asked = small if selection.has_weights(listed) else [name for name in selection.HINTS if name in listed]
+    entries = _download(repository, revision, [listed[name] for name in asked], partial, store, keep=True)
+    with supported.laid_out({entry.path: store.blob(entry.sha256) for entry in entries}, store) as draft:
+        weights = selection.weight_files(draft, listed, place)
+        supported.require(draft, listed, place, prebuilt=model.onnx is not None)
+        licence = model.licence or card_licence(draft / "README.md")
+    names = {source: name for name, source in weights.items()}
+    arrived = _download(repository, revision, [listed[source] for source in names], partial, store)
+    files = (*entries, *(replace(entry, path=names[entry.path]) for entry in arrived))
+    return Snapshot("hub", repository.repo, repository.requested, revision, licence, tuple(sorted(files)))
 
 
-def with_prebuilt_onnx(snapshot: Snapshot, onnx: PrebuiltOnnxConfig, store: Store, key: str) -> Snapshot:
-    """The snapshot with the files of a prebuilt ONNX folder; their paths are relative to it.
+@dataclass(frozen=True)
+class Prebuilt:
+    """A prebuilt ONNX folder that is there, none of it fetched yet.
+
+    Attributes:
+        repository: where it is.
+        revision: commit.
+        folder: within the repository; empty is its root.
+        files: what it holds.
+    """
+
+    repository: Repository
+    revision: str
+    folder: str
+    files: tuple["RepoFile", ...]
+
+
+def find_prebuilt(onnx: PrebuiltOnnxConfig) -> Prebuilt:
+    """Look a prebuilt ONNX folder up.
 
     Raises:
         SnapshotError: as `fetch`, or the folder holds no ``genai_config.json``.
@@ -86,15 +113,23 @@ def with_prebuilt_onnx(snapshot: Snapshot, onnx: PrebuiltOnnxConfig, store: Stor
     prefix = f"{folder}/" if folder else ""
     revision = resolve(repository)
     listed = _list(repository, revision)
-    chosen = [file for file in listed if file.path.startswith(prefix) and not matches(file.path, PICKLES)]
+    chosen = tuple(file for file in listed if file.path.startswith(prefix) and not selection.matches(file.path, PICKLES))
     if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
         offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
-        raise SnapshotError(
-            "model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", f"the folders that do are {offered}"
-        )
-    entries = _download(repository, revision, chosen, store.partial(key) / "onnx", store)
-    files = tuple(FileEntry(entry.path.removeprefix(prefix), entry.size, entry.sha256) for entry in entries)
-    facts = {"onnx_repo": repository.repo, "onnx_revision": revision, "onnx_folder": folder}
+        cure = f"the folders that do are {offered}" if offered else "none of its folders does: name another repository"
+        raise SnapshotError("model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", cure)
+    return Prebuilt(repository, revision, folder, chosen)
+
+
+def with_prebuilt_onnx(snapshot: Snapshot, onnx: Prebuilt, store: Store, key: str) -> Snapshot:
+    """The snapshot with the files of a prebuilt ONNX folder; their paths are relative to it.
+
+    Raises:
+        SnapshotError: as `fetch`.
+    """
+    entries = _download(onnx.repository, onnx.revision, onnx.files, store.partial(key) / "onnx", store)
+    files = tuple(FileEntry(entry.path.removeprefix(f"{onnx.folder}/"), entry.size, entry.sha256) for entry in entries)
+    facts = {"onnx_repo": onnx.repository.repo, "onnx_revision": onnx.revision, "onnx_folder": onnx.folder}
     return replace(snapshot, onnx_files=files, origin={**snapshot.origin, **facts})
 
 
@@ -144,8 +179,19 @@ def _list(repository: Repository, revision: str) -> list["RepoFile"]:
         return [file for file in tree if isinstance(file, RepoFile)]
 
 
-def _download(repository: Repository, revision: str, files: list["RepoFile"], partial: Path, store: Store) -> tuple[FileEntry, ...]:
-    """Bring files into the store; those whose SHA-256 it has already are not asked for."""
+def _download(
+    repository: Repository, revision: str, files: Sequence["RepoFile"], partial: Path, store: Store, *, keep: bool = False
+) -> tuple[FileEntry, ...]:
+    """Bring files into the store; those whose SHA-256 it has already are not asked for.
+
+    Args:
+        repository: where they are.
+        revision: commit.
+        files: as listed.
+        partial: where they arrive.
+        store: where they are kept.
+        keep: leave a copy in `partial`, so that small files, which are listed without a SHA-256, are not asked for again after a cut.
+    """
     from huggingface_hub import snapshot_download
 
     entries = [FileEntry(file.path, file.lfs.size, file.lfs.sha256) for file in files if file.lfs and store.has(file.lfs.sha256)]
@@ -168,7 +214,7 @@ def _download(repository: Repository, revision: str, files: list["RepoFile"], pa
     for file in missing:
         path = partial / file.path
         _verify(repository, file, path)
-        entries.append(store.add(path, file.path, move=True))
+        entries.append(store.add(path, file.path, move=not keep))
     return tuple(sorted(entries))
 
 

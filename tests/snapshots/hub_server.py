@@ -27,6 +27,7 @@ class Repo:
     files: dict[str, Path]
     branches: dict[str, str] = field(default_factory=dict)
     gated: bool = False  # asks for the token below
+    gated_files: bool = False  # asks for it for the files only
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a branch, tag or commit."""
@@ -100,11 +101,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.file(match[1], match[2], match[3], match[4], body)
             return self.text(404, {})
 
-        def repo(self, name: str) -> Repo | None:
+        def repo(self, name: str, *, content: bool = False) -> Repo | None:
             found = hub.repos.get(name)
             if found is None:
                 self.text(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-            elif found.gated and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            elif (found.gated or (content and found.gated_files)) and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self.text(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."})
             else:
                 return found
@@ -122,7 +123,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return self.text(200, {}, json.dumps([_listed(path, file) for path, file in sorted(repo.files.items())]))
 
         def file(self, name: str, route: str, commit: str, path: str, body: bool) -> None:
-            repo = self.repo(name) if route == "resolve" else hub.repos[name]  # the redirect's target asks for no token
+            repo = self.repo(name, content=True) if route == "resolve" else hub.repos[name]  # the redirect's target asks for no token
             if repo is None:
                 return None
             if repo.resolve(commit) is None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from steps.config.onnx import OnnxConfig
-from steps.snapshots import child, onnx_build
+from steps.snapshots import child, onnx_build, selection, supported
 from steps.snapshots.fetch import fetch, request
 from steps.snapshots.manifest import FileEntry
 from steps.snapshots.store import Store, request_key, sha256_of
@@ -93,6 +93,8 @@ def main(kind: str, checkpoint: Path, root: Path, stride: int) -> int:
         key = request_key(request(model))
         if kind == "hub":
             import huggingface_hub.file_download  # noqa: F401 (before the fork)
+        place = selection.Place("model.path", str(checkpoint))
+        supported.require(checkpoint, [path.name for path in checkpoint.iterdir()], place, prebuilt=False)  # imports transformers
 
         def work() -> object:
             return Store(root).checkpoint(fetch(model, Store(root)))

@@ -10,7 +10,9 @@ from steps.config.errors import ConfigError
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.store import Store
-from tests.snapshots.conftest import configured
+from tests.snapshots.conftest import change, configured
+
+TAKEN = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
 def test_takes_a_copy_with_the_licence_of_its_card(checkpoint: Path, store: Store) -> None:
@@ -24,7 +26,7 @@ def test_takes_a_copy_with_the_licence_of_its_card(checkpoint: Path, store: Stor
 
 def test_a_changed_folder_is_another_snapshot(checkpoint: Path, store: Store) -> None:
     first = fetch(configured("local", path=str(checkpoint)), store)
-    (checkpoint / "config.json").write_text('{"model_type": "qwen2"}')
+    change(checkpoint / "config.json", rope_theta=500000.0)
     second = fetch(configured("local", path=str(checkpoint)), store)
     assert first.revision != second.revision
     assert store.damaged((*first.files, *second.files)) == []
@@ -38,7 +40,7 @@ def test_pickles_and_code_stay_outside(checkpoint: Path, store: Store) -> None:
     for name in ("pytorch_model.bin", "modeling_mine.py", "optimizer.pt"):
         (checkpoint / name).write_bytes(b"x")
     names = [entry.path for entry in fetch(configured("local", path=str(checkpoint)), store).files]
-    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert names == TAKEN
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_missing_shard_is_named(checkpoint: Path, store: Store) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / one)
     index = checkpoint / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"weight": one, "bias": other}}))
-    with pytest.raises(SnapshotError, match=rf"model='checkpoint': {index.name} names {other}, which is not there"):
+    with pytest.raises(SnapshotError, match=rf"model\.path='.*': {index.name} names {other}, which is not there; complete the checkpoint"):
         fetch(configured("local", path=str(checkpoint)), store)
     assert list((store.root / "records").iterdir()) == []
     shutil.copyfile(checkpoint / one, checkpoint / other)
@@ -91,9 +93,9 @@ def test_a_second_run_copies_nothing_and_needs_no_space(checkpoint: Path, store:
     first = fetch(configured("local", path=str(checkpoint)), store)
     blobs = {entry.path: store.blob(entry.sha256).stat().st_ino for entry in first.files}
     assert fetch(configured("local", path=str(checkpoint)), store) == first
-    (checkpoint / "config.json").write_text('{"model_type": "qwen2"}')
+    change(checkpoint / "config.json", rope_theta=500000.0)
     changed = fetch(configured("local", path=str(checkpoint)), store)
-    assert needed == [first.size, 0, len('{"model_type": "qwen2"}')]
+    assert needed == [first.size, 0, (checkpoint / "config.json").stat().st_size]
     assert {entry.path: store.blob(entry.sha256).stat().st_ino for entry in changed.files if entry in first.files}.items() < blobs.items()
 
 
@@ -102,9 +104,11 @@ def test_weights_are_taken_from_the_root_only(checkpoint: Path, store: Store) ->
     trainer.mkdir()
     shutil.copyfile(checkpoint / "model.safetensors", trainer / "model.safetensors")
     names = [entry.path for entry in fetch(configured("local", path=str(checkpoint)), store).files]
-    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert names == TAKEN
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(SnapshotError, match="holds no safetensors weights"):
+    with pytest.raises(
+        SnapshotError, match=r"holds no safetensors weights beside config\.json, only in checkpoint-500; name the folder that holds both"
+    ):
         fetch(configured("local", path=str(checkpoint)), store)
 
 
@@ -113,4 +117,4 @@ def test_no_pattern_takes_a_pickle(checkpoint: Path, store: Store) -> None:
         (checkpoint / name).parent.mkdir(exist_ok=True)
         (checkpoint / name).write_bytes(b"x")
     names = [entry.path for entry in fetch(configured("local", path=str(checkpoint), allow_patterns=["*"]), store).files]
-    assert names == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert names == TAKEN

@@ -1,5 +1,6 @@
 """The real client against a small hub on loopback that serves ``tiny_phi3``."""
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,8 @@ def test_takes_the_allowed_files_with_their_hashes(hub: Hub, store: Store, tiny:
 
 
 def test_weights_of_a_folder_below_and_pickles_stay_there(hub: Hub, store: Store) -> None:
-    fetched = fetch(model(allow_patterns=["*"]), store)
-    assert "modeling_phi3.py" in [entry.path for entry in fetched.files]
+    fetch(model(allow_patterns=["*"]), store)
+    assert hub.bodies("modeling_phi3.py") == 0
     assert hub.bodies("checkpoint-500/" + WEIGHTS) == hub.bodies("pytorch_model.bin") == 0
 
 
@@ -119,9 +120,15 @@ def test_the_prebuilt_onnx_folder_of_a_checkpoint_from_elsewhere(store: Store, c
     assert [entry.path for entry in snapshot.onnx_files] == ["genai_config.json", "model.onnx"]
 
 
-def test_a_wrong_onnx_folder_names_the_right_ones(store: Store) -> None:
+def test_a_wrong_onnx_folder_names_the_right_ones(hub: Hub, store: Store) -> None:
     with pytest.raises(SnapshotError, match=r"model\.onnx\.folder='gpu'.*\['cpu/int4', 'cuda'\]"):
         fetch(model(onnx={"repo": ONNX_REPO, "revision": ONNX_COMMIT, "folder": "gpu"}), store)
+    assert hub.bodies(WEIGHTS) == hub.bodies("config.json") == 0  # said before anything was fetched
+
+
+def test_a_repository_without_any_onnx_folder_says_so(store: Store) -> None:
+    with pytest.raises(SnapshotError, match=r"model\.onnx\.folder='': holds no genai_config\.json in .*name another repository"):
+        fetch(model(onnx={"repo": REPO, "revision": COMMIT}), store)
 
 
 def test_resumes_where_the_connection_was_cut(hub: Hub, store: Store, tiny: Snapshot) -> None:
@@ -143,6 +150,36 @@ def test_gated_with_the_token_from_the_environment(hub: Hub, store: Store, monke
     monkeypatch.setenv("HF_TOKEN", hub.token)
     snapshot = fetch(model(), store)
     assert hub.token not in snapshot.to_json()
+
+
+def test_gated_where_only_the_files_are(hub: Hub, store: Store) -> None:
+    hub.repos[REPO].gated_files = True  # as on the real hub: everybody may list what only some may read
+    with pytest.raises(SnapshotError, match=rf"model\.repo='{REPO}': is gated: the hub answered 401; accept its terms.*HF_TOKEN"):
+        fetch(model(), store)
+    assert hub.bodies(WEIGHTS) == 0
+
+
+def test_a_thousand_json_files_cost_no_request(hub: Hub, store: Store, tmp_path: Path, tiny: Snapshot) -> None:
+    small = tmp_path / "data.json"
+    small.write_text("{}")
+    places = ("data/part-{}.json", "results_{}.json", "tokenizer-{}.json", "onnx/config_{}.json", "checkpoint-{}/config.json")
+    hub.repos[REPO].files |= {places[number % len(places)].format(number): small for number in range(1500)}
+    snapshot = fetch(model(), store)
+    assert {entry.path for entry in snapshot.files} == {entry.path for entry in tiny.files} | {"README.md"}
+    assert len(hub.asked) <= 10 + 3 * len(snapshot.files)  # the commit and the list, twice each; then HEAD, GET and a redirect a file
+
+
+def test_only_the_shards_of_the_index_arrive(hub: Hub, store: Store, tmp_path: Path) -> None:
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    files = hub.repos[REPO].files
+    weights = files.pop(WEIGHTS)
+    beside = ["consolidated.safetensors", "original/model.safetensors", "checkpoint-500/optimizer.safetensors", "onnx/model.safetensors"]
+    files |= dict.fromkeys([*shards, *beside], weights) | {"model.safetensors.index.json": index}
+    snapshot = fetch(model(), store)
+    assert [entry.path for entry in snapshot.files if entry.path.endswith(".safetensors")] == shards
+    assert [hub.bodies(name) for name in beside] == [0] * len(beside)
 
 
 def test_unknown_repository(store: Store) -> None:

@@ -118,7 +118,7 @@ def test_a_blob_that_is_whole_is_not_replaced(store: Store, tmp_path: Path) -> N
 
 def test_an_empty_store_names_three_files_and_the_command(checkpoint: Path, store: Store, tmp_path: Path) -> None:
     snapshot = taken(checkpoint, store)
-    with pytest.raises(DamagedError, match=r" and 1 more of 4 files; get them again: .* with the same model= override") as caught:
+    with pytest.raises(DamagedError, match=r" and 2 more of 5 files; get them again: .* with the same model= override") as caught:
         Store(tmp_path / "other").checkpoint(snapshot)
     assert str(caught.value).count("sha256") == 3
 
