@@ -6,26 +6,21 @@ Writes: ``snapshot.json`` on its run: repository, revision, licence, and the siz
     mlflow run . -e fetch_model --env-manager local -P model=smollm2_135m
 """
 
-from steps.config.model import Source
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 from steps.snapshots.fetch import fetch
-from steps.snapshots.hub import repositories
+from steps.snapshots.freshness import stale
 from steps.snapshots.store import Store
 
 
-def _still_here(config: Config, uri: str) -> bool:
-    """Whether the same fetch would give the same bytes, and this machine still has them."""
+def _stale(config: Config, uri: str) -> str | None:
+    """Why the same fetch would not give the same bytes, or this machine has them no longer."""
     from steps.pipeline.handoff import read_snapshot
 
-    moving = any(not repository.pinned for repository in repositories(config.model))
-    if config.model.source is Source.folder or moving:  # a folder may have changed and a branch may have moved since
-        return False
-    snapshot = read_snapshot(uri)
-    return not Store(config.store.path).damaged((*snapshot.files, *snapshot.onnx_files))
+    return stale(config.model, read_snapshot(uri), Store(config.store.path))
 
 
-@step(reads=("model",), packages=("transformers", "huggingface-hub", "gguf"), still_valid=_still_here)
+@step(reads=("model",), packages=("transformers", "huggingface-hub", "gguf"), stale=_stale)
 def fetch_model(config: Config, run: StepRun) -> str:
     import mlflow
 

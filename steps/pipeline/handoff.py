@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from steps.snapshots.manifest import Snapshot
 
 log = logging.getLogger(__name__)
 
+QUOTED_PATH = re.compile(r"([\w.+/@-]+)='([\w.-]*/[\w./-]*)'")
 # which step makes what a config key points at
 PRODUCERS = {
     "snapshot_uri": "fetch_model",
@@ -62,13 +64,33 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
         producer = load(PRODUCERS[key])
         found, mark = find_output(producer, config)
         if found is None:
-            why = difference(producer, config, mark) if mark else "an input of it is missing as well"
-            command = shlex.join(["mlflow", "run", ".", "-e", producer.name, "--env-manager", "local"])
-            command += f" -P overrides={shlex.quote(shlex.join(overrides))}" if overrides else ""
-            raise StepError(f"{key} is not given and no finished run of {producer.name} fits this config ({why}); make one: {command}")
+            missing = [producer.name] if mark else [*_missing_inputs(producer, config), producer.name]
+            why = difference(producer, config, mark) if mark else f"{' and '.join(missing[:-1])} first"
+            commands = " && ".join(_command(name, overrides) for name in missing)
+            raise StepError(f"{key} is not given and no finished run of {producer.name} fits this config ({why}); make one: {commands}")
         log.info("%s: taking %s from run %s, whose fingerprint matches", key, found.uri, found.run_id)
         inputs[key] = found.uri
     return inputs
+
+
+def _missing_inputs(step: Step, config: Config) -> list[str]:
+    """The steps that must run before ``step`` can, in order: those that make its inputs and have not."""
+    names: list[str] = []
+    for key in step.needs(config):
+        if getattr(config, key):
+            continue
+        producer = load(PRODUCERS[key])
+        found, mark = find_output(producer, config)
+        if found is None:
+            names += [*([] if mark else _missing_inputs(producer, config)), producer.name]
+    return list(dict.fromkeys(names))
+
+
+def _command(name: str, overrides: Sequence[str]) -> str:
+    """The command that runs an entry point with these overrides."""
+    command = shlex.join(["mlflow", "run", ".", "-e", name, "--env-manager", "local"])
+    bare = [QUOTED_PATH.sub(r"\1=\2", word) for word in overrides]  # a path needs no quotes of Hydra's, which a shell would need quoted
+    return command + (f" -P overrides={shlex.quote(shlex.join(bare))}" if bare else "")
 
 
 def find_output(step: Step, config: Config, given: Mapping[str, str] | None = None) -> tuple[Found | None, Fingerprint | None]:
@@ -91,19 +113,22 @@ def find_output(step: Step, config: Config, given: Mapping[str, str] | None = No
     mark = step.fingerprint(with_inputs(config, uris), {key: digest_of(uri) for key, uri in uris.items()})
     for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
         output = run.data.tags.get(tags.OUTPUT)
-        if output and exists(output) and step.still_valid(config, output):
+        if output and exists(output) and step.stale(config, output) is None:
             return Found(run.info.run_id, output), mark
     return None, mark
 
 
 def difference(step: Step, config: Config, mark: Fingerprint) -> str:
-    """Which part of the fingerprint differs from the newest finished run of this step for this model."""
+    """Why no finished run fits: what is wrong with the newest of this fingerprint, else what differs from the newest for this model."""
+    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
+        output = run.data.tags.get(tags.OUTPUT, "")
+        if not output or not exists(output):
+            return f"what run {run.info.run_id} made is gone: {output or 'it has no output'}"
+        reason = step.stale(config, output)
+        return f"run {run.info.run_id} made {output}, and since then {reason}" if reason else f"run {run.info.run_id} has just ended"
     for run in finished_runs({tags.STEP: step.name, tags.MODEL: config.model.registered_name}):
-        parts = json.loads(run.data.tags.get(tags.PARTS, "{}"))
-        changed = mark.differs_from(parts)
-        if changed:
-            return f"{', '.join(changed)} changed since run {run.info.run_id}"
-        return f"run {run.info.run_id} matches, but what it made is gone or no longer valid"
+        changed = mark.differs_from(json.loads(run.data.tags.get(tags.PARTS, "{}")))
+        return f"{', '.join(changed)} changed since run {run.info.run_id}"
     return "there is no finished run of it yet"
 
 

@@ -21,8 +21,8 @@ Body = Callable[[Config, StepRun], str]
 Inputs = tuple[str, ...] | Callable[[Config], tuple[str, ...]]
 
 
-def _always(_config: Config, _uri: str) -> bool:
-    return True
+def _never(_config: Config, _uri: str) -> str | None:
+    return None
 
 
 def _nothing(_config: Config) -> Mapping[str, str]:
@@ -39,7 +39,7 @@ class Step:
         inputs: config keys that hold the URIs of its inputs, or a function of the config that names them.
         files: files and folders that it reads rather than imports.
         packages: distributions whose versions its output depends on.
-        still_valid: whether an output of an earlier run may be taken instead of running again.
+        stale: why an output of an earlier run with the same fingerprint cannot be taken instead of running again; None where it can.
         also_reads: digests of inputs that no config key names, such as the incumbent champion.
     """
 
@@ -50,7 +50,7 @@ class Step:
     inputs: Inputs = ()
     files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    still_valid: Callable[[Config, str], bool] = field(default=_always)
+    stale: Callable[[Config, str], str | None] = field(default=_never)
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=_nothing)
 
     def __call__(self) -> None:
@@ -80,13 +80,13 @@ def step(
     inputs: Inputs = (),
     files: tuple[str, ...] = (),
     packages: tuple[str, ...] = (),
-    still_valid: Callable[[Config, str], bool] = _always,
+    stale: Callable[[Config, str], str | None] = _never,
     also_reads: Callable[[Config], Mapping[str, str]] = _nothing,
 ) -> Callable[[Body], Step]:
     """Make a function an entry point; the arguments are those of :class:`Step`."""
 
     def decorate(body: Body) -> Step:
         name = body.__name__.rstrip("_")  # as `mlflow run . -e import` has it
-        return Step(body, name, f"steps.{body.__name__}", reads, inputs, files, packages, still_valid, also_reads)
+        return Step(body, name, f"steps.{body.__name__}", reads, inputs, files, packages, stale, also_reads)
 
     return decorate

@@ -74,8 +74,11 @@ def test_a_run_that_failed_or_lost_its_artifact_is_not_taken(left: dict[str, obj
 def test_a_step_may_refuse_what_is_there() -> None:
     config = compose_config([])
     finished(FETCH, config)
-    stale = replace(FETCH, still_valid=lambda _config, _uri: False)
-    assert handoff.find_output(stale, config)[0] is None
+    stale = replace(FETCH, stale=lambda _config, _uri: "its folder changed")
+    found, mark = handoff.find_output(stale, config)
+    assert found is None
+    assert mark is not None
+    assert "snapshot.json, and since then its folder changed" in handoff.difference(stale, config, mark)
 
 
 def test_inputs_are_looked_for_through_the_whole_chain() -> None:
@@ -97,6 +100,40 @@ def test_a_missing_input_names_what_changed_and_the_command() -> None:
     finished(FETCH, compose_config(["model.seed=1"]))
     with pytest.raises(StepError, match=r"config\.model changed since run [0-9a-f]{32}\); make one: mlflow run \. -e fetch_model"):
         handoff.resolve_inputs(LOG, compose_config([]), ("evaluate.seed=1",))
+
+
+def test_the_newest_run_of_the_same_config_is_what_is_explained() -> None:
+    config = compose_config([])
+    gone = finished(FETCH, config, artifact=False)
+    finished(FETCH, compose_config(["model.homepage=other"]))
+    with pytest.raises(StepError, match=rf"\(what run [0-9a-f]{{32}} made is gone: {gone}\)"):
+        handoff.resolve_inputs(LOG, config, ())
+
+
+def test_a_chain_of_missing_inputs_is_a_chain_of_commands() -> None:
+    score = Step(body, "evaluate", "steps.evaluate", inputs=("transformers_uri",), packages=("omegaconf",))
+    words = ("model=local", "model.path='/some where/x'", "model.licence=MIT")
+    commands = [
+        rf"mlflow run \. -e {name} --env-manager local -P overrides='model=local .*/some where/x.* model\.licence=MIT'"
+        for name in ("fetch_model", "log_transformers")
+    ]
+    with pytest.raises(StepError, match=rf"\(fetch_model first\); make one: {' && '.join(commands)}$"):
+        handoff.resolve_inputs(score, compose_config([]), words)
+
+
+@pytest.mark.parametrize("path", ["/some where/x", "/models/mine", "it's"])
+def test_the_command_gives_the_words_as_they_were_given(path: str) -> None:
+    import shlex
+
+    from steps.pipeline.arguments import translate
+
+    words = translate(["--model.path", path, "--model", "local"]).overrides
+    with pytest.raises(StepError) as caught:
+        handoff.resolve_inputs(LOG, compose_config([*words]), words)
+    given = shlex.split(str(caught.value).partition("make one: ")[2])[-1]
+    again = translate(["--overrides", given.removeprefix("overrides=")]).overrides
+    assert compose_config(again).model.path == path
+    assert path != "/models/mine" or "'" not in given  # what needs no quotes has none
 
 
 def test_an_unreadable_input_is_one_error_that_names_it() -> None:
