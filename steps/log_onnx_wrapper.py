@@ -27,7 +27,10 @@ def log_onnx_wrapper(config: Config, run: StepRun) -> str:
     store = Store(config.store.path)
     checkpoint = store.checkpoint(snapshot)
     prebuilt = store.onnx(snapshot) if config.onnx.prebuilt else None
-    folder = prebuilt or onnx_build.build(checkpoint, config.onnx, store, snapshot.digest)
+    if prebuilt:
+        folder = onnx_build.prepared(prebuilt, checkpoint, store, snapshot.digest)
+    else:
+        folder = onnx_build.build(checkpoint, config.onnx, store, snapshot.digest)
     parity.check(checkpoint, folder)
     uri = log_onnx(
         folder,

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import shutil
 import signal
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,12 +19,15 @@ from steps.snapshots.weights import parameter_count
 log = logging.getLogger(__name__)
 
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "transformers", "torch")  # what decides the bytes of a build
+PREPARATION = 1  # raised whenever what `onnx_folder` and `model_builder` do to a folder changes
+WEIGHTS = (".onnx", ".data")  # files that preparing a folder does not touch
 # Peak memory of the builder, measured: 1.3 to 2.2 GB for 135 million parameters (2.9 with k_quant), 22.4 GB for 3.8 billion in int4.
 BASE_MEMORY, MEMORY_PER_PARAMETER, K_QUANT = 1.4e9, 5.7, 1.4  # bytes, bytes, factor
 # What is written, embeddings included: they stay in float32 on the CPU.
 DISK_PER_PARAMETER = {Precision.fp32: 4.2, Precision.fp16: 2.2, Precision.int8: 2.5, Precision.int4: 2.0}  # bytes
 
 
+REPORT = "take a prebuilt folder (model.onnx) or another model; docs/models.md lists what was tried"
 UNSUPPORTED = "model is not currently supported"  # what the builder says of an architecture that it lacks
 
 
@@ -39,11 +45,48 @@ def build(checkpoint: Path, onnx: OnnxConfig, store: Store, snapshot_digest: str
     Raises:
         SnapshotError: the disk is too small, the builder fails, or what it built does not load.
     """
-    key = "onnx-" + request_key(request(onnx, snapshot_digest))
+    return _once(request(onnx, snapshot_digest), store, lambda target: _build(checkpoint, onnx, store, target))
+
+
+def prepared(prebuilt: Path, checkpoint: Path, store: Store, snapshot_digest: str) -> Path:
+    """A folder that somebody else built, with the checkpoint's tokenizer, template, end tokens and true limits.
+
+    Args:
+        prebuilt: its files as they were published; they stay as they are.
+        checkpoint: folder of the checkpoint that it was built from.
+        store: where the result is kept; weights are linked, not copied.
+        snapshot_digest: digest of the snapshot that holds both.
+
+    Raises:
+        SnapshotError: the checkpoint does not say what is needed.
+    """
+
+    def prepare(target: Path) -> None:
+        for source in sorted(path for path in prebuilt.rglob("*") if path.is_file()):
+            place = target / source.relative_to(prebuilt)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if source.suffix in WEIGHTS:
+                os.link(source, place)
+            else:
+                shutil.copyfile(source, place)
+        try:
+            child.run("steps.snapshots.onnx_folder", target, checkpoint, cwd=child.ROOT)
+        except child.ChildError as error:
+            raise SnapshotError("model.onnx", "prebuilt folder", f"cannot be served: {last_line(error.tail)}", REPORT) from error
+
+    return _once({"prebuilt": snapshot_digest, "preparation": PREPARATION, "transformers": version("transformers")}, store, prepare)
+
+
+def _once(asked: dict[str, object], store: Store, make: Callable[[Path], None]) -> Path:
+    """The folder that answers a request: the store's, or made now by ``make``, which is given a folder that is not there yet, and kept."""
+    key = "onnx-" + request_key(asked)
     with store.lock(key):
         files = _known(key, store)
         if files is None:
-            files = _build(checkpoint, onnx, store)
+            with store.scratch() as scratch:
+                target = scratch / "onnx"
+                make(target)
+                files = store.add_folder(target)
             store.keep(key, json.dumps({"digest": listing_digest(files), "files": [vars(entry) for entry in files]}, indent=1))
         return store.folder(files)
 
@@ -55,6 +98,7 @@ def request(onnx: OnnxConfig, snapshot_digest: str) -> dict[str, object]:
         "precision": onnx.precision.value,
         "execution_provider": onnx.execution_provider.value,
         "extra_options": dict(onnx.extra_options),
+        "preparation": PREPARATION,
         "packages": {name: version(name) for name in PACKAGES},
     }
 
@@ -88,46 +132,51 @@ def _known(key: str, store: Store) -> tuple[FileEntry, ...] | None:
     return files
 
 
-def _build(checkpoint: Path, onnx: OnnxConfig, store: Store) -> tuple[FileEntry, ...]:
+def _build(checkpoint: Path, onnx: OnnxConfig, store: Store, target: Path) -> None:
     parameters = parameter_count(checkpoint)
     store.need_space(int(parameters * DISK_PER_PARAMETER[onnx.precision]), "the ONNX build")
     memory = _say_memory(parameters, onnx)
     kind = f"{onnx.precision.value} {onnx.execution_provider.value}"
-    with store.scratch() as scratch:
-        target = scratch / "onnx"
-        try:
-            child.run("onnxruntime_genai.models.builder", *builder_arguments(checkpoint, target, scratch / "cache", onnx), cwd=scratch)
-        except child.ChildError as error:
-            if error.returncode == -signal.SIGKILL:
-                raise SnapshotError(
-                    "onnx.precision",
-                    kind,
-                    f"the builder was killed, most likely for memory ({memory})",
-                    "build where more is free, or take a prebuilt folder (model.onnx)",
-                ) from error
-            if UNSUPPORTED in error.tail:
-                raise SnapshotError(
-                    "model",
-                    architecture(checkpoint),
-                    "the model builder of onnxruntime-genai does not know this architecture",
-                    "take a model of another one, or a prebuilt folder (model.onnx)",
-                ) from error
-            raise SnapshotError(
-                "onnx.extra_options", dict(onnx.extra_options), f"the builder failed: {error.tail}", "choose another group onnx=…"
-            ) from error
-        if onnx.execution_provider is ExecutionProvider.cpu:
-            try:
-                child.run("steps.snapshots.onnx_smoke", target)
-            except child.ChildError as error:
-                raise SnapshotError(
-                    "onnx.extra_options",
-                    dict(onnx.extra_options),
-                    f"the {kind} build does not load: {error.tail}",
-                    "choose another group onnx=…",
-                ) from error
-        else:
-            log.warning("built for %s: whether it loads shows only on such a machine", onnx.execution_provider.value)
-        return store.add_folder(target)
+    try:
+        child.run("steps.snapshots.model_builder", *builder_arguments(checkpoint, target, target.with_name("cache"), onnx))
+    except child.ChildError as error:
+        raise _explained(error, checkpoint, onnx, memory) from error
+    if onnx.execution_provider is not ExecutionProvider.cpu:
+        log.warning("built for %s: whether it loads shows only on such a machine", onnx.execution_provider.value)
+        return
+    try:
+        child.run("steps.snapshots.onnx_smoke", target)
+    except child.ChildError as error:
+        log.debug("the output of loading it ended: %s", error.tail)
+        field, value, cure = _about_options(checkpoint, onnx)
+        raise SnapshotError(field, value, f"the {kind} build does not load: {last_line(error.tail)}", cure) from error
+
+
+def _explained(error: child.ChildError, checkpoint: Path, onnx: OnnxConfig, memory: str) -> SnapshotError:
+    """What a failed builder means to the user, in one line; all that it said is in the log at level DEBUG."""
+    log.debug("the model builder's output ended: %s", error.tail)
+    kind = f"{onnx.precision.value} {onnx.execution_provider.value}"
+    builder = f"the model builder of onnxruntime-genai {version('onnxruntime-genai')}"
+    if error.returncode == -signal.SIGKILL:
+        problem = f"the builder was killed, most likely for memory ({memory})"
+        return SnapshotError("onnx.precision", kind, problem, "build where more is free, or take a prebuilt folder (model.onnx)")
+    if UNSUPPORTED in error.tail:
+        cure = "take a model of another one, or a prebuilt folder (model.onnx)"
+        return SnapshotError("model", architecture(checkpoint), f"{builder} does not know this architecture", cure)
+    field, value, cure = _about_options(checkpoint, onnx)
+    return SnapshotError(field, value, f"{builder} failed: {last_line(error.tail)}", cure)
+
+
+def _about_options(checkpoint: Path, onnx: OnnxConfig) -> tuple[str, object, str]:
+    """Field, value and cure of a failed build: its options where it has some, else the model's architecture."""
+    if onnx.extra_options:
+        return "onnx.extra_options", dict(onnx.extra_options), f"leave them out (onnx=fp32_cpu builds without any), or {REPORT}"
+    return "model", architecture(checkpoint), REPORT
+
+
+def last_line(output: str) -> str:
+    """The last line of a child's output: of a traceback, the error itself."""
+    return (output.strip().splitlines() or ["no output"])[-1][:300]
 
 
 def architecture(checkpoint: Path) -> str:

@@ -1,12 +1,18 @@
-"""Does an ONNX folder read and write text as its checkpoint does? Compares token ids, rendered chat template and EOS ids."""
+"""Does what is served read and write text as the checkpoint's own tokenizer does? Token ids, decoded text, rendered chats and end tokens.
+
+transformers is the reference; what is compared is what a logged model uses: tokenizer.json, the template and the limits of its folder.
+"""
 
 import json
-import os
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from steps.snapshots.errors import SnapshotError
+from steps.wrappers.served.limits import limits_of_checkpoint
+from steps.wrappers.served.template import ChatTemplate
+from steps.wrappers.served.tokenizer import CheckpointTokenizer
 
 TEXTS = (
     "",
@@ -25,6 +31,7 @@ TEXTS = (
     "{{ template }} {% raw %} <b>&amp;</b> \\n \\u00e9",
     "<|system|>You are terse.<|end|><|user|>Hi<|end|><|assistant|>",
     "a" * 300,
+    "▁ ▁▁ \ufeff \x01",
 )
 CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
     ({"role": "user", "content": "What is the capital of France?"},),
@@ -35,105 +42,106 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
         {"role": "user", "content": "{{ again }} <b>中文</b>"},
     ),
 )
+RANDOM_ANSWERS, RANDOM_TOKENS = 64, 48  # sequences of random token ids, which hold every kind of broken character, and their length
 
 
-def check(checkpoint: Path, onnx_dir: Path) -> None:
-    """Compare the folder with the checkpoint.
+def check(checkpoint: Path, folder: Path) -> None:
+    """Compare a folder that is to be served with its checkpoint.
 
     Args:
         checkpoint: folder that transformers reads.
-        onnx_dir: folder that onnxruntime-genai reads.
+        folder: an ONNX folder that was prepared for serving, or the checkpoint itself.
 
     Raises:
         SnapshotError: at the first difference, with both sides of it.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the package is imported
-    import onnxruntime_genai as og
     from transformers import AutoTokenizer
 
     reference = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    try:
-        tokenizer = og.Tokenizer(str(onnx_dir))
-    except RuntimeError as error:
-        _fail("tokenizer", f"onnxruntime-genai cannot read it: {error}")
-    _check_token_ids(reference, tokenizer)
-    _check_chat_template(reference, tokenizer)
-    _check_eos(checkpoint, onnx_dir, reference.eos_token_id)
+    backend = getattr(reference, "backend_tokenizer", None)
+    if backend is None:
+        raise SnapshotError(
+            "model", type(reference).__name__, "its tokenizer is written in Python and has no tokenizer.json", "save it as a fast tokenizer"
+        )
+    served = CheckpointTokenizer.of_folder(folder) if (folder / "tokenizer.json").is_file() else CheckpointTokenizer(backend)
+    _check_token_ids(reference, served)
+    _check_decoding(reference, served)
+    _check_chat_template(reference, ChatTemplate(folder))
+    if (folder / "genai_config.json").is_file():
+        _check_eos(checkpoint, folder)
 
 
-def _check_token_ids(reference: Any, tokenizer: Any) -> None:
+def _check_token_ids(reference: Any, served: CheckpointTokenizer) -> None:
     special = " ".join(reference.all_special_tokens)
     for text in (*TEXTS, special, f"before{special}after"):
-        # onnxruntime-genai adds no special tokens by itself: templates carry their own
-        expected, found = reference.encode(text, add_special_tokens=False), [int(token) for token in tokenizer.encode(text)]
+        pairs = [(reference.encode(text, add_special_tokens=False), served.encode(text))]
+        if text and special not in text:
+            pairs.append((reference.encode(text)[: len(served.beginning) + len(pairs[0][0])], served.encode_prompt(text)))
+        for expected, found in pairs:
+            if expected != found:
+                at = _first_difference(expected, found)
+                sides = f"the checkpoint has {expected[at : at + 5]}, what is served {found[at : at + 5]}"
+                _fail("token ids", f"{text!r} differs at token {at}: {sides}")
+
+
+def _check_decoding(reference: Any, served: CheckpointTokenizer) -> None:
+    for ids in (*(reference.encode(text, add_special_tokens=False) for text in TEXTS), *_random_answers(len(reference))):
+        decode = served.decoder()
+        expected = reference.decode(ids, skip_special_tokens=True)
+        found = "".join(decode(token) for token in ids) + decode.finish()
         if expected != found:
             at = _first_difference(expected, found)
-            _fail(
-                "token ids",
-                f"{text!r} differs at token {at}: the checkpoint has {expected[at : at + 5]}, the ONNX folder {found[at : at + 5]}",
-            )
+            sides = f"the checkpoint has {expected[at : at + 20]!r}, what is served {found[at : at + 20]!r}"
+            _fail("decoded text", f"tokens {ids[:8]}… differ at character {at}: {sides}")
 
 
-def _check_chat_template(reference: Any, tokenizer: Any) -> None:
+def _random_answers(vocabulary: int) -> Iterator[list[int]]:
+    dice = random.Random(0)
+    for _ in range(RANDOM_ANSWERS):
+        yield [dice.randrange(vocabulary) for _ in range(RANDOM_TOKENS)]
+
+
+def _check_chat_template(reference: Any, template: ChatTemplate) -> None:
     from jinja2 import TemplateError
+    from mlflow.exceptions import MlflowException
 
     if not reference.chat_template:
-        raise SnapshotError(
-            "model",
-            reference.name_or_path.rsplit("/", 1)[-1],
-            "its tokenizer has no chat template",
-            "add chat_template.jinja to the checkpoint",
-        )
+        cure = "add chat_template.jinja to the checkpoint"
+        raise SnapshotError("model.chat_template", type(reference).__name__, "the tokenizer has no chat template", cure)
     compared = 0
     refusal = ""
     for conversation in CONVERSATIONS:
-        for prompt in (True, False):
-            try:
-                expected = reference.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=prompt)
-            except TemplateError as error:
-                refusal = str(error)
-                continue  # a template that refuses a role refuses it for everybody
-            try:
-                found = tokenizer.apply_chat_template(json.dumps(conversation), add_generation_prompt=prompt)
-            except RuntimeError as error:
-                _fail("chat template", f"the checkpoint renders {len(conversation)} messages, onnxruntime-genai does not: {error}")
-            compared += 1
-            if expected != found:
-                at = _first_difference(expected, found)
-                _fail(
-                    "chat template",
-                    f"{len(conversation)} messages, generation prompt {prompt}, differ at character {at}: "
-                    f"the checkpoint renders {expected[at : at + 40]!r}, the ONNX folder {found[at : at + 40]!r}",
-                )
-
+        try:
+            expected = reference.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            refusal = str(error)
+            continue  # a template that refuses a role refuses it for everybody
+        try:
+            found = template.render(list(conversation))
+        except MlflowException as error:
+            _fail("chat template", f"the checkpoint renders {len(conversation)} messages, what is served does not: {error.message}")
+        compared += 1
+        if expected != found:
+            at = _first_difference(expected, found)
+            _fail(
+                "chat template",
+                f"{len(conversation)} messages differ at character {at}: "
+                f"the checkpoint renders {expected[at : at + 40]!r}, what is served {found[at : at + 40]!r}",
+            )
     if not compared:
         raise SnapshotError(
-            "model",
-            reference.name_or_path.rsplit("/", 1)[-1],
-            f"its chat template renders no conversation, not even one question: {refusal}",
+            "model.chat_template",
+            type(reference).__name__,
+            f"it renders no conversation, not even one question: {refusal}",
             "mend chat_template.jinja of the checkpoint",
         )
 
 
-def _check_eos(checkpoint: Path, onnx_dir: Path, turn_end: int | None) -> None:
-    expected = eos_ids(checkpoint) | ({turn_end} if turn_end is not None else set())
-    config = json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))
-    found = _ids(config["model"].get("eos_token_id"))
+def _check_eos(checkpoint: Path, onnx_dir: Path) -> None:
+    expected = set(limits_of_checkpoint(checkpoint).eos_token_ids)
+    found = set(json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))["model"]["eos_token_id"])
     if expected != found:
         _fail("EOS ids", f"the checkpoint ends on {sorted(expected)}, the ONNX folder on {sorted(found)}")
-
-
-def eos_ids(checkpoint: Path) -> set[int]:
-    """Ids that end a text: of ``generation_config.json`` where it names them, else of ``config.json``, as `generate` chooses."""
-    for name in ("generation_config.json", "config.json"):
-        path = checkpoint / name
-        if path.is_file() and (ids := _ids(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))):
-            return ids
-    return set()
-
-
-def _ids(value: int | list[int] | None) -> set[int]:
-    return set() if value is None else {value} if isinstance(value, int) else set(value)
 
 
 def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
@@ -142,9 +150,5 @@ def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
 
 
 def _fail(what: str, difference: str) -> NoReturn:
-    raise SnapshotError(
-        "onnx",
-        what,
-        difference,
-        "build the ONNX folder from this checkpoint (onnx.prebuilt=false), or pin the revision that it was built from",
-    )
+    cure = "save the tokenizer anew with transformers (AutoTokenizer.from_pretrained(…).save_pretrained(…)) and fetch it again"
+    raise SnapshotError("model", what, difference, cure)

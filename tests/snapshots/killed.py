@@ -67,7 +67,7 @@ def in_fork(work: Callable[[], object], step: int | None = None) -> bool:
 
 def fake_builder(module: str, *arguments: str, **_: object) -> str:
     """Stands for the model builder: writes two files where the real one would."""
-    if module == "onnxruntime_genai.models.builder":
+    if module == "steps.snapshots.model_builder":
         target = Path(arguments[arguments.index("-o") + 1])
         target.mkdir()
         (target / "model.onnx").write_bytes(b"onnx" * 1000)

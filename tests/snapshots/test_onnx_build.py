@@ -70,7 +70,7 @@ def test_a_build_is_made_once(checkpoint: Path, store: Store, builder: Callable[
     asked = builder(fake_builder)
     first = onnx_build.build(checkpoint, OnnxConfig(), store, DIGEST)
     assert sorted(path.name for path in first.iterdir()) == ["genai_config.json", "model.onnx"]
-    assert asked == ["onnxruntime_genai.models.builder", "steps.snapshots.onnx_smoke"]
+    assert asked == ["steps.snapshots.model_builder", "steps.snapshots.onnx_smoke"]
     assert onnx_build.build(checkpoint, OnnxConfig(), store, DIGEST) == first
     assert len(asked) == 2
     assert onnx_build.build(checkpoint, OnnxConfig(extra_options={"block_size": "64"}), store, DIGEST)
@@ -103,14 +103,17 @@ def test_a_damaged_record_is_not_believed(
 @pytest.mark.parametrize(
     ("double", "message"),
     [
-        (failing("onnxruntime_genai.models.builder", 1, "ValueError: no such thing"), r"the builder failed: ValueError: no such thing"),
         (
-            failing("onnxruntime_genai.models.builder", -signal.SIGKILL, ""),
+            failing("steps.snapshots.model_builder", 1, "ValueError: no such thing"),
+            r"model='LlamaForCausalLM': the model builder of onnxruntime-genai .* failed: ValueError: no such thing; take a prebuilt",
+        ),
+        (
+            failing("steps.snapshots.model_builder", -signal.SIGKILL, ""),
             r"onnx\.precision='int4 cpu': the builder was killed, most likely for memory \(0 million parameters need about 1\.4 GB",
         ),
         (
-            failing("onnxruntime_genai.models.builder", 1, "NotImplementedError: The models/x model is not currently supported."),
-            r"model='llama': the model builder of onnxruntime-genai does not know this architecture; take a model of another one",
+            failing("steps.snapshots.model_builder", 1, "NotImplementedError: The models/x model is not currently supported."),
+            r"model='LlamaForCausalLM': the model builder of onnxruntime-genai .* does not know this architecture; take a model of another",
         ),
         (failing("steps.snapshots.onnx_smoke", 1, "no kernel"), r"the int4 cpu build does not load: no kernel"),
     ],
@@ -129,7 +132,7 @@ def test_a_build_for_another_machine_is_not_loaded_here(
 ) -> None:
     asked = builder(fake_builder)
     onnx_build.build(checkpoint, OnnxConfig(Precision.fp16, ExecutionProvider.cuda), store, DIGEST)
-    assert asked == ["onnxruntime_genai.models.builder"]
+    assert asked == ["steps.snapshots.model_builder"]
     assert "built for cuda: whether it loads shows only on such a machine" in caplog.text
 
 

@@ -1,7 +1,6 @@
 """Text cut at stop strings, whatever the pieces it comes in; shapes of completions."""
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion, tool_calls_in
+from tests.wrappers.decoders import PieceDecoder
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
@@ -17,10 +17,7 @@ def pieces_of(text: str, cuts: list[int]) -> list[str]:
 
 
 def assembler(pieces: list[str], stops: list[str]) -> AnswerText:
-    def decoder() -> Callable[[int], str]:
-        return pieces.__getitem__
-
-    return AnswerText(decoder, stops)
+    return AnswerText(lambda: PieceDecoder(pieces.__getitem__), stops)
 
 
 @given(

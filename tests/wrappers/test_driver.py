@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from steps.wrappers.served.answer import Answer, AnswerText
 from steps.wrappers.served.contract import Defaults, request_of
 from steps.wrappers.served.driver import Driver, Job, broken
 from steps.wrappers.served.fitting import deadline_of_caller
+from tests.wrappers.decoders import PieceDecoder
 
 
 class Counting:
@@ -58,11 +59,8 @@ class Counting:
 
 
 def job(out: "queue.SimpleQueue[Any]", index: int = 0, tokens: int = 3, **settings: Any) -> Job:
-    def decoder() -> Callable[[int], str]:
-        return lambda token: f"{token} "
-
     request = request_of({"prompt": "x", "max_tokens": tokens, **settings}, None, Defaults())
-    return Job([1], request, 0, AnswerText(decoder, request.stop), out, index=index)
+    return Job([1], request, 0, AnswerText(lambda: PieceDecoder(lambda token: f"{token} "), request.stop), out, index=index)
 
 
 @pytest.fixture

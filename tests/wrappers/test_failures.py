@@ -67,14 +67,14 @@ def test_a_step_that_fails_ends_its_own_answers(tiny: Folders, open_onnx: Open, 
     core = model.core
     stream = model.predict_stream(None, {"prompt": "One, two,", "max_tokens": 400, "seed": 1, "temperature": 1})
     next(stream)
-    append = onnx_solos._append
+    append = onnx_solos.Solos._append
 
-    def choosy(solo: Any) -> None:
+    def choosy(solos: onnx_solos.Solos, solo: onnx_solos.Solo) -> None:
         if solo.job.request.max_tokens == 7:
             raise RuntimeError("no memory")
-        append(solo)
+        append(solos, solo)
 
-    monkeypatch.setattr(onnx_solos, "_append", choosy)
+    monkeypatch.setattr(onnx_solos.Solos, "_append", choosy)
     with pytest.raises(MlflowException, match="could not finish this answer: no memory"):
         model.predict(None, {"prompt": "A", "max_tokens": 7})
     assert len(list(stream)) > 300

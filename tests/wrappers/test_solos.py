@@ -2,7 +2,7 @@
 
 import queue
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ from steps.wrappers.served.onnx_core import OnnxCore
 from steps.wrappers.served.onnx_solos import PIECE, Solos
 from steps.wrappers.served.prefix_cache import PrefixCache
 from tests.wrappers.conftest import Folders
+from tests.wrappers.decoders import PieceDecoder
 
 END = 9_999
 
@@ -51,11 +52,8 @@ class Parameters:
 
 
 def job(length: int, *, first: int = 0, **settings: Any) -> Job:
-    def decoder() -> Callable[[int], str]:
-        return str
-
     request = request_of({"prompt": "x", "max_tokens": 4, **settings}, None, Defaults())
-    return Job(list(range(first, first + length)), request, 0, AnswerText(decoder, ()), queue.SimpleQueue())
+    return Job(list(range(first, first + length)), request, 0, AnswerText(lambda: PieceDecoder(str), ()), queue.SimpleQueue())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 
 def longest_held(text: str, stops: Sequence[str]) -> int:
@@ -23,15 +23,25 @@ def first_stop(text: str, stops: Iterable[str]) -> int | None:
     return min(found, default=None)
 
 
+class Decoder(Protocol):
+    """Turns the token ids of one answer into its text, as they come."""
+
+    def __call__(self, token: int) -> str:
+        """Text that one more token completes."""
+
+    def finish(self) -> str:
+        """Text that no later token completes any more."""
+
+
 class AnswerText:
     """Text of one answer as its tokens arrive, never showing any part of a stop string.
 
     Args:
-        decoder: makes a function that turns one more token id into the text it completes ('' while a character is incomplete).
+        decoder: makes what turns one more token id into the text it completes ('' while a character is incomplete).
         stops: strings that end the answer.
     """
 
-    def __init__(self, decoder: Callable[[], Callable[[int], str]], stops: Sequence[str]) -> None:
+    def __init__(self, decoder: Callable[[], Decoder], stops: Sequence[str]) -> None:
         self._decoder, self._stops = decoder, stops
         self.restart()
 
@@ -63,10 +73,11 @@ class AnswerText:
         return certain
 
     def finish(self) -> str:
-        """End the answer: text that was held back is certain now."""
+        """End the answer: text that the decoder or a stop string's beginning held back is certain now."""
+        last = self._take(self._decode.finish())
         rest, self._held = self._held, ""
         self._shown.append(rest)
-        return rest
+        return last + rest
 
     @property
     def text(self) -> str:

@@ -244,7 +244,7 @@ class Driver:
         spoken = reason is not None
         if token is not None:
             job.tokens += 1
-            piece = job.text.add(token)
+            piece = job.text.add(token) if reason != "stop" else ""  # an end token is no text, special or not
             if piece and job.streams:
                 job.out.put((job.index, "text", piece))
                 spoken = True

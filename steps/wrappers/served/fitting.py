@@ -4,15 +4,18 @@ import os
 import time
 
 from .contract import Request
+from .limits import Limits
 from .refusal import refusal
 
 
-def fitted(request: Request, prompt_tokens: int, context_length: int) -> Request:
+def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
     """Refuse what does not fit; a default limit shrinks to what is left.
 
     Raises:
         MlflowException: saying how long the prompt is and what fits.
     """
+    context_length = limits.context_length
+    because = f"; {limits.capped}" if limits.capped else ""
     if prompt_tokens == 0:
         raise refusal("prompt", "no token", "a prompt of at least one token")
     left = context_length - prompt_tokens
@@ -20,12 +23,24 @@ def fitted(request: Request, prompt_tokens: int, context_length: int) -> Request
         raise refusal(
             "messages" if request.prompt is None else "prompt",
             f"{prompt_tokens} tokens",
-            f"at most {context_length - 1} tokens, as the context holds {context_length} with the answer",
+            f"at most {context_length - 1} tokens, as the context holds {context_length} with the answer{because}",
         )
     for key, tokens in (("max_tokens", request.max_tokens if request.limited else 0), ("min_tokens", request.min_tokens)):
         if tokens > left:
-            raise refusal(key, tokens, f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {context_length}")
-    return request if request.max_tokens <= left else request.within(left)
+            raise refusal(
+                key, tokens, f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {context_length}{because}"
+            )
+    request = request if request.max_tokens <= left else request.within(left)
+    border = limits.rope_border
+    if request.grammar and border and prompt_tokens <= border < prompt_tokens + request.max_tokens:
+        # the engine computes such a text anew at the border, and begins its grammar anew as well
+        if request.limited or prompt_tokens == border:
+            expected = (
+                f"at most {border - prompt_tokens} with response_format, as this text began below {border} tokens and may not cross them"
+            )
+            raise refusal("max_tokens", request.max_tokens, expected)
+        return request.within(border - prompt_tokens)
+    return request
 
 
 def deadline_of_caller() -> float:

@@ -18,9 +18,11 @@ from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
 from .contract import Defaults, Request, requests_of
 from .driver import Core, Driver, Job
 from .fitting import deadline_of_caller, fitted
+from .limits import Limits
 from .refusal import refusal
 from .settings import Settings, verify
 from .template import ChatTemplate
+from .tokenizer import CheckpointTokenizer
 
 MODELS: "weakref.WeakSet[ServedModel]" = weakref.WeakSet()
 
@@ -87,19 +89,19 @@ class ServedModel(PythonModel):
         self._template = ChatTemplate(self._folder)
         self._tokenizer = self.make_tokenizer(self._folder)
         self.defaults = Defaults(self.settings.max_new_tokens, self.settings.temperature, self.grammars)
-        self.context_length = self.read_context_length(self._folder)
+        self.limits = self.read_limits(self._folder)
 
     @abstractmethod
-    def make_tokenizer(self, folder: Path) -> Any:
-        """Build what has ``encode(text) -> list[int]`` and ``decoder() -> (token -> text)``."""
+    def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
+        """Read the folder's tokenizer."""
 
     @abstractmethod
     def make_core(self, folder: Path) -> Core:
         """Load the weights."""
 
     @abstractmethod
-    def read_context_length(self, folder: Path) -> int:
-        """Tokens a prompt and its answer may have together."""
+    def read_limits(self, folder: Path) -> Limits:
+        """What ends an answer, and how long a text may be."""
 
     def _engine(self) -> Driver:
         driver = self._driver
@@ -260,7 +262,7 @@ class ServedModel(PythonModel):
         deadline = deadline_of_caller()
         for number, request in enumerate(requests):
             ids = self.encode(request)
-            fitting = fitted(request, len(ids), self.context_length)
+            fitting = fitted(request, len(ids), self.limits)
             prompt_tokens.append(len(ids))
             first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
             for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
@@ -273,10 +275,10 @@ class ServedModel(PythonModel):
     def encode(self, request: Request) -> list[int]:
         """Turn a request into prompt token ids; special-token text in messages stays text unless the switch is off."""
         if request.prompt is not None:
-            return list(self._tokenizer.encode(request.prompt))
+            return self._tokenizer.encode_prompt(request.prompt)
         assert request.messages is not None
         if request.tools and not self._template.takes_tools:
             raise refusal("tools", list(request.tool_names), "none, as this model's chat template has no tools")
         if not self.settings.neutralise_special_tokens:
-            return list(self._tokenizer.encode(self._template.render(request.messages, request.tools)))
-        return [token for segment in self._template.segments(request.messages, request.tools) for token in self._tokenizer.encode(segment)]
+            return self._tokenizer.encode(self._template.render(request.messages, request.tools))
+        return self._tokenizer.encode_segments(self._template.segments(request.messages, request.tools))

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .driver import Job
+from .limits import Limits, limits_of_onnx
 from .onnx_solos import PIECE, Solos
 from .onnx_waves import Waves
 from .prefix_cache import PrefixCache
@@ -41,6 +42,7 @@ class OnnxCore:
         prefix_cache_bytes: KV cache kept across turns; 0 switches reuse off.
         execution_provider: 'cpu', 'cuda', 'dml', …; None takes what the folder was built for.
         provider_options: options of the execution provider, as text.
+        limits: what ends an answer, how long a text may be, where its rotary embeddings change; None reads the folder's own.
 
     Raises:
         MlflowException: the folder cannot be loaded, or the execution provider is missing.
@@ -55,22 +57,29 @@ class OnnxCore:
         prefix_cache_bytes: int,
         execution_provider: str | None,
         provider_options: dict[str, str],
+        limits: Limits | None = None,
     ) -> None:
+        limits = limits or limits_of_onnx(folder)
         self._og = load_onnxruntime_genai()
         settings = json.loads((folder / "genai_config.json").read_text("utf-8"))
         decoder = settings["model"]["decoder"]
         width = 4 if (execution_provider or "cpu") == "cpu" else 2
-        eos = settings["model"]["eos_token_id"]
-        ends = set(eos if isinstance(eos, list) else [eos])
+        ends = set(limits.eos_token_ids)
         vocabulary = int(settings["model"]["vocab_size"])
         self._max_batch_size = max_batch_size
+        self._rope_border = limits.rope_border
+        # a cache as wide as the window cannot be smaller, and what left it cannot be rewound to: such a folder answers one by one
+        ring = decoder.get("sliding_window", {})
+        self._cache_window = min(int(ring["window_size"]), limits.context_length) if ring.get("layers") else 0
         self._model = self._load(folder, threads, execution_provider, provider_options)
-        self.cache = PrefixCache(prefix_cache_bytes)
+        self.cache = PrefixCache(0 if self._cache_window else prefix_cache_bytes)
         self._solos = Solos(
             self._og,
             self._model,
             eos=ends,
-            context_length=int(settings["model"]["context_length"]),
+            context_length=limits.context_length,
+            rope_border=limits.rope_border,
+            least_capacity=self._cache_window,
             vocabulary=vocabulary,
             token_bytes=2 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"] * width,
             cache=self.cache,
@@ -113,13 +122,13 @@ class OnnxCore:
         """Begin jobs: those that the prefix cache saves more than a batch would alone, the others together where they can be."""
         together: list[Job] = []
         for job in jobs:
-            if not _batchable(job) or self._reuses(job, lone=len(jobs) == 1):
+            if not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
                 self._solos.start(job)
             else:
                 together.append(job)
         if not together:
             return
-        young = [job for job in self._solos.young(RESTARTABLE) if _batchable(job)]
+        young = [job for job in self._solos.young(RESTARTABLE) if self._batchable(job)]
         if len(together) + len(young) == 1 or self._max_batch_size == 1:
             for job in together:
                 self._solos.start(job)
@@ -128,6 +137,17 @@ class OnnxCore:
             self._solos.withdraw(job)
             job.restart()
         self._waves.start([*together, *young])
+
+    def _batchable(self, job: Job) -> bool:
+        """Whether an Engine should answer a job: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others.
+
+        An Engine computes its prompts whole, padded to the longest: no faster than one by one, and in memory for all of them at once. It
+        computes no text anew, as one that crosses LongRoPE's border needs.
+        """
+        request = job.request
+        plain = request.grammar is None and not request.penalised and (request.greedy or request.seed is None)
+        short = len(job.ids) <= PIECE and (self._rope_border is None or len(job.ids) + request.max_tokens <= self._rope_border)
+        return plain and short and not self._cache_window
 
     def _reuses(self, job: Job, *, lone: bool) -> bool:
         """Whether a job had better go on with a kept conversation than join a batch.
@@ -153,13 +173,3 @@ class OnnxCore:
         self.cache.clear()
         self._waves.close()
         self._model = None
-
-
-def _batchable(job: Job) -> bool:
-    """Whether an Engine should answer a job: on CPU it takes no seed; a Generator refuses a bad grammar without harm to others.
-
-    An Engine computes its prompts whole, padded to the longest: no faster than one by one, and in memory for all of them at once.
-    """
-    request = job.request
-    plain = request.grammar is None and not request.penalised and (request.greedy or request.seed is None)
-    return plain and len(job.ids) <= PIECE

@@ -24,6 +24,7 @@ class Solo:
     tokens: list[int]
     pending: list[int]
     capacity: int
+    long: bool = False  # whether its keys were rotated with the factors of past the border
     last: int | None = None  # generated, not yet in the KV cache
     produced: int = 0
     counts: Counter[int] = field(default_factory=Counter)  # of generated tokens, where a penalty asks for them
@@ -37,16 +38,29 @@ class Solos:
         model: its Model.
         eos: token ids that end an answer.
         context_length: tokens a prompt and its answer may have together.
+        rope_border: tokens past which a text's keys are all rotated with other factors; None where there is no such length.
+        least_capacity: tokens that a KV cache has room for at least.
         vocabulary: entries of the vocabulary.
         token_bytes: bytes of KV cache a token takes.
         cache: generators kept across turns.
     """
 
     def __init__(
-        self, og: Any, model: Any, *, eos: set[int], context_length: int, vocabulary: int, token_bytes: int, cache: PrefixCache
+        self,
+        og: Any,
+        model: Any,
+        *,
+        eos: set[int],
+        context_length: int,
+        vocabulary: int,
+        token_bytes: int,
+        cache: PrefixCache,
+        rope_border: int | None = None,
+        least_capacity: int = 0,
     ) -> None:
         self._og, self._model, self._cache = og, model, cache
         self._eos, self._context_length, self._vocabulary, self._token_bytes = eos, context_length, vocabulary, token_bytes
+        self._rope_border, self._least_capacity = rope_border, least_capacity
         self._running: list[Solo] = []
 
     def __len__(self) -> int:
@@ -54,7 +68,7 @@ class Solos:
 
     def kept(self, job: Job) -> int:
         """Tokens of a job's prompt that need not be computed: the prefix cache has them, with room for the rest and the answer."""
-        found = self._cache.find(job.ids) if _rewindable(job.request) else None
+        found = self._cache.find(job.ids, long=self._long(job.ids)) if _rewindable(job.request) else None
         return found[1] if found and found[0].capacity >= len(job.ids) + job.request.max_tokens else 0
 
     def start(self, job: Job) -> None:
@@ -68,22 +82,30 @@ class Solos:
 
     def _solo(self, job: Job) -> Solo:
         request = job.request
-        capacity = need = len(job.ids) + request.max_tokens
+        capacity = need = max(len(job.ids) + request.max_tokens, self._least_capacity)
+        long = self._long(job.ids)
         if _rewindable(request) and self._cache.budget:
-            found = self._cache.find(job.ids)
+            found = self._cache.find(job.ids, long=long)
             if found is not None:
                 kept, shared = found
                 self._cache.take(kept)
                 if kept.capacity >= need:
                     kept.generator.rewind_to(shared)
                     job.cached_tokens = shared
-                    return Solo(job, kept.generator, job.ids[:shared], job.ids[shared:], kept.capacity)
+                    return Solo(job, kept.generator, job.ids[:shared], job.ids[shared:], kept.capacity, long)
                 need += need  # a conversation that outgrew its cache gets room for as much again
             elif request.messages is not None:
                 need += max(NEXT_TURNS, need // 2)
             roomy = max(capacity, min(need, self._cache.budget // self._token_bytes))
             capacity = min(-(-roomy // ROUND) * ROUND, self._context_length)
-        return Solo(job, self._og.Generator(self._model, self._parameters(job, capacity)), [], list(job.ids), capacity)
+        return Solo(job, self._generator(job, capacity, job.seed), [], list(job.ids), capacity, long)
+
+    def _generator(self, job: Job, capacity: int, seed: int) -> Any:
+        return self._og.Generator(self._model, self._parameters(job, capacity, seed))
+
+    def _long(self, ids: list[int]) -> bool:
+        """Whether a text of these tokens lies past the border of the rotary embeddings."""
+        return self._rope_border is not None and len(ids) > self._rope_border
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         """Compute a piece of the prompts that wait for it, and generate one token for each whose prompt is whole."""
@@ -91,7 +113,7 @@ class Solos:
         for solo in list(self._running):
             try:
                 if solo in due:
-                    _append(solo)
+                    self._append(solo)
                 if solo.pending:
                     continue
                 token, reason = self._advance(solo)
@@ -106,7 +128,7 @@ class Solos:
         due: list[Solo] = []
         tokens = 0
         for solo in sorted((solo for solo in self._running if solo.pending), key=lambda solo: len(solo.pending)):
-            tokens += min(len(solo.pending), PIECE)
+            tokens += self._chunk(solo)
             if due and tokens > PIECE:
                 break
             due.append(solo)
@@ -137,7 +159,7 @@ class Solos:
         self._running.clear()
         self._model = None
 
-    def _parameters(self, job: Job, capacity: int) -> Any:
+    def _parameters(self, job: Job, capacity: int, seed: int) -> Any:
         request = job.request
         options: dict[str, Any] = {
             "max_length": capacity,
@@ -147,7 +169,7 @@ class Solos:
         if request.min_tokens:
             options["min_length"] = min(len(job.ids) + request.min_tokens, capacity)
         if not request.greedy:
-            options |= {"temperature": request.temperature, "top_p": request.top_p, "random_seed": job.seed}
+            options |= {"temperature": request.temperature, "top_p": request.top_p, "random_seed": seed}
             options["top_k"] = min(request.top_k, self._vocabulary)
         parameters = self._og.GeneratorParams(self._model)
         parameters.set_search_options(**options)
@@ -155,7 +177,34 @@ class Solos:
             parameters.set_guidance(request.grammar.kind, request.grammar.text)
         return parameters
 
+    def _chunk(self, solo: Solo) -> int:
+        """Tokens of a prompt that are computed next: a piece, or, of a text that lies past the border, all up to there.
+
+        The graph chooses its factors by how long the text is by then, so no part of such a text may be computed while it is shorter.
+        """
+        if solo.long and self._rope_border is not None:
+            return min(len(solo.pending), max(PIECE, self._rope_border + 1 - len(solo.tokens)))
+        return min(len(solo.pending), PIECE)
+
+    def _append(self, solo: Solo) -> None:
+        """Compute one piece of a prompt: piece by piece is as fast as at once, in a fraction of the memory."""
+        size = self._chunk(solo)
+        piece = solo.pending[:size]
+        solo.generator.append_tokens(piece)
+        solo.tokens += piece
+        del solo.pending[:size]
+
+    def _cross(self, solo: Solo) -> None:
+        """Compute a text anew whose next token lies past the border: its keys were rotated with the factors of short texts."""
+        assert solo.last is not None
+        solo.generator = self._generator(solo.job, solo.capacity, (solo.job.seed + 1) % 2**31)
+        solo.tokens.append(solo.last)
+        solo.generator.append_tokens(solo.tokens)
+        solo.last, solo.long = None, True
+
     def _advance(self, solo: Solo) -> tuple[int, str | None]:
+        if solo.last is not None and not solo.long and len(solo.tokens) == self._rope_border:
+            self._cross(solo)
         if solo.counts:
             _penalise(solo)
         solo.generator.generate_next_token()
@@ -177,15 +226,7 @@ class Solos:
     def _retire(self, solo: Solo) -> None:
         self._running.remove(solo)
         if _rewindable(solo.job.request):
-            self._cache.keep(Kept(solo.generator, solo.tokens, solo.capacity, solo.capacity * self._token_bytes))
-
-
-def _append(solo: Solo) -> None:
-    """Compute one piece of a prompt: piece by piece is as fast as at once, in a fraction of the memory."""
-    piece = solo.pending[:PIECE]
-    solo.generator.append_tokens(piece)
-    solo.tokens += piece
-    del solo.pending[:PIECE]
+            self._cache.keep(Kept(solo.generator, solo.tokens, solo.capacity, solo.capacity * self._token_bytes, solo.long))
 
 
 def _penalise(solo: Solo) -> None:

@@ -17,12 +17,14 @@ class Kept:
         tokens: ids the KV cache was computed for.
         capacity: tokens the KV cache has room for.
         size: bytes it holds.
+        long: whether its keys are rotated as those of texts past LongRoPE's border are.
     """
 
     generator: Any
     tokens: list[int]
     capacity: int
     size: int
+    long: bool = False
 
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -52,14 +54,20 @@ class PrefixCache:
         self.size = 0
         self._kept: OrderedDict[int, Kept] = OrderedDict()
 
-    def find(self, ids: list[int]) -> tuple[Kept, int] | None:
+    def find(self, ids: list[int], *, long: bool = False) -> tuple[Kept, int] | None:
         """Find the kept conversation that shares most with a prompt, and how many tokens of it are of use.
 
         At least one token of the prompt is left to compute, as the model must run to give the next one. A conversation of which less
         than half would survive is left alone: it belongs to somebody else who began with the same system prompt.
+
+        Args:
+            ids: the prompt.
+            long: whether it lies past LongRoPE's border; only conversations on the same side of it are of use.
         """
         best: tuple[Kept, int] | None = None
         for kept in self._kept.values():
+            if kept.long != long:
+                continue
             shared = min(shared_length(kept.tokens, ids), len(ids) - 1)
             if shared >= WORTH_REUSING and shared * 2 >= len(kept.tokens) and (best is None or shared > best[1]):
                 best = (kept, shared)

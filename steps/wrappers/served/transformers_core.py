@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .driver import Job, broken
+from .limits import Limits, read_json
 from .refusal import refusal
 
 # Read when torch is imported, which is later. OpenMP's threads spin at every one of some hundred barriers a token; on a machine that has
@@ -20,9 +21,8 @@ class Decoding:
     """One answer on its way."""
 
     job: Job
-    cache: Any
+    cache: Any  # None before the first token
     ids: Any  # (1, tokens so far), int64
-    fresh: Any  # (1, tokens the KV cache lacks), int64
     processors: Any
     random: Any
     produced: int = 0
@@ -33,10 +33,12 @@ class TransformersCore:
     """Core of the driver over one checkpoint folder.
 
     The loop is written out instead of calling ``generate``: that one reads the global random state, takes one set of settings for
-    a batch and cannot be left between tokens. The processors are transformers' own.
+    a batch and cannot be left between tokens. The processors are transformers' own, and so is what each step is given: a model may want
+    more than its last token, as one does whose rotary embeddings change past a length.
 
     Args:
         folder: the checkpoint.
+        limits: its end tokens are read.
         threads: intra-op threads of torch. They are the whole process's.
         device: where the weights go, such as 'cpu' or 'cuda'.
 
@@ -44,7 +46,7 @@ class TransformersCore:
         MlflowException: torch has no such device.
     """
 
-    def __init__(self, folder: Path, *, threads: int, device: str) -> None:
+    def __init__(self, folder: Path, *, limits: Limits, threads: int, device: str) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -54,12 +56,12 @@ class TransformersCore:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # an unknown name, or a torch built without it
             raise refusal("model_config.execution_provider", device, f"a device of this torch, such as 'cpu' ({error})") from error
-        self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto").to(device).eval()
+        # torch's fused attention leaves out soft caps of attention scores without a word (Gemma 2): the plain one has them
+        capped = read_json(folder / "config.json").get("attn_logit_softcapping") is not None
+        attention = {"attn_implementation": "eager"} if capped else {}
+        self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **attention).to(device).eval()
         self._device = device
-        ends = self._model.generation_config.eos_token_id
-        if ends is None:
-            ends = self._model.config.eos_token_id
-        self._eos = set(ends if isinstance(ends, list) else [ends])
+        self._eos = set(limits.eos_token_ids)
         self._current: Decoding | None = None
         self._later: list[Job] = []
 
@@ -110,7 +112,6 @@ class TransformersCore:
 
     def _begin(self, job: Job) -> Decoding:
         from transformers import (
-            DynamicCache,
             LogitsProcessorList,
             MinNewTokensLengthLogitsProcessor,
             RepetitionPenaltyLogitsProcessor,
@@ -134,12 +135,23 @@ class TransformersCore:
             if request.top_p < 1:
                 processors.append(TopPLogitsWarper(request.top_p))
             random = torch.Generator(device=self._device).manual_seed(job.seed)
-        return Decoding(job, DynamicCache(config=self._model.config), ids, ids, processors, random)
+        return Decoding(job, None, ids, processors, random)
 
     def _next_token(self, now: Decoding) -> int:
         torch = self._torch
         with torch.inference_mode():
-            out = self._model(input_ids=now.fresh, past_key_values=now.cache, use_cache=True, logits_to_keep=1)
+            first = now.cache is None
+            inputs = self._model.prepare_inputs_for_generation(
+                now.ids,
+                next_sequence_length=None if first else 1,
+                past_key_values=now.cache,
+                attention_mask=torch.ones_like(now.ids),
+                use_cache=True,
+                logits_to_keep=1,
+                is_first_iteration=first,
+            )
+            out = self._model(**inputs)
+            now.cache = out.past_key_values
             scores = out.logits[:, -1, :].float()
             if now.counts:
                 request, tokens = now.job.request, list(now.counts)
@@ -147,8 +159,8 @@ class TransformersCore:
                 scores[0, tokens] -= torch.tensor(taken, device=self._device)
             scores = now.processors(now.ids, scores)
             if now.random is None:
-                now.fresh = scores.argmax(dim=-1, keepdim=True)
+                token = scores.argmax(dim=-1, keepdim=True)
             else:
-                now.fresh = torch.multinomial(scores.softmax(dim=-1), 1, generator=now.random)
-            now.ids = torch.cat([now.ids, now.fresh], dim=-1)
-        return int(now.fresh[0, 0])
+                token = torch.multinomial(scores.softmax(dim=-1), 1, generator=now.random)
+            now.ids = torch.cat([now.ids, token], dim=-1)
+        return int(token[0, 0])

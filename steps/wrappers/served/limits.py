@@ -1,0 +1,140 @@
+"""What a checkpoint says of its own ends: which tokens end an answer, how long a text may be, and where its rotary embeddings change."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+CAPABILITIES = "capabilities.json"  # what was found of the checkpoint when an ONNX folder was prepared
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")  # names of one field, newest first
+LONGROPE = ("longrope", "su")  # rope types with one set of factors up to the original context and another past it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ends of a model, the same for both of its variants except where an engine cannot go as far as the checkpoint.
+
+    Attributes:
+        eos_token_ids: tokens that end an answer: the union of what config.json, generation_config.json and the tokenizer name.
+        context_length: tokens that a prompt and its answer may have together.
+        rope_border: tokens past which every key of a text has to be computed anew with other factors (LongRoPE's original context);
+            None where positions are rotated alike at any length.
+        windows: distinct sliding windows of its layers, in tokens; empty where every layer sees everything.
+        capped: why ``context_length`` is less than the checkpoint's own, in one clause; None where it is not.
+    """
+
+    eos_token_ids: tuple[int, ...]
+    context_length: int
+    rope_border: int | None = None
+    windows: tuple[int, ...] = ()
+    capped: str | None = None
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """Lengths, in tokens and rising, past which a wrong implementation shows."""
+        candidates = {*self.windows, *([self.rope_border] if self.rope_border else [])}
+        return tuple(sorted(border for border in candidates if border < self.context_length))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "eos_token_ids": list(self.eos_token_ids), "windows": list(self.windows)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Limits":
+        """Read what ``to_json`` gave."""
+        return cls(**{**values, "eos_token_ids": tuple(values["eos_token_ids"]), "windows": tuple(values["windows"])})
+
+
+def limits_of_checkpoint(folder: Path) -> Limits:
+    """Read a checkpoint folder's limits from its JSON files; nothing is loaded.
+
+    Raises:
+        ValueError: no end token, or no context length.
+    """
+    config = read_json(folder / "config.json")
+    return Limits(
+        eos_token_ids=_eos_token_ids(folder, config),
+        context_length=context_length_of(config),
+        rope_border=_rope_border(config),
+        windows=_windows(config),
+    )
+
+
+def limits_of_onnx(folder: Path) -> Limits:
+    """Read an ONNX folder's limits from capabilities.json; a folder without it says what genai_config.json knows."""
+    known = read_json(folder / CAPABILITIES)
+    if "limits" in known:
+        return Limits.from_json(known["limits"])
+    model = read_json(folder / "genai_config.json")["model"]
+    ends = model["eos_token_id"]
+    return Limits(tuple(ends) if isinstance(ends, list) else (int(ends),), int(model["context_length"]))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty where there is none."""
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+
+
+def context_length_of(config: Mapping[str, Any]) -> int:
+    """Positions that a config says the model has.
+
+    Raises:
+        ValueError: it says nothing.
+    """
+    for key in CONTEXT_KEYS:
+        if isinstance(config.get(key), int) and config[key] > 0:
+            return int(config[key])
+    raise ValueError(f"config.json: max_position_embeddings={config.get('max_position_embeddings')!r}: expected the context in tokens")
+
+
+def _eos_token_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    ids: set[int] = set()
+    for source in (config, read_json(folder / "generation_config.json")):
+        named = source.get("eos_token_id")
+        ids |= {int(token) for token in (named if isinstance(named, list) else [] if named is None else [named])}
+    text = read_json(folder / "tokenizer_config.json").get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
+    text = text.get("content") if isinstance(text, Mapping) else text
+    if text:
+        ids |= token_ids_of(folder, str(text))
+    if not ids:
+        raise ValueError("config.json, generation_config.json and tokenizer_config.json: eos_token_id: expected a token that ends answers")
+    return tuple(sorted(ids))
+
+
+def token_ids_of(folder: Path, text: str) -> set[int]:
+    """Id of a token, by its text, in a folder's tokenizer; empty where it has no such token."""
+    settings = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    found = {int(token) for token, entry in settings.items() if isinstance(entry, Mapping) and entry.get("content") == text}
+    file = folder / "tokenizer.json"
+    if found or not file.is_file():
+        return found
+    source = file.read_text("utf-8")
+    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)  # read without the megabytes of vocabulary around it
+    added = json.JSONDecoder().raw_decode(source, key.end())[0] if key else []
+    found = {int(entry["id"]) for entry in added if entry.get("content") == text}
+    if found:
+        return found
+    vocabulary = json.loads(source).get("model", {}).get("vocab", {})
+    return {int(vocabulary[text])} if isinstance(vocabulary, Mapping) and text in vocabulary else set()
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("rope_scaling") or config.get("rope_parameters") or {}
+
+
+def _rope_border(config: Mapping[str, Any]) -> int | None:
+    rope = _rope(config)
+    if rope.get("rope_type", rope.get("type")) not in LONGROPE:
+        return None
+    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(original) if original and int(original) < context_length_of(config) else None
+
+
+def _windows(config: Mapping[str, Any]) -> tuple[int, ...]:
+    window = config.get("sliding_window")
+    if not window or config.get("use_sliding_window") is False or int(window) >= context_length_of(config):
+        return ()
+    types = config.get("layer_types")
+    return (int(window),) if types is None or "sliding_attention" in types else ()

@@ -1,0 +1,195 @@
+"""The checkpoint's own tokenizer, tokenizer.json as the ``tokenizers`` library reads it, for both variants."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not, or not yet, a character
+WINDOW = 48  # tokens that are decoded again to find the text of one more
+BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # of vocabularies that spell unknown characters in bytes
+
+
+class CheckpointTokenizer:
+    """Encodes and decodes as transformers does, behind a lock: the library refuses to be changed and used at once.
+
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer``.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._byte_ids = _byte_ids(tokenizer) if "ByteFallback" in json.dumps(_state(tokenizer.decoder)) else frozenset()
+        self._unprefixed = _without_prefix(_state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer))
+        plain = tokenizer.encode("a", add_special_tokens=False).ids
+        whole = tokenizer.encode("a").ids
+        self._beginning: list[int] = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
+        if not self._beginning and len(whole) > len(plain) and plain:  # something follows the text, an end token that no prompt wants
+            self._beginning = whole[: whole.index(plain[0])] if plain[0] in whole else []
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "CheckpointTokenizer":
+        """Read a folder's tokenizer.json."""
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+    def renew_lock(self) -> None:
+        """Take a lock that nobody holds."""
+        self._lock = threading.Lock()
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """Ids that the tokenizer puts in front of a text by itself: BOS, or nothing."""
+        return tuple(self._beginning)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text; special-token text in it becomes special tokens, and nothing is put in front."""
+        with self._lock:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a raw prompt: it begins with what the tokenizer puts in front of a text, once, also where the text begins with it."""
+        ids = self.encode(text)
+        return ids if ids[: len(self._beginning)] == self._beginning else [*self._beginning, *ids]
+
+    def encode_segments(self, segments: Sequence[str]) -> list[int]:
+        """Encode pieces of one text, so that no token spans two of them.
+
+        A tokenizer that puts a space in front of a text does so for the first piece alone, as it does for the whole text.
+        """
+        ids: list[int] = []
+        for number, segment in enumerate(segments):
+            ids += self._encode_inner(segment) if number and self._unprefixed else self.encode(segment)
+        return ids
+
+    def _encode_inner(self, segment: str) -> list[int]:
+        """Encode a piece that goes on in the middle of a text: up to its first added token without the space in front."""
+        with self._lock:
+            whole = self._tokenizer.encode(segment, add_special_tokens=False)
+            added = self._tokenizer.get_added_tokens_decoder()
+            starts = [start for token, (start, _) in zip(whole.ids, whole.offsets, strict=True) if token in added]
+            cut = min(starts, default=len(segment))
+            assert self._unprefixed is not None
+            normal = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+            try:
+                self._unprefixed(self._tokenizer)
+                first = list(self._tokenizer.encode(segment[:cut], add_special_tokens=False).ids)
+            finally:
+                if normal[0] is not None:
+                    self._tokenizer.normalizer = normal[0]
+                if normal[1] is not None:
+                    self._tokenizer.pre_tokenizer = normal[1]
+            return first + list(self._tokenizer.encode(segment[cut:], add_special_tokens=False).ids) if cut < len(segment) else first
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a whole answer, without special tokens."""
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def decoder(self, keep: frozenset[str] = frozenset()) -> "TextDecoder":
+        """Start decoding an answer token by token.
+
+        Args:
+            keep: texts of special tokens that are shown all the same.
+        """
+        kept = {token: text for text in keep if (token := self._tokenizer.token_to_id(text)) is not None}
+        return TextDecoder(self.decode, self._byte_ids, kept)
+
+
+class TextDecoder:
+    """Text of one answer as its tokens arrive: what was given joins to what decoding all tokens at once would give.
+
+    Text is given when no later token can change it: not while a character is incomplete, nor within a run of byte tokens, which a
+    vocabulary with byte fallback reads together. Only the last tokens are decoded again.
+
+    Args:
+        decode: text of tokens, without special ones.
+        byte_ids: ids of byte tokens, where the vocabulary falls back to bytes.
+        kept: special tokens that are shown, with their texts.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], byte_ids: frozenset[int], kept: dict[int, str]) -> None:
+        self._decode, self._byte_ids, self._kept = decode, byte_ids, kept
+        self._tokens: list[int] = []
+        self._start = self._shown = 0  # tokens from start on are decoded again; text of those before shown was given
+
+    def __call__(self, token: int) -> str:
+        """Take one more token; return the text that is now certain."""
+        if token in self._kept:
+            rest = self.finish()
+            self._tokens, self._start, self._shown = [], 0, 0
+            return rest + self._kept[token]
+        self._tokens.append(token)
+        if token in self._byte_ids:
+            return ""
+        return self._piece(final=False)
+
+    def finish(self) -> str:
+        """End the answer: return the text that was held back."""
+        return self._piece(final=True)
+
+    def _piece(self, *, final: bool) -> str:
+        before = self._decode(self._tokens[self._start : self._shown])
+        after = self._decode(self._tokens[self._start :])
+        if after.endswith(REPLACEMENT) and not final:
+            return ""
+        piece = after[len(before) :]
+        self._shown = len(self._tokens)
+        self._forget()
+        return piece
+
+    def _forget(self) -> None:
+        """Move the start forward, to where the tokens kept still hold visible text, so that what follows is not read as a beginning."""
+        if self._shown - self._start < 2 * WINDOW:
+            return
+        start = self._shown - WINDOW
+        while start > self._start and self._tokens[start] in self._byte_ids:
+            start -= 1
+        if len(self._decode(self._tokens[start : self._shown]).strip().strip(REPLACEMENT)) > 1:
+            self._start = start
+
+
+def _byte_ids(tokenizer: Any) -> frozenset[int]:
+    ids = (tokenizer.token_to_id(text) for text in BYTE_TOKENS)
+    return frozenset(token for token in ids if token is not None)
+
+
+def _state(component: Any) -> dict[str, Any]:
+    """A component of a tokenizer as tokenizer.json has it."""
+    return dict(json.loads(component.__getstate__())) if component is not None else {}
+
+
+def _parts(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from state.get("normalizers") or state.get("pretokenizers") or ([state] if state else [])
+
+
+def _without_prefix(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Callable[[Any], None] | None:
+    """What takes from a tokenizer the space it puts in front of every text; None where it puts none."""
+    prepends = any(part["type"] == "Prepend" for part in _parts(normalizer))
+    metaspace = any(part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never" for part in _parts(pre_tokenizer))
+    spaced = any(part["type"] == "ByteLevel" and part.get("add_prefix_space") for part in _parts(pre_tokenizer))
+    if not (prepends or metaspace or spaced):
+        return None
+
+    def strip(tokenizer: Any) -> None:
+        from tokenizers import Tokenizer, models
+
+        state = json.loads(Tokenizer(models.BPE()).to_str())
+        rest = [part for part in _parts(normalizer) if part["type"] != "Prepend"]
+        state["normalizer"] = {"type": "Sequence", "normalizers": rest}
+        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [_unprefixed_part(part) for part in _parts(pre_tokenizer)]}
+        twin = Tokenizer.from_str(json.dumps(state))
+        tokenizer.normalizer = twin.normalizer
+        if pre_tokenizer:
+            tokenizer.pre_tokenizer = twin.pre_tokenizer
+
+    return strip
+
+
+def _unprefixed_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "Metaspace":
+        return {**part, "prepend_scheme": "never"}
+    return {**part, "add_prefix_space": False} if part["type"] == "ByteLevel" else part
