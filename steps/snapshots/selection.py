@@ -71,18 +71,23 @@ def weight_files(folder: Path, names: Collection[str], place: Place) -> dict[str
     Raises:
         SnapshotError: there are no safetensors weights, or not all that the index names.
     """
+    _require_matched(["config.json", INDEX], names, place)
     if INDEX in names:
         chosen = {name: name for name in _shards(folder / INDEX, names, place)}
     elif WEIGHTS in names:
         chosen = {WEIGHTS: WEIGHTS}
     else:
         chosen = {WEIGHTS: _lone(folder, names, place)}
-    for name in ("config.json", *([INDEX] if INDEX in names else []), *chosen.values()):
-        if name in names and not matches(name, place.patterns):
-            raise SnapshotError(
-                "model.allow_patterns", list(place.patterns), f"leaves out {name}, which is part of the checkpoint", "leave the key out"
-            )
+    _require_matched(chosen.values(), names, place)
     return chosen
+
+
+def _require_matched(needed: Iterable[str], names: Collection[str], place: Place) -> None:
+    """Refuse patterns that leave out what a checkpoint cannot do without."""
+    for name in needed:
+        if name in names and not matches(name, place.patterns):
+            problem = f"leaves out {name}, which is part of the checkpoint"
+            raise SnapshotError("model.allow_patterns", list(place.patterns), problem, "leave the key out")
 
 
 def has_weights(names: Collection[str]) -> bool:
@@ -188,6 +193,12 @@ def _without_weights(folder: Path, names: Collection[str], place: Place) -> Snap
     if ggufs:
         instead = f"take {base[0]}, which it was made from, or convert it once" if base else "convert it once"
         return place.refusal(f"holds GGUF files only ({some(ggufs)}), which are not taken from here", f"{instead}: {CONVERT}")
+    onnx = sorted(name for name in names if name.endswith(("genai_config.json", ".onnx")))
+    if onnx:
+        built = f"the checkpoint that it was built from{f', {base[0]},' if base else ''}"
+        return place.refusal(
+            f"holds an ONNX build only ({some(onnx)})", f"take {built} and name this as model.onnx.repo and model.onnx.folder"
+        )
     own = sorted(name for name in names if name.startswith("consolidated") and name.endswith(SUFFIX))
     if own:
         return place.refusal(

@@ -38,5 +38,5 @@ def numbers(files: Mapping[str, Path]) -> int:
             with path.open("rb") as start:
                 if start.read(len(POINTER)) == POINTER:
                     raise SnapshotError("model", name, "is git's pointer to a file that was not downloaded", "git lfs pull") from error
-            raise SnapshotError("model", name, f"is no whole safetensors file: {error}", "save or download it again") from error
+            raise SnapshotError("model", name, f"is not a whole safetensors file: {error}", "save or download it again") from error
     return count

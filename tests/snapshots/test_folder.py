@@ -71,7 +71,7 @@ def test_no_such_folder(store: Store, tmp_path: Path) -> None:
 def test_weights_that_are_cut_short_are_refused(checkpoint: Path, store: Store) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(SnapshotError, match=r"model='model\.safetensors': is no whole safetensors file"):
+    with pytest.raises(SnapshotError, match=r"model='model\.safetensors': is not a whole safetensors file"):
         fetch(configured("local", path=str(checkpoint)), store)
 
 

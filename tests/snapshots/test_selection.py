@@ -60,6 +60,13 @@ def test_a_missing_shard_beside_whole_weights_names_both_ways_out(tmp_path: Path
         weight_files(tmp_path, [INDEX, WEIGHTS, SHARDS[0]], PLACE)
 
 
+def test_an_onnx_repository_is_sent_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nbase_model: someone/base\n---\n")
+    found = r"holds an ONNX build only \(cpu/genai_config\.json, cpu/model\.onnx\); take .* from, someone/base, and"
+    with pytest.raises(SnapshotError, match=found):
+        weight_files(tmp_path, ["README.md", "config.json", "cpu/genai_config.json", "cpu/model.onnx"], PLACE)
+
+
 def test_patterns_leave_out_and_never_add(tmp_path: Path) -> None:
     names = [
         "config.json",
@@ -76,6 +83,8 @@ def test_patterns_leave_out_and_never_add(tmp_path: Path) -> None:
     assert small_files(names, ["*.safetensors", "*.json"]) == ["config.json", "tokenizer.json"]  # as configs wrote them before
     with pytest.raises(SnapshotError, match=rf"model\.allow_patterns=\['\*\.json'\]: leaves out {WEIGHTS}, .*; leave the key out"):
         weight_files(tmp_path, names, Place("model.path", "x", ["*.json"]))
+    with pytest.raises(SnapshotError, match=rf"model\.allow_patterns=\['\*s'\]: leaves out {INDEX}"):
+        weight_files(tmp_path, [INDEX, *SHARDS], Place("model.path", "x", ["*s"]))  # whose text nobody has fetched by then
 
 
 def test_the_installed_builder_tells_what_it_builds() -> None:
