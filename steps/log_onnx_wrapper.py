@@ -6,11 +6,16 @@ Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat and pl
     mlflow run . -e log_onnx_wrapper --env-manager local -P model=smollm2_135m -P onnx=int4_cpu
 """
 
+import logging
+
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 from steps.snapshots import onnx_build, parity
 from steps.snapshots.store import Store
+from steps.wrappers.capabilities import capabilities_of, in_words
 from steps.wrappers.log_onnx import PACKAGES, log_onnx
+
+log = logging.getLogger(__name__)
 
 
 @step(
@@ -32,14 +37,16 @@ def log_onnx_wrapper(config: Config, run: StepRun) -> str:
     else:
         folder = onnx_build.build(checkpoint, config.onnx, store, snapshot.digest)
     parity.check(checkpoint, folder)
+    capabilities = capabilities_of(folder)
+    log.info("%s", "; ".join(in_words(capabilities)))
     uri = log_onnx(
         folder,
         name=config.model.registered_name,
         artifact_key=config.model.artifact_key,
         serving=config.onnx.serving,
         generation=config.generation,
-        tags=tags_of("onnx", snapshot, run),
-        metadata=metadata_of(config, snapshot),
+        tags=tags_of("onnx", snapshot, run, in_words(capabilities)),
+        metadata=metadata_of(config, snapshot, capabilities),
     )
     tag_digest(uri)
     return uri

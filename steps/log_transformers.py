@@ -6,11 +6,17 @@ Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat.
     mlflow run . -e log_transformers --env-manager local -P model=smollm2_135m
 """
 
+import logging
+
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
+from steps.snapshots import parity
 from steps.snapshots.store import Store
+from steps.wrappers.capabilities import capabilities_of, in_words
 from steps.wrappers.log_transformers import PACKAGES
 from steps.wrappers.log_transformers import log_transformers as log_model
+
+log = logging.getLogger(__name__)
 
 
 @step(
@@ -24,12 +30,16 @@ def log_transformers(config: Config, run: StepRun) -> str:
     from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
 
     snapshot = read_snapshot(run.inputs["snapshot_uri"])
+    checkpoint = Store(config.store.path).checkpoint(snapshot)
+    parity.check(checkpoint, checkpoint)
+    capabilities = capabilities_of(checkpoint)
+    log.info("%s", "; ".join(in_words(capabilities)))
     uri = log_model(
-        Store(config.store.path).checkpoint(snapshot),
+        checkpoint,
         name=config.model.registered_name,
         generation=config.generation,
-        tags=tags_of("transformers", snapshot, run),
-        metadata=metadata_of(config, snapshot),
+        tags=tags_of("transformers", snapshot, run, in_words(capabilities)),
+        metadata=metadata_of(config, snapshot, capabilities),
     )
     tag_digest(uri)
     return uri

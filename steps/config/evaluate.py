@@ -54,6 +54,7 @@ class EvaluateConfig:
     pack: str = "smoke"  # a shipped pack's name, or any folder with pack.yaml and items.jsonl
     max_items: int | None = None  # items taken from the pack, spread over its skills; null takes all
     max_new_tokens: int = 64  # tokens an answer may have where the item does not say
+    reasoning_tokens: int = 256  # further tokens that a model which reasons first may use for that; what follows is scored
     seed: int = 0
     candidates: list[str] = field(default_factory=list)  # model URIs; empty takes the two that this chain logged
     incumbent: bool = True  # judge the registry's champion too, where there is one
@@ -72,6 +73,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError("evaluate.max_new_tokens", self.max_new_tokens, "an integer of at least 1")
+        if self.reasoning_tokens < 0:
+            raise ConfigError("evaluate.reasoning_tokens", self.reasoning_tokens, "an integer of at least 0")
         if self.max_items is not None and self.max_items < 1:
             raise ConfigError("evaluate.max_items", self.max_items, "an integer of at least 1, or null")
         for name in ("candidate_timeout", "request_timeout"):

@@ -1,7 +1,9 @@
 """What is said on a logged model, the same for both variants."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 from mlflow.tracking import MlflowClient
@@ -13,13 +15,14 @@ from steps.pipeline.step import StepRun
 from steps.snapshots.manifest import Snapshot
 
 
-def tags_of(variant: str, snapshot: Snapshot, run: StepRun) -> dict[str, str]:
+def tags_of(variant: str, snapshot: Snapshot, run: StepRun, capabilities: Sequence[str]) -> dict[str, str]:
     """Tags of a LoggedModel.
 
     Args:
         variant: ``transformers`` or ``onnx``.
         snapshot: what it was made from.
         run: the step that logs it.
+        capabilities: what a caller must know, one clause each.
     """
     return {
         tags.VARIANT: variant,
@@ -27,12 +30,21 @@ def tags_of(variant: str, snapshot: Snapshot, run: StepRun) -> dict[str, str]:
         tags.SNAPSHOT_DIGEST: snapshot.digest,
         tags.SNAPSHOT_REVISION: snapshot.revision,
         tags.LICENCE: snapshot.licence or "unknown",
+        tags.CAPABILITIES: "; ".join(capabilities),
     }
 
 
-def metadata_of(config: Config, snapshot: Snapshot) -> dict[str, str]:
-    """Metadata in the model's MLmodel file, which travels with its bytes."""
+def metadata_of(config: Config, snapshot: Snapshot, capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in the model's MLmodel file, which travels with its bytes.
+
+    Args:
+        config: names the model's homepage.
+        snapshot: what it was made from.
+        capabilities: what was found of it: ``limits`` and ``template``.
+    """
     return {
+        "context_length": capabilities["limits"]["context_length"],
+        "capabilities": dict(capabilities),
         "source": f"{snapshot.source}:{snapshot.name}",
         "revision": snapshot.revision,
         "licence": snapshot.licence or "unknown",

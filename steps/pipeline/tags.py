@@ -17,3 +17,4 @@ DIGEST = "slm.digest"  # of the logged model's files
 SNAPSHOT_DIGEST = "slm.snapshot_digest"
 SNAPSHOT_REVISION = "slm.snapshot_revision"
 LICENCE = "slm.licence"
+CAPABILITIES = "slm.capabilities"  # what a caller must know, in words

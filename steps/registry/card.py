@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.registry.aliases import FINGERPRINT_TAG, LICENCE_TAG, ONNX, REVISION_TAG
+from steps.registry.aliases import CAPABILITIES_TAG, FINGERPRINT_TAG, LICENCE_TAG, ONNX, REVISION_TAG
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import DESCRIPTION_LIMIT
 
@@ -46,7 +46,8 @@ def render(name: str, version: int | str, judged: Judged, evidence: Evidence, ta
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     snapshot = evidence.snapshot
     kind = "An ONNX build served by onnxruntime-genai" if judged.variant == ONNX else "The checkpoint's own weights served by transformers"
-    limits = list(judged.conformance_limits[:MOST_LIMITS]) or ["No row of the chat contract is known to fail."]
+    limits = [clause for clause in tags.get(CAPABILITIES_TAG, "").split("; ") if clause]
+    limits += list(judged.conformance_limits[:MOST_LIMITS]) or ["No row of the chat contract is known to fail."]
     if len(judged.conformance_limits) > MOST_LIMITS:
         limits.append(f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's conformance matrix.")
     if not judged.passes:

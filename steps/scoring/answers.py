@@ -36,11 +36,14 @@ class AnswerStore:
         model_digest: digest of the logged model's files; ``unknown`` keeps nothing, as the bytes cannot be recognised.
         pack_digest: digest of the pack's items.
         max_new_tokens: the setting that an item without a limit of its own is answered under.
+        reasoning_tokens: the setting that a model which reasons is answered under.
         model_id: tells two logged models of the same bytes apart, which are timed each for itself.
     """
 
-    def __init__(self, folder: Path, model_digest: str, pack_digest: str, max_new_tokens: int, model_id: str = "") -> None:
-        parts = [model_digest, pack_digest, max_new_tokens, model_id, sorted(machine.packages().items())]
+    def __init__(
+        self, folder: Path, model_digest: str, pack_digest: str, max_new_tokens: int, model_id: str = "", reasoning_tokens: int = 0
+    ) -> None:
+        parts = [model_digest, pack_digest, max_new_tokens, reasoning_tokens, model_id, sorted(machine.packages().items())]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         self.path = folder / f"{key}.jsonl" if model_digest != "unknown" else None
 
@@ -74,7 +77,13 @@ class AnswerStore:
 
 
 def collect(
-    process: CandidateProcess, pack: Pack, max_new_tokens: int, store: AnswerStore, advance: Callable[[Item], None]
+    process: CandidateProcess,
+    pack: Pack,
+    max_new_tokens: int,
+    store: AnswerStore,
+    advance: Callable[[Item], None],
+    *,
+    reasoning_tokens: int = 0,
 ) -> Iterator[Answer]:
     """Ask every item that the store has no answer to; answers in the pack's order.
 
@@ -90,7 +99,10 @@ def collect(
             started = time.time()
             try:
                 said = process.ask(
-                    "answer", messages=[dict(message) for message in item.messages], max_tokens=item.max_tokens or max_new_tokens
+                    "answer",
+                    messages=[dict(message) for message in item.messages],
+                    max_tokens=item.max_tokens or max_new_tokens,
+                    reasoning_tokens=reasoning_tokens,
                 )
                 answer = Answer(item.id, said["text"], said["finish_reason"], said["completion_tokens"], said["latency_s"], started)
             except ModelError as error:

@@ -18,7 +18,8 @@ QUESTION = "Name the days of the week."
 TOKENS = 10  # length of most answers here: long enough to stop in, short enough for a slow model
 OPEN_QUESTION = "Write the first lines of a story about anything you like."  # even a confident model has more than one answer
 OPEN = {"temperature": 1.5, "max_tokens": 24}
-OVERLONG_WORDS = 40_000  # far past the context of any small model; metadata may ask for more
+OVERLONG_WORDS = 40_000  # past the context of most small models; what a model says of its own goes before it
+PAST_BORDER = 48  # tokens that a prompt reaches past a border, more than a chat template's own
 
 
 class BrokenError(Exception):
@@ -62,8 +63,27 @@ def chat(model: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(completion: dict[str, Any], choice: int = 0) -> str:
-    """Text of a completion's choice."""
-    return str(completion["choices"][choice]["message"].get("content") or "")
+    """Text of a completion's choice: its reasoning, where the model reasons, and what it says then."""
+    message = completion["choices"][choice]["message"]
+    return str(message.get("reasoning_content") or "") + str(message.get("content") or "")
+
+
+def piece(choice: dict[str, Any]) -> str:
+    """Text of a streamed choice, as ``text``."""
+    return str(choice["delta"].get("reasoning_content") or "") + str(choice["delta"].get("content") or "")
+
+
+def capabilities(model: Any) -> dict[str, Any]:
+    """What a logged model says of itself: ``limits`` and ``template``; empty for models that were logged by others."""
+    metadata: dict[str, Any] = model.metadata.metadata or {}
+    return dict(metadata.get("capabilities") or {})
+
+
+def brief(model: Any) -> dict[str, Any]:
+    """Settings that switch a model's reasoning off, where its template has a switch."""
+    thinking = (capabilities(model).get("template") or {}).get("thinking") or {}
+    switch = thinking.get("switch")
+    return {"chat_template_kwargs": {switch: False}} if switch else {}
 
 
 def user(content: str) -> list[dict[str, str]]:
@@ -78,7 +98,11 @@ class Subject:
         self.model = model
 
     def ask(self, content: str = QUESTION, **settings: Any) -> dict[str, Any]:
-        return chat(self.model, {"messages": user(content), "temperature": 0.0, "max_tokens": TOKENS, **settings})
+        return chat(self.model, {"messages": user(content), "temperature": 0.0, "max_tokens": TOKENS, **brief(self.model), **settings})
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        return dict(capabilities(self.model).get("limits") or {})
 
     @cached_property
     def greedy(self) -> dict[str, Any]:
@@ -136,7 +160,8 @@ def public_name(subject: Subject) -> str:
 
 
 def dictionary(subject: Subject) -> str:
-    found = completions(subject.model.predict({"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS}))
+    row = {"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS, **brief(subject.model)}
+    found = completions(subject.model.predict(row))
     expect(len(found) == 1 and text(found[0]) == text(subject.greedy), "a dictionary is answered differently from a frame of one row")
     return "a dictionary is answered as a frame of one row"
 
@@ -196,7 +221,9 @@ def usage(subject: Subject) -> str:
 
 
 def stop(subject: Subject) -> str:
-    whole = text(subject.greedy)
+    whole = str(subject.greedy["choices"][0]["message"].get("content") or "")
+    if not whole and text(subject.greedy):
+        raise LimitError(f"stop strings end what follows the reasoning, and {TOKENS} tokens were reasoning alone")
     middle = whole[len(whole) // 3 :].strip()
     word = middle[: max(2, len(middle) // 2)]
     expect(bool(word), f"no text to stop in: {whole!r}")
@@ -218,7 +245,8 @@ def several(subject: Subject) -> str:
 
 def batch(subject: Subject) -> str:
     limits = [2, 9, 5]
-    rows = [{"messages": user("Count from one to one hundred in words."), "temperature": 0.0, "max_tokens": limit} for limit in limits]
+    question = user("Count from one to one hundred in words.")
+    rows = [{"messages": question, "temperature": 0.0, "max_tokens": limit, **brief(subject.model)} for limit in limits]
     answers = completions(subject.model.predict(frame(*rows)))
     used = [answer["usage"]["completion_tokens"] for answer in answers]
     expect(used == limits, f"rows with max_tokens {limits} used {used}")
@@ -242,15 +270,21 @@ def empty_content(subject: Subject) -> str:
 def turns(subject: Subject) -> str:
     """Prompts with and without each part; a longer system message stands for none, as a template may put in one of its own."""
 
-    def tokens(system: str, history: bool) -> int:
+    def tokens(system: str | None, history: bool) -> int:
         before = [*user("My name is Ada."), {"role": "assistant", "content": "Hello Ada."}] if history else []
-        messages = [{"role": "system", "content": system}, *before, *user("What is my name?")]
+        first = [{"role": "system", "content": system}] if system is not None else []
+        messages = [*first, *before, *user("What is my name?")]
         answer = chat(subject.model, {"messages": messages, "temperature": 0.0, "max_tokens": 1})
         return int(answer["usage"]["prompt_tokens"])
 
-    whole = tokens("You are brief.", True)
+    expect(tokens(None, False) < tokens(None, True), "history is not in the prompt")
+    try:
+        whole = tokens("You are brief.", True)
+    except Exception as error:
+        if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
+            raise LimitError(f"no system role: {error}"[:200]) from error
+        raise
     expect(tokens("You are brief. You answer in one sentence and never in two.", True) > whole, "the system message is not in the prompt")
-    expect(tokens("You are brief.", False) < whole, "history is not in the prompt")
     return "system message and history are in the prompt"
 
 
@@ -272,12 +306,29 @@ def wrong_max_tokens(subject: Subject) -> str:
 
 
 def overlong(subject: Subject) -> str:
-    known = (subject.model.metadata.metadata or {}).get("context_length", 0)
-    words = max(OVERLONG_WORDS, 2 * int(known))
+    """One word is at least one token, so as many as the context holds cannot fit, and nothing need be computed to know it."""
+    known = (subject.model.metadata.metadata or {}).get("context_length") or subject.limits.get("context_length")
+    words = int(known) if known else OVERLONG_WORDS
     message = subject.refusal(lambda: subject.ask("word " * words, max_tokens=4))
     expect(re.search(r"\d{4,}|\d,\d{3}", message) is not None, f"the refusal does not say how long: {message[:160]}")
     expect(subject.ask(max_tokens=4)["usage"]["completion_tokens"] > 0, "the model does not answer after the refusal")
     return message[:160]
+
+
+def past_borders(subject: Subject) -> str:
+    """Prompts that end before and past each length at which a model's attention or positions change."""
+    limits = subject.limits
+    borders = sorted({*limits.get("windows", []), *([limits["rope_border"]] if limits.get("rope_border") else [])})
+    borders = [border for border in borders if border + 2 * PAST_BORDER < limits["context_length"]]
+    few, many = (subject.ask("word " * words, max_tokens=1)["usage"]["prompt_tokens"] for words in (8, 40)) if borders else (0, 32)
+    for border in borders:
+        for target in (border - TOKENS // 2, border + PAST_BORDER):  # the first one's answer crosses the border
+            words = max(1, 8 + round((target - few) * 32 / max(1, many - few)))
+            first, second = (subject.ask("word " * words) for _ in range(2))
+            expect(text(first) == text(second), f"a prompt of {first['usage']['prompt_tokens']} tokens is answered in two ways")
+        got = second["usage"]["prompt_tokens"]
+        expect(got > border, f"a prompt of {words} words counts {got} tokens, not past the border of {border}")
+    return f"answers across {borders}" if borders else "no length at which anything changes"
 
 
 def json_answer(subject: Subject) -> str:
@@ -322,12 +373,12 @@ def concurrency(subject: Subject) -> str:
 
 def streaming(subject: Subject) -> str:
     expect(subject.streams, "the model does not stream")
-    row = {"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS}
+    row = {"messages": user(QUESTION), "temperature": 0.0, "max_tokens": TOKENS, **brief(subject.model)}
     chunks = list(subject.model.predict_stream(row))
     expect(all(chunk.get("object") == "chat.completion.chunk" for chunk in chunks), "a chunk is not a chat.completion.chunk")
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     expect(choices[0]["delta"].get("role") == "assistant", f"the first delta is {choices[0]['delta']}")
-    joined = "".join(choice["delta"].get("content") or "" for choice in choices)
+    joined = "".join(piece(choice) for choice in choices)
     expect(joined == text(subject.greedy), f"streamed {joined!r}, whole {text(subject.greedy)!r}")
     reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
     expect(reasons == [subject.greedy["choices"][0]["finish_reason"]], f"finish reasons {reasons}")
@@ -376,6 +427,7 @@ TABLE: tuple[tuple[str, Callable[[Subject], str]], ...] = (
     ("negative temperature is refused", wrong_temperature),
     ("max_tokens 0 is refused", wrong_max_tokens),
     ("over-long prompt is refused", overlong),
+    ("past the borders", past_borders),
     ("response_format json_object", json_answer),
     ("penalties are accepted", penalty),
     ("concurrent requests", concurrency),

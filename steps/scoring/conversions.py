@@ -83,13 +83,17 @@ def _compare(reference: Subject, group: Sequence[Subject], config: Config, workd
 def record(subject: Subject, comparison: fidelity.Comparison) -> None:
     """Put what was measured on the subject; nothing where a window is missing."""
     if not comparison.complete:
-        note(subject, f"{len(comparison.spans)} of {comparison.windows} windows were compared, so no figure is given")
+        done, all_ = len(comparison.spans) + len(comparison.past), comparison.windows + len(comparison.borders)
+        note(subject, f"{done} of {all_} windows were compared, so no figure is given")
         return
     subject.metrics |= fidelity.metrics(comparison)
     subject.series["fidelity"] = fidelity.series(comparison)
     if subject.served_prompts is not None:
-        same = [ours == theirs for ours, theirs in zip(subject.served_prompts, comparison.prompt_lengths, strict=True)]
-        subject.metrics["fidelity/served_prompt_agreement"] = sum(same) / len(same)
+        pairs = zip(subject.served_prompts, comparison.prompt_lengths, strict=True)
+        # a conversation that either refuses says nothing of its tokens; the contract's table names a system role that is missing
+        same = [ours == theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+        if same:
+            subject.metrics["fidelity/served_prompt_agreement"] = sum(same) / len(same)
 
 
 def guard_of(subject: Subject) -> Callable[[str, Callable[[], None]], None]:

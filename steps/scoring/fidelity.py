@@ -19,6 +19,7 @@ from steps.scoring.candidates import CandidateProcess
 TEXTS = Path(__file__).with_name("texts")
 LOAD_REQUESTS = 5  # how many times evaluate.request_timeout opening a folder may take
 PIECE = 4000  # characters tokenised at once
+PAST_BORDER = 64  # tokens compared past each length at which attention or positions change
 CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "What is the capital of France?"}],
     [{"role": "user", "content": "Write a short story about a lighthouse keeper."}],
@@ -47,13 +48,16 @@ class Comparison:
     divergence: list[int] = field(default_factory=list)  # tokens that two greedy continuations share
     continued: int = 0  # tokens a continuation may have
     prompts_equal: list[bool] = field(default_factory=list)  # conversations that both templates render to the same tokens
-    prompt_lengths: list[int] = field(default_factory=list)  # tokens of each conversation in the checkpoint's own template
+    prompt_lengths: list[int | None] = field(default_factory=list)  # tokens of each conversation; None where the template refuses it
     windows: int = 0  # that the reference was read in
+    past: dict[int, float] = field(default_factory=dict)  # mean KL of the tokens past each border
+    borders: list[int] = field(default_factory=list)  # that were to be compared
 
     @property
     def complete(self) -> bool:
-        """Whether every window was compared, and every conversation rendered."""
-        return len(self.spans) == self.windows and len(self.prompts_equal) == len(self.prompt_lengths)
+        """Whether every window and border was compared, and every conversation that the template takes was rendered."""
+        rendered = [length for length in self.prompt_lengths if length is not None]
+        return len(self.spans) == self.windows and len(self.prompts_equal) == len(rendered) and len(self.past) == len(self.borders)
 
 
 def texts(folder: str | None) -> list[Path]:
@@ -128,30 +132,66 @@ def measure(
     Raises:
         CandidateFailedError, ModelError: the reference failed.
     """
-    bos = reference.ask("open_meter", requests=LOAD_REQUESTS, kind="checkpoint", folder=str(reference_folder))["bos"]
+    opened = reference.ask("open_meter", requests=LOAD_REQUESTS, kind="checkpoint", folder=str(reference_folder))
+    bos, borders = opened["bos"], opened["borders"]
     found = {name: Comparison() for name in conversions}
     for name, (process, folder) in conversions.items():
-        guard(name, partial(process.ask, "open_meter", requests=LOAD_REQUESTS, kind="onnx", folder=str(folder)))
+        guard(name, partial(_open, found[name], process, folder, borders))
     file = workdir / "window.npy"
-    for text, ids in windows(
-        texts(config.texts), lambda piece: list(reference.ask("tokenize", text=piece)), bos, config.window, config.tokens
-    ):
+
+    def tokenize(piece: str) -> list[int]:
+        return list(reference.ask("tokenize", text=piece))
+
+    for text, ids in windows(texts(config.texts), tokenize, bos, config.window, config.tokens):
         reference.ask("write_logits", ids=ids, file=str(file))
         for name, (process, _) in conversions.items():
             found[name].windows += 1
             guard(name, partial(_add, found[name], process, text, ids, file))
         advance(len(ids))
+    for border in borders:
+        if not any(border in comparison.borders for comparison in found.values()):
+            continue  # no conversion goes as far
+        ids = long_text(texts(config.texts), tokenize, bos, border + PAST_BORDER)
+        reference.ask("write_logits", requests=LOAD_REQUESTS, ids=ids, file=str(file), last=PAST_BORDER)
+        for name, (process, _) in conversions.items():
+            if border in found[name].borders:
+                guard(name, partial(_past, found[name], process, border, ids, file))
     file.unlink(missing_ok=True)
-    for number, messages in enumerate(CONVERSATIONS):
+    continued = 0
+    for messages in CONVERSATIONS:
         prompt = reference.ask("render", messages=messages)
         for name, (process, _) in conversions.items():
-            found[name].prompt_lengths.append(len(prompt))
-            guard(name, partial(_render, found[name], process, messages, prompt))
-        if number < config.continuations:
+            found[name].prompt_lengths.append(None if prompt is None else len(prompt))
+            if prompt is not None:
+                guard(name, partial(_render, found[name], process, messages, prompt))
+        if prompt is not None and continued < config.continuations:
+            continued += 1
             wanted = reference.ask("continue_greedily", ids=prompt, tokens=config.continuation_tokens)
             for name, (process, _) in conversions.items():
                 guard(name, partial(_continue, found[name], process, prompt, wanted, config.continuation_tokens))
     return found
+
+
+def long_text(files: Sequence[Path], tokenize: Callable[[str], list[int]], bos: list[int], tokens: int) -> list[int]:
+    """Token ids of one text of this length: the files one after another, as often as it takes."""
+    ids = list(bos)
+    while True:
+        for file in files:
+            with file.open(encoding="utf-8") as text:
+                while piece := text.read(PIECE):
+                    ids += tokenize(piece)
+                    if len(ids) >= tokens:
+                        return ids[:tokens]
+
+
+def _open(comparison: Comparison, process: CandidateProcess, folder: Path, borders: Sequence[int]) -> None:
+    opened = process.ask("open_meter", requests=LOAD_REQUESTS, kind="onnx", folder=str(folder))
+    comparison.borders = [border for border in borders if border + PAST_BORDER < opened["context"]]
+
+
+def _past(comparison: Comparison, process: CandidateProcess, border: int, ids: list[int], file: Path) -> None:
+    values = process.ask("compare_logits", requests=LOAD_REQUESTS, ids=ids, file=str(file), last=PAST_BORDER)
+    comparison.past[border] = sum(values["kl"]) / len(values["kl"])
 
 
 def _add(comparison: Comparison, process: CandidateProcess, text: str, ids: list[int], file: Path) -> None:
@@ -194,6 +234,8 @@ def metrics(comparison: Comparison) -> dict[str, float]:
         "fidelity/perplexity_difference": perplexity - reference,
         "fidelity/tokens": float(len(comparison.kl)),
     }
+    if comparison.past:
+        found["fidelity/past_borders_kl"] = max(comparison.past.values())
     if comparison.prompts_equal:
         found["fidelity/prompt_agreement"] = float(np.mean(comparison.prompts_equal))
     if comparison.divergence:
@@ -217,6 +259,7 @@ def series(comparison: Comparison) -> dict[str, Any]:
         "quantiles": [float(value) for value in np.quantile(kl, np.linspace(0, 1, 101))],
         "by_text": by_text,
         "divergence": comparison.divergence,
+        "past_borders": {str(border): kl for border, kl in comparison.past.items()},
     }
 
 

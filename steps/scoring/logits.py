@@ -3,6 +3,7 @@
 Memory is bounded by one window: window x vocabulary float32 values, whatever the text's length. All logarithms are natural: KL in nats.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+PIECE = 256  # tokens of a long text that an ONNX folder computes at once, as it does when it is served
 ROWS = 32  # rows compared at once in float64: 32 x vocabulary x 8 bytes x a few arrays
 NOT_FINITE = 100.0  # nats given to a row that holds infinities or NaN: further than any distribution over 2^64 tokens can be
 FLOAT32_LIMIT = 4e9  # bytes of weights below which a checkpoint is loaded as float32, whatever it is stored in
@@ -60,44 +62,67 @@ class Meter(Protocol):
 
     vocabulary: int
     bos: list[int]
+    context: int  # tokens
+    borders: list[int]  # lengths in tokens past which attention or positions change
 
-    def logits(self, ids: list[int]) -> Logits: ...
+    def logits(self, ids: list[int], last: int | None = None) -> Logits: ...
 
     def tokenize(self, text: str) -> list[int]: ...
 
-    def render(self, messages: list[dict[str, str]]) -> list[int]: ...
+    def render(self, messages: list[dict[str, str]]) -> list[int] | None: ...
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]: ...
 
 
-class CheckpointMeter:
-    """The checkpoint itself, through transformers and torch: the reference."""
+class FolderTokenizer:
+    """The tokenizer and template of a folder, as transformers reads them."""
 
     def __init__(self, folder: str) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-        self._torch = torch
-        dtype = torch.float32 if size < FLOAT32_LIMIT else "auto"
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.vocabulary = int(self._model.config.vocab_size)
         special = self._tokenizer("a")["input_ids"]
         self.bos = [special[0]] if special and special[0] == self._tokenizer.bos_token_id else []
-
-    def logits(self, ids: list[int]) -> Logits:
-        with self._torch.inference_mode():
-            found: Logits = self._model(self._torch.tensor([ids])).logits[0].float().numpy()
-        return found
 
     def tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def render(self, messages: list[dict[str, str]]) -> list[int]:
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    def render(self, messages: list[dict[str, str]]) -> list[int] | None:
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError:
+            return None
         return self.tokenize(text)
+
+
+class CheckpointMeter(FolderTokenizer):
+    """The checkpoint itself, through transformers and torch: the reference."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        super().__init__(folder)
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        self._torch = torch
+        dtype = torch.float32 if size < FLOAT32_LIMIT else "auto"
+        # torch's fused attention leaves out soft caps of attention scores without a word (Gemma 2): the plain one has them
+        capped = getattr(AutoConfig.from_pretrained(folder), "attn_logit_softcapping", None) is not None
+        attention = {"attn_implementation": "eager"} if capped else {}
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **attention).eval()
+        config = self._model.config
+        self.vocabulary = int(config.vocab_size)
+        self.context = int(config.max_position_embeddings)
+        self.borders = borders_of(config)
+
+    def logits(self, ids: list[int], last: int | None = None) -> Logits:
+        with self._torch.inference_mode():
+            kept = {} if last is None else {"logits_to_keep": last}
+            found: Logits = self._model(self._torch.tensor([ids]), **kept).logits[0].float().numpy()
+        return found
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         prompt = self._torch.tensor([ids])
@@ -115,47 +140,67 @@ class CheckpointMeter:
         return found
 
 
-class OnnxMeter:
+def borders_of(config: Any) -> list[int]:
+    """Lengths in tokens, within a transformers configuration's context, past which a wrong conversion shows: windows, LongRoPE's border."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    long = rope.get("rope_type") == "longrope"
+    original = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    found = {getattr(config, "sliding_window", None), original if long else None}
+    return sorted(int(border) for border in found if border and border < config.max_position_embeddings)
+
+
+class OnnxMeter(FolderTokenizer):
     """An onnxruntime-genai folder."""
 
     def __init__(self, folder: str) -> None:
         import onnxruntime_genai
 
+        super().__init__(folder)
         self._og = onnxruntime_genai
         config = onnxruntime_genai.Config(folder)
         config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}))  # 0: all physical cores
         self._model = onnxruntime_genai.Model(config)
-        self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
-        settings = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
-        self.vocabulary = int(settings["model"]["vocab_size"])
-        self.bos: list[int] = []
-        template = Path(folder) / "chat_template.jinja"
-        self._template = template.read_text(encoding="utf-8") if template.is_file() else ""
+        model = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))["model"]
+        self.vocabulary = int(model["vocab_size"])
+        self.context = int(model["context_length"])
+        ring = model["decoder"].get("sliding_window", {})  # a bounded cache is never smaller than its window
+        self._least = min(int(ring["window_size"]), self.context) if ring.get("layers") else 0
+        capabilities = Path(folder) / "capabilities.json"
+        limits = json.loads(capabilities.read_text(encoding="utf-8")).get("limits", {}) if capabilities.is_file() else {}
+        self._rope_border: int | None = limits.get("rope_border")
+        self.borders: list[int] = []
 
     def _generator(self, length: int) -> Any:
         parameters = self._og.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=length, do_sample=False)
+        parameters.set_search_options(max_length=min(max(length, self._least), self.context), do_sample=False)
         return self._og.Generator(self._model, parameters)
 
-    def logits(self, ids: list[int]) -> Logits:
+    def logits(self, ids: list[int], last: int | None = None) -> Logits:
+        """Logits of every token, or of the last ones, whose predecessors are then computed as they are served: in pieces."""
+        if last is not None:
+            generator = self._generator(len(ids) + 1)
+            # a text past LongRoPE's border has to be past it from its first piece on
+            first = self._rope_border + 1 if self._rope_border is not None and len(ids) > self._rope_border else PIECE
+            before = ids[:-last]
+            cuts = [0, *range(min(first, len(before)), len(before), PIECE), len(before)]
+            for start, stop in itertools.pairwise(cuts):
+                if stop > start:
+                    generator.append_tokens(np.asarray(before[start:stop], dtype=np.int32))
+            return self._rest(generator, ids[-last:])
         generator = self._generator(len(ids) + 1)
         generator.append_tokens(np.asarray(ids, dtype=np.int32))
         found: Logits = generator.get_output("logits")[0].astype(np.float32, copy=True)
         if len(found) == len(ids):
             return found
-        rows = []  # a build with prune_lm_head gives the last row only: one token at a time
-        generator = self._generator(len(ids) + 1)
+        return self._rest(self._generator(len(ids) + 1), ids)  # a build with prune_lm_head gives the last row only
+
+    def _rest(self, generator: Any, ids: list[int]) -> Logits:
+        """Logits of tokens that are computed one by one."""
+        rows = []
         for token in ids:
             generator.append_tokens(np.asarray([token], dtype=np.int32))
             rows.append(generator.get_output("logits")[0][-1].astype(np.float32, copy=True))
         return np.stack(rows)
-
-    def tokenize(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text)]
-
-    def render(self, messages: list[dict[str, str]]) -> list[int]:
-        given = {"template_str": self._template} if self._template else {}
-        return self.tokenize(self._tokenizer.apply_chat_template(messages=json.dumps(messages), add_generation_prompt=True, **given))
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         generator = self._generator(len(ids) + tokens)

@@ -36,7 +36,7 @@ class Subject:
     store: AnswerStore | None = None
     answers: list[Answer] = field(default_factory=list)
     resumed: int = 0  # answers that an earlier process gave
-    served_prompts: list[int] | None = None  # tokens of each of fidelity.CONVERSATIONS as the served model counts them
+    served_prompts: list[int | None] | None = None  # tokens of each of fidelity.CONVERSATIONS as served; None where it is refused
 
     def attempt(self, what: str, part: Callable[[], None]) -> None:
         """Run one part of the evaluation; a failure stays this candidate's own."""
@@ -68,7 +68,9 @@ def load(subject: Subject) -> None:
 
 def answer_pack(subject: Subject, pack: Pack, config: Config, cache: Path, display: Display) -> None:
     settings = config.evaluate
-    subject.store = AnswerStore(cache, subject.description.digest, pack.digest, settings.max_new_tokens, subject.description.model_id)
+    subject.store = AnswerStore(
+        cache, subject.description.digest, pack.digest, settings.max_new_tokens, subject.description.model_id, settings.reasoning_tokens
+    )
     if not settings.resume:
         subject.store.clear()
     subject.resumed = len(subject.store.read())
@@ -79,6 +81,7 @@ def answer_pack(subject: Subject, pack: Pack, config: Config, cache: Path, displ
             settings.max_new_tokens,
             subject.store,
             lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
+            reasoning_tokens=settings.reasoning_tokens,
         )
     )
     subject.quality = quality.score(pack, subject.answers)

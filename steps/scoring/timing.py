@@ -60,7 +60,8 @@ def _streamed(model: Any, row: dict[str, Any]) -> dict[str, Any]:
         now = time.perf_counter()
         usage = chunk.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or tokens)
-        if any((choice.get("delta") or {}).get("content") for choice in chunk.get("choices", [])):
+        deltas = [choice.get("delta") or {} for choice in chunk.get("choices", [])]
+        if any(delta.get("content") or delta.get("reasoning_content") for delta in deltas):
             times.append(now)
     ended = time.perf_counter()
     if not times:

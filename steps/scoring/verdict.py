@@ -33,6 +33,8 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
         yield _quality(candidate, gates.quality_floor)
     if gates.kl_ceiling is not None and candidate.variant == CONVERTED:
         yield _ceiling("fidelity", candidate, "fidelity/kl_mean", gates.kl_ceiling, "nats per token from the checkpoint")
+        if "fidelity/past_borders_kl" in candidate.metrics:
+            yield _past_borders(candidate, gates.kl_ceiling)
     if gates.chat_template and candidate.variant == CONVERTED:
         yield _template(candidate)
     if gates.ttft_p95_ceiling is not None:
@@ -68,6 +70,15 @@ def _template(candidate: CandidateReport) -> Gate:
             "chat template", least, 1.0, None, f"it was not measured {missing}; evaluate.fidelity.enabled=true does, beside the checkpoint"
         )
     return Gate("chat template", least, 1.0, True, reason)
+
+
+def _past_borders(candidate: CandidateReport, ceiling: float) -> Gate:
+    """Texts longer than a sliding window or an original context: a build that ignores either is nats away, not tenths.
+
+    So few tokens are compared there that a sound build's mean may be twice what it is elsewhere.
+    """
+    limit = max(ceiling, 2 * candidate.metrics.get("fidelity/kl_mean", 0.0))
+    return _ceiling("fidelity past the borders", candidate, "fidelity/past_borders_kl", limit, "nats per token, where it is largest")
 
 
 def _conformance(candidate: CandidateReport) -> Gate:

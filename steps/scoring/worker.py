@@ -53,11 +53,23 @@ class Worker:
         self.answer([{"role": "user", "content": "Hello"}], 1)
         return {"ready_s": time.perf_counter() - started}
 
-    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
-        """One greedy answer: text, finish reason, tokens and seconds."""
-        row = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
+    def answer(self, messages: list[dict[str, str]], max_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
+        """One greedy answer: text, finish reason, tokens and seconds.
+
+        Args:
+            messages: the conversation; where the model's template has no system role, such a message goes in front of the user's first.
+            max_tokens: tokens of what is scored.
+            reasoning_tokens: further tokens for reasoning before it, where the model reasons.
+        """
+        template = sibling("conformance").capabilities(self.model).get("template") or {}
+        budget = reasoning_tokens if template.get("thinking") else 0
+        if not template.get("system_role", True):
+            messages = folded(messages)
         started = time.perf_counter()
-        completion = sibling("conformance").chat(self.model, row)
+        completion = self._ask(messages, max_tokens + budget)
+        reasoned = int((completion["usage"].get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
+        if budget and reasoned < budget and completion["usage"]["completion_tokens"] - reasoned > max_tokens:
+            completion = self._ask(messages, reasoned + max_tokens)  # what was left of its reasoning is not there to answer at more length
         elapsed = time.perf_counter() - started
         choice = completion["choices"][0]
         return {
@@ -67,10 +79,19 @@ class Worker:
             "latency_s": elapsed,
         }
 
-    def prompt_tokens(self, messages: list[dict[str, str]]) -> int:
-        """Tokens of a conversation as the served model counts them."""
-        row = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
-        return int(sibling("conformance").chat(self.model, row)["usage"]["prompt_tokens"])
+    def _ask(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        row = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
+        completion: dict[str, Any] = sibling("conformance").chat(self.model, row)
+        return completion
+
+    def prompt_tokens(self, messages: list[dict[str, str]]) -> int | None:
+        """Tokens of a conversation as the served model counts them; None where it refuses the conversation's system message."""
+        try:
+            return int(self._ask(messages, 1)["usage"]["prompt_tokens"])
+        except Exception as error:
+            if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE" and messages[0]["role"] == "system":
+                return None
+            raise
 
     def conformance(self) -> list[dict[str, Any]]:
         """The chat contract, row by row."""
@@ -83,7 +104,7 @@ class Worker:
         result: dict[str, Any] = sibling("timing").stream(self.model, prompt_tokens, new_tokens, nonce)
         return result
 
-    def timed_prompt(self, prompt_tokens: int) -> int:
+    def timed_prompt(self, prompt_tokens: int) -> int | None:
         """Tokens that a timed prompt really has; a stream does not always say."""
         return self.prompt_tokens(sibling("timing").prompt(prompt_tokens, 0))
 
@@ -97,29 +118,30 @@ class Worker:
         if self.metered != (kind, folder):
             self.meter = sibling("logits").open_meter(kind, folder)
             self.metered = (kind, folder)
-        return {"vocabulary": self.meter.vocabulary, "bos": self.meter.bos}
+        return {"vocabulary": self.meter.vocabulary, "bos": self.meter.bos, "context": self.meter.context, "borders": self.meter.borders}
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         ids: list[int] = self.meter.tokenize(text)
         return ids
 
-    def render(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation in the folder's own chat template, ready for an answer."""
-        ids: list[int] = self.meter.render(messages)
+    def render(self, messages: list[dict[str, str]]) -> list[int] | None:
+        """Token ids of a conversation in the folder's own chat template, ready for an answer; None where the template refuses it."""
+        ids: list[int] | None = self.meter.render(messages)
         return ids
 
-    def write_logits(self, ids: list[int], file: str) -> None:
-        """Write the logits of one window, shape (tokens, vocabulary), to ``file``."""
+    def write_logits(self, ids: list[int], file: str, last: int | None = None) -> None:
+        """Write the logits of one window, or of its last tokens, shape (tokens, vocabulary), to ``file``."""
         import numpy as np
 
-        np.save(file, self.meter.logits(ids))
+        np.save(file, self.meter.logits(ids, last))
 
-    def compare_logits(self, ids: list[int], file: str) -> dict[str, list[float]]:
-        """Compare this model's logits of one window with those in ``file``."""
+    def compare_logits(self, ids: list[int], file: str, last: int | None = None) -> dict[str, list[float]]:
+        """Compare this model's logits of one window, or of its last tokens, with those in ``file``."""
         import numpy as np
 
-        found: dict[str, list[float]] = sibling("logits").compare(np.load(file, mmap_mode="r"), self.meter.logits(ids), ids)
+        compared = ids if last is None else ids[-last:]
+        found: dict[str, list[float]] = sibling("logits").compare(np.load(file, mmap_mode="r"), self.meter.logits(ids, last), compared)
         return found
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
@@ -131,6 +153,14 @@ class Worker:
         """Most resident bytes this process has held, as the kernel counts them."""
         held: int = runpy.run_path(str(PEAK_RSS))["peak_rss"]()
         return held
+
+
+def folded(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A conversation with its system message in front of the user's first one, as a template without that role is written to."""
+    if messages[0]["role"] != "system" or len(messages) < 2:
+        return messages
+    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]
 
 
 def serve(connection: socket.socket, worker: Worker) -> None:

@@ -10,7 +10,8 @@ from steps.config.onnx import ServingConfig
 from steps.wrappers.flavor import add_chat_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
-PACKAGES = ("mlflow", "onnxruntime-genai", "onnxruntime", "numpy", "pandas", "jinja2", "joblib")  # all that serving needs; no torch
+# all that serving needs; no torch
+PACKAGES = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "numpy", "pandas", "jinja2", "joblib")
 
 
 class OnnxFlavor:

@@ -1,0 +1,38 @@
+"""What a model can do, as data: written into the logged model, and in words for its tags, its log and its card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from steps.wrappers.served.limits import CAPABILITIES, limits_of_checkpoint
+
+
+def capabilities_of(folder: Path) -> dict[str, Any]:
+    """What was found of a folder's checkpoint.
+
+    Args:
+        folder: a prepared ONNX folder, which holds what was found, or a checkpoint.
+
+    Returns:
+        ``limits`` (`steps.wrappers.served.limits.Limits`) and ``template`` as plain values.
+    """
+    known = folder / CAPABILITIES
+    if known.is_file():
+        return dict(json.loads(known.read_text(encoding="utf-8")))
+    return {"limits": limits_of_checkpoint(folder).to_json()}
+
+
+def in_words(capabilities: dict[str, Any]) -> list[str]:
+    """What a caller must know, one clause each."""
+    limits, template = capabilities["limits"], capabilities.get("template", {})
+    context = f"context of {limits['context_length']} tokens"
+    words = [f"{context}: {limits['capped']}" if limits.get("capped") else context]
+    if not template.get("system_role", True):
+        words.append("no system role: requests with a system message are refused")
+    if "tools" in template and not template["tools"]:
+        words.append("no tools: requests that offer some are refused")
+    thinking = template.get("thinking")
+    if thinking:
+        switch = f" (chat_template_kwargs={{'{thinking['switch']}': false}} switches it off)" if thinking.get("switch") else ""
+        words.append(f"reasons before it answers{switch}")
+    return words
