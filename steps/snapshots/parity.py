@@ -7,12 +7,13 @@ import json
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from steps.snapshots.errors import SnapshotError
-from steps.wrappers.served.limits import limits_of_checkpoint
-from steps.wrappers.served.template import ChatTemplate
-from steps.wrappers.served.tokenizer import CheckpointTokenizer
+
+if TYPE_CHECKING:
+    from steps.wrappers.served.template import ChatTemplate
+    from steps.wrappers.served.tokenizer import CheckpointTokenizer
 
 TEXTS = (
     "",
@@ -57,6 +58,9 @@ def check(checkpoint: Path, folder: Path) -> None:
     """
     from transformers import AutoTokenizer
 
+    from steps.wrappers.served.template import ChatTemplate
+    from steps.wrappers.served.tokenizer import CheckpointTokenizer
+
     reference = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     backend = getattr(reference, "backend_tokenizer", None)
     if backend is None:
@@ -71,7 +75,7 @@ def check(checkpoint: Path, folder: Path) -> None:
         _check_eos(checkpoint, folder)
 
 
-def _check_token_ids(reference: Any, served: CheckpointTokenizer) -> None:
+def _check_token_ids(reference: Any, served: "CheckpointTokenizer") -> None:
     special = " ".join(reference.all_special_tokens)
     for text in (*TEXTS, special, f"before{special}after"):
         pairs = [(reference.encode(text, add_special_tokens=False), served.encode(text))]
@@ -84,7 +88,7 @@ def _check_token_ids(reference: Any, served: CheckpointTokenizer) -> None:
                 _fail("token ids", f"{text!r} differs at token {at}: {sides}")
 
 
-def _check_decoding(reference: Any, served: CheckpointTokenizer) -> None:
+def _check_decoding(reference: Any, served: "CheckpointTokenizer") -> None:
     for ids in (*(reference.encode(text, add_special_tokens=False) for text in TEXTS), *_random_answers(len(reference))):
         decode = served.decoder()
         expected = reference.decode(ids, skip_special_tokens=True)
@@ -101,7 +105,7 @@ def _random_answers(vocabulary: int) -> Iterator[list[int]]:
         yield [dice.randrange(vocabulary) for _ in range(RANDOM_TOKENS)]
 
 
-def _check_chat_template(reference: Any, template: ChatTemplate) -> None:
+def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
     from jinja2 import TemplateError
     from mlflow.exceptions import MlflowException
 
@@ -138,6 +142,8 @@ def _check_chat_template(reference: Any, template: ChatTemplate) -> None:
 
 
 def _check_eos(checkpoint: Path, onnx_dir: Path) -> None:
+    from steps.wrappers.served.limits import limits_of_checkpoint
+
     expected = set(limits_of_checkpoint(checkpoint).eos_token_ids)
     found = set(json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))["model"]["eos_token_id"])
     if expected != found:

@@ -22,6 +22,7 @@ class CheckpointTokenizer:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._byte_ids = _byte_ids(tokenizer) if "ByteFallback" in json.dumps(_state(tokenizer.decoder)) else frozenset()
+        self._special_ids = frozenset(token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special)
         self._unprefixed = _without_prefix(_state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer))
         plain = tokenizer.encode("a", add_special_tokens=False).ids
         whole = tokenizer.encode("a").ids
@@ -96,7 +97,7 @@ class CheckpointTokenizer:
             keep: texts of special tokens that are shown all the same.
         """
         kept = {token: text for text in keep if (token := self._tokenizer.token_to_id(text)) is not None}
-        return TextDecoder(self.decode, self._byte_ids, kept)
+        return TextDecoder(self.decode, self._byte_ids, self._special_ids - kept.keys(), kept)
 
 
 class TextDecoder:
@@ -108,11 +109,14 @@ class TextDecoder:
     Args:
         decode: text of tokens, without special ones.
         byte_ids: ids of byte tokens, where the vocabulary falls back to bytes.
+        skipped: special tokens, which are not shown; the tokens around one are read as if it were not there.
         kept: special tokens that are shown, with their texts.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], byte_ids: frozenset[int], kept: dict[int, str]) -> None:
-        self._decode, self._byte_ids, self._kept = decode, byte_ids, kept
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], byte_ids: frozenset[int], skipped: frozenset[int], kept: dict[int, str]
+    ) -> None:
+        self._decode, self._byte_ids, self._skipped, self._kept = decode, byte_ids, skipped, kept
         self._tokens: list[int] = []
         self._start = self._shown = 0  # tokens from start on are decoded again; text of those before shown was given
 
@@ -122,6 +126,8 @@ class TextDecoder:
             rest = self.finish()
             self._tokens, self._start, self._shown = [], 0, 0
             return rest + self._kept[token]
+        if token in self._skipped:
+            return ""
         self._tokens.append(token)
         if token in self._byte_ids:
             return ""
