@@ -8,7 +8,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.fitting import fitted
+from steps.wrappers.served.fitting import fitted, require_embedded
 from steps.wrappers.served.limits import Limits, limits_of_checkpoint, limits_of_onnx
 
 CONFIG: dict[str, Any] = {"max_position_embeddings": 4096, "eos_token_id": 1}
@@ -78,6 +78,14 @@ def test_a_capped_context_says_why() -> None:
         fitted(request, 50, limits)
     with pytest.raises(MlflowException, match=r"at most 99 tokens, as the context holds 100 with the answer; the graph lacks a window"):
         fitted(request, 100, limits)
+
+
+def test_a_token_without_an_embedding_is_refused() -> None:
+    request = request_of({"prompt": "x"}, None, Defaults())
+    require_embedded([1, 9], request, Limits((1,), 100, vocabulary=10))
+    with pytest.raises(MlflowException, match=r"prompt='token 10': expected tokens below 10") as caught:
+        require_embedded([1, 10], request, Limits((1,), 100, vocabulary=10))
+    assert caught.value.get_http_status_code() == 400
 
 
 def test_a_grammar_does_not_cross_the_border_of_the_rotary_embeddings() -> None:

@@ -2,10 +2,23 @@
 
 import os
 import time
+from collections.abc import Sequence
 
 from .contract import Request
 from .limits import Limits
 from .refusal import refusal
+
+
+def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> None:
+    """Refuse token ids that the model has no embedding for: a tokenizer may name tokens of a larger relative's, such as Gemma's for images.
+
+    Raises:
+        MlflowException: naming the first of them.
+    """
+    foreign = next((token for token in ids if limits.vocabulary is not None and token >= limits.vocabulary), None)
+    if foreign is not None:
+        field = "messages" if request.prompt is None else "prompt"
+        raise refusal(field, f"token {foreign}", f"tokens below {limits.vocabulary}, which is all that this model reads")
 
 
 def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:

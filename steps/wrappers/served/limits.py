@@ -22,6 +22,7 @@ class Limits:
         rope_border: tokens past which every key of a text has to be computed anew with other factors (LongRoPE's original context);
             None where positions are rotated alike at any length.
         windows: distinct sliding windows of its layers, in tokens; empty where every layer sees everything.
+        vocabulary: token ids that the model has an embedding for are below it; None where nothing says.
         capped: why ``context_length`` is less than the checkpoint's own, in one clause; None where it is not.
     """
 
@@ -29,6 +30,7 @@ class Limits:
     context_length: int
     rope_border: int | None = None
     windows: tuple[int, ...] = ()
+    vocabulary: int | None = None
     capped: str | None = None
 
     @property
@@ -59,6 +61,7 @@ def limits_of_checkpoint(folder: Path) -> Limits:
         context_length=context_length_of(config),
         rope_border=_rope_border(config),
         windows=_windows(config),
+        vocabulary=int(config["vocab_size"]) if config.get("vocab_size") else None,
     )
 
 

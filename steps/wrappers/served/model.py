@@ -17,7 +17,7 @@ from mlflow.pyfunc.model import PythonModel
 from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
 from .contract import Defaults, Request, requests_of
 from .driver import Core, Driver, Job
-from .fitting import deadline_of_caller, fitted
+from .fitting import deadline_of_caller, fitted, require_embedded
 from .limits import Limits
 from .refusal import refusal
 from .settings import Settings, verify
@@ -262,6 +262,7 @@ class ServedModel(PythonModel):
         deadline = deadline_of_caller()
         for number, request in enumerate(requests):
             ids = self.encode(request)
+            require_embedded(ids, request, self.limits)
             fitting = fitted(request, len(ids), self.limits)
             prompt_tokens.append(len(ids))
             first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
