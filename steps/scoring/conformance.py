@@ -224,7 +224,7 @@ def stop(subject: Subject) -> str:
     whole = str(subject.greedy["choices"][0]["message"].get("content") or "")
     if not whole and text(subject.greedy):
         raise LimitError(f"stop strings end what follows the reasoning, and {TOKENS} tokens were reasoning alone")
-    middle = whole[len(whole) // 3 :].strip()
+    middle = whole[len(whole) // 3 :].strip() or whole[len(whole) // 3 :]
     word = middle[: max(2, len(middle) // 2)]
     expect(bool(word), f"no text to stop in: {whole!r}")
     cut = subject.ask(stop=[word])

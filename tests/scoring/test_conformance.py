@@ -254,9 +254,26 @@ class OnePrompt(Loaded):
         return ["three"] if not isinstance(data, dict) and "prompt" in data.columns else super().predict(data)
 
 
+class Bordered(Loaded):
+    """Says that its attention has a window of 64 tokens."""
+
+    def __init__(self, module: ModuleType, change: Change | None = None) -> None:
+        super().__init__(module, change)
+        self.metadata.metadata["capabilities"] = {"limits": {"context_length": 4096, "windows": [64], "rope_border": None}}
+
+
+class FailsPastItsWindow(Bordered):
+    def predict(self, data: Any) -> Any:
+        answers = super().predict(data)
+        if any(answer["usage"]["prompt_tokens"] > 64 for answer in answers):
+            raise RuntimeError("the cache ends here")
+        return answers
+
+
 @pytest.mark.parametrize(
     ("kind", "row"),
     [
+        (FailsPastItsWindow, "past the borders"),
         (FirstRowsLimit, "rows keep their settings"),
         (NoDictionaries, "dictionary input"),
         (LosesWords, "streaming equals whole"),
@@ -265,6 +282,35 @@ class OnePrompt(Loaded):
 )
 def test_violations_of_shape_are_seen(clerk_module: ModuleType, kind: type[Loaded], row: str) -> None:
     assert broken(conformance(kind(clerk_module))) == {row}
+
+
+def test_a_border_is_crossed(clerk_module: ModuleType) -> None:
+    lengths: list[int] = []
+
+    def count(_: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        lengths.append(answer["usage"]["prompt_tokens"])
+        return answer
+
+    (row,) = conformance(Bordered(clerk_module, count), only=frozenset({"past the borders"}))
+    assert row.passed and row.detail == "answers across [64]"
+    assert any(54 < length <= 64 for length in lengths) and any(64 < length < 4096 for length in lengths)
+
+
+def test_a_missing_system_role_is_a_named_limit(clerk_module: ModuleType) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    def no_system(row: dict[str, Any]) -> dict[str, Any]:
+        if any(message["role"] == "system" for message in row["messages"]):
+            raise MlflowException("this template has no system role", error_code=INVALID_PARAMETER_VALUE)
+        return row
+
+    (row,) = conformance(Loaded(clerk_module, prepare=no_system), only=frozenset({"system and history"}))
+    assert not row.passed and row.limit == "no system role: this template has no system role"
+    no_history = conformance(
+        Loaded(clerk_module, prepare=lambda row: no_system(last_message_only(row))), only=frozenset({"system and history"})
+    )
+    assert broken(no_history) == {"system and history"}
 
 
 def test_every_row_has_a_violation() -> None:
