@@ -151,7 +151,7 @@ def measure(
     for border in borders:
         if not any(border in comparison.borders for comparison in found.values()):
             continue  # no conversion goes as far
-        ids = long_text(texts(config.texts), tokenize, bos, border + PAST_BORDER)
+        ids = long_text(texts(config.texts), tokenize, bos, border + 2 * PAST_BORDER)  # what is compared has to begin past it
         reference.ask("write_logits", requests=LOAD_REQUESTS, ids=ids, file=str(file), last=PAST_BORDER)
         for name, (process, _) in conversions.items():
             if border in found[name].borders:
@@ -186,7 +186,7 @@ def long_text(files: Sequence[Path], tokenize: Callable[[str], list[int]], bos: 
 
 def _open(comparison: Comparison, process: CandidateProcess, folder: Path, borders: Sequence[int]) -> None:
     opened = process.ask("open_meter", requests=LOAD_REQUESTS, kind="onnx", folder=str(folder))
-    comparison.borders = [border for border in borders if border + PAST_BORDER < opened["context"]]
+    comparison.borders = [border for border in borders if border + 2 * PAST_BORDER < opened["context"]]
 
 
 def _past(comparison: Comparison, process: CandidateProcess, border: int, ids: list[int], file: Path) -> None:
