@@ -9,6 +9,7 @@ what is adapted follows from the fields that a config has. What was found is in 
 The folder that it leaves is ready to be served: `steps.snapshots.onnx_folder`.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def adapt(config: Any) -> None:
         config.rope_theta = rope["rope_theta"]
     if isinstance(rope, dict) and "rope_type" in rope:
         rope.setdefault("type", rope["rope_type"])
+        if rope["rope_type"] == "dynamic":  # within the context it is no other than the plain one
+            rope["rope_type"] = "default"
         if rope["rope_type"] == "yarn":  # defaults of transformers' modeling_rope_utils; the builder divides by them
             rope["beta_fast"], rope["beta_slow"] = rope.get("beta_fast") or 32, rope.get("beta_slow") or 1
     if without_rope(config):
@@ -71,14 +74,17 @@ def main() -> None:
     place = (given.model_name, given.input, given.output, given.precision, given.execution_provider, given.cache_dir)
     options = builder.parse_extra_options(*place, given.extra_options)
     config = options["hf_details"]["hf_config"]
+    original = copy.deepcopy(config)
     adapt(config)
     # A bounded cache for layers with a window saves memory, but the engine then neither rewinds past it nor goes on when every layer
     # has one; a whole cache with the window in the kernel is right for all.
     options.setdefault("windowed_kv_cache", False)
     builder.create_model(*place, **options)
     from steps.snapshots.onnx_folder import prepare
+    from steps.snapshots.rotary_caches import correct
 
     finish(Path(given.output) / "model.onnx", config)
+    correct(Path(given.output) / "model.onnx", original)
     prepare(Path(given.output), Path(given.input))
 
 
