@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-COMMON = ("refusal", "messages", "contract", "limits", "tokenizer", "template", "answer", "driver", "fitting", "settings", "model")
+TEMPLATE = ("template", "template_probe", "template_tools", "template_thinking", "template_capabilities", "conversation")
+COMMON = ("refusal", "limits", "messages", *TEMPLATE, "contract", "tokenizer", "answer", "driver", "fitting", "settings", "model")
 PARTS = {
     "onnx": (*COMMON, "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),

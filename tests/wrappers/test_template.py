@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.contract import Defaults, request_of
+from steps.wrappers.served.conversation import Conversations
 from steps.wrappers.served.template import ChatTemplate
 from tests.wrappers.conftest import Folders
 
@@ -60,10 +61,18 @@ def reference(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
+@cache
+def written(source: str, folder: Path | None = None) -> Conversations:
+    """Conversations of a template that a test writes, with the tokens of a checkpoint."""
+    template = ChatTemplate(folder or Path("nowhere"))
+    template.source = source
+    return Conversations(template)
+
+
 @settings(max_examples=80, deadline=None)
 @given(messages=conversations)
 def test_the_checkpoints_own_template(smollm: Folders, messages: list[dict[str, str]]) -> None:
-    ours = ChatTemplate(smollm.checkpoint).render(messages)
+    ours = Conversations.of_folder(smollm.checkpoint).render(messages)
     assert ours == reference(smollm.checkpoint).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
@@ -81,14 +90,13 @@ def test_templates_of_many_ways(smollm: Folders, name: str, messages: list[dict[
         )
     except Exception:  # noqa: BLE001 - what transformers refuses, this refuses
         with pytest.raises(MlflowException):
-            template.render(messages, tools)
+            template.render(messages, {"tools": tools or None})
     else:
-        assert template.render(messages, tools) == expected
+        assert template.render(messages, {"tools": tools or None}) == expected
 
 
-def test_tool_calls_reach_the_template_as_mappings(smollm: Folders) -> None:
-    template = ChatTemplate(smollm.checkpoint)
-    template.source = TEMPLATES["tools"]
+def test_tool_calls_reach_the_template_as_mappings() -> None:
+    template = written(TEMPLATES["tools"])
     call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
     assert '<call>now {"zone": "UTC"}</call>' in template.render([{"role": "assistant", "content": "", "tool_calls": [call]}])
 
@@ -98,7 +106,7 @@ def test_tool_calls_reach_the_template_as_mappings(smollm: Folders) -> None:
 def test_tokens_equal_transformers_where_nothing_is_neutralised(fp32: Any, smollm: Folders, messages: list[dict[str, str]]) -> None:
     messages = [{**message, "content": message["content"].replace("\x00", "")} for message in messages]
     messages = [{**message, "content": message["content"].encode("utf-8", "ignore").decode()} for message in messages]
-    if any(special in message["content"] for message in messages for special in fp32._template.special_texts):
+    if any(special in message["content"] for message in messages for special in fp32._conversations.template.special_texts):
         return
     request = request_of({"messages": messages}, None, Defaults())
     expected = reference(smollm.checkpoint).apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -133,8 +141,7 @@ def test_special_tokens_in_tool_calls_and_tools_are_only_text(fp32: Any, smollm:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}]
     tool = {"type": "function", "function": {"name": "f", "description": INJECTION, "parameters": {"properties": {INJECTION: {}}}}}
     request = request_of({"messages": messages, "tools": [tool] if place == "tools" else []}, None, Defaults())
-    template = ChatTemplate(smollm.checkpoint)
-    template.source = PRINTS_ALL
+    template = written(PRINTS_ALL, smollm.checkpoint)
     assert request.messages is not None
     segments = template.segments(request.messages, request.tools)
     ids = [token for segment in segments for token in fp32._tokenizer.encode(segment)]

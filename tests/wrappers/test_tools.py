@@ -31,7 +31,7 @@ class Saying:
 
     def start(self, jobs: list[Job]) -> None:
         self.prompts += [job.ids for job in jobs]
-        self.jobs += [(job, list(self.tokens)) for job in jobs]
+        self.jobs += [(job, [*self.tokens, 0]) for job in jobs]  # the last one ends the answer
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         for job, left in self.jobs:

@@ -16,12 +16,12 @@ from mlflow.pyfunc.model import PythonModel
 
 from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
 from .contract import Defaults, Request, requests_of
+from .conversation import Conversations
 from .driver import Core, Driver, Job
 from .fitting import deadline_of_caller, fitted, require_embedded
 from .limits import Limits
 from .refusal import refusal
 from .settings import Settings, verify
-from .template import ChatTemplate
 from .tokenizer import CheckpointTokenizer
 
 MODELS: "weakref.WeakSet[ServedModel]" = weakref.WeakSet()
@@ -51,7 +51,7 @@ class ServedModel(PythonModel):
         MODELS.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_template")  # of this process; made anew where it is unpickled
+        own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_conversations")  # of this process; made anew where it is unpickled
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class ServedModel(PythonModel):
 
     def _open(self) -> None:
         assert self._folder is not None
-        self._template = ChatTemplate(self._folder)
+        self._conversations = Conversations.of_folder(self._folder)
         self._tokenizer = self.make_tokenizer(self._folder)
         self.defaults = Defaults(self.settings.max_new_tokens, self.settings.temperature, self.grammars)
         self.limits = self.read_limits(self._folder)
@@ -278,8 +278,6 @@ class ServedModel(PythonModel):
         if request.prompt is not None:
             return self._tokenizer.encode_prompt(request.prompt)
         assert request.messages is not None
-        if request.tools and not self._template.takes_tools:
-            raise refusal("tools", list(request.tool_names), "none, as this model's chat template has no tools")
         if not self.settings.neutralise_special_tokens:
-            return self._tokenizer.encode(self._template.render(request.messages, request.tools))
-        return self._tokenizer.encode_segments(self._template.segments(request.messages, request.tools))
+            return self._tokenizer.encode(self._conversations.render(request.messages, request.tools))
+        return self._tokenizer.encode_segments(self._conversations.segments(request.messages, request.tools))

@@ -1,9 +1,7 @@
-"""The checkpoint's own chat template, rendered as transformers renders it, without transformers."""
+"""The checkpoint's own chat templates, rendered as transformers renders them, without transformers."""
 
-import contextlib
 import json
 import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,148 +9,150 @@ from typing import Any
 
 from .refusal import refusal
 
-MARK_DIGITS = 40  # random, so that nobody can send it; digits alone pass unchanged through what templates do to text
+DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates; transformers takes the second where tools are given and there is one
 
 
 class ChatTemplate:
-    """Renders a conversation with the template of a checkpoint folder.
+    """Renders messages with the templates of a checkpoint folder.
 
     The environment is the one of transformers' ``render_jinja_template``: sandboxed, blocks trimmed, loop controls, ``raise_exception``,
     ``strftime_now`` and a ``tojson`` that leaves characters as they are.
 
     Args:
-        folder: holds ``chat_template.jinja`` or a ``tokenizer_config.json`` with ``chat_template``.
+        folder: holds ``chat_template.jinja`` (with ``additional_chat_templates/*.jinja``), a ``tokenizer_config.json`` with
+            ``chat_template``, or ``chat_template.json``.
     """
 
     def __init__(self, folder: Path) -> None:
-        configuration = folder / "tokenizer_config.json"
-        settings: dict[str, Any] = json.loads(configuration.read_text("utf-8")) if configuration.exists() else {}
-        source = settings.get("chat_template")
-        if isinstance(source, list):  # several named templates
-            source = {entry["name"]: entry["template"] for entry in source}.get("default")
-        file = folder / "chat_template.jinja"
-        self.source: str | None = file.read_text("utf-8") if file.exists() else source
-        self.special: dict[str, str] = {}
-        for key, value in settings.items():
-            text = value.get("content") if isinstance(value, Mapping) else value
-            if key.endswith("_token") and isinstance(text, str):
-                self.special[key] = text
-        self.special_texts = _special_texts(folder, settings) | set(self.special.values())
-        self._compiled: Any = None
+        settings = _json(folder / "tokenizer_config.json")
+        self.sources = _sources(folder, settings)
+        self.special = _special_values(folder, settings)
+        self.added = _added_tokens(folder, settings)
+        self.special_texts = {text for text, special in self.added.items() if special} | set(self.special.values())
+        self._compiled: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}
+        return {**self.__dict__, "_compiled": {}}
 
     @property
-    def takes_tools(self) -> bool:
-        """Whether the template speaks of tools."""
-        return self.source is not None and "tools" in self.source
+    def source(self) -> str | None:
+        """The template that is used where no other is asked for."""
+        return self.sources.get(DEFAULT)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """Render a conversation, ending where the assistant's answer begins.
+    @source.setter
+    def source(self, text: str) -> None:
+        self.sources, self._compiled = {DEFAULT: text}, {}
+
+    def name_for(self, tools: object) -> str:
+        """Name of the template that transformers would take, with or without tools."""
+        return TOOL_USE if tools and TOOL_USE in self.sources else DEFAULT
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        name: str = DEFAULT,
+        opening: bool = True,
+    ) -> str:
+        """Render messages as they are.
+
+        Args:
+            messages: as the template reads them.
+            variables: what the template reads beside messages, ``tools`` among them.
+            name: of the template.
+            opening: end where the assistant's answer begins.
 
         Raises:
-            MlflowException: the folder has no template, or the template refuses the conversation.
+            MlflowException: the folder has no such template, or the template refuses the conversation.
         """
-        return self._rendered([self._shaped(message) for message in messages], tools)
-
-    def _rendered(self, shaped: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
-        if self.source is None:
-            raise refusal("messages", "given", "a model with a chat template", "this one has none; send a templated `prompt`")
+        source = self.sources.get(name)
+        if source is None:
+            cure = f"this one has {sorted(self.sources)} alone; name one of them default" if self.sources else "this one has none"
+            raise refusal("messages", "given", "a model with a chat template", f"{cure}; send a templated `prompt`")
         import jinja2
 
-        if self._compiled is None:
-            self._compiled = _environment().from_string(self.source)
+        given = {"tools": None, "documents": None, **self.special, **(variables or {})}
         try:
-            return str(
-                self._compiled.render(
-                    messages=list(shaped),
-                    tools=list(tools) or None,
-                    documents=None,
-                    add_generation_prompt=True,
-                    **self.special,
-                )
-            )
+            if name not in self._compiled:
+                self._compiled[name] = _environment().from_string(source)
+            return str(self._compiled[name].render({**given, "messages": list(messages), "add_generation_prompt": opening}))
         except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             # beside its own refusals: what Python raises in a template that looks for what a message does not have
-            raise refusal(
-                "messages", [message["role"] for message in shaped], f"a conversation the chat template takes ({error})"
-            ) from error
+            roles = [message.get("role") for message in messages]
+            raise refusal("messages", roles, f"a conversation the chat template takes ({error})") from error
 
-    def _shaped(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        shaped = _with_arguments(message)
-        if shaped["role"] == "developer" and "developer" not in (self.source or ""):
-            shaped["role"] = "system"  # OpenAI's newer name for it, which few templates know
-        return shaped
+    def variables(self, name: str = DEFAULT) -> list[str]:
+        """Names that a template reads from outside before it gives them a value itself, in the order in which it reads them."""
+        import jinja2
+        from jinja2 import meta
 
-    def segments(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-        """Render with special-token text of messages and tools cut apart.
-
-        The joined segments are the rendered text; encoded one by one, no special-token text that came from a request is whole in any of
-        them, so that it can only be read as plain text. Looked at is what the template will see: a tool call's arguments are JSON, in
-        which the text may have been written with escapes.
-        """
-        shaped = [self._shaped(message) for message in messages]
-        specials = sorted(filter(None, self.special_texts), key=len, reverse=True)
-        if not any(special in text for text in _texts([shaped, list(tools)]) for special in specials):
-            return [self._rendered(shaped, tools)]
-        mark = str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
-        rendered = self._rendered(_marked(shaped, specials, mark), _marked(list(tools), specials, mark))
-        return [segment for segment in rendered.split(mark) if segment]
+        environment = _environment()
+        try:
+            tree = environment.parse(self.sources.get(name, ""))
+            undeclared = meta.find_undeclared_variables(tree)
+        except jinja2.TemplateError:  # rendering says so, with what is wrong
+            return []
+        first: dict[str, str] = {}
+        for used, way in _uses(tree):
+            first.setdefault(used, way)
+        return [used for used, way in first.items() if way == "load" and used in undeclared and used not in environment.globals]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, keys too: a template prints the keys of arguments and schemas."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+def _json(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
-def _marked(value: Any, specials: Sequence[str], mark: str) -> Any:
-    if isinstance(value, str):
-        for special in specials:
-            value = value.replace(special, special[:1] + mark + special[1:])
-        return value
-    if isinstance(value, Mapping):
-        return {_marked(key, specials, mark): _marked(item, specials, mark) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_marked(item, specials, mark) for item in value]
-    return value
+def _sources(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Templates by name; files of their own go before what tokenizer_config.json holds."""
+    given = settings.get("chat_template") or _json(folder / "chat_template.json").get("chat_template") or {}
+    if isinstance(given, str):
+        given = {DEFAULT: given}
+    elif isinstance(given, list):
+        given = {entry["name"]: entry["template"] for entry in given}
+    files = {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").is_file():
+        files[DEFAULT] = folder / "chat_template.jinja"
+    read = {name: file.read_text("utf-8") for name, file in files.items()}
+    sources = {**({} if DEFAULT in read else given), **read}
+    return {DEFAULT: next(iter(sources.values()))} if len(sources) == 1 else sources
 
 
-def _special_texts(folder: Path, settings: Mapping[str, Any]) -> set[str]:
-    """Texts that a tokenizer reads as special tokens; tokens that were only added, such as ``<think>``, may be written by anybody."""
+def _special_values(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by the names that templates know them by, such as ``bos_token``."""
+    extra = settings.get("extra_special_tokens")
+    named = {**_json(folder / "special_tokens_map.json"), **settings, **(extra if isinstance(extra, Mapping) else {})}
+    found: dict[str, str] = {}
+    for key, value in named.items():
+        text = value.get("content") if isinstance(value, Mapping) else value
+        if key.endswith("_token") and isinstance(text, str):
+            found[key] = text
+    return found
+
+
+def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, bool]:
+    """Texts of added tokens, with whether the tokenizer calls them special."""
     file = folder / "tokenizer.json"
-    added = _added_tokens(file.read_text("utf-8")) if file.exists() else []
-    entries = [*added, *settings.get("added_tokens_decoder", {}).values()]
-    return {entry["content"] for entry in entries if isinstance(entry, Mapping) and entry.get("content") and entry.get("special", True)}
+    entries = [*settings.get("added_tokens_decoder", {}).values(), *(_listed(file.read_text("utf-8")) if file.exists() else [])]
+    return {entry["content"]: bool(entry.get("special", True)) for entry in entries if isinstance(entry, Mapping) and entry.get("content")}
 
 
-def _added_tokens(source: str) -> list[Any]:
+def _listed(source: str) -> list[Any]:
     """Read ``added_tokens`` of a tokenizer.json without the megabytes of vocabulary around it."""
     key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
     found = json.JSONDecoder().raw_decode(source, key.end())[0] if key else json.loads(source).get("added_tokens")
     return list(found or [])
 
 
-def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Hand a tool call's arguments to the template as a mapping: templates print them with ``tojson``."""
-    shaped = dict(message)
-    if "tool_calls" in shaped:
-        calls = []
-        for call in shaped["tool_calls"]:
-            function = dict(call["function"])
-            with contextlib.suppress(ValueError):  # the template prints what is no JSON as it is
-                function["arguments"] = json.loads(function["arguments"])
-            calls.append({**call, "function": function})
-        shaped["tool_calls"] = calls
-    return shaped
+def _uses(node: Any) -> Iterator[tuple[str, str]]:
+    """Names in a template in the order in which it comes to them, with ``load`` or ``store``."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        yield node.name, node.ctx
+    parts = [node.node, node.target] if isinstance(node, nodes.Assign) else node.iter_child_nodes()
+    for part in parts:
+        yield from _uses(part)
 
 
 def _environment() -> Any:
@@ -172,8 +172,11 @@ def _environment() -> Any:
         tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            from jinja2 import nodes
+
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body).set_lineno(line)  # what is set inside is not seen after it, as in transformers
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson

@@ -1,0 +1,115 @@
+"""What a checkpoint's chat template can do, as data: found once by trying, kept with the model."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .template import ChatTemplate
+from .template_probe import ASKED, SAID, SYSTEM, USER, TemplateProbe
+from .template_thinking import Thinking, thinking_found
+from .template_tools import CallShape, ToolPlace, tools_found
+
+RESERVED = frozenset(  # what a request says elsewhere, or what is the server's to say
+    {"messages", "tools", "add_generation_prompt", "continue_final_message", "raise_exception", "strftime_now"}
+)
+
+
+@dataclass(frozen=True)
+class TemplateCapabilities:
+    """What a chat template can do.
+
+    Attributes:
+        templates: names of the checkpoint's templates.
+        system_role: a system message's text arrives in the prompt.
+        developer_role: the template knows the role ``developer``; otherwise such a message is given as a system message.
+        content_parts: content arrives only as a list of parts.
+        tools: how tool definitions arrive; None where they cannot.
+        tool_calls: how an assistant's tool calls are given back; None where they cannot be.
+        tool_results: a message of role ``tool`` arrives.
+        named_results: such a message needs the name of its tool.
+        thinking: how the model reasons; None where nothing speaks of it.
+        turn_end: added token that the template writes after an assistant's answer.
+        structure: texts of added tokens that are not special, yet the template writes them as structure.
+        variables: what ``chat_template_kwargs`` may name.
+    """
+
+    templates: tuple[str, ...] = ()
+    system_role: bool = False
+    developer_role: bool = False
+    content_parts: bool = False
+    tools: ToolPlace | None = None
+    tool_calls: CallShape | None = None
+    tool_results: bool = False
+    named_results: bool = False
+    thinking: Thinking | None = None
+    turn_end: str | None = None
+    structure: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    @classmethod
+    def found(cls, template: ChatTemplate) -> "TemplateCapabilities":
+        """Try a template; nothing can be done where there is none, or where it takes no question."""
+        probe = TemplateProbe(template)
+        parts = probe.text([USER]) is None or ASKED not in probe.seen[0]
+        if parts and not probe.holds([ASKED], probe.text([{"role": "user", "content": [{"type": "text", "text": ASKED}]}])):
+            return cls(tuple(template.sources))
+        if parts:  # a template of a model that sees: what it does with text is enough
+            system = {"role": "system", "content": [{"type": "text", "text": SYSTEM}]}
+            user = {"role": "user", "content": [{"type": "text", "text": ASKED}]}
+            return cls(tuple(template.sources), probe.holds([SYSTEM, ASKED], probe.text([system, user])), content_parts=True)
+        system_role = probe.holds([SYSTEM, ASKED], probe.text([{"role": "system", "content": SYSTEM}, USER]))
+        tools = tools_found(probe, system_role=system_role)
+        thinking = thinking_found(probe)
+        names = [name for source in template.sources for name in template.variables(source)]
+        return cls(
+            templates=tuple(template.sources),
+            system_role=system_role,
+            developer_role=_developer_role(probe),
+            tools=tools.place,
+            tool_calls=tools.calls,
+            tool_results=tools.results,
+            named_results=tools.named_results,
+            thinking=thinking,
+            turn_end=_turn_end(probe),
+            structure=_structure(probe, thinking),
+            variables=tuple(dict.fromkeys(name for name in names if name not in RESERVED and not name.endswith("_token"))),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TemplateCapabilities":
+        """Read what ``to_json`` gave.
+
+        Raises:
+            TypeError: another version wrote it.
+        """
+        made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for key, kind in (("tools", ToolPlace), ("tool_calls", CallShape), ("thinking", Thinking)):
+            if made.get(key) is not None:
+                held: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in made[key].items()}
+                made[key] = kind(**held)
+        return cls(**made)
+
+
+def _developer_role(probe: TemplateProbe) -> bool:
+    """Whether the template does with ``developer`` what it does not do with any role."""
+    known = probe.text([{"role": "developer", "content": SYSTEM}, USER])
+    other = probe.text([{"role": "0probe0", "content": SYSTEM}, USER], keep=False)
+    return probe.holds([SYSTEM, ASKED], known) and known != (other or "").replace("0probe0", "developer")
+
+
+def _turn_end(probe: TemplateProbe) -> str | None:
+    text = probe.text([USER, {"role": "assistant", "content": SAID}], opening=False)
+    rest = (text or "").rpartition(SAID)[2].lstrip()
+    ends = [token for token in {*probe.template.added, *probe.template.special_texts} if token.strip() and rest.startswith(token)]
+    return max(ends, key=len, default=None)
+
+
+def _structure(probe: TemplateProbe, thinking: Thinking | None) -> tuple[str, ...]:
+    tags = {thinking.opening, thinking.closing} if thinking else set()
+    written = "\0".join(set(probe.seen))
+    plain = [text for text, special in probe.template.added.items() if not special and len(text.strip()) > 1]
+    return tuple(sorted(text for text in plain if text in written or text in tags))
