@@ -1,0 +1,79 @@
+"""Past the lengths where an implementation that ignores windows or LongRoPE goes wrong, both variants answer as `generate` does."""
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.families.conftest import Subject, rows
+from tests.families.reference import Reference
+from tests.families.test_text import VARIANTS, asked
+from tests.wrappers.conftest import text
+
+FAR = 1000  # tokens past which a prompt takes seconds
+CROSSING = 12  # tokens of an answer that begins below a border and ends past it
+WORDS = ("alpha river stone light water cloud seven paper green house morning table".split(), " ")
+
+
+def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
+    """A prompt of exactly so many tokens."""
+    dice = random.Random(seed)
+    words = dice.choices(WORDS[0], k=tokens)
+    while len(reference.prompt_ids(" ".join(words))) > tokens:
+        words.pop()
+    found = " ".join(words)
+    while len(reference.prompt_ids(found)) < tokens:
+        found += dice.choice((" a", " b", " c", "."))
+    assert len(reference.prompt_ids(found)) == tokens, f"no prompt of {tokens} tokens was found"
+    return found
+
+
+def places(border: int) -> list[int]:
+    """Lengths of prompts around a border: below it with an answer that crosses, at it, just past it; where that is quick, also others."""
+    few = [border - CROSSING // 2, border, border + 1]
+    return few if border > FAR else [*few, border - 1, border + 150, 3 * border]
+
+
+@pytest.mark.parametrize("subject", rows(borders=True), indirect=True)
+def test_prompts(subject: Subject, record_property: Any) -> None:
+    """Prompts around each border, alone and with others beside them."""
+    reference, family = subject.reference, subject.family
+    for variant in VARIANTS:
+        served = subject.served(variant)
+        assert served.limits.borders == family.borders and served.limits.capped is None, variant
+    for border in family.borders:
+        for seed, tokens in enumerate(places(border)):
+            prompt = prompt_of(reference, tokens, seed)
+            expected = reference.answer(reference.prompt_ids(prompt), CROSSING)[0]
+            short = prompt_of(reference, 20, seed)
+            beside = reference.answer(reference.prompt_ids(short), CROSSING)[0]
+            for variant in VARIANTS:
+                served = subject.served(variant)
+                assert served.predict(None, [asked(prompt, CROSSING)]) == [expected], (variant, border, tokens)
+                if border > FAR and tokens > border:
+                    continue
+                together = served.predict(None, [asked(each, CROSSING) for each in (short, prompt, short)])
+                assert together == [beside, expected, beside], (variant, border, tokens, "with others")
+    record_property("cell", f"past {', '.join(map(str, family.borders))}")
+
+
+@pytest.mark.parametrize("subject", rows(borders=True), indirect=True)
+def test_next_turn(subject: Subject) -> None:
+    """A conversation that crosses each border with its second turn, goes on past it, and begins anew below it."""
+    reference = subject.reference
+    for border in subject.family.borders:
+        long = prompt_of(reference, border - 40, seed=9)
+        for variant in VARIANTS:
+            served = subject.served(variant)
+            messages: list[dict[str, str]] = []
+            for question in (long, prompt_of(reference, 60, seed=10), "And then?"):
+                messages.append({"role": "user", "content": question})
+                ids = reference.chat_ids(messages)
+                expected = reference.answer(ids, CROSSING)[0]
+                answer = served.predict(None, [{"messages": messages, "temperature": 0.0, "max_tokens": CROSSING}])[0]
+                assert text(answer) == expected, (variant, border, len(ids))
+                messages.append({"role": "assistant", "content": expected})
+            first = messages[:1]  # what was computed past the border is kept, and must not be taken for this
+            expected = reference.answer(reference.chat_ids(first), CROSSING)[0]
+            answer = served.predict(None, [{"messages": first, "temperature": 0.0, "max_tokens": CROSSING}])[0]
+            assert text(answer) == expected, (variant, border, "anew")

@@ -1,0 +1,110 @@
+"""Both variants of every family read and write what transformers does: ids, decoded text, greedy answers alone, in batches and over turns."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from steps.wrappers.served.tokenizer import CheckpointTokenizer
+from tests.families.conftest import Subject, rows
+from tests.families.fuzz import texts
+from tests.wrappers.conftest import text
+
+BATCH = 8
+LONE = 24  # of the prompts, those that are also asked alone
+PROMPTS, FEW = 200, 96  # of a row that is slow, and of one that is not
+NEW_TOKENS = 5
+VARIANTS = ("onnx", "transformers")
+
+
+def asked(prompt: str, max_tokens: int = NEW_TOKENS) -> dict[str, Any]:
+    """A row of the prompt contract."""
+    return {"prompt": prompt, "temperature": 0.0, "max_tokens": max_tokens}
+
+
+def prompts(seed: int, count: int) -> list[str]:
+    """Different short prompts, none of them empty."""
+    return list(itertools.islice(dict.fromkeys(each for each in texts(seed, 2 * count) if each.strip()), count))
+
+
+def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
+    """The tokenizer of each variant."""
+    for folder in (subject.onnx, subject.checkpoint):
+        yield CheckpointTokenizer.of_folder(folder)
+
+
+@pytest.mark.parametrize("subject", rows(), indirect=True)
+def test_ids(subject: Subject) -> None:
+    """Texts become the ids that transformers makes of them; a raw prompt gets the BOS that the tokenizer adds, once."""
+    reference = subject.reference
+    special = list(reference.tokenizer.added_tokens_decoder.values())[:40]
+    odd = ["", " ", *(f"{token.content} x{token.content}" for token in special), " ".join(token.content for token in special)]
+    plain = ["x" * 3000, " " * 700, *texts(seed=11, count=500)]
+    begin = reference.tokenizer.bos_token or ""
+    for served in tokenizers_of(subject):
+        for each in [*odd, *plain]:
+            assert served.encode(each) == reference.tokenizer.encode(each, add_special_tokens=False), repr(each)
+        for each in [*plain[2:60], f"{begin}Hello", f"{begin} {begin}"]:
+            if each:
+                assert served.encode_prompt(each) == reference.prompt_ids(each), repr(each)
+
+
+@pytest.mark.parametrize("subject", rows(), indirect=True)
+def test_decoded(subject: Subject) -> None:
+    """Text that is streamed joins to what transformers decodes at once: of texts, and of random ids, which hold broken characters."""
+    reference, dice = subject.reference, random.Random(5)
+    size = len(reference.tokenizer)
+    answers = [reference.tokenizer.encode(each, add_special_tokens=False) for each in texts(seed=12, count=160)]
+    answers += [[dice.randrange(size) for _ in range(1 + number)] for number in range(120)]
+    bytes_alone = [token for token in range(size) if len(reference.tokenizer.convert_ids_to_tokens(token)) == 1 or token < 300]
+    answers += [[dice.choice(bytes_alone) for _ in range(40)] for _ in range(40)]
+    for served in tokenizers_of(subject):
+        for ids in answers:
+            decode = served.decoder()
+            assert "".join(decode(token) for token in ids) + decode.finish() == reference.decode(ids), ids
+
+
+@pytest.mark.parametrize("subject", rows(), indirect=True)
+def test_greedy(subject: Subject, record_property: Any) -> None:
+    """Several hundred short prompts, eight at once and some alone, are answered as `generate` answers them."""
+    count = PROMPTS if subject.family.slow else FEW
+    given = prompts(seed=1, count=count)
+    reference = subject.reference
+    expected = [answer for answer, _ in reference.answers([reference.prompt_ids(prompt) for prompt in given], NEW_TOKENS)]
+    assert len(set(expected)) > count / 2, "the model says the same to everything, which shows nothing"
+    for variant in VARIANTS:
+        served = subject.served(variant)
+        batches = [given[start : start + BATCH] for start in range(0, count, BATCH)]
+        found = [answer for batch in batches for answer in served.predict(None, [asked(prompt) for prompt in batch])]
+        assert differing(given, expected, found) == [], variant
+        alone = [served.predict(None, [asked(prompt)])[0] for prompt in given[:LONE]]
+        assert differing(given, expected, alone) == [], variant
+        streamed = ["".join(served.predict_stream(None, asked(prompt))) for prompt in given[:BATCH]]
+        assert differing(given, expected, streamed) == [], variant
+    record_property("cell", f"{count} of {count}")
+
+
+def differing(given: list[str], expected: list[str], found: list[str]) -> list[tuple[str, str, str]]:
+    """Prompts that were answered otherwise, with what was expected and found."""
+    return [each for each in zip(given, expected, found, strict=False) if each[1] != each[2]]
+
+
+@pytest.mark.parametrize("subject", rows(), indirect=True)
+def test_turns(subject: Subject) -> None:
+    """Second and third turns of a conversation, which go on with the KV cache of the turns before, and a turn that begins anew."""
+    reference = subject.reference
+    for variant in VARIANTS:
+        served = subject.served(variant)
+        for first, second, third in zip(*[iter(prompts(seed=2, count=24))] * 3, strict=True):
+            messages: list[dict[str, str]] = []
+            for question in (first, second, third):
+                messages.append({"role": "user", "content": question})
+                expected = reference.answer(reference.chat_ids(messages), NEW_TOKENS)
+                answer = served.predict(None, [{"messages": messages, "temperature": 0.0, "max_tokens": NEW_TOKENS}])[0]
+                assert (text(answer), answer["choices"][0]["finish_reason"]) == expected, (variant, messages)
+                messages.append({"role": "assistant", "content": expected[0]})
+            again = [{"role": "user", "content": f"{first} {second}"}]
+            answer = served.predict(None, [{"messages": again, "temperature": 0.0, "max_tokens": NEW_TOKENS}])[0]
+            assert text(answer) == reference.answer(reference.chat_ids(again), NEW_TOKENS)[0], (variant, again)

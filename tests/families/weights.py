@@ -1,0 +1,87 @@
+"""Writes a family's checkpoint: its config and tokenizer as they are published, weights that are small and random."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.families.table import Family
+from tests.families.vocabularies import Vocabularies
+
+TEMPLATES = Path(__file__).with_name("templates")
+SPREAD = 0.5  # weights are drawn from -0.5 to 0.5: logits then lie far enough apart that rounding does not choose between them
+PREFERENCE = 3.0  # factor on the output row of the token that ends a turn: about one step in ten then ends an answer
+
+
+def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -> Path:
+    """Write config.json, generation_config.json, the tokenizer's files and model.safetensors.
+
+    Returns:
+        ``folder``.
+    """
+    folder.mkdir(parents=True)
+    end = write_tokenizer(family, folder, vocabularies)
+    write_model(family.whole_config, folder, seed=0, end=end)
+    (folder / "generation_config.json").write_text(json.dumps(family.generation, indent=2), "utf-8")
+    return folder
+
+
+def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | None = None) -> None:
+    """Write config.json as it is given, and random weights that fit it.
+
+    Args:
+        config: content of config.json.
+        folder: where to; it exists.
+        seed: of the weights.
+        end: token that the weights prefer.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).float()
+    dice, centred = np.random.default_rng(seed), "gemma" in config["model_type"]  # Gemma adds 1 to the weights of its norms
+    state = model.state_dict()
+    for name, tensor in sorted(state.items()):
+        values = (dice.random(tuple(tensor.shape), dtype=np.float32) * 2 - 1) * np.float32(SPREAD)
+        if tensor.ndim == 1 and not name.endswith("bias"):
+            values = values * np.float32(0.4) + np.float32(0 if centred else 1)
+        state[name] = torch.from_numpy(values)
+    model.load_state_dict(state)
+    model.tie_weights()
+    if end is not None:
+        with torch.no_grad():
+            model.get_output_embeddings().weight[end] *= PREFERENCE
+    model.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")  # transformers 5 has written its own form
+
+
+def write_tokenizer(family: Family, folder: Path, vocabularies: Vocabularies) -> int:
+    """Write tokenizer.json and tokenizer_config.json.
+
+    Returns:
+        Id of the token that ends a turn.
+    """
+    tokenizer, settings = vocabularies.read(family.vocabulary)
+    if family.renamed:
+        tokenizer["added_tokens"] = _renamed(tokenizer["added_tokens"], family.renamed)
+        named = tokenizer["added_tokens"]
+        settings["added_tokens_decoder"] = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in named}
+    if family.template is not None:
+        settings["chat_template"] = (TEMPLATES / family.template).read_text("utf-8")
+    settings |= family.settings
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
+    return next(int(one["id"]) for one in tokenizer["added_tokens"] if one["content"] == family.end)
+
+
+def _renamed(added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]) -> list[dict[str, Any]]:
+    """Added tokens with other texts: those named take their ids, and others that had such a text get one that nobody writes."""
+    texts = {text for text, _ in names.values()}
+    kept = [
+        one if one["content"] not in texts else {**one, "content": f"<|unused_{one['id']}|>"} for one in added if one["id"] not in names
+    ]
+    form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    new = [{"id": token, "content": text, "special": special, **form} for token, (text, special) in names.items()]
+    return sorted([*kept, *new], key=lambda one: int(one["id"]))
