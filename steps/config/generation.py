@@ -1,6 +1,7 @@
 """Schema of ``generation``: the defaults that both logged variants answer with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from steps.config.errors import ConfigError
 
@@ -11,6 +12,8 @@ class GenerationConfig:
 
     max_new_tokens: int = 256  # tokens
     temperature: float = 0.0  # 0 is greedy decoding
+    # given to the chat template beside messages and tools, as +generation.chat_template_kwargs.enable_thinking=false
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-TEMPLATE = ("template", "template_probe", "template_tools", "template_thinking", "template_capabilities", "conversation")
-COMMON = ("refusal", "limits", "messages", *TEMPLATE, "contract", "tokenizer", "answer", "driver", "fitting", "settings", "model")
+TEMPLATE = ("template", "template_probe", "template_tools", "template_thinking", "template_capabilities", "template_kwargs", "conversation")
+ANSWERS = ("reasoning", "call_formats", "tool_calls", "answer", "driver", "fitting", "exchange")
+COMMON = ("refusal", "limits", "messages", *TEMPLATE, "contract", "tokenizer", *ANSWERS, "settings", "model")
 PARTS = {
     "onnx": (*COMMON, "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),

@@ -27,6 +27,7 @@ def chat_signature() -> Any:
             Property("content", AnyType(), required=False),  # text, or a list of text parts
             Property("name", DataType.string, required=False),
             Property("refusal", DataType.string, required=False),
+            Property("reasoning_content", DataType.string, required=False),
             Property("tool_calls", AnyType(), required=False),
             Property("tool_call_id", DataType.string, required=False),
         ]
@@ -53,6 +54,8 @@ def chat_signature() -> Any:
         ColSpec(AnyType(), "response_format", required=False),
         ColSpec(AnyType(), "tools", required=False),
         ColSpec(DataType.string, "tool_choice", required=False),
+        ColSpec(AnyType(), "chat_template_kwargs", required=False),
+        ColSpec(DataType.boolean, "enable_thinking", required=False),
         ColSpec(DataType.long, "max_completion_tokens", required=False),
         ColSpec(DataType.long, "max_new_tokens", required=False),
         ColSpec(DataType.boolean, "logprobs", required=False),

@@ -3,11 +3,11 @@
 import json
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion, tool_calls_in
+from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion
+from steps.wrappers.served.tool_calls import Offer
 from tests.wrappers.decoders import PieceDecoder
 
 
@@ -30,12 +30,12 @@ def test_shown_text_ends_before_the_first_stop(text: str, cuts: list[int], stops
     answer = assembler(pieces, stops)
     shown = ""
     for number in range(len(pieces)):
-        shown += answer.add(number)
+        shown += answer.add(number).content
         assert not any(stop in shown for stop in stops)
         if answer.stopped:
             break
     if not answer.stopped:
-        shown += answer.finish()
+        shown += answer.finish().content
     assert shown == answer.text
     assert answer.stopped == any(stop in text for stop in stops)
     assert text.startswith(shown)
@@ -57,47 +57,9 @@ def test_usage_adds_up_over_choices() -> None:
     json.dumps(made)
 
 
-OFFERED = ("now", "a", "b")
-WRITTEN = [
-    ('<tool_call>\n{"name": "now", "arguments": {"zone": "UTC"}}\n</tool_call>', "", ["now"]),
-    ('<tool_call>{"name": "a", "arguments": {}}</tool_call><tool_call>{"name": "b", "arguments": "{}"}</tool_call>', "", ["a", "b"]),
-    ('{"name": "now", "parameters": {"zone": "UTC"}}', "", ["now"]),
-    ('[TOOL_CALLS][{"name": "now", "arguments": {}}]', "", ["now"]),
-    ('I look.\n<tool_call>{"name": "now", "arguments": {}}</tool_call>', "I look.", ["now"]),
-    ('<tool_call>{"name": "now", "arguments": {}}</tool_call>\nWait.', "Wait.", ["now"]),
-]
-PLAIN = [
-    "It is noon.",
-    "<tool_call>not JSON</tool_call>",
-    '<tool_call>{"name": "nobody_offered", "arguments": {}}</tool_call>',
-    '{"name": "now", "arguments": [1]}',
-    '{"name": "now", "arguments": "noon"}',
-    '{"name": "now"}',
-    '{"name": ["now"], "arguments": {}}',
-    '{"answer": 42}',
-    "42",
-    " [1, 2]",
-    "[]",
-    "[" * 100_000,
-    "",
-]
-
-
-@pytest.mark.parametrize(("text", "said", "names"), WRITTEN)
-def test_tool_calls_are_read_as_models_write_them(text: str, said: str, names: list[str]) -> None:
-    content, calls = tool_calls_in(text, OFFERED)
-    assert (content, [call["function"]["name"] for call in calls]) == (said, names)
-    assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
-
-
-@pytest.mark.parametrize("text", PLAIN)
-def test_what_is_no_call_of_an_offered_tool_stays_text(text: str) -> None:
-    assert tool_calls_in(text, OFFERED) == (text, [])
-
-
 def test_a_tool_call_replaces_the_text() -> None:
     answer = Answer('{"name": "f", "arguments": {}}', "stop", 3)
-    [choice] = completion("name", 1, [answer], tools=["f"])["choices"]
+    [choice] = completion("name", 1, [answer], offer=Offer({"f": None}))["choices"]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     [choice] = completion("name", 1, [answer])["choices"]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", answer.text)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.answer import first_stop, longest_held
+from steps.wrappers.served.answer import first_stop
 from steps.wrappers.served.contract import KEYS, Defaults, Request, request_of, requests_of, rows_of
+from steps.wrappers.served.reasoning import longest_held
 
 HELLO = [{"role": "user", "content": "Hello"}]
 DEFAULTS = Defaults(max_new_tokens=32)

@@ -1,20 +1,13 @@
 """What goes back: text cut at stop strings, and the OpenAI shapes of completions and chunks."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-
-def longest_held(text: str, stops: Sequence[str]) -> int:
-    """Count the characters at the end of ``text`` that may be the beginning of a stop string."""
-    longest = max((len(stop) for stop in stops), default=1)
-    for length in range(min(longest - 1, len(text)), 0, -1):
-        if any(stop.startswith(text[-length:]) for stop in stops):
-            return length
-    return 0
+from .reasoning import Piece, ReasoningSplitter, longest_held
+from .tool_calls import Offer, tool_calls_in
 
 
 def first_stop(text: str, stops: Iterable[str]) -> int | None:
@@ -34,55 +27,86 @@ class Decoder(Protocol):
 
 
 class AnswerText:
-    """Text of one answer as its tokens arrive, never showing any part of a stop string.
+    """Text of one answer as its tokens arrive, never showing any part of a stop string; reasoning is told from content.
 
     Args:
         decoder: makes what turns one more token id into the text it completes ('' while a character is incomplete).
-        stops: strings that end the answer.
+        stops: strings in the content that end the answer; reasoning may hold them.
+        splitter: makes what splits reasoning from content.
+        dropped: special tokens that the decoder shows to tell reasoning by; they are no content.
     """
 
-    def __init__(self, decoder: Callable[[], Decoder], stops: Sequence[str]) -> None:
-        self._decoder, self._stops = decoder, stops
+    def __init__(
+        self,
+        decoder: Callable[[], Decoder],
+        stops: Sequence[str],
+        splitter: Callable[[], ReasoningSplitter] = ReasoningSplitter,
+        dropped: frozenset[str] = frozenset(),
+    ) -> None:
+        self._decoder, self._stops, self._splitter, self._dropped = decoder, stops, splitter, dropped
         self.restart()
 
     def restart(self) -> None:
         """Forget everything."""
         self._decode = self._decoder()
+        self._split = self._splitter()
         self._held = ""  # what may be the beginning of a stop string
-        self._shown: list[str] = []
+        self._shown: list[Piece] = []
+        self._undecided = 0  # tokens that may turn out to be the beginning of an opening tag
         self.stopped = False
+        self.reasoning_tokens = 0
 
-    def add(self, token: int) -> str:
+    def add(self, token: int) -> Piece:
         """Take a token; return the text that is now certain."""
-        return self._take(self._decode(token))
-
-    def _take(self, piece: str) -> str:
-        if self.stopped or not piece:
-            return ""
-        text = self._held + piece
-        if not self._stops:
-            self._shown.append(text)
-            return text
-        position = first_stop(text, self._stops)
-        if position is not None:
-            self.stopped, self._held, certain = True, "", text[:position]
+        inside = self._split.inside
+        piece = self._split.take(self._decode(token))
+        if inside or self._split.inside:
+            self.reasoning_tokens, self._undecided = self.reasoning_tokens + self._undecided + 1, 0
         else:
-            keep = longest_held(text, self._stops)
-            self._held, certain = text[len(text) - keep :], text[: len(text) - keep]
+            self._undecided = self._undecided + 1 if self._split.undecided else 0
+        return self._take(piece)
+
+    def _take(self, piece: Piece) -> Piece:
+        if self.stopped or not piece:
+            return Piece()
+        text = piece.content
+        for mark in self._dropped:
+            text = text.replace(mark, "")
+        if self._stops and text:
+            text = self._held + text
+            position = first_stop(text, self._stops)
+            if position is not None:
+                self.stopped, self._held, text = True, "", text[:position]
+            else:
+                keep = longest_held(text, self._stops)
+                self._held, text = text[len(text) - keep :], text[: len(text) - keep]
+        certain = Piece(text, piece.reasoning)
         self._shown.append(certain)
         return certain
 
-    def finish(self) -> str:
-        """End the answer: text that the decoder or a stop string's beginning held back is certain now."""
-        last = self._take(self._decode.finish())
-        rest, self._held = self._held, ""
-        self._shown.append(rest)
-        return last + rest
+    def finish(self) -> Piece:
+        """End the answer: text that the decoder, a tag's or a stop string's beginning held back is certain now."""
+        pieces = [self._take(self._split.take(self._decode.finish())), self._take(self._split.finish())]
+        if not self.stopped:
+            pieces.append(Piece(self._held))
+            self._shown.append(pieces[-1])
+        self._held = ""
+        return Piece("".join(piece.content for piece in pieces), "".join(piece.reasoning for piece in pieces))
 
     @property
     def text(self) -> str:
-        """All that is certain so far."""
-        return "".join(self._shown)
+        """All content that is certain so far."""
+        return "".join(piece.content for piece in self._shown)
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning that is certain so far."""
+        return "".join(piece.reasoning for piece in self._shown)
+
+    def answer(self, finish_reason: str, tokens: int, cached_tokens: int) -> "Answer":
+        """The finished answer."""
+        reason = "stop" if self.stopped else finish_reason
+        return Answer(self.text, reason, tokens, cached_tokens, self.reasoning, self.reasoning_tokens if self._split.tagged else None)
 
 
 @dataclass(frozen=True)
@@ -90,35 +114,43 @@ class Answer:
     """One finished choice.
 
     Args:
-        text: without special tokens, cut at the stop string.
+        text: without special tokens and reasoning, cut at the stop string.
         finish_reason: ``stop`` on an end token or a stop string, ``length`` on a token limit.
         tokens: generated tokens, the end token included.
         cached_tokens: prompt tokens that were not computed again.
+        reasoning: what came before, where the model reasons.
+        reasoning_tokens: generated tokens that belong to it, its tags included; None where it cannot be told from the answer.
     """
 
     text: str
     finish_reason: str
     tokens: int
     cached_tokens: int = 0
+    reasoning: str = ""
+    reasoning_tokens: int | None = None
 
 
 def usage_of(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
     """Count tokens as OpenAI does; the sum holds."""
     generated = sum(answer.tokens for answer in answers)
+    reasoned = [answer.reasoning_tokens for answer in answers if answer.reasoning_tokens is not None]
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": generated,
         "total_tokens": prompt_tokens + generated,
         "prompt_tokens_details": {"cached_tokens": max((answer.cached_tokens for answer in answers), default=0)},
+        **({"completion_tokens_details": {"reasoning_tokens": sum(reasoned)}} if reasoned else {}),
     }
 
 
-def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, tools: Sequence[str] = ()) -> dict[str, Any]:
-    """Shape answers as one chat completion; ``tools`` are the names of those that were offered."""
+def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, offer: Offer | None = None) -> dict[str, Any]:
+    """Shape answers as one chat completion; ``offer`` says which tools they may call."""
     choices: list[dict[str, Any]] = []
     for index, answer in enumerate(answers):
-        content, calls = tool_calls_in(answer.text, tools)
+        content, calls = tool_calls_in(answer.text, offer or Offer())
         message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         if calls:
             message["tool_calls"] = calls
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
@@ -147,6 +179,10 @@ class Chunks:
         """Carry more text."""
         return self._chunk(index, {"content": text}, None)
 
+    def reasoning(self, index: int, text: str) -> dict[str, Any]:
+        """Carry more reasoning."""
+        return self._chunk(index, {"reasoning_content": text}, None)
+
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Carry tool calls."""
         return self._chunk(index, {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}, None)
@@ -161,53 +197,3 @@ class Chunks:
 
     def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
         return {**self._head, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
-
-
-TOOL_MARKS = (("<tool_call>", "</tool_call>"), ("<|tool_call|>", "<|/tool_call|>"), ("[TOOL_CALLS]", ""))
-
-
-def tool_calls_in(text: str, offered: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
-    """Read tool calls out of an answer, as Qwen, Phi, Mistral and Llama 3 write them.
-
-    Args:
-        text: the whole answer.
-        offered: names of the tools that may be called.
-
-    Returns:
-        What was said beside the calls, and the calls; all of the text and no call, where one of them is no JSON, names a tool that nobody
-        offered, or has arguments that are no object.
-    """
-    if not offered:
-        return text, []
-    said, bodies = "", [text.strip()]
-    for opening, closing in TOOL_MARKS:
-        if opening in text:
-            first, *parts = text.split(opening)
-            cut = [part.partition(closing) if closing else (part, "", "") for part in parts]
-            bodies = [body for body, _, _ in cut]
-            said = "".join([first, *(rest for _, _, rest in cut)]).strip()
-            break
-    calls: list[dict[str, Any]] = []
-    for body in bodies:
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            return text, []
-        for call in found if isinstance(found, list) else [found]:
-            arguments = _arguments(call)
-            if arguments is None or call.get("name") not in offered:
-                return text, []
-            function = {"name": call["name"], "arguments": arguments}
-            calls.append({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function})
-    return (said, calls) if calls else (text, [])
-
-
-def _arguments(call: Any) -> str | None:
-    """The arguments of a call as JSON; None where they are no object."""
-    given = call.get("arguments", call.get("parameters")) if isinstance(call, dict) else None
-    if isinstance(given, dict):
-        return json.dumps(given)
-    try:
-        return given if isinstance(given, str) and isinstance(json.loads(given), dict) else None
-    except (ValueError, RecursionError):
-        return None

@@ -5,7 +5,7 @@ Names and ranges follow the OpenAI chat completion request.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -13,6 +13,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .messages import MESSAGE_KEYS, Grammar, checked_grammar, checked_messages, checked_tools
 from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, plain, refusal
+from .template_capabilities import TemplateCapabilities
+from .template_kwargs import KWARGS, checked_template_kwargs
 
 MAX_STOPS = 16
 
@@ -33,11 +35,15 @@ class Defaults:
         max_new_tokens: tokens an answer may have.
         temperature: 0 is greedy.
         grammars: whether answers can be held to a grammar.
+        capabilities: of the chat template; None where nothing is known of it.
+        template_kwargs: variables for the template.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     grammars: bool = True
+    capabilities: TemplateCapabilities | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Request:
     stream: bool
     include_usage: bool
     limited: bool  # whether the request itself says max_tokens
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)  # what the chat template is given beside messages and tools
 
     @property
     def greedy(self) -> bool:
@@ -177,6 +184,7 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three name
 SETTINGS = (
     *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format", "tools", "tool_choice", "logprobs"),
+    *(KWARGS, "enable_thinking"),
 )
 
 KEYS = frozenset({"prompt", "messages", *SETTINGS, "stream", "stream_options", "custom_inputs", "model", "user"})
@@ -215,6 +223,10 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
     tools = checked_tools(given.get("tools"), given.get("tool_choice"))
     if tools and prompt is not None:
         raise refusal("tools", "given", "none with a prompt, which is templated already")
+    named = [key for key in (KWARGS, "enable_thinking") if key in given]
+    if named and prompt is not None:
+        raise refusal(named[0], given[named[0]], "nothing with a prompt, which is templated already")
+    template_kwargs = checked_template_kwargs(given.get(KWARGS), given.get("enable_thinking"), defaults.capabilities)
     limits = [key for key in LIMITS if key in given]
     if len({given[key] for key in limits if isinstance(given[key], int | float)}) > 1:
         raise refusal(" and ".join(limits), [given[key] for key in limits], "one limit")
@@ -252,6 +264,7 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
         stream=_boolean(given, "stream"),
         include_usage=bool(options.get("include_usage", False)),
         limited=bool(limits),
+        template_kwargs={} if messages is None else {**defaults.template_kwargs, **template_kwargs},
     )
 
 

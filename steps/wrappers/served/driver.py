@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, REQUEST_LIMIT_EXCEEDED, TEMPORARILY_UNAVAILABLE
 
-from .answer import Answer, AnswerText
+from .answer import AnswerText
 from .contract import Request
 
 LOG = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class Driver:
         spoken = reason is not None
         if token is not None:
             job.tokens += 1
-            piece = job.text.add(token) if reason != "stop" else ""  # an end token is no text, special or not
+            piece = job.text.add(token) if reason != "stop" else None  # an end token is no text, special or not
             if piece and job.streams:
                 job.out.put((job.index, "text", piece))
                 spoken = True
@@ -258,7 +258,7 @@ class Driver:
             rest = job.text.finish()
             if rest and job.streams:
                 job.out.put((job.index, "text", rest))
-            self._end(active, job, "answer", Answer(job.text.text, "stop" if job.text.stopped else reason, job.tokens, job.cached_tokens))
+            self._end(active, job, "answer", job.text.answer(reason, job.tokens, job.cached_tokens))
         return spoken
 
     def _dropped(self, job: Job) -> bool:

@@ -10,7 +10,7 @@ from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, checked_texts
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-MESSAGE_KEYS = frozenset({"role", "content", "name", "refusal", "tool_calls", "tool_call_id"})
+MESSAGE_KEYS = frozenset({"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"})
 
 GRAMMARS = ("regex", "lark")
 
@@ -88,7 +88,9 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
                 raise refusal(f"{field}.tool_calls", calls, "tool calls in assistant messages alone")
             clean["tool_calls"], length = _tool_calls(f"{field}.tool_calls", calls)
             characters += length
-        for key in ("name", "tool_call_id", "refusal"):
+        if "reasoning_content" in given and role != "assistant":
+            raise refusal(f"{field}.reasoning_content", given["reasoning_content"], "reasoning in assistant messages alone")
+        for key in ("name", "tool_call_id", "refusal", "reasoning_content"):
             if key in given:
                 if not isinstance(given[key], str):
                     raise refusal(f"{field}.{key}", given[key], "a string")

@@ -14,14 +14,16 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
-from .answer import Answer, AnswerText, Chunks, completion, tool_calls_in
+from .answer import Answer
 from .contract import Defaults, Request, requests_of
 from .conversation import Conversations
 from .driver import Core, Driver, Job
+from .exchange import Exchange, StreamedExchange
 from .fitting import deadline_of_caller, fitted, require_embedded
 from .limits import Limits
 from .refusal import refusal
 from .settings import Settings, verify
+from .template_kwargs import KWARGS, checked_template_kwargs
 from .tokenizer import CheckpointTokenizer
 
 MODELS: "weakref.WeakSet[ServedModel]" = weakref.WeakSet()
@@ -88,7 +90,13 @@ class ServedModel(PythonModel):
         assert self._folder is not None
         self._conversations = Conversations.of_folder(self._folder)
         self._tokenizer = self.make_tokenizer(self._folder)
-        self.defaults = Defaults(self.settings.max_new_tokens, self.settings.temperature, self.grammars)
+        self.defaults = Defaults(
+            self.settings.max_new_tokens,
+            self.settings.temperature,
+            self.grammars,
+            self._conversations.capabilities,
+            checked_template_kwargs(self.settings.chat_template_kwargs, None, self._conversations.capabilities, f"model_config.{KWARGS}"),
+        )
         self.limits = self.read_limits(self._folder)
 
     @abstractmethod
@@ -155,7 +163,8 @@ class ServedModel(PythonModel):
             if any(request.stream for request in requests):
                 raise refusal("stream", True, "false in predict", "call predict_stream")
             out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
-            jobs, owners, prompt_tokens = self._jobs(requests, out, streams=False)
+            exchanges = [self._exchange(request) for request in requests]
+            jobs, owners = self._jobs(exchanges, out, streams=False)
             # a large frame is queued piece by piece, so that others get their turn between its rows
             window = min(2 * self.settings.max_batch_size, self.settings.max_queue)
             driver.submit(jobs[:window])
@@ -177,14 +186,9 @@ class ServedModel(PythonModel):
         grouped: list[list[Answer]] = [[] for _ in requests]
         for index, owner in enumerate(owners):
             grouped[owner].append(answers[index])
-        for number, request in enumerate(requests):
-            mine = grouped[number] * request.n if len(grouped[number]) == 1 else grouped[number]
-            if request.prompt is not None and request.n == 1:
-                results.append(mine[0].text)
-            elif request.prompt is not None:
-                results.append([answer.text for answer in mine])
-            else:
-                results.append(completion(self.settings.name, prompt_tokens[number], mine, tools=request.tool_names))
+        for number, exchange in enumerate(exchanges):
+            mine = grouped[number] * exchange.request.n if len(grouped[number]) == 1 else grouped[number]
+            results.append(exchange.result(self.settings.name, mine))
         return results
 
     def predict_stream(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[Any]:  # noqa: ARG002
@@ -200,45 +204,28 @@ class ServedModel(PythonModel):
     def _stream(self, request: Request) -> Iterator[Any]:
         driver = self._engine()
         out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
-        jobs, _, prompt_tokens = self._jobs([request], out, streams=True, spread=True)
+        exchange = self._exchange(request)
+        jobs, _ = self._jobs([exchange], out, streams=True, spread=True)
         if request.prompt is not None and len(jobs) > 1:
             raise refusal("n", request.n, "1 where a prompt is streamed")
         if len(jobs) > self.settings.max_queue:
             raise refusal("n", request.n, f"at most {self.settings.max_queue}, as max_queue in the model_config says")
         driver.submit(jobs)
-        chunks = Chunks(self.settings.name)
+        shown = StreamedExchange(exchange, self.settings.name, len(jobs))
         answers: dict[int, Answer] = {}
         try:
-            if request.messages is not None:
-                for job in jobs:
-                    yield chunks.role(job.index)
+            yield from shown.begin()
             while len(answers) < len(jobs):
                 index, kind, value = self._next(out, driver)
                 if kind == "answer":
                     answers[index] = value
-                    yield from self._closing(request, chunks, index, value)
-                elif request.prompt is not None:
-                    yield value
-                elif not request.tools:  # what may be a tool call cannot be shown before it is whole
-                    yield chunks.delta(index, value)
-            if request.messages is not None and request.include_usage:
-                yield chunks.usage(prompt_tokens[0], [answers[index] for index in range(len(jobs))])
+                    yield from shown.end(index, value)
+                else:
+                    yield from shown.take(index, value)
+            yield from shown.close([answers[index] for index in range(len(jobs))])
         finally:
             for job in jobs:
                 job.cancelled.set()
-
-    def _closing(self, request: Request, chunks: Chunks, index: int, answer: Answer) -> Iterator[Any]:
-        if request.messages is None:
-            return
-        reason = answer.finish_reason
-        if request.tools:
-            content, calls = tool_calls_in(answer.text, request.tool_names)
-            if content:
-                yield chunks.delta(index, content)
-            if calls:
-                yield chunks.calls(index, calls)
-                reason = "tool_calls" if reason == "stop" else reason
-        yield chunks.finish(index, reason)
 
     def _next(self, out: "queue.SimpleQueue[tuple[int, str, Any]]", driver: Driver) -> tuple[int, str, Any]:
         while True:
@@ -253,31 +240,27 @@ class ServedModel(PythonModel):
                 raise value
             return index, kind, value
 
+    def _exchange(self, request: Request) -> Exchange:
+        return Exchange.begin(request, self._conversations, self._tokenizer, neutralise=self.settings.neutralise_special_tokens)
+
     def _jobs(
-        self, requests: list[Request], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False
-    ) -> tuple[list[Job], list[int], list[int]]:
+        self, exchanges: list[Exchange], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False
+    ) -> tuple[list[Job], list[int]]:
         jobs: list[Job] = []
         owners: list[int] = []
-        prompt_tokens: list[int] = []
         deadline = deadline_of_caller()
-        for number, request in enumerate(requests):
-            ids = self.encode(request)
+        for number, exchange in enumerate(exchanges):
+            request, ids = exchange.request, exchange.ids
             require_embedded(ids, request, self.limits)
             fitting = fitted(request, len(ids), self.limits)
-            prompt_tokens.append(len(ids))
             first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
             for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
-                text = AnswerText(self._tokenizer.decoder, request.stop)
+                text = exchange.text(self._tokenizer)
                 seed = (first_seed + choice) % 2**31
                 jobs.append(Job(ids, fitting, seed, text, out, deadline, index=len(jobs), streams=streams))
                 owners.append(number)
-        return jobs, owners, prompt_tokens
+        return jobs, owners
 
     def encode(self, request: Request) -> list[int]:
-        """Turn a request into prompt token ids; special-token text in messages stays text unless the switch is off."""
-        if request.prompt is not None:
-            return self._tokenizer.encode_prompt(request.prompt)
-        assert request.messages is not None
-        if not self.settings.neutralise_special_tokens:
-            return self._tokenizer.encode(self._conversations.render(request.messages, request.tools))
-        return self._tokenizer.encode_segments(self._conversations.segments(request.messages, request.tools))
+        """Turn a request into prompt token ids; structure that messages spell stays text unless the switch is off."""
+        return self._exchange(request).ids

@@ -16,6 +16,7 @@ EXPECTED = {
     "temperature": "a number from 0 to 2",
     "execution_provider": "a provider such as 'cuda', or null",
     "provider_options": "a mapping, or null",
+    "chat_template_kwargs": "a mapping, or null",
 }
 
 
@@ -26,6 +27,7 @@ class Settings:
     name: str = "model"  # public name, shown as `model` in completions
     max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
     temperature: float = 0.0
+    chat_template_kwargs: Mapping[str, Any] | None = None  # what the chat template is given where a request does not say otherwise
     threads: int = 0  # intra-op threads; 0 takes every core this process may use
     max_batch_size: int = 8  # answers generated side by side
     max_queue: int = 256  # answers that may wait; one more is refused
@@ -82,7 +84,7 @@ class Settings:
                     and not isinstance(value, bool)
                     and (0 <= value <= 2 if key == "temperature" else value > 0)
                 )
-            elif key == "provider_options":
+            elif key in ("provider_options", "chat_template_kwargs"):
                 fits = value is None or isinstance(value, Mapping)
             else:
                 fits = bool(value) if isinstance(value, str) else value is None and key != "name"

@@ -1,0 +1,129 @@
+"""One request on its way: its prompt's tokens, and how what is generated for it is read and shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from .answer import Answer, AnswerText, Chunks, completion
+from .call_formats import MARKS
+from .contract import Request
+from .conversation import Conversations
+from .reasoning import Piece, ReasoningSplitter
+from .tokenizer import CheckpointTokenizer
+from .tool_calls import CallWatch, Offer
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request with what its answer is read by.
+
+    Args:
+        request: checked.
+        ids: prompt token ids.
+        tags: around reasoning; None where the answer is not split: of a prompt, under a grammar, of a model that has none.
+        opened: whether the prompt ends within the reasoning.
+        offer: tools that the answer may call.
+        dropped: tags that are special tokens, which are no content.
+    """
+
+    request: Request
+    ids: list[int]
+    tags: tuple[str, str] | None = None
+    opened: bool = False
+    offer: Offer = field(default_factory=Offer)
+    dropped: frozenset[str] = frozenset()
+
+    @classmethod
+    def begin(cls, request: Request, conversations: Conversations, tokenizer: CheckpointTokenizer, *, neutralise: bool) -> "Exchange":
+        """Turn a request into tokens.
+
+        Args:
+            request: checked.
+            conversations: renders messages.
+            tokenizer: of the checkpoint.
+            neutralise: take text in messages that spells the template's structure as plain text.
+
+        Raises:
+            MlflowException: the template does not take the conversation, or what belongs to it.
+        """
+        if request.messages is None:
+            return cls(request, tokenizer.encode_prompt(request.prompt or ""))
+        given = request.messages, request.tools, request.template_kwargs
+        segments = conversations.segments(*given) if neutralise else [conversations.render(*given)]
+        ids = tokenizer.encode_segments(segments)
+        if request.grammar is not None:  # it leaves no room for tags
+            return cls(request, ids)
+        found, special = conversations.capabilities, conversations.template.special_texts
+        thinking = found.thinking
+        tags = (thinking.opening, thinking.closing) if thinking and thinking.opening and thinking.closing else None
+        earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
+        schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in request.tools}
+        kept = frozenset(MARKS & special) if schemas else frozenset()
+        return cls(
+            request,
+            ids,
+            tags,
+            conversations.opens_reasoning(segments[-1]),
+            Offer(schemas, found.tool_calls, earlier, kept),
+            frozenset({*(tags or ())} & special),
+        )
+
+    def text(self, tokenizer: CheckpointTokenizer) -> AnswerText:
+        """Make what assembles an answer."""
+        splitter = partial(ReasoningSplitter, *self.tags, opened=self.opened) if self.tags else ReasoningSplitter
+        decoder = partial(tokenizer.decoder, self.offer.kept | self.dropped)
+        return AnswerText(decoder, self.request.stop, splitter, self.dropped)
+
+    def result(self, model: str, answers: list[Answer]) -> Any:
+        """What ``predict`` returns for the request."""
+        if self.request.messages is not None:
+            return completion(model, len(self.ids), answers, offer=self.offer)
+        return answers[0].text if self.request.n == 1 else [answer.text for answer in answers]
+
+
+class StreamedExchange:
+    """Shapes what a stream yields: strings for a prompt, chunks for messages.
+
+    Args:
+        exchange: with its request.
+        model: public name.
+        choices: answers that are streamed side by side.
+    """
+
+    def __init__(self, exchange: Exchange, model: str, choices: int) -> None:
+        self._exchange, self._chunks = exchange, Chunks(model)
+        self._chat = exchange.request.messages is not None
+        self._watches = [CallWatch(exchange.offer) for _ in range(choices)]
+
+    def begin(self) -> Iterator[Any]:
+        """What comes before any text."""
+        if self._chat:
+            yield from (self._chunks.role(index) for index in range(len(self._watches)))
+
+    def take(self, index: int, piece: Piece) -> Iterator[Any]:
+        """What certain text of a choice amounts to."""
+        if not self._chat:
+            yield piece.content
+            return
+        if piece.reasoning:
+            yield self._chunks.reasoning(index, piece.reasoning)
+        content = self._watches[index].take(piece.content) if piece.content else ""
+        if content:
+            yield self._chunks.delta(index, content)
+
+    def end(self, index: int, answer: Answer) -> Iterator[Any]:
+        """What closes a choice."""
+        if not self._chat:
+            return
+        content, calls = self._watches[index].finish()
+        if content:
+            yield self._chunks.delta(index, content)
+        if calls:
+            yield self._chunks.calls(index, calls)
+        yield self._chunks.finish(index, "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason)
+
+    def close(self, answers: list[Answer]) -> Iterator[Any]:
+        """What closes the stream."""
+        if self._chat and self._exchange.request.include_usage:
+            yield self._chunks.usage(len(self._exchange.ids), answers)

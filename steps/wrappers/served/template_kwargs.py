@@ -1,0 +1,55 @@
+"""What a request gives to the chat template beside messages and tools, checked against what the template reads."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .refusal import MAX_REQUEST_CHARACTERS, checked_texts, refusal
+from .template_capabilities import RESERVED, TemplateCapabilities
+
+KWARGS = "chat_template_kwargs"
+
+
+def checked_template_kwargs(
+    value: Any, enable_thinking: Any = None, capabilities: TemplateCapabilities | None = None, field: str = KWARGS
+) -> dict[str, Any]:
+    """Check variables for the template.
+
+    Args:
+        value: a mapping of JSON values, or None.
+        enable_thinking: short for the template's own switch; None where it is not given.
+        capabilities: of the template; None accepts any name.
+        field: what the value is called in errors.
+
+    Raises:
+        MlflowException: naming the variable, and those that the template reads.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise refusal(field, value, "a mapping of the chat template's variables")
+    given: dict[str, Any] = dict(value or {})
+    characters = checked_texts(field, given)
+    if characters > MAX_REQUEST_CHARACTERS:
+        raise refusal(field, f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+    read = None if capabilities is None else list(capabilities.variables)
+    for name, item in given.items():
+        if name in RESERVED or name.endswith("_token"):
+            raise refusal(f"{field}.{name}", item, "another name, as this one is the server's to set")
+        if read is not None and name not in read:
+            expected = f"one of the names that this model's chat template reads, {read}" if read else "none, as this template reads none"
+            raise refusal(f"{field}.{name}", item, expected)
+        try:
+            json.dumps(item, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise refusal(f"{field}.{name}", item, "a JSON value") from error
+    if enable_thinking is None:
+        return given
+    if not isinstance(enable_thinking, bool):
+        raise refusal("enable_thinking", enable_thinking, "true or false")
+    thinking = capabilities.thinking if capabilities else None
+    switch = "enable_thinking" if capabilities is None else thinking.switch if thinking else None
+    if switch is None:
+        expected = "nothing, as this model's chat template has no switch for reasoning"
+        raise refusal("enable_thinking", enable_thinking, expected, "leave it out")
+    if given.setdefault(switch, enable_thinking) != enable_thinking:
+        raise refusal("enable_thinking", enable_thinking, f"the same as {field}.{switch}, which is {given[switch]!r}", "give one of them")
+    return given
