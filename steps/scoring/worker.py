@@ -62,7 +62,7 @@ class Worker:
             reasoning_tokens: further tokens for reasoning before it, where the model reasons.
         """
         template = sibling("conformance").capabilities(self.model).get("template") or {}
-        budget = reasoning_tokens if template.get("thinking") else 0
+        budget = reasoning_tokens if (template.get("thinking") or {}).get("closing") else 0
         if not template.get("system_role", True):
             messages = folded(messages)
         started = time.perf_counter()

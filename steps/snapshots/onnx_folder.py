@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from steps.snapshots.decoder_layers import windows_of
+from steps.wrappers.capabilities import template_of
 from steps.wrappers.served.limits import CAPABILITIES, Limits, limits_of_checkpoint
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     config["model"]["context_length"] = limits.context_length
     config.setdefault("search", {})["max_length"] = limits.context_length
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")
-    found = {"limits": limits.to_json()}
+    found = {"limits": limits.to_json(), "template": template_of(folder)}
     (folder / CAPABILITIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

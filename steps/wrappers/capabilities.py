@@ -19,7 +19,15 @@ def capabilities_of(folder: Path) -> dict[str, Any]:
     known = folder / CAPABILITIES
     if known.is_file():
         return dict(json.loads(known.read_text(encoding="utf-8")))
-    return {"limits": limits_of_checkpoint(folder).to_json()}
+    return {"limits": limits_of_checkpoint(folder).to_json(), "template": template_of(folder)}
+
+
+def template_of(folder: Path) -> dict[str, Any]:
+    """What a folder's chat template can do, found by rendering it."""
+    from steps.wrappers.served.template import ChatTemplate
+    from steps.wrappers.served.template_capabilities import TemplateCapabilities
+
+    return TemplateCapabilities.found(ChatTemplate(folder)).to_json()
 
 
 def in_words(capabilities: dict[str, Any]) -> list[str]:
