@@ -3,12 +3,13 @@
 import random
 from collections.abc import Iterator
 
-WORDS = (
-    "the of and model answer question capital France weather tomorrow write poem list three reasons why light travels faster than sound "
-    "Please explain I'm don't we'll they've HTTP_200 snake_case CamelCase def return None lambda x: {'a': [1, 2]} <b>bold</b> &amp; "
-    "naïve café Straße Ångström e\u0301te\u0301 \ufb01n x\u00b2 \u00bd \u2460 中文分词 日本語です 한국어 العربية עברית हिन्दी ไทย Ελληνικά Привет мир "
-    "🙂 👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 🇫🇷 👍🏽 ∑ ≠ √2 → 𝒳 \u200b \ufeff \u202e ▁ ▁▁ Ġ Ċ"
-).split(" ")
+WORDS = [
+    *("the", "of", "and", "model", "answer", "capital", "France", "weather", "write", "three", "reasons", "light", "travels", "faster"),
+    *("Please", "explain", "I'm", "don't", "we'll", "they've", "HTTP_200", "snake_case", "CamelCase", "def", "return", "lambda"),
+    *("x:", "{'a':", "[1,", "2]}", "<b>bold</b>", "&amp;", "naïve", "café", "Straße", "Ångström", "e\u0301te\u0301", "\ufb01n", "x\u00b2"),
+    *("\u00bd", "\u2460", "中文分词", "日本語です", "한국어", "العربية", "עברית", "हिन्दी", "ไทย", "Ελληνικά", "Привет", "мир", "√2", "≠"),
+    *("🙂", "👩\u200d👩\u200d👧\u200d👦", "🏳️\u200d🌈", "🇫🇷", "👍🏽", "\U0001d4b3", "\u200b", "\ufeff", "\u202e", "▁", "▁▁", "Ġ", "Ċ"),
+]
 JOINTS = (" ", " ", " ", " ", "", "  ", "   ", "\n", "\n\n", "\t", ", ", ". ", "\u00a0", "\u3000", "\r\n", "-")
 RUNS = ("a", " ", "\n", "=", "-", "0", "é", "中", "🙂", "ab ", "\t", "▁", "!?")
 

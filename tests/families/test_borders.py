@@ -12,18 +12,20 @@ from tests.wrappers.conftest import text
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it
-WORDS = ("alpha river stone light water cloud seven paper green house morning table".split(), " ")
+WORDS = ("alpha", "river", "stone", "light", "water", "cloud", "seven", "paper", "green", "house", "morning", "table")
+ENDINGS = (" a", " b", " c", ".", " 1", "\n", " the")
 
 
 def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
     """A prompt of exactly so many tokens."""
     dice = random.Random(seed)
-    words = dice.choices(WORDS[0], k=tokens)
+    words = dice.choices(WORDS, k=tokens)
     while len(reference.prompt_ids(" ".join(words))) > tokens:
         words.pop()
     found = " ".join(words)
-    while len(reference.prompt_ids(found)) < tokens:
-        found += dice.choice((" a", " b", " c", "."))
+    for _ in range(100):
+        longer = found + dice.choice(ENDINGS)
+        found = longer if len(reference.prompt_ids(longer)) <= tokens else found
     assert len(reference.prompt_ids(found)) == tokens, f"no prompt of {tokens} tokens was found"
     return found
 

