@@ -7,8 +7,7 @@ import pytest
 
 from tests.families.conftest import Subject, rows
 from tests.families.reference import Reference
-from tests.families.test_text import VARIANTS, asked
-from tests.wrappers.conftest import text
+from tests.families.test_text import VARIANTS, asked, right, said, talked
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it
@@ -70,12 +69,9 @@ def test_next_turn(subject: Subject) -> None:
             messages: list[dict[str, str]] = []
             for question in (long, prompt_of(reference, 60, seed=10), "And then?"):
                 messages.append({"role": "user", "content": question})
-                ids = reference.chat_ids(messages)
-                expected = reference.answer(ids, CROSSING)[0]
-                answer = served.predict(None, [{"messages": messages, "temperature": 0.0, "max_tokens": CROSSING}])[0]
-                assert text(answer) == expected, (variant, border, len(ids))
-                messages.append({"role": "assistant", "content": expected})
+                expected = right(subject, messages, CROSSING)
+                assert said(served.predict(None, [talked(messages, CROSSING)])[0]) == expected, (variant, border, len(messages))
+                messages.append({"role": "assistant", "content": expected[0]})
             first = messages[:1]  # what was computed past the border is kept, and must not be taken for this
-            expected = reference.answer(reference.chat_ids(first), CROSSING)[0]
-            answer = served.predict(None, [{"messages": first, "temperature": 0.0, "max_tokens": CROSSING}])[0]
-            assert text(answer) == expected, (variant, border, "anew")
+            found = said(served.predict(None, [talked(first, CROSSING)])[0])
+            assert found == right(subject, first, CROSSING), (variant, border, "anew")

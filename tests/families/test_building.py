@@ -8,8 +8,7 @@ import pytest
 from steps.snapshots import onnx_build, parity
 from steps.wrappers.served.limits import limits_of_checkpoint
 from tests.families.conftest import FP32, Subject, rows
-from tests.families.test_text import NEW_TOKENS, VARIANTS, asked, differing, prompts
-from tests.wrappers.conftest import text
+from tests.families.test_text import NEW_TOKENS, VARIANTS, asked, differing, prompts, right, said, talked
 
 ENDING, LONG = 40, 20  # prompts, and tokens their answers may have: most of them end before
 
@@ -41,7 +40,7 @@ def test_ends(subject: Subject, record_property: Any) -> None:
     reference, given = subject.reference, prompts(seed=3, count=ENDING)
     expected = reference.answers([reference.prompt_ids(prompt) for prompt in given], LONG)
     conversations = [[{"role": "user", "content": prompt}] for prompt in given[:8]]
-    turns = reference.answers([reference.chat_ids(each) for each in conversations], LONG)
+    turns = [right(subject, each, LONG) for each in conversations]
     stopped = sum(reason == "stop" for _, reason in expected)
     assert stopped > 3, "the model hardly ever ends, which shows nothing"
     for variant in VARIANTS:
@@ -50,8 +49,7 @@ def test_ends(subject: Subject, record_property: Any) -> None:
         assert served.limits.eos_token_ids == subject.family.ends
         found = served.predict(None, [asked(prompt, LONG) for prompt in given])
         assert differing(given, [answer for answer, _ in expected], found) == [], variant
-        answers = served.predict(None, [{"messages": each, "temperature": 0.0, "max_tokens": LONG} for each in conversations])
-        assert [(text(answer), answer["choices"][0]["finish_reason"]) for answer in answers] == turns, variant
+        assert [said(answer) for answer in served.predict(None, [talked(each, LONG) for each in conversations])] == turns, variant
     record_property("cell", f"{stopped} of {ENDING} ended")
 
 

