@@ -139,11 +139,10 @@ class Conversations:
         thinking = self.capabilities.thinking
         if message["role"] == "assistant" and thinking and thinking.opening and thinking.closing:
             content = str(marked["content"])
-            opening, closing = (_marked(tag, self._guarded, mark) for tag in (thinking.opening, thinking.closing))
-            if content.lstrip().startswith(opening) or closing in content:
-                if content.lstrip().startswith(opening):
-                    content = content.replace(opening, thinking.opening, 1)
-                marked["content"] = content.replace(closing, thinking.closing, 1)
+            opening, closing = (str(_marked(tag, self._guarded, mark)) for tag in (thinking.opening, thinking.closing))
+            if content.lstrip().startswith(opening):
+                content = content.replace(opening, thinking.opening, 1)
+            marked["content"] = content.replace(closing, thinking.closing)
         return marked
 
     def _calling(self, messages: Messages) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ PROBE_TOOL = {
     },
 }
 # shape of a call's id, with an id that only a template which takes this shape takes; from the least demanding to the most
-ID_SHAPES = {"any": "1", "long": "call_0123456789abcdef01234567", "nine": "a1b2c3d4e", "function": f"functions.{TOOL_NAME}:0"}
+ID_SHAPES = {"any": "1", "long": "call_0123456789abcdef01234567", "nine": "abcdefgh1", "function": f"functions.{TOOL_NAME}:0"}
 ID_FORMS = {"any": r".*", "long": r"[A-Za-z0-9_-]{9,}", "nine": r"[A-Za-z0-9]{9}", "function": r"functions\.[^:]+:\d+"}
 # how calls are written into a message's content where the template drops them: before each, after each, before all, after all
 CALL_MARKS = (
@@ -182,7 +182,7 @@ def _call(shape: CallShape, number: int = 0) -> dict[str, Any]:
     given = json.dumps(arguments) if shape.arguments == "text" else arguments
     identity = ID_SHAPES[shape.ids]
     return {
-        "id": identity[:-1] + str(int(identity[-1], 16) - number) if number else identity,
+        "id": identity[:-1] + str((int(identity[-1]) + number) % 10),
         "type": "function",
         "function": {"name": TOOL_NAME, "arguments": given},
     }
