@@ -87,7 +87,7 @@ def test_windows_of_a_config(fields: dict[str, object], windows: list[int | None
     assert windows_of(SimpleNamespace(num_hidden_layers=2, max_position_embeddings=4096, **fields)) == windows
 
 
-def test_what_the_builder_is_told(tmp_path: Path) -> None:
+def test_what_the_builder_is_told() -> None:
     nested = {
         "full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
