@@ -122,7 +122,7 @@ def checkpoint(
 
 def conversations(folder: Path, template: str, **tokens: tuple[str, ...]) -> Conversations:
     """Conversations of a template."""
-    return Conversations.of_folder(checkpoint(folder, template, **tokens))  # type: ignore[arg-type]
+    return Conversations.of_folder(checkpoint(folder, template, **tokens))
 
 
 def tool(name: str = "now", **properties: str) -> dict[str, object]:

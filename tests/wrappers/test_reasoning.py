@@ -56,8 +56,8 @@ def test_without_tags_all_is_content() -> None:
     assert ReasoningSplitter().take("<think>a</think>") == ("<think>a</think>", "")
 
 
-def told(pieces: list[str], stops: list[str], **given: bool) -> AnswerText:
-    text = AnswerText(lambda: PieceDecoder(pieces.__getitem__), stops, lambda: ReasoningSplitter(*TAGS, **given))
+def told(pieces: list[str], stops: list[str], *, opened: bool = False) -> AnswerText:
+    text = AnswerText(lambda: PieceDecoder(pieces.__getitem__), stops, lambda: ReasoningSplitter(*TAGS, opened=opened))
     for number in range(len(pieces)):
         text.add(number)
         if text.stopped:

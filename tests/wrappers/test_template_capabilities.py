@@ -28,6 +28,7 @@ FOUND: list[tuple[str, str, dict[str, Any]]] = [
     ("key_list", shapes.SYSTEM_KEY_LIST, {"tools.where": "system", "tools.text": False}),
     ("needed", shapes.SYSTEM_NEEDED, {"tools.where": "variable", "tools.needs_system": True}),
     ("nine", shapes.NINE, {"tool_calls.ids": "nine", "tool_calls.beside_text": False, "tool_results": True, "system_role": False}),
+    ("long", shapes.NINE.replace("length != 9", "length < 9"), {"tool_calls.ids": "long", "tool_calls.parallel": True}),
     ("one_call", shapes.ONE_CALL, {"tool_calls.parallel": False}),
     ("several", shapes.HERMES, {"tool_calls.parallel": True, "tool_calls.beside_text": True}),
     ("text", shapes.TEXT_ARGUMENTS, {"tool_calls.arguments": "text"}),
