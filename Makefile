@@ -15,7 +15,7 @@ export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
 
-.PHONY: help install run ui ask test test-slow lint format bench bench-short sweep lock clean
+.PHONY: help install run ui ask test test-slow lint format bench bench-short sweep lock models clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt
 	$(COMPILE) -o requirements.txt requirements.in
 	sed -i -E 's/^([A-Za-z0-9_.-]+==[^ +]+)\+[a-z0-9.]+/\1/' requirements.txt  # a local build (torch +cpu) is the index's choice, not the lock's
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+
+models: $(VENV)/.dev  ## write docs/models.md: every family through the steps, and the known gaps
+	@python -m tests.families.matrix > docs/models.md.new && mv docs/models.md.new docs/models.md
 
 clean:  ## remove caches, keep .venv and mlflow.db
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs build

@@ -24,6 +24,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is import
 FP32 = OnnxConfig(precision=Precision.fp32)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put all tests of one family together, so that it is made once and one is in memory at a time."""
+    places = {family.name: number for number, family in enumerate(families())}
+    mine = [number for number, item in enumerate(items) if "subject" in getattr(item, "fixturenames", ())]
+    ordered = sorted((items[number] for number in mine), key=lambda item: places[item.callspec.params["subject"].name])  # type: ignore[attr-defined]
+    for number, item in zip(mine, ordered, strict=True):
+        items[number] = item
+
+
 def rows(**wanted: Any) -> list[Any]:
     """The families as parameters of the fixture ``subject``, those that are long marked so.
 
@@ -138,7 +148,7 @@ def subject(
     vocabularies: Vocabularies,
     warm_children: None,  # noqa: ARG001
 ) -> Iterator[Subject]:
-    """The family of the test's row; pytest runs all tests of one together, so that one is in memory at a time."""
+    """The family of the test's row."""
     made = Subject(request.param, tmp_path_factory.mktemp("family"), session_store, vocabularies)
     yield made
     made.close()

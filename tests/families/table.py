@@ -66,6 +66,7 @@ def _table() -> dict[str, Any]:
     return dict(yaml.safe_load(TABLE.read_text("utf-8")))
 
 
+@cache
 def families() -> tuple[Family, ...]:
     """Every row, in the table's order."""
     rows = _table()["families"]

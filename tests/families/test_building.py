@@ -10,7 +10,7 @@ from steps.wrappers.served.limits import limits_of_checkpoint
 from tests.families.conftest import FP32, Subject, rows
 from tests.families.test_text import NEW_TOKENS, VARIANTS, asked, differing, prompts, right, said, talked
 
-ENDING, LONG = 40, 20  # prompts, and tokens their answers may have: most of them end before
+ENDING, LONG = 24, 20  # prompts, and tokens their answers may have: most of them end before
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)

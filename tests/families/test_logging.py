@@ -29,6 +29,7 @@ class Logs:
 
     folder: Path
     tracking_uri: str
+    experiment: str = ""
     readers: dict[str, FreshProcess] = field(default_factory=dict)
 
     def reader(self, variant: str) -> FreshProcess:
@@ -49,7 +50,7 @@ def logs(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copy(migrated_database, folder / "mlflow.db")
     made, before = Logs(folder, f"sqlite:///{folder / 'mlflow.db'}"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(made.tracking_uri)
-    mlflow.create_experiment("families", artifact_location=str(folder / "artifacts"))
+    made.experiment = mlflow.create_experiment("families", artifact_location=str(folder / "artifacts"))
     mlflow.set_tracking_uri(before)
     yield made
     for reader in made.readers.values():
@@ -64,9 +65,8 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     uris: dict[str, str] = {}
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(logs.tracking_uri)
-    experiment = mlflow.get_experiment_by_name("families")
     try:
-        with mlflow.start_run(experiment_id=experiment.experiment_id):
+        with mlflow.start_run(experiment_id=logs.experiment):
             found = capabilities_of(subject.onnx)
             uris["onnx"] = log_onnx(subject.onnx, artifact_key="onnx-model", serving=ServingConfig(), metadata=found, **COMMON)
             found = capabilities_of(subject.checkpoint)
