@@ -32,6 +32,7 @@ SMALL |= {
     "pad_token_id": 2,
 }
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {  # what it is called here: model_type, and what its config says beside SMALL
+    "Command-R": ("cohere", {}),
     "Ernie-4.5": ("ernie4_5", {"head_dim": 16}),
     "EXAONE-4": ("exaone4", {}),
     "Falcon-3 (a Llama)": ("llama", {"head_dim": 16}),
@@ -41,14 +42,15 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {  # what it is called here: mode
     "InternLM-3 (a Llama) with dynamic rope": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 6.0}}),
     "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
     "Llama with linear rope": ("llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
-    "Nemotron, half of each head rotated": ("nemotron", {"head_dim": 16, "partial_rotary_factor": 0.5}),
+    "Nemotron, half of each head rotated": ("nemotron", {"head_dim": 32, "partial_rotary_factor": 0.5}),
     "OLMo": ("olmo", {}),
     "OLMo-2": ("olmo2", {}),
-    "Phi-2, half of each head rotated": ("phi", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "Phi-2, half of each head rotated": ("phi", {"num_attention_heads": 2, "partial_rotary_factor": 0.5}),
     "Qwen-2.5 with YaRN": (
         "qwen2",
         {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, "use_sliding_window": False},
     ),
+    "Qwen-3 MoE": ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 16}),
     "StableLM": ("stablelm", {"partial_rotary_factor": 0.25}),
     "StarCoder-2": ("starcoder2", {"sliding_window": None}),
 }

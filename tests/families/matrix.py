@@ -103,7 +103,6 @@ def main() -> None:
     chosen = ["-k", f"[{only}]"] if only else []
     with contextlib.redirect_stdout(sys.stderr):
         pytest.main([str(HERE), "-q", "--tb=short", "-p", "no:cacheprovider", "-m", "", *chosen], plugins=[collector])
-        found = [] if only else list(gaps.table())
     rows = tuple(family for family in families() if only in (None, family.name))
     print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))
     print("\n".join(table(collector, rows)))
@@ -111,7 +110,9 @@ def main() -> None:
     if collector.failures:
         print("What failed:\n")
         print("\n".join(collector.failures) + "\n")
-    print("\n".join(found))
+    sys.stdout.flush()
+    for line in [] if only else gaps.table():
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def prompts(seed: int, count: int) -> list[str]:
 
 
 def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
-    """The tokenizer of each variant."""
-    for folder in (subject.onnx, subject.checkpoint):
-        yield CheckpointTokenizer.of_folder(folder)
+    """The tokenizer of each variant, as its served class reads it."""
+    for variant in VARIANTS:
+        yield subject.served(variant)._tokenizer
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
