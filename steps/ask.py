@@ -37,7 +37,10 @@ def main() -> None:
         print(f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what there is", file=sys.stderr)
         raise SystemExit(1) from error
     response = model.predict({"messages": [{"role": "user", "content": given.question}], "max_tokens": given.max_tokens})
-    print(response[0]["choices"][0]["message"]["content"])
+    message = response[0]["choices"][0]["message"]
+    print(message["content"] or message.get("reasoning_content", ""))
+    if not message["content"] and message.get("reasoning_content"):
+        print(f"ask: {given.max_tokens} tokens were reasoning alone; --max-tokens allows more", file=sys.stderr)
 
 
 if __name__ == "__main__":
