@@ -67,7 +67,10 @@ def check(checkpoint: Path, folder: Path) -> None:
         raise SnapshotError(
             "model", type(reference).__name__, "its tokenizer is written in Python and has no tokenizer.json", "save it as a fast tokenizer"
         )
-    served = CheckpointTokenizer.of_folder(folder) if (folder / "tokenizer.json").is_file() else CheckpointTokenizer(backend)
+    if (folder / "genai_config.json").is_file():
+        served = CheckpointTokenizer.of_folder(folder)
+    else:  # the transformers variant reads the folder as transformers does
+        served = CheckpointTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer)
     _check_token_ids(reference, served)
     _check_decoding(reference, served)
     _check_chat_template(reference, ChatTemplate(folder))

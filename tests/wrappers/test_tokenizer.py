@@ -104,6 +104,14 @@ def test_an_end_token_that_the_tokenizer_adds_is_not_in_a_prompt() -> None:
     assert served.encode_prompt("Hello") == [1, *served.encode("Hello")]
 
 
+def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(tmp_path: Path, made: Tokenizer) -> None:
+    made.enable_truncation(4)
+    made.enable_padding(length=64)
+    made.save(str(tmp_path / "tokenizer.json"))
+    served = CheckpointTokenizer.of_folder(tmp_path)
+    assert 4 < len(served.encode("Hello world")) < 64
+
+
 def test_segments_join_without_a_space_in_front_of_each() -> None:
     served = CheckpointTokenizer(byte_fallback())
     found = served.encode_segments(["Hel", "lo <", "s> wo</s>ld"])

@@ -20,6 +20,8 @@ class CheckpointTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        tokenizer.no_truncation()  # tokenizer.json keeps whatever its last user cut and filled texts to; transformers starts without
+        tokenizer.no_padding()
         self._lock = threading.Lock()
         self._byte_ids = _byte_ids(tokenizer) if "ByteFallback" in json.dumps(_state(tokenizer.decoder)) else frozenset()
         self._special_ids = frozenset(token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special)

@@ -15,9 +15,7 @@ class TransformersChatModel(ServedModel):
     grammars = False
 
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
-        """Read the folder's tokenizer; transformers makes a fast one of those that were saved in other formats."""
-        if (folder / "tokenizer.json").is_file():
-            return CheckpointTokenizer.of_folder(folder)
+        """Read the folder's tokenizer as transformers does, with the tokens that other files than tokenizer.json add."""
         from transformers import AutoTokenizer
 
         return CheckpointTokenizer(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)
