@@ -93,7 +93,7 @@ class Server:
             try:
                 if requests.get(f"{self.uri}/health", timeout=2).ok:
                     return self
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.2)
         self.kill()
         raise AssertionError(f"no answer after {START_LIMIT} s: {(self.folder / 'server.log').read_text()[-3000:]}")

@@ -43,7 +43,7 @@ def tracking_server(migrated_database: Path, tmp_path: Path) -> Iterator[str]:
             try:
                 if requests.get(f"{url}/health", timeout=2).status_code == 200:
                     break
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.5)
         yield url
     finally:
