@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from steps.snapshots.decoder_layers import windows_of
-from steps.wrappers.capabilities import template_of
-from steps.wrappers.served.limits import CAPABILITIES, Limits, limits_of_checkpoint
+from steps.wrappers.capabilities import limits_of, template_of
+from steps.wrappers.served.limits import CAPABILITIES, Limits
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     path = folder / "genai_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     wanted = windows_of(AutoConfig.from_pretrained(checkpoint, local_files_only=True))
-    limits = capped(limits_of_checkpoint(checkpoint), wanted, graph_windows(folder / config["model"]["decoder"]["filename"]), config)
+    limits = capped(limits_of(checkpoint), wanted, graph_windows(folder / config["model"]["decoder"]["filename"]), config)
     config["model"]["eos_token_id"] = list(limits.eos_token_ids)
     config["model"]["context_length"] = limits.context_length
     config.setdefault("search", {})["max_length"] = limits.context_length

@@ -81,14 +81,20 @@ def _require_template(tokenizer: Any, folder: Path, place: Place) -> None:
             "take the -Instruct or -Chat version, or add the chat_template.jinja that it was trained with",
         )
     try:
-        tokenizer.apply_chat_template([{"role": "user", "content": PROBE}], tokenize=False, add_generation_prompt=True)
+        rendered = tokenizer.apply_chat_template([{"role": "user", "content": PROBE}], tokenize=False, add_generation_prompt=True)
     except Exception as error:  # jinja's own, and whatever the template's expressions raise
         raise place.refusal(f"its chat template cannot be rendered: {one_line(error)}", "mend chat_template.jinja") from error
+    if PROBE not in rendered:
+        raise place.refusal("its chat template leaves out what the user says", "mend chat_template.jinja")
 
 
 def _require_end(tokenizer: Any, folder: Path, place: Place, config: Mapping[str, Any]) -> None:
 
     generation = read_object(folder / "generation_config.json", place, needed=False)
+    for file, source in (("config.json", config), ("generation_config.json", generation)):
+        named = source.get("eos_token_id")
+        if not all(isinstance(token, int) for token in (named if isinstance(named, list) else [] if named is None else [named])):
+            raise place.refusal(f"{file} has eos_token_id={named!r}, which is not a token id or a list of them", "write the token's id")
     if all(found is None for found in (config.get("eos_token_id"), generation.get("eos_token_id"), tokenizer.eos_token_id)):
         raise place.refusal(
             "names no eos_token_id in config.json, generation_config.json or the tokenizer: no answer would end",

@@ -1,10 +1,11 @@
 """What a model can do, as data: written into the logged model, and in words for its tags, its log and its card."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from steps.wrappers.served.limits import CAPABILITIES, limits_of_checkpoint
+from steps.wrappers.served.limits import CAPABILITIES, Limits, limits_of_checkpoint
 
 
 def capabilities_of(folder: Path) -> dict[str, Any]:
@@ -19,7 +20,20 @@ def capabilities_of(folder: Path) -> dict[str, Any]:
     known = folder / CAPABILITIES
     if known.is_file():
         return dict(json.loads(known.read_text(encoding="utf-8")))
-    return {"limits": limits_of_checkpoint(folder).to_json(), "template": template_of(folder)}
+    return {"limits": limits_of(folder).to_json(), "template": template_of(folder)}
+
+
+def limits_of(checkpoint: Path) -> Limits:
+    """A checkpoint's limits, with LongRoPE's border as transformers has it: its config classes know one where config.json is silent."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = limits_of_checkpoint(checkpoint)
+    if rope.get("rope_type") != "longrope":
+        return limits
+    border = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return replace(limits, rope_border=int(border) if border and border < limits.context_length else None)
 
 
 def template_of(folder: Path) -> dict[str, Any]:

@@ -115,3 +115,25 @@ def test_layers_without_rotary_embeddings_have_none_in_the_graph(tmp_path: Path)
     assert rotary == [1, 0] and list(nodes[1].input[7:]) == ["", ""]
     with pytest.raises(RuntimeError, match="were not found in the graph"):
         finish(graph(tmp_path / "short.onnx", [-1]), config)
+
+
+def test_the_border_of_longrope_is_transformers_own(tmp_path: Path) -> None:
+    """Phi-3's config class has a length where config.json is silent."""
+    import json
+
+    from steps.wrappers.capabilities import limits_of
+    from steps.wrappers.served.limits import limits_of_checkpoint
+
+    factors = [1.0] * 8
+    config = {
+        "model_type": "phi3",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 1,
+        "eos_token_id": 2,
+        "max_position_embeddings": 131072,
+        "rope_scaling": {"type": "longrope", "short_factor": factors, "long_factor": factors},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert limits_of_checkpoint(tmp_path).rope_border is None
+    assert limits_of(tmp_path).rope_border == 4096

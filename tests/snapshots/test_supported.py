@@ -212,6 +212,14 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "named templates": (named_templates, "has the named chat templates tool_use only; add the default one as chat_template.jinja"),
     "processor's template": (processors_template, "its chat template stands in chat_template.json alone"),
     "broken template": (broken_template, "its chat template cannot be rendered: TemplateSyntaxError"),
+    "an end by its text": (
+        lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": "</s>"}'),
+        "generation_config.json has eos_token_id='</s>', which is not a token id or a list of them",
+    ),
+    "a template without the question": (
+        lambda folder: (folder / "chat_template.jinja").write_text("hello"),
+        "its chat template leaves out what the user says",
+    ),
     "no end": (without_end, "names no eos_token_id in config.json, generation_config.json or the tokenizer"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Conversations are given to templates in the shape that they take; what would not arrive is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -218,4 +219,8 @@ def test_prompts_equal_transformers(
         assert ours.render(messages, offered, variables) == expected
         assert "".join(ours.segments(messages, offered, variables)) == expected
     except MlflowException as error:
-        assert "tools" in error.message or not found.system_role
+        left_out = re.match(r"messages\[(\d+)\]\.role=.* leaves this one out", error.message)
+        if left_out:  # transformers drops it in silence
+            assert messages[int(left_out[1])]["content"].strip() not in expected
+        else:
+            assert "tools" in error.message or not found.system_role

@@ -64,8 +64,8 @@ def test_borders(tmp_path: Path, config: dict[str, Any], border: int | None, win
 
 
 def test_an_onnx_folder_says_what_was_found(tmp_path: Path) -> None:
-    (tmp_path / "genai_config.json").write_text('{"model": {"eos_token_id": 4, "context_length": 99}}')
-    assert limits_of_onnx(tmp_path) == Limits((4,), 99)
+    (tmp_path / "genai_config.json").write_text('{"model": {"eos_token_id": 4, "context_length": 512}}')
+    assert limits_of_onnx(tmp_path) == Limits((4,), 512)
     found = Limits((1, 2), 512, rope_border=64, windows=(32,), capped="the graph ends there")
     (tmp_path / "capabilities.json").write_text(json.dumps({"limits": found.to_json()}))
     assert limits_of_onnx(tmp_path) == found

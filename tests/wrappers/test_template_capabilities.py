@@ -23,7 +23,7 @@ FOUND: list[tuple[str, str, dict[str, Any]]] = [
         shapes.HERMES,
         {"tools.where": "variable", "tools.name": "tools", "tool_calls.arguments": "mapping", "tool_calls.ids": "any"},
     ),
-    ("other", shapes.OTHER_VARIABLE, {"tools.name": "xml_tools", "tool_calls.arguments": "content", "variables": ["xml_tools"]}),
+    ("other", shapes.OTHER_VARIABLE, {"tools.name": "xml_tools", "tool_calls.arguments": "content", "variables": []}),
     ("key", shapes.SYSTEM_KEY, {"tools.where": "system", "tools.text": True}),
     ("key_list", shapes.SYSTEM_KEY_LIST, {"tools.where": "system", "tools.text": False}),
     ("needed", shapes.SYSTEM_NEEDED, {"tools.where": "variable", "tools.needs_system": True}),

@@ -16,6 +16,7 @@ from .template import ChatTemplate
 from .template_capabilities import TemplateCapabilities
 from .template_tools import ID_FORMS, call_id, written_calls
 
+BLANK = "\ue000"  # a character that nobody writes: it stands for what is left out in a comparison
 MARK_DIGITS = 40  # random, so that nobody can send it; digits alone pass unchanged through what templates do to text
 
 Messages = Sequence[Mapping[str, Any]]
@@ -38,10 +39,9 @@ class Conversations:
     def of_folder(cls, folder: Path) -> "Conversations":
         """Read a folder's template, with what was found of it when it was logged; where nothing was, it is tried now."""
         template = ChatTemplate(folder)
-        known = read_json(folder / CAPABILITIES).get("template")
         try:
-            return cls(template, TemplateCapabilities.from_json(known) if known else None)
-        except (AttributeError, TypeError):  # another version of this code wrote it
+            return cls(template, TemplateCapabilities.from_json(read_json(folder / CAPABILITIES)["template"]))
+        except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or another version of this code wrote it
             return cls(template)
 
     def render(self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None) -> str:
@@ -56,6 +56,7 @@ class Conversations:
             MlflowException: the template refuses the conversation, or a part of it would not arrive in the prompt.
         """
         self._check(messages, tools)
+        self._require_arrival(messages, tools, variables or {})
         return self._rendered([_with_arguments(message) for message in messages], list(tools), dict(variables or {}))
 
     def segments(self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None) -> list[str]:
@@ -69,14 +70,40 @@ class Conversations:
             MlflowException: as ``render``.
         """
         self._check(messages, tools)
+        self._require_arrival(messages, tools, variables or {})
         given: tuple[list[dict[str, Any]], list[Any], dict[str, Any]]
         given = [_with_arguments(message) for message in messages], list(tools), dict(variables or {})
-        if not any(guarded in text for text in _texts(list(given)) for guarded in self._guarded):
-            return [self._rendered(*given)]
+        if any(guarded in text for text in _texts(list(given)) for guarded in self._guarded):
+            segments = self._cut(given, self._guarded)
+        else:
+            segments = [self._rendered(*given)]
+        firsts = tuple({guarded[0] for guarded in self._guarded})
+        if not any(first in text for text in _texts(list(given)) for first in firsts):
+            return segments
+        # a template that takes something out of a text may make such a token of what is left: then every first character is cut off
+        blank = [self._blank_message(message, firsts) for message in given[0]]
+        if self._count(segments) > self._count([self._rendered(blank, *_replaced(given[1:], firsts, BLANK))]):
+            return self._cut(given, firsts)
+        return segments
+
+    def _blank_message(self, message: Mapping[str, Any], firsts: Sequence[str]) -> dict[str, Any]:
+        """A message in which no text can spell structure, but for the tags of reasoning in an assistant's content."""
+        blank = dict(_replaced(dict(message), firsts, BLANK))
+        thinking = self.capabilities.thinking
+        if message["role"] == "assistant" and thinking and thinking.opening and thinking.closing:
+            for tag in (thinking.opening, thinking.closing):
+                blank["content"] = str(blank["content"]).replace(_replaced(tag, firsts, BLANK), tag)
+        return blank
+
+    def _cut(self, given: "tuple[list[dict[str, Any]], list[Any], dict[str, Any]]", specials: Sequence[str]) -> list[str]:
+        """Render with these texts of the request cut after their first character."""
         mark = str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
-        marked = [self._marked_message(message, mark) for message in given[0]]
-        rendered = self._rendered(marked, *(_marked(part, self._guarded, mark) for part in given[1:]))
+        marked = [self._marked_message(message, specials, mark) for message in given[0]]
+        rendered = self._rendered(marked, *(_marked(part, specials, mark) for part in given[1:]))
         return [segment for segment in rendered.split(mark) if segment]
+
+    def _count(self, segments: Sequence[str]) -> int:
+        return sum(segment.count(guarded) for segment in segments for guarded in self._guarded)
 
     def opens_reasoning(self, end: str) -> bool:
         """Whether a prompt that ends like this has opened the reasoning already."""
@@ -102,6 +129,26 @@ class Conversations:
         if tools and found.tools is None:
             names = [tool["function"]["name"] for tool in tools]
             raise refusal("tools", names, "none, as this model's chat template has no tools", "describe them in a message")
+
+    def _require_arrival(self, messages: Messages, tools: Messages, variables: Mapping[str, Any]) -> None:
+        """Refuse a system message without which the prompt would be the same: templates were tried with one, in front of a question."""
+        places = [index for index, message in enumerate(messages) if message["role"] in ("system", "developer")]
+        if not places or (places == [0] and any(message["role"] == "user" for message in messages)):
+            return
+        whole = self._rendered([_with_arguments(message) for message in messages], list(tools), variables)
+        for index in places:
+            others = [_with_arguments(message) for number, message in enumerate(messages) if number != index]
+            try:
+                same = bool(others) and self._rendered(others, list(tools), variables) == whole
+            except MlflowException:
+                continue  # it cannot be done without, so it is not left out
+            if same or not others:
+                self._require_text(messages[index], index, whole)
+
+    def _require_text(self, message: Mapping[str, Any], index: int, rendered: str) -> None:
+        if str(message["content"]).strip() and str(message["content"]).strip() not in rendered:
+            expected = f"one {message['role']} message, in front of a user's, as this model's chat template leaves this one out"
+            raise refusal(f"messages[{index}].role", message["role"], expected, "join it with the first one")
 
     def _rendered(self, messages: Messages, tools: Messages, variables: Mapping[str, Any]) -> str:
         shaped: Messages = [self._shaped(message) for message in self._calling(messages)]
@@ -133,13 +180,13 @@ class Conversations:
             shaped["content"] = [{"type": "text", "text": shaped["content"] or ""}]
         return shaped
 
-    def _marked_message(self, message: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    def _marked_message(self, message: Mapping[str, Any], specials: Sequence[str], mark: str) -> dict[str, Any]:
         """Mark a message; tags of reasoning in an assistant's content stay whole, for the template to cut it out."""
-        marked: dict[str, Any] = {key: _marked(value, self._guarded, mark) for key, value in message.items()}
+        marked: dict[str, Any] = {key: _marked(value, specials, mark) for key, value in message.items()}
         thinking = self.capabilities.thinking
         if message["role"] == "assistant" and thinking and thinking.opening and thinking.closing:
             content = str(marked["content"])
-            opening, closing = (str(_marked(tag, self._guarded, mark)) for tag in (thinking.opening, thinking.closing))
+            opening, closing = (str(_marked(tag, specials, mark)) for tag in (thinking.opening, thinking.closing))
             if content.lstrip().startswith(opening):
                 content = content.replace(opening, thinking.opening, 1)
             marked["content"] = content.replace(closing, thinking.closing)
@@ -250,6 +297,19 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
+
+
+def _replaced(value: Any, texts: Sequence[str], by: str) -> Any:
+    """A value with these texts replaced wherever they stand in it, but for roles and the names of fields."""
+    if isinstance(value, str):
+        for text in texts:
+            value = value.replace(text, by)
+        return value
+    if isinstance(value, Mapping):
+        return {key: item if key == "role" else _replaced(item, texts, by) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_replaced(item, texts, by) for item in value)
+    return value
 
 
 def _marked(value: Any, specials: Sequence[str], mark: str) -> Any:

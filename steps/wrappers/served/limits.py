@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import DATA_LOSS
+
 CAPABILITIES = "capabilities.json"  # what was found of the checkpoint when an ONNX folder was prepared
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")  # names of one field, newest first
 LONGROPE = ("longrope", "su")  # rope types with one set of factors up to the original context and another past it
@@ -53,7 +56,7 @@ def limits_of_checkpoint(folder: Path) -> Limits:
     """Read a checkpoint folder's limits from its JSON files; nothing is loaded.
 
     Raises:
-        ValueError: no end token, or no context length.
+        ValueError: no end token, or what is no id under its key, or no context length.
     """
     config = read_json(folder / "config.json")
     return Limits(
@@ -67,12 +70,26 @@ def limits_of_checkpoint(folder: Path) -> Limits:
 
 def limits_of_onnx(folder: Path) -> Limits:
     """Read an ONNX folder's limits from capabilities.json; a folder without it says what genai_config.json knows."""
-    known = read_json(folder / CAPABILITIES)
-    if "limits" in known:
-        return Limits.from_json(known["limits"])
     model = read_json(folder / "genai_config.json")["model"]
+    try:
+        known = read_json(folder / CAPABILITIES)
+        found = Limits.from_json(known["limits"]) if "limits" in known else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(f"it cannot be read ({type(error).__name__}: {error})") from error
+    if found is not None:
+        if not found.eos_token_ids or not all(isinstance(token, int) for token in found.eos_token_ids):
+            raise damaged(f"eos_token_ids={list(found.eos_token_ids)!r}: expected the ids of the tokens that end answers")
+        if not isinstance(found.context_length, int) or not 1 <= found.context_length <= int(model["context_length"]):
+            expected = f"expected tokens from 1 to the graph's {model['context_length']}"
+            raise damaged(f"context_length={found.context_length!r}: {expected}")
+        return found
     ends = model["eos_token_id"]
     return Limits(tuple(ends) if isinstance(ends, list) else (int(ends),), int(model["context_length"]))
+
+
+def damaged(problem: str) -> MlflowException:
+    """Build the error of a capabilities.json that does not hold what was written."""
+    return MlflowException(f"damaged model: {CAPABILITIES}: {problem}; log it again or fetch the artifacts anew", error_code=DATA_LOSS)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -96,7 +113,10 @@ def _eos_token_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     ids: set[int] = set()
     for source in (config, read_json(folder / "generation_config.json")):
         named = source.get("eos_token_id")
-        ids |= {int(token) for token in (named if isinstance(named, list) else [] if named is None else [named])}
+        given = named if isinstance(named, list) else [] if named is None else [named]
+        if not all(isinstance(token, int) for token in given):
+            raise ValueError(f"eos_token_id={named!r}: expected a token id or a list of them")
+        ids |= set(given)
     text = read_json(folder / "tokenizer_config.json").get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
     text = text.get("content") if isinstance(text, Mapping) else text
     if text:

@@ -78,7 +78,7 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
             raise refusal(f"{field}.role", role, f"one of {list(ROLES)}")
         clean: dict[str, Any] = {"role": role}
         calls = given.get("tool_calls")
-        if "content" in given or not (role == "assistant" and calls):
+        if "content" in given or not (role == "assistant" and (calls or "reasoning_content" in given)):
             clean["content"] = _content(f"{field}.content", given.get("content"))
             characters += len(clean["content"])
         else:

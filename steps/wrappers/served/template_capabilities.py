@@ -1,7 +1,8 @@
 """What a checkpoint's chat template can do, as data: found once by trying, kept with the model."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .template import ChatTemplate
@@ -12,6 +13,7 @@ from .template_tools import CallShape, ToolPlace, tools_found
 RESERVED = frozenset(  # what a request says elsewhere, or what is the server's to say
     {"messages", "tools", "add_generation_prompt", "continue_final_message", "raise_exception", "strftime_now"}
 )
+CONTROL = re.compile("<[|\uff5c].*[|\uff5c]>", re.DOTALL)  # how vocabularies write what is not text, whether they call it special or not
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class TemplateCapabilities:
         named_results: such a message needs the name of its tool.
         thinking: how the model reasons; None where nothing speaks of it.
         turn_end: added token that the template writes after an assistant's answer.
-        structure: texts of added tokens that are not special, yet the template writes them as structure.
-        variables: what ``chat_template_kwargs`` may name.
+        structure: texts of added tokens that are not special, yet the template writes them, or their form says that they are no text.
+        variables: what ``chat_template_kwargs`` may name; tools are offered under their own key alone.
     """
 
     templates: tuple[str, ...] = ()
@@ -52,11 +54,16 @@ class TemplateCapabilities:
         probe = TemplateProbe(template)
         parts = probe.text([USER]) is None or ASKED not in probe.seen[0]
         if parts and not probe.holds([ASKED], probe.text([{"role": "user", "content": [{"type": "text", "text": ASKED}]}])):
-            return cls(tuple(template.sources))
+            return cls(tuple(template.sources), structure=_structure(probe, None))
         if parts:  # a template of a model that sees: what it does with text is enough
             system = {"role": "system", "content": [{"type": "text", "text": SYSTEM}]}
             user = {"role": "user", "content": [{"type": "text", "text": ASKED}]}
-            return cls(tuple(template.sources), probe.holds([SYSTEM, ASKED], probe.text([system, user])), content_parts=True)
+            return cls(
+                tuple(template.sources),
+                probe.holds([SYSTEM, ASKED], probe.text([system, user])),
+                content_parts=True,
+                structure=_structure(probe, None),
+            )
         system_role = probe.holds([SYSTEM, ASKED], probe.text([{"role": "system", "content": SYSTEM}, USER]))
         tools = tools_found(probe, system_role=system_role)
         thinking = thinking_found(probe)
@@ -72,7 +79,7 @@ class TemplateCapabilities:
             thinking=thinking,
             turn_end=_turn_end(probe),
             structure=_structure(probe, thinking),
-            variables=tuple(dict.fromkeys(name for name in names if name not in RESERVED and not name.endswith("_token"))),
+            variables=tuple(dict.fromkeys(name for name in names if name not in RESERVED and not name.endswith(("_token", "tools")))),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +93,8 @@ class TemplateCapabilities:
         Raises:
             TypeError: another version wrote it.
         """
+        if set(values) != {each.name for each in fields(cls)}:  # what is missing would be read as what the template cannot do
+            raise TypeError(f"template: expected the keys {sorted(each.name for each in fields(cls))}")
         made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for key, kind in (("tools", ToolPlace), ("tool_calls", CallShape), ("thinking", Thinking)):
             if made.get(key) is not None:
@@ -110,6 +119,7 @@ def _turn_end(probe: TemplateProbe) -> str | None:
 
 def _structure(probe: TemplateProbe, thinking: Thinking | None) -> tuple[str, ...]:
     tags = {thinking.opening, thinking.closing} if thinking else set()
-    written = "\0".join(set(probe.seen))
+    sources = probe.template.sources
+    written = "\0".join({*probe.seen, *(sources.values() if isinstance(sources, dict) else sources)})
     plain = [text for text, special in probe.template.added.items() if not special and len(text.strip()) > 1]
-    return tuple(sorted(text for text in plain if text in written or text in tags))
+    return tuple(sorted(text for text in plain if text in written or text in tags or CONTROL.fullmatch(text)))
