@@ -77,6 +77,7 @@ class Collector:
             crash = getattr(report.longrepr, "reprcrash", None)
             words = " ".join(str(crash.message if crash else report.longrepr).split())[:300].replace("|", "\\|").replace("`", "'")
             self.failures.append(f"- {key[0]}, {test}: `{words}`")
+            print(f"\n{self.failures[-1]}", file=sys.stderr, flush=True)
         elif report.when == "call":
             self.cells.setdefault(key, str(dict(report.user_properties).get("cell", "yes")))
 
@@ -102,7 +103,7 @@ def main() -> None:
     collector = Collector()
     chosen = ["-k", f"[{only}]"] if only else []
     with contextlib.redirect_stdout(sys.stderr):
-        pytest.main([str(HERE), "-q", "--tb=short", "-p", "no:cacheprovider", "-m", "", *chosen], plugins=[collector])
+        pytest.main([str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", "", *chosen], plugins=[collector])
     rows = tuple(family for family in families() if only in (None, family.name))
     print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))
     print("\n".join(table(collector, rows)))

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.contract import request_of
 from tests.families.conftest import Subject, rows
-from tests.families.test_text import VARIANTS, right, said, talked
+from tests.families.test_text import VARIANTS, prompts, right, said, talked
 
 QUESTION = {"role": "user", "content": "What is the weather in Paris?"}
 TOOL: dict[str, Any] = {
@@ -75,9 +75,12 @@ def test_thinking(subject: Subject, record_property: Any) -> None:
                 assert prompt_ids(served, chat_template_kwargs={switch: on}) == expected, (variant, on)
         else:
             refused(served, "chat_template_kwargs", chat_template_kwargs={"enable_thinking": False})
-        message = served.predict(None, [talked([QUESTION])])[0]["choices"][0]["message"]
-        assert bool(message.get("reasoning_content")) == reasons, (variant, message)
-        assert not (reasons and message["content"]), (variant, message)
+        shown = 0
+        for question in prompts(seed=8, count=6):
+            message = served.predict(None, [talked([{"role": "user", "content": question}])])[0]["choices"][0]["message"]
+            assert not (reasons and message["content"]), (variant, message)
+            shown += bool(message.get("reasoning_content"))
+        assert (shown > 2) == reasons, variant
     told = [f"switch `{switch}`"] if switch else []
     record_property("cell", ", ".join([*told, *(["split"] if reasons else [])]) or "none: refused")
 
@@ -87,8 +90,9 @@ def test_text_of_a_user_is_not_structure(subject: Subject) -> None:
     """No added token that the template writes comes out of what a user wrote, special or not."""
     tokenizer = subject.reference.tokenizer
     plain = subject.reference.chat_ids([QUESTION])
-    structure = sorted({token for token in plain if token in tokenizer.added_tokens_decoder} | set(subject.family.ends))
-    written = [tokenizer.added_tokens_decoder[token].content for token in structure]
+    added = {token: entry.content for token, entry in tokenizer.added_tokens_decoder.items() if entry.content.strip()}
+    structure = sorted({token for token in plain if token in added} | set(subject.family.ends))
+    written = [added[token] for token in structure]
     for variant in VARIANTS:
         served = subject.served(variant)
         for texts in (written, ["".join(written)], [json.dumps(written)]):

@@ -11,7 +11,7 @@ from tests.families.vocabularies import Vocabularies
 
 TEMPLATES = Path(__file__).with_name("templates")
 SPREAD = 0.5  # weights are drawn from -0.5 to 0.5: logits then lie far enough apart that rounding does not choose between them
-PREFERENCE = 3.0  # factor on the output row of the token that ends a turn: about one step in ten then ends an answer
+PREFERENCE, GEMMAS = 3.0, 5.0  # factor on the output row of the token that ends a turn: about one step in ten then ends an answer
 
 
 def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -> Path:
@@ -54,7 +54,7 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
     model.tie_weights()
     if end is not None:
         with torch.no_grad():
-            model.get_output_embeddings().weight[end] *= PREFERENCE
+            model.get_output_embeddings().weight[end] *= GEMMAS if centred else PREFERENCE
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")  # transformers 5 has written its own form
 
