@@ -1,11 +1,13 @@
 """Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md`` (``make models``).
 
 Every cell is the outcome of a test of this folder on that row's family; the second table is what `gaps` measured. ``--only NAME`` runs one
-family alone, to look at.
+family alone, to look at; ``--log FILE`` reads what an earlier ``pytest tests/families -v`` printed instead of running anything, and may be
+given several times, the newest last.
 """
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ COLUMNS = {  # heading, and the tests that it stands for
     "no injection": ("test_text_of_a_user_is_not_structure",),
     "chain": ("test_chain",),
 }
+OUTCOME = re.compile(r"::(test_\w+)\[([^\]]+)\] (PASSED|FAILED)")  # of pytest -v
 PACKAGES = ("transformers", "tokenizers", "torch", "onnxruntime-genai", "onnxruntime")
 HEAD = """# Models
 
@@ -81,6 +84,11 @@ class Collector:
         elif report.when == "call":
             self.cells.setdefault(key, str(dict(report.user_properties).get("cell", "yes")))
 
+    def read(self, log: Path) -> None:
+        """Keep what an earlier run printed; a family that was not reached keeps what is known of it."""
+        for test, family, outcome in OUTCOME.findall(log.read_text(encoding="utf-8", errors="replace")):
+            self.cells[family, test] = "yes" if outcome == "PASSED" else "**no**"
+
     def cell(self, family: Family, tests: tuple[str, ...]) -> str:
         """What stands in a family's column."""
         found = [self.cells[family.name, test] for test in tests if (family.name, test) in self.cells]
@@ -99,11 +107,17 @@ def main() -> None:
     """Run the tests, then the trials of the gaps, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="name of one family")
-    only = parser.parse_args().only
+    parser.add_argument("--log", type=Path, action="append", default=[], help="output of pytest -v to read instead of running the tests")
+    given = parser.parse_args()
+    only = given.only
     collector = Collector()
     chosen = ["-k", f"[{only}]"] if only else []
+    for log in given.log:
+        collector.read(log)
     with contextlib.redirect_stdout(sys.stderr):
-        pytest.main([str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", "", *chosen], plugins=[collector])
+        if not given.log:
+            arguments = [str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", "", *chosen]
+            pytest.main(arguments, plugins=[collector])
     rows = tuple(family for family in families() if only in (None, family.name))
     print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))
     print("\n".join(table(collector, rows)))
