@@ -45,7 +45,7 @@ def rows(**wanted: Any) -> list[Any]:
 
 
 class Subject:
-    """One family's checkpoint and all that is made of it, when it is first asked for.
+    """One family's checkpoint, and all that is made of it when it is first asked for.
 
     Args:
         family: its row.
@@ -55,13 +55,10 @@ class Subject:
     """
 
     def __init__(self, family: Family, folder: Path, store: Store, vocabularies: Vocabularies) -> None:
-        self.family, self.folder, self.store, self._vocabularies = family, folder, store, vocabularies
+        self.folder, self.store = folder, store
+        self.source = folder / "brought"  # the checkpoint as somebody brings it
+        self.family = write_checkpoint(family, self.source, vocabularies)
         self._opened: list[Any] = []
-
-    @cached_property
-    def source(self) -> Path:
-        """The checkpoint as somebody brings it."""
-        return write_checkpoint(self.family, self.folder / "brought", self._vocabularies)
 
     @cached_property
     def snapshot(self) -> Snapshot:

@@ -20,7 +20,7 @@ from tests.families.conftest import FP32
 from tests.families.table import Family, families
 from tests.families.vocabularies import Vocabularies
 from tests.families.warm import WarmChildren
-from tests.families.weights import write_model, write_tokenizer
+from tests.families.weights import described, write_model, write_tokenizer
 
 SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {
@@ -42,10 +42,10 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {  # what it is called here: mode
     "InternLM-3 (a Llama) with dynamic rope": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 6.0}}),
     "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
     "Llama with linear rope": ("llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
-    "Nemotron, half of each head rotated": ("nemotron", {"head_dim": 32, "partial_rotary_factor": 0.5}),
+    "Nemotron, half of each head rotated": ("nemotron", {"head_dim": 64, "partial_rotary_factor": 0.5}),
     "OLMo": ("olmo", {}),
     "OLMo-2": ("olmo2", {}),
-    "Phi-2, half of each head rotated": ("phi", {"num_attention_heads": 2, "partial_rotary_factor": 0.5}),
+    "Phi-2, half of each head rotated": ("phi", {"hidden_size": 128, "num_attention_heads": 2, "partial_rotary_factor": 0.5}),
     "Qwen-2.5 with YaRN": (
         "qwen2",
         {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, "use_sliding_window": False},
@@ -96,7 +96,7 @@ def attempt(name: str, folder: Path, store: Store, vocabularies: Vocabularies) -
     config = {**CONFIG_MAPPING[model_type](**{**SMALL, **words}).to_dict(), **SMALL, **words}
     config |= {"architectures": [architecture], "model_type": model_type}
     folder.mkdir()
-    write_tokenizer(_smollm2(), folder, vocabularies)
+    write_tokenizer(folder, *described(_smollm2(), vocabularies))
     write_model(config, folder, seed=0)
     try:
         snapshot = fetch.fetch(compose_config(["model=local", f"model.path='{folder}'"]).model, store)

@@ -27,6 +27,7 @@ COLUMNS = {  # heading, and the tests that it stands for
     "log both": ("test_log_both",),
     "token ids": ("test_ids",),
     "decoded text": ("test_decoded",),
+    "whole vocabulary": ("test_whole",),
     "parity": ("test_parity",),
     "text equal": ("test_greedy",),
     "next turns": ("test_turns",),

@@ -19,8 +19,8 @@ def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
     """A prompt of exactly so many tokens."""
     dice = random.Random(seed)
     words = dice.choices(WORDS, k=tokens)
-    while len(reference.prompt_ids(" ".join(words))) > tokens:
-        words.pop()
+    while (length := len(reference.prompt_ids(" ".join(words)))) > tokens:
+        words = words[: min(len(words) - 1, len(words) * tokens // length)]
     found = " ".join(words)
     for _ in range(100):
         longer = found + dice.choice(ENDINGS)

@@ -28,7 +28,8 @@ def chains() -> list[Any]:
 @pytest.mark.parametrize("family", chains())
 def test_chain(family: Family, vocabularies: Vocabularies, shell: Shell, tmp_path: Path, record_property: Any) -> None:
     """The chain ends without an error, in a verdict whose every reason is in the weights."""
-    checkpoint = write_checkpoint(family, tmp_path / "checkpoint", vocabularies)
+    checkpoint = tmp_path / "checkpoint"
+    write_checkpoint(family, checkpoint, vocabularies)
     store, promoted = tmp_path / "store", not family.system  # one without a system role shows that nothing but quality holds it
     name = "family-" + "".join(letter if letter.isalnum() else "-" for letter in family.name)
     words = ("mlflow", "run", str(ROOT), "--env-manager", "local", "-P", "model=local", "-P", f"model.path={checkpoint}")

@@ -1,30 +1,36 @@
 """Writes a family's checkpoint: its config and tokenizer as they are published, weights that are small and random."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.families.table import Family
-from tests.families.vocabularies import Vocabularies
+from tests.families.trimming import renumbered, trimmed
+from tests.families.vocabularies import Files, Vocabularies
 
 TEMPLATES = Path(__file__).with_name("templates")
 SPREAD = 0.5  # weights are drawn from -0.5 to 0.5: logits then lie far enough apart that rounding does not choose between them
 PREFERENCE, GEMMAS = 3.0, 5.0  # factor on the output row of the token that ends a turn: about one step in ten then ends an answer
 
 
-def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -> Path:
-    """Write config.json, generation_config.json, the tokenizer's files and model.safetensors.
+def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -> Family:
+    """Write config.json, generation_config.json, the tokenizer's files and model.safetensors, with a vocabulary that was cut down.
 
     Returns:
-        ``folder``.
+        The family with the token ids that it has there.
     """
     folder.mkdir(parents=True)
-    end = write_tokenizer(family, folder, vocabularies)
-    write_model(family.whole_config, folder, seed=0, end=end)
-    (folder / "generation_config.json").write_text(json.dumps(family.generation, indent=2), "utf-8")
-    return folder
+    tokenizer, settings = described(family, vocabularies)
+    smaller, renumber = trimmed(tokenizer)
+    write_tokenizer(folder, smaller, settings)
+    end = next(int(one["id"]) for one in smaller["added_tokens"] if one["content"] == family.end)
+    write_model(renumbered(family.whole_config, renumber), folder, seed=0, end=end)
+    generation = renumbered(family.generation, renumber)
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2), "utf-8")
+    return replace(family, generation=generation, ends=tuple(sorted(map(renumber, family.ends))))
 
 
 def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | None = None) -> None:
@@ -59,23 +65,22 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")  # transformers 5 has written its own form
 
 
-def write_tokenizer(family: Family, folder: Path, vocabularies: Vocabularies) -> int:
-    """Write tokenizer.json and tokenizer_config.json.
-
-    Returns:
-        Id of the token that ends a turn.
-    """
+def described(family: Family, vocabularies: Vocabularies) -> Files:
+    """A family's whole tokenizer.json and tokenizer_config.json."""
     tokenizer, settings = vocabularies.read(family.vocabulary)
     if family.renamed:
-        tokenizer["added_tokens"] = _renamed(tokenizer["added_tokens"], family.renamed)
-        named = tokenizer["added_tokens"]
-        settings["added_tokens_decoder"] = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in named}
+        tokenizer = {**tokenizer, "added_tokens": _renamed(tokenizer["added_tokens"], family.renamed)}
     if family.template is not None:
-        settings["chat_template"] = (TEMPLATES / family.template).read_text("utf-8")
-    settings |= family.settings
+        settings = {**settings, "chat_template": (TEMPLATES / family.template).read_text("utf-8")}
+    return tokenizer, {**settings, **family.settings}
+
+
+def write_tokenizer(folder: Path, tokenizer: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Write tokenizer.json, and tokenizer_config.json with the added tokens that the first has."""
+    added = {str(one["id"]): {key: value for key, value in one.items() if key != "id"} for one in tokenizer["added_tokens"]}
+    settings = {**settings, "added_tokens_decoder": added}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
-    return next(int(one["id"]) for one in tokenizer["added_tokens"] if one["content"] == family.end)
 
 
 def _renamed(added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]) -> list[dict[str, Any]]:
