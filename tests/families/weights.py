@@ -24,7 +24,7 @@ def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -
     """
     folder.mkdir(parents=True)
     tokenizer, settings = described(family, vocabularies)
-    smaller, renumber = trimmed(tokenizer)
+    smaller, renumber = (tokenizer, int) if family.whole else trimmed(tokenizer)
     write_tokenizer(folder, smaller, settings)
     end = next(int(one["id"]) for one in smaller["added_tokens"] if one["content"] == family.end)
     write_model(renumbered(family.whole_config, renumber), folder, seed=0, end=end)
