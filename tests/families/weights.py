@@ -51,8 +51,8 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
     state = model.state_dict()
     for name, tensor in sorted(state.items()):
         values = (dice.random(tuple(tensor.shape), dtype=np.float32) * 2 - 1) * np.float32(SPREAD)
-        if centred and "embed_tokens" in name:
-            values *= np.float32(0.1)  # it multiplies them by the root of its width: they would drown what attention adds
+        if "embed_tokens" in name and (centred or "embedding_multiplier" in config):
+            values *= np.float32(0.1)  # the model multiplies them by about ten: they would drown what attention adds
         if tensor.ndim == 1 and not name.endswith("bias"):
             values = values * np.float32(0.4) + np.float32(0 if centred else 1)
         state[name] = torch.from_numpy(values)
