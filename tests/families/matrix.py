@@ -69,8 +69,14 @@ LEGEND = """
 class Collector:
     """A pytest plugin that keeps outcomes by family and test."""
 
+    only: str | None = None  # family that is run alone
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the other families."""
+        if self.only:
+            items[:] = [item for item in items if item.name.endswith(f"[{self.only}]")]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test told."""
@@ -111,13 +117,12 @@ def main() -> None:
     parser.add_argument("--log", type=Path, action="append", default=[], help="output of pytest -v to read instead of running the tests")
     given = parser.parse_args()
     only = given.only
-    collector = Collector()
-    chosen = ["-k", f"[{only}]"] if only else []
+    collector = Collector(only)
     for log in given.log:
         collector.read(log)
     with contextlib.redirect_stdout(sys.stderr):
         if not given.log:
-            arguments = [str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", "", *chosen]
+            arguments = [str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", ""]
             pytest.main(arguments, plugins=[collector])
     rows = tuple(family for family in families() if only in (None, family.name))
     print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))

@@ -31,7 +31,6 @@ class Family:
         reasons: whether a prompt ends within the reasoning already.
         borders: lengths in tokens past which a wrong implementation shows.
         slow: whether the row waits for ``make test-slow``.
-        whole: whether its vocabulary is taken whole: soft caps bring the logits of a cut one so near to each other that rounding chooses.
         saved_anew: whether the checkpoint is also built as transformers 5 saves it.
         chain: whether ``mlflow run`` is tried on it.
     """
@@ -52,7 +51,6 @@ class Family:
     reasons: bool = False
     borders: tuple[int, ...] = ()
     slow: bool = True
-    whole: bool = False
     saved_anew: bool = False
     chain: bool = False
 

@@ -24,7 +24,7 @@ def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -
     """
     folder.mkdir(parents=True)
     tokenizer, settings = described(family, vocabularies)
-    smaller, renumber = (tokenizer, int) if family.whole else trimmed(tokenizer)
+    smaller, renumber = trimmed(tokenizer)
     write_tokenizer(folder, smaller, settings)
     end = next(int(one["id"]) for one in smaller["added_tokens"] if one["content"] == family.end)
     write_model(renumbered(family.whole_config, renumber), folder, seed=0, end=end)
@@ -49,6 +49,8 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).float()
     dice, centred = np.random.default_rng(seed), "gemma" in config["model_type"]  # Gemma adds 1 to the weights of its norms
     state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)  # it is the embedding by another name
     for name, tensor in sorted(state.items()):
         values = (dice.random(tuple(tensor.shape), dtype=np.float32) * 2 - 1) * np.float32(SPREAD)
         if "embed_tokens" in name and (centred or "embedding_multiplier" in config):
@@ -56,7 +58,7 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
         if tensor.ndim == 1 and not name.endswith("bias"):
             values = values * np.float32(0.4) + np.float32(0 if centred else 1)
         state[name] = torch.from_numpy(values)
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
     model.tie_weights()
     if end is not None:
         with torch.no_grad():
