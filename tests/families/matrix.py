@@ -1,8 +1,8 @@
 """Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md`` (``make models``).
 
 Every cell is the outcome of a test of this folder on that row's family; the second table is what `gaps` measured. ``--only NAME`` runs one
-family alone, to look at; ``--log FILE`` reads what an earlier ``pytest tests/families -v`` printed instead of running anything, and may be
-given several times, the newest last.
+family alone; ``--log FILE`` takes what an earlier run of this command printed to its stderr instead of running the tests, and may be given
+several times, the newest last.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COLUMNS = {  # heading, and the tests that it stands for
     "no injection": ("test_text_of_a_user_is_not_structure",),
     "chain": ("test_chain",),
 }
-OUTCOME = re.compile(r"::(test_\w+)\[([^\]]+)\] (PASSED|FAILED)")  # of pytest -v
+CELL = re.compile(r"^cell: (test_\w+) \[([^\]]+)\] (.+)$", re.MULTILINE)  # what this command printed of a test
 PACKAGES = ("transformers", "tokenizers", "torch", "onnxruntime-genai", "onnxruntime")
 HEAD = """# Models
 
@@ -71,7 +71,6 @@ class Collector:
 
     only: str | None = None  # family that is run alone
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out the other families."""
@@ -79,27 +78,31 @@ class Collector:
             items[:] = [item for item in items if item.name.endswith(f"[{self.only}]")]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test told."""
+        """Keep what a test told, and print it for ``--log``."""
         test, _, rest = report.nodeid.rpartition("::")[2].partition("[")
-        key = (rest.rstrip("]"), test)
+        family, value = rest.rstrip("]"), str(dict(report.user_properties).get("cell", "yes"))
         if report.failed:
-            self.cells[key] = "**no**"
             crash = getattr(report.longrepr, "reprcrash", None)
-            words = " ".join(str(crash.message if crash else report.longrepr).split())[:300].replace("|", "\\|").replace("`", "'")
-            self.failures.append(f"- {key[0]}, {test}: `{words}`")
-            print(f"\n{self.failures[-1]}", file=sys.stderr, flush=True)
-        elif report.when == "call":
-            self.cells.setdefault(key, str(dict(report.user_properties).get("cell", "yes")))
+            value = "no: " + " ".join(str(crash.message if crash else report.longrepr).split())[:300].replace("|", "\\|").replace("`", "'")
+        if report.failed or (report.when == "call" and not self.cells.get((family, test), "").startswith("no: ")):
+            self.cells[family, test] = value
+            print(f"\ncell: {test} [{family}] {value}", file=sys.stderr, flush=True)
 
     def read(self, log: Path) -> None:
         """Keep what an earlier run printed; a family that was not reached keeps what is known of it."""
-        for test, family, outcome in OUTCOME.findall(log.read_text(encoding="utf-8", errors="replace")):
-            self.cells[family, test] = "yes" if outcome == "PASSED" else "**no**"
+        for test, family, value in CELL.findall(log.read_text(encoding="utf-8", errors="replace")):
+            self.cells[family, test] = value
 
     def cell(self, family: Family, tests: tuple[str, ...]) -> str:
         """What stands in a family's column."""
         found = [self.cells[family.name, test] for test in tests if (family.name, test) in self.cells]
-        return "-" if not found else "**no**" if "**no**" in found else found[0]
+        return "-" if not found else "**no**" if any(value.startswith("no: ") for value in found) else found[0]
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each test that failed."""
+        failed = [(key, value.removeprefix("no: ")) for key, value in self.cells.items() if value.startswith("no: ")]
+        return [f"- {family}, {test}: `{why}`" for (family, test), why in failed]
 
 
 def table(collector: Collector, rows: tuple[Family, ...]) -> Iterator[str]:
@@ -114,7 +117,7 @@ def main() -> None:
     """Run the tests, then the trials of the gaps, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="name of one family")
-    parser.add_argument("--log", type=Path, action="append", default=[], help="output of pytest -v to read instead of running the tests")
+    parser.add_argument("--log", type=Path, action="append", default=[], help="stderr of an earlier run, read instead of running the tests")
     given = parser.parse_args()
     only = given.only
     collector = Collector(only)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.families.conftest import Subject, rows
 from tests.families.reference import Reference
-from tests.families.test_text import VARIANTS, asked, right, said, talked
+from tests.families.test_text import VARIANTS, asked, returned, right, said, talked
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it
@@ -71,7 +71,7 @@ def test_next_turn(subject: Subject) -> None:
                 messages.append({"role": "user", "content": question})
                 expected = right(subject, messages, CROSSING)
                 assert said(served.predict(None, [talked(messages, CROSSING)])[0]) == expected, (variant, border, len(messages))
-                messages.append({"role": "assistant", "content": expected[0]})
+                messages.append({"role": "assistant", "content": returned(subject, expected[0])})
             first = messages[:1]  # what was computed past the border is kept, and must not be taken for this
             found = said(served.predict(None, [talked(first, CROSSING)])[0])
             assert found == right(subject, first, CROSSING), (variant, border, "anew")
