@@ -3,9 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steps.wrappers.served.limits import CAPABILITIES, Limits, limits_of_checkpoint
+if TYPE_CHECKING:
+    from steps.wrappers.served.limits import Limits
 
 
 def capabilities_of(folder: Path) -> dict[str, Any]:
@@ -17,15 +18,19 @@ def capabilities_of(folder: Path) -> dict[str, Any]:
     Returns:
         ``limits`` (`steps.wrappers.served.limits.Limits`) and ``template`` as plain values.
     """
+    from steps.wrappers.served.limits import CAPABILITIES
+
     known = folder / CAPABILITIES
     if known.is_file():
         return dict(json.loads(known.read_text(encoding="utf-8")))
     return {"limits": limits_of(folder).to_json(), "template": template_of(folder)}
 
 
-def limits_of(checkpoint: Path) -> Limits:
+def limits_of(checkpoint: Path) -> "Limits":
     """A checkpoint's limits, with LongRoPE's border as transformers has it: its config classes know one where config.json is silent."""
     from transformers import AutoConfig
+
+    from steps.wrappers.served.limits import limits_of_checkpoint
 
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     rope = getattr(config, "rope_parameters", None) or {}

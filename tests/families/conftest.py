@@ -127,9 +127,9 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Vocabularies:
     return Vocabularies(tmp_path_factory.mktemp("npm"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def warm_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The steps' child processes come from one that has its imports behind it."""
+    """The steps' child processes come from one that has its imports behind it, in this package alone."""
     warm, patch = WarmChildren(tmp_path_factory.mktemp("children")), pytest.MonkeyPatch()
     patch.setattr(child, "run", warm.run)
     yield
@@ -137,7 +137,7 @@ def warm_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     warm.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def subject(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -41,7 +41,7 @@ class Logs:
         return self.readers[variant]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def logs(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
     """Where models are logged."""
     import mlflow

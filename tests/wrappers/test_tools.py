@@ -1,5 +1,6 @@
 """Tools through predict and predict_stream: offered to the template, read out of what the model says."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
+from steps.wrappers.capabilities import capabilities_of, template_of
 from steps.wrappers.served.driver import Core, Job
+from steps.wrappers.served.limits import CAPABILITIES
 from steps.wrappers.served.onnx_model import OnnxChatModel
 from tests.wrappers.conftest import NAME, Context, Folders, say, text
 
@@ -59,11 +62,13 @@ def folder(smollm: Folders, tmp_path: Path) -> Path:
     """The embedded model with a template that speaks of tools."""
     made = tmp_path / "with_tools"
     made.mkdir()
-    for file in smollm.onnx("int4").iterdir():
-        (made / file.name).symlink_to(file)
-    template = (made / "chat_template.jinja").resolve().read_text()
-    (made / "chat_template.jinja").unlink()
+    folder = smollm.onnx("int4")
+    for file in folder.iterdir():
+        if file.name not in ("chat_template.jinja", CAPABILITIES):
+            (made / file.name).symlink_to(file)
+    template = (folder / "chat_template.jinja").read_text()
     (made / "chat_template.jinja").write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template)
+    (made / CAPABILITIES).write_text(json.dumps({**capabilities_of(folder), "template": template_of(made)}))
     return made
 
 
