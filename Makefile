@@ -6,6 +6,8 @@ MODEL     ?= smollm2_135m
 OVERRIDES ?=
 Q         ?= What is the capital of France?
 QUESTION  := $(value Q)
+WORKERS   ?= 2
+PARALLEL   = --numprocesses $(WORKERS) --dist loadgroup
 NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
@@ -44,10 +46,10 @@ ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of Franc
 	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
 
 test: $(VENV)/.dev  ## the tests
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes: environments, git URIs, whole chains, soaks, races
-	python -m pytest -m slow
+	python -m pytest -m slow $(PARALLEL)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	ruff check .

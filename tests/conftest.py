@@ -19,6 +19,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one file in one process, where they share what is costly, unless they say what they share."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+
+
 def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without any MLflow setting, with this interpreter's programs first on the path."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}

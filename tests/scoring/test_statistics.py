@@ -1,5 +1,6 @@
 """Statistics on cases with known answers."""
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -22,13 +23,27 @@ def paired(chance: np.random.Generator, worse: float, better: float, items: int 
     return candidate.tolist(), incumbent.tolist()
 
 
+@cache
+def compared(losses: int, wins: int, items: int) -> statistics.NonInferiority:
+    """What the function that decides says of so many losses and wins: the order of the items says nothing."""
+    candidate = [0.0] * losses + [1.0] * (items - losses)
+    incumbent = [1.0] * losses + [0.0] * wins + [1.0] * (items - losses - wins)
+    return statistics.non_inferiority(candidate, incumbent, margin=0.1, confidence=0.95, resamples=999, seed=0)
+
+
+def outcome(losses: int, wins: int, items: int) -> str:
+    """What follows from so many losses and wins."""
+    return compared(losses, wins, items).outcome
+
+
+def simulated(worse: float, better: float, rounds: int, seed: int, items: int = ITEMS) -> list[statistics.NonInferiority]:
+    """Candidates that lose on a share ``worse`` of the items and win on ``better``, each compared with its incumbent."""
+    drawn = np.random.default_rng(seed).multinomial(items, [worse, better, 1 - worse - better], size=rounds)
+    return [compared(int(losses), int(wins), items) for losses, wins, _ in drawn]
+
+
 def p_values(worse: float, better: float, rounds: int, seed: int) -> list[float]:
-    """What the function that decides says of simulated pairs."""
-    chance = np.random.default_rng(seed)
-    return [
-        statistics.non_inferiority(*paired(chance, worse, better), margin=0.1, confidence=0.95, resamples=499, seed=0).p_value
-        for _ in range(rounds)
-    ]
+    return [result.p_value for result in simulated(worse, better, rounds, seed)]
 
 
 def test_equal_models_are_seldom_told_apart() -> None:
@@ -40,27 +55,14 @@ def test_a_real_difference_is_found() -> None:
     assert sum(value < 0.05 for value in p_values(0.16, 0.04, 300, 1)) >= 0.8 * 300
 
 
-def outcomes(worse: float, better: float, margin: float, rounds: int, items: int = ITEMS) -> dict[str, int]:
-    chance = np.random.default_rng(2)
-    counts = dict.fromkeys((statistics.NOT_WORSE, statistics.WORSE, statistics.UNDECIDED), 0)
-    for _ in range(rounds):
-        scores = paired(chance, worse, better, items)
-        counts[statistics.non_inferiority(*scores, margin=margin, confidence=0.95, resamples=999, seed=0).outcome] += 1
-    return counts
+def outcomes(worse: float, better: float, rounds: int, items: int = ITEMS) -> Counter[str]:
+    return Counter(result.outcome for result in simulated(worse, better, rounds, 2, items))
 
 
 def test_equal_models_are_not_held_and_mostly_pass() -> None:
-    counts = outcomes(0.1, 0.1, margin=0.1, rounds=SIMULATIONS)
+    counts = outcomes(0.1, 0.1, rounds=SIMULATIONS)
     assert counts[statistics.WORSE] <= 0.05 * SIMULATIONS
     assert counts[statistics.NOT_WORSE] >= 0.8 * SIMULATIONS
-
-
-@cache
-def outcome(losses: int, wins: int, items: int) -> str:
-    """What follows from so many losses and wins: the order of the items says nothing."""
-    candidate = [0.0] * losses + [1.0] * (items - losses)
-    incumbent = [1.0] * losses + [0.0] * wins + [1.0] * (items - losses - wins)
-    return statistics.non_inferiority(candidate, incumbent, margin=0.1, confidence=0.95, resamples=999, seed=0).outcome
 
 
 @pytest.mark.parametrize("items", [8, 16, 32, 128])
@@ -86,14 +88,14 @@ def test_one_item_decides_nothing() -> None:
 
 
 def test_a_clear_loss_is_held() -> None:
-    counts = outcomes(0.4, 0.05, margin=0.1, rounds=200)
+    counts = outcomes(0.4, 0.05, rounds=200)
     assert counts[statistics.WORSE] >= 0.8 * 200 and counts[statistics.NOT_WORSE] == 0
 
 
 def test_items_needed_gives_the_power_it_says() -> None:
     needed = statistics.items_needed(0.2, margin=0.1, confidence=0.95)
     assert needed == 124  # (1.645 + 0.842)^2 * 0.2 / 0.01, rounded up
-    counts = outcomes(0.1, 0.1, margin=0.1, rounds=300, items=needed)
+    counts = outcomes(0.1, 0.1, rounds=300, items=needed)
     assert counts[statistics.NOT_WORSE] >= 0.75 * 300
 
 
