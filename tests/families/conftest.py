@@ -130,23 +130,26 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Vocabularies:
     return Vocabularies(tmp_path_factory.mktemp("npm"))
 
 
-@pytest.fixture(scope="package")
-def warm_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The steps' child processes come from one that has its imports behind it, in this package alone."""
-    warm, patch = WarmChildren(tmp_path_factory.mktemp("children")), pytest.MonkeyPatch()
-    patch.setattr(child, "run", warm.run)
-    yield
-    patch.undo()
+@pytest.fixture(scope="session")
+def warm_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
+    """A process that has its imports behind it, and forks."""
+    warm = WarmChildren(tmp_path_factory.mktemp("children"))
+    yield warm
     warm.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(autouse=True)
+def _steps_start_warm(warm_children: WarmChildren, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this package, and nowhere else, the steps' child processes come from the warm one."""
+    monkeypatch.setattr(child, "run", warm_children.run)
+
+
+@pytest.fixture(scope="session")
 def subject(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     session_store: Store,
     vocabularies: Vocabularies,
-    warm_children: None,  # noqa: ARG001
 ) -> Iterator[Subject]:
     """The family of the test's row."""
     made = Subject(request.param, tmp_path_factory.mktemp("family"), session_store, vocabularies)

@@ -41,7 +41,7 @@ class Logs:
         return self.readers[variant]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def logs(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
     """Where models are logged."""
     import mlflow
