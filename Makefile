@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes: environments, git URIs, whole chains, soaks, races
-	python -m pytest -m slow $(PARALLEL)
+	python -m pytest -m "slow and not models" $(PARALLEL)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	ruff check .

@@ -20,8 +20,9 @@ ANY_QUALITY = "promotion.gates.absolute.quality_floor=null"
 
 
 def chains() -> list[Any]:
-    """The families of which a chain is run."""
-    return [pytest.param(family, id=family.name) for family in families() if family.chain]
+    """The families of which a chain is run; `make test-slow` runs the first alone, as each takes minutes."""
+    chosen = [family for family in families() if family.chain]
+    return [pytest.param(family, id=family.name, marks=[pytest.mark.models] if family != chosen[0] else []) for family in chosen]
 
 
 @pytest.mark.parametrize("family", chains())
