@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one file in one process, where they share what is costly, unless they say what they share."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file, or of a model family, in one process, where they share what is costly.
+
+    xdist 3.8 has marks for that (``loadgroup``), which pytest 9.2 does not show to it.
+    """
+    from tests.scheduling import ByCost
+
+    return ByCost(config, log)
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -41,10 +41,7 @@ def rows(**wanted: Any) -> list[Any]:
         wanted: fields that a row must have, by their truth.
     """
     chosen = [family for family in families() if all(bool(getattr(family, name)) is value for name, value in wanted.items())]
-    return [
-        pytest.param(family, id=family.name, marks=[pytest.mark.xdist_group(family.name), *([pytest.mark.slow] if family.slow else [])])
-        for family in chosen
-    ]
+    return [pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else []) for family in chosen]
 
 
 class Subject:
