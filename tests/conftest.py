@@ -26,9 +26,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     xdist 3.8 has marks for that (``loadgroup``), which pytest 9.2 does not show to it.
     """
-    from tests.scheduling import ByCost
+    from tests.scheduling import ByFileOrFamily
 
-    return ByCost(config, log)
+    return ByFileOrFamily(config, log)
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

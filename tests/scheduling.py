@@ -7,7 +7,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.families.table import families
 
 
-class ByCost(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
+class ByFileOrFamily(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
     """A process takes a whole file, or all tests of one model family."""
 
     @cached_property

@@ -58,7 +58,8 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
         if tensor.ndim == 1 and not name.endswith("bias"):
             values = values * np.float32(0.4) + np.float32(0 if centred else 1)
         state[name] = torch.from_numpy(values)
-    model.load_state_dict(state, strict=False)
+    loaded = model.load_state_dict(state, strict=False)
+    assert not loaded.unexpected_keys and set(loaded.missing_keys) <= {"lm_head.weight"}, loaded
     model.tie_weights()
     if end is not None:
         with torch.no_grad():

@@ -152,7 +152,7 @@ def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgr
     ):
         done = subprocess.run([str(BIN / "python"), "-m", *words], cwd=work, env=environment, capture_output=True, text=True, check=False)
         said += done.stdout + done.stderr
-        assert (done.returncode == 0) == (words[1] != f"{target}/77"), done.stdout + done.stderr  # there is no version 77
+        assert (done.returncode == 0) == (words[1] != f"{target}/77"), done.stdout + done.stderr  # version 77 does not exist
     dump = subprocess.run(
         [str(postgres.programs / "pg_dump"), "-h", "127.0.0.1", "-p", str(postgres.port), "-U", "mlflow", DATABASE],
         capture_output=True,
