@@ -1,4 +1,4 @@
-"""Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of this project."""
+"""Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of this project (ADR 17 adds tokenizers)."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.wrappers.conftest import Logged
 
 ANSWER = """
 import importlib.util, sys, mlflow
-assert not any(importlib.util.find_spec(name) for name in ("torch", "transformers", "steps", "tokenizers"))
+assert not any(importlib.util.find_spec(name) for name in ("torch", "transformers", "steps"))
 model = mlflow.pyfunc.load_model(sys.argv[1])
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 print(model.predict({"messages": messages, "max_tokens": 12})[0]["choices"][0]["message"]["content"])
