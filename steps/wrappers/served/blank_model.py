@@ -5,7 +5,6 @@ environment that serves a model has no ``onnx`` package.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def write_blank_model(source: Path, folder: Path) -> None:
     model: dict[str, Any] = json.loads((source / "genai_config.json").read_text("utf-8"))["model"]
     names = {"past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"}
     given = {"present_key_names": "present.%d.key", "present_value_names": "present.%d.value"}
-    decoder = {
+    decoder: dict[str, Any] = {
         "session_options": {"log_id": "grammar-trial", "provider_options": [], "intra_op_num_threads": 1},
         "filename": "model.onnx",
         "head_size": 1,
@@ -98,7 +97,7 @@ def write_blank_model(source: Path, folder: Path) -> None:
         "outputs": {"logits": "logits", **given},
     }
     kept = {key: model[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "vocab_size") if key in model}
-    settings = {
+    settings: dict[str, Any] = {
         "model": {**kept, "type": "llama", "context_length": 4096, "decoder": decoder},
         "search": {"max_length": 4096, "past_present_share_buffer": True},
     }
@@ -107,6 +106,6 @@ def write_blank_model(source: Path, folder: Path) -> None:
     for file in source.iterdir():
         if file.is_file() and file.suffix not in WEIGHTS and not (folder / file.name).exists():
             try:
-                os.symlink(file.resolve(), folder / file.name)
+                (folder / file.name).symlink_to(file.resolve())
             except OSError:
                 shutil.copyfile(file, folder / file.name)
