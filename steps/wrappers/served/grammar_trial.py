@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,12 @@ from .grammars import Grammar, uncompilable
 
 COMPILE_SECONDS = 0.25  # processor time a grammar may take to compile, beyond what the empty object takes; every thread waits for it
 STEP_SECONDS = 0.25  # processor time its slowest token may take
-TRIAL_SECONDS = 2  # processor time after which a trial is killed
+TRIAL_SECONDS = 1  # processor time after which a trial is killed
 TRIAL_BYTES = 256 * 1024**2  # memory a trial may take
 TRIAL_TOKENS = 48  # drawn at random from what the grammar allows: many a grammar compiles and fails at its first tokens
+# What the engine says at a token of a grammar that is too large for it. Other failures there are left to the answers themselves: tokens
+# that are drawn at random meet beginnings of characters which it does not take, and no model would have chosen.
+TOO_LARGE = re.compile(r"lexer error|too many|too large|too big|row has \d+ items|limit", re.IGNORECASE)
 WAIT_SECONDS = 20.0  # for the verdict, and for the trials before it
 START_SECONDS = 60.0  # for the process to load the tokenizer
 VERDICTS = 1024  # grammars that are remembered
@@ -56,22 +60,25 @@ def serve_trials() -> None:
     og.disable_telemetry_events()
     model = og.Model(settings["folder"])
 
-    def attempt(kind: str, text: str) -> tuple[float, float]:
+    def attempt(kind: str, text: str) -> tuple[float, float, str]:
         begun = time.process_time()
         parameters = og.GeneratorParams(model)
         parameters.set_search_options(max_length=4 + settings["tokens"], do_sample=True, random_seed=1, top_k=0, top_p=1.0, temperature=1.0)
         parameters.set_guidance(kind, text)
         generator = og.Generator(model, parameters)
         compiled = time.process_time() - begun
-        generator.append_tokens([1])
         slowest = 0.0
-        for _ in range(settings["tokens"]):
-            if generator.is_done():
-                break
-            begun = time.process_time()
-            generator.generate_next_token()
-            slowest = max(slowest, time.process_time() - begun)
-        return compiled, slowest
+        try:
+            generator.append_tokens([1])
+            for _ in range(settings["tokens"]):
+                begun = time.process_time()
+                generator.generate_next_token()
+                slowest = max(slowest, time.process_time() - begun)
+                if generator.is_done():
+                    break
+        except RuntimeError as error:
+            return compiled, slowest, str(error)[:4096]
+        return compiled, slowest, ""
 
     def limit() -> None:
         if sys.platform == "win32":
@@ -100,8 +107,8 @@ def serve_trials() -> None:
         kind, text = json.loads(line)
         limit()
         try:
-            compiled, slowest = attempt(kind, text)
-            verdict: dict[str, object] = {"compiled": compiled - usual[0], "slowest": slowest}
+            compiled, slowest, failure = attempt(kind, text)
+            verdict: dict[str, object] = {"compiled": compiled - usual[0], "slowest": slowest, "failure": failure}
         except MemoryError:
             os._exit(1)
         except Exception as error:  # noqa: BLE001 - whatever the engine says of it is what the caller is told
@@ -175,6 +182,8 @@ class GrammarTrial:
             process.end()
         if "error" in answer:
             return str(answer["error"])
+        if TOO_LARGE.search(answer["failure"]):
+            return str(answer["failure"])
         for took, most, what in (("compiled", COMPILE_SECONDS, "it takes"), ("slowest", STEP_SECONDS, "one of its tokens takes")):
             if answer[took] > most:
                 return f"{what} {answer[took]:.2f} s, and {most} s is the most; make it smaller"

@@ -15,7 +15,7 @@ MAX_LARK_CHARACTERS = 65_536
 MAX_LARK_REPEAT = 1_000
 LARGEST = 10**9  # where counting ends
 
-COUNT = re.compile(r"\{\s*(\d*)\s*(?:(,)\s*(\d*)\s*)?\}")
+COUNT = re.compile(r"\{\s*(?:(\d+)\s*)?(?:(,)\s*(?:(\d+)\s*)?)?\}")
 LARK_COUNT = re.compile(r"(?:\{|~|\.\.|,)\s*(\d+)\s*(?=\}|,|\.\.|[\s~)\]|]|$)")
 LOOK_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 ESCAPE = re.compile(r"\\(?:[pPxuU]\{[^}]*\}|.)", re.DOTALL)
@@ -66,7 +66,7 @@ def _size(field: str, text: str) -> int:
         character = text[position]
         count = COUNT.match(text, position) if character == "{" else None
         if count is not None and (count.group(1) or count.group(3)):
-            low, high = _count(count.group(1)), _count(count.group(3) or "")
+            low, high = _count(count.group(1) or ""), _count(count.group(3) or "")
             sums[-1][1] = min(sums[-1][1] * max(low, high, 1) + (count.group(2) is not None), LARGEST)
             position = count.end()
             continue
