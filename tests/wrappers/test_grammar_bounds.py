@@ -4,17 +4,20 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
+from steps.config.root import ROOT as ROOT_FOLDER
 from steps.wrappers.bundle import bundle
 from steps.wrappers.served import grammar_trial
 from steps.wrappers.served.blank_model import blank_graph
@@ -256,6 +259,32 @@ def test_the_process_knows_no_secret_and_leaves_nothing(tiny: Folders, monkeypat
     made.close()
     assert not process._folder.exists()
     assert not process.alive
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from steps.wrappers.served.grammar_trial import GrammarTrial
+from steps.wrappers.served.grammars import Grammar
+trial = GrammarTrial(Path(sys.argv[1]))
+trial.require(Grammar("regex", "[0-9]{4}"))
+print(trial._process._child.pid, trial._process._folder, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_a_parent_that_was_killed(tiny: Folders) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tiny.onnx("fp32"))], cwd=ROOT_FOLDER, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, folder = parent.stdout.readline().split()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(child)) and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not Path(folder).exists()
 
 
 def test_the_blank_graph_is_an_onnx_model() -> None:

@@ -42,10 +42,11 @@ def serve_trials() -> None:
     """Body of the process: settings in the first line of stdin, then a grammar a line; a verdict a line on stdout.
 
     Its source is handed to a new interpreter, so everything it needs is imported here. The kernel ends it where a grammar takes more
-    processor time or time than it may; an allocation past the memory limit ends it as well.
+    processor time or time than it may; an allocation past the memory limit ends it as well. It ends with its parent, when stdin does.
     """
     import json
     import os
+    import shutil
     import sys
     import time
 
@@ -119,6 +120,7 @@ def serve_trials() -> None:
             signal.alarm(0)
         full = pages(1) > resident + settings["bytes"] // 4  # memory that the engine does not give back
         print(json.dumps({**verdict, "full": full}), file=out, flush=True)
+    shutil.rmtree(settings["folder"], ignore_errors=True)  # the parent is gone, perhaps by a signal that let it clean up nothing
 
 
 SOURCE = inspect.getsource(serve_trials)  # read now: the file of a logged model may be gone later
