@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from steps.wrappers.served.contract import Defaults, requests_of
 from steps.wrappers.served.refusal import refusal
 from tests.wrappers.conftest import Folders, Open, say, text
-from tests.wrappers.test_grammar_bounds import HIDDEN, INTEGER, lark, named, regex, schema
+from tests.wrappers.grammar_shapes import HIDDEN, INTEGER, lark, named, regex, schema
 
 HELLO = [{"role": "user", "content": "Hello"}]
 LONGEST_GAP = 3.0  # seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took 10 to 60

@@ -46,7 +46,7 @@ LISTS = {"anyOf": MAX_BRANCHES, "oneOf": MAX_BRANCHES, "allOf": MAX_JOINED, "pre
 MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 DEFINITIONS = ("$defs", "definitions")
 
-# A schema of these alone, this small, compiles in some hundredths of a second (tests/wrappers/test_grammar_bounds.py)
+# A schema of these alone, this small, compiles in some hundredths of a second (tests/wrappers/test_grammar_trial.py)
 PLAIN = frozenset(
     {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref", *DEFINITIONS}
     | {"minItems", "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
