@@ -32,7 +32,8 @@ TRIAL_TOKENS = 48  # drawn at random from what the grammar allows: many a gramma
 # What the engine says at a token of a grammar that is too large for it. Other failures there are left to the answers themselves: tokens
 # that are drawn at random meet beginnings of characters which it does not take, and no model would have chosen.
 TOO_LARGE = re.compile(r"lexer error|too many|too large|too big|row has \d+ items|limit", re.IGNORECASE)
-WAIT_SECONDS = 20.0  # for the verdict, and for the trials before it
+WAIT_SECONDS = 20.0  # for the verdict
+QUEUE_SECONDS = 10.0  # for the trials before it: those who wait hold threads that the server answers others with
 START_SECONDS = 60.0  # for the process to load the tokenizer
 VERDICTS = 1024  # grammars that are remembered
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")  # all that the process is told
@@ -154,7 +155,7 @@ class GrammarTrial:
         """
         key = hashlib.sha256(f"{grammar.kind}\n{grammar.text}".encode()).digest()
         if key not in self._verdicts:
-            if not self._lock.acquire(timeout=WAIT_SECONDS):
+            if not self._lock.acquire(timeout=QUEUE_SECONDS):
                 raise _untried("other grammars are being tried")
             try:
                 if key not in self._verdicts:
