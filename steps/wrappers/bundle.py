@@ -11,9 +11,10 @@ from pathlib import Path
 SERVED = Path(__file__).with_name("served")
 TEMPLATE = ("template", "template_probe", "template_tools", "template_thinking", "template_capabilities", "template_kwargs", "conversation")
 ANSWERS = ("reasoning", "call_formats", "tool_calls", "answer", "driver", "fitting", "exchange")
-COMMON = ("refusal", "limits", "messages", *TEMPLATE, "contract", "tokenizer", *ANSWERS, "settings", "model")
+GRAMMARS = ("regex_bounds", "schema_bounds", "grammars")
+COMMON = ("refusal", "limits", *GRAMMARS, "messages", *TEMPLATE, "contract", "tokenizer", *ANSWERS, "settings", "model")
 PARTS = {
-    "onnx": (*COMMON, "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
+    "onnx": (*COMMON, "blank_model", "grammar_trial", "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
     "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),
 }
 

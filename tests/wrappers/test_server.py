@@ -88,6 +88,10 @@ def test_both_contracts(address: str) -> None:
         {"prompt": "a", "max_tokens": 0},
         {"prompt": "a " * 30_000},
         {"inputs": {"prompt": 3}},
+        {"inputs": [{"prompt": "a"}] * 1_001},
+        say("a", response_format={"type": "regex", "regex": "(a{1000}){1000}"}),
+        say("a", response_format={"type": "json_schema", "json_schema": {"schema": {"type": "array", "maxItems": 3_000_000}}}),
+        say("a", response_format={"type": "json_schema", "json_schema": {"schema": {"x-guidance": {"whitespace_flexible": True}}}}),
     ],
 )
 def test_what_breaks_the_contract_is_a_400_and_the_server_lives_on(address: str, payload: Any) -> None:

@@ -11,12 +11,16 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from .messages import MESSAGE_KEYS, Grammar, checked_grammar, checked_messages, checked_tools
-from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, plain, refusal
+from .grammars import Grammar, checked_grammar
+from .messages import MESSAGE_KEYS, checked_messages, checked_tools
+from .refusal import MAX_REQUEST_CHARACTERS, absent, behind_server, characters_in, checked_text, plain, refusal, require_count
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
 
 MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 512  # of one of them: the end of an answer is compared with every beginning of it, token after token
+MAX_SERVED_ROWS = 1_000  # of one request to a scoring server; in a batch job there is no end to them
+MAX_SERVED_CHARACTERS = 8_000_000  # of all texts in it
 
 MAX_CHOICES = 16  # answers one request may ask for
 
@@ -176,6 +180,8 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise refusal("stop", value, "a string or a list of strings, none empty")
     if len(stops) > MAX_STOPS:
         raise refusal("stop", value, f"at most {MAX_STOPS} strings")
+    if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
+        raise refusal("stop", f"{max(map(len, stops))} characters", f"strings of at most {MAX_STOP_CHARACTERS} characters")
     return tuple(stops)
 
 
@@ -269,9 +275,18 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
 
 
 def requests_of(data: Any, params: Mapping[str, Any] | None, defaults: Defaults) -> list[Request]:
-    """Check every row before any is answered, so that a bad row costs nothing; the error names its index."""
+    """Check every row before any is answered, so that a bad row costs nothing; the error names its index.
+
+    Raises:
+        MlflowException: as ``request_of``; behind a scoring server also more rows or characters than one request may have.
+    """
     requests: list[Request] = []
     rows = rows_of(data)
+    if behind_server():
+        require_count("rows", rows, MAX_SERVED_ROWS, "rows")
+        characters = sum(characters_in(row) for row in rows)
+        if characters > MAX_SERVED_CHARACTERS:
+            raise refusal("rows", f"{characters} characters", f"at most {MAX_SERVED_CHARACTERS} in one request")
     for index, row in enumerate(rows):
         try:
             requests.append(request_of(row, params, defaults))

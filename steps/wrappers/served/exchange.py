@@ -9,6 +9,7 @@ from .answer import Answer, AnswerText, Chunks, completion
 from .call_formats import MARKS
 from .contract import Request
 from .conversation import Conversations
+from .fitting import require_short
 from .reasoning import Piece, ReasoningSplitter
 from .tokenizer import CheckpointTokenizer
 from .tool_calls import CallWatch, Offer
@@ -35,7 +36,9 @@ class Exchange:
     dropped: frozenset[str] = frozenset()
 
     @classmethod
-    def begin(cls, request: Request, conversations: Conversations, tokenizer: CheckpointTokenizer, *, neutralise: bool) -> "Exchange":
+    def begin(
+        cls, request: Request, conversations: Conversations, tokenizer: CheckpointTokenizer, *, neutralise: bool, longest: int
+    ) -> "Exchange":
         """Turn a request into tokens.
 
         Args:
@@ -43,14 +46,17 @@ class Exchange:
             conversations: renders messages.
             tokenizer: of the checkpoint.
             neutralise: take text in messages that spells the template's structure as plain text.
+            longest: characters that a text may have; a longer one is refused before it is tokenised.
 
         Raises:
-            MlflowException: the template does not take the conversation, or what belongs to it.
+            MlflowException: the template does not take the conversation, or what belongs to it; the text is too long.
         """
         if request.messages is None:
+            require_short("prompt", len(request.prompt or ""), longest)
             return cls(request, tokenizer.encode_prompt(request.prompt or ""))
         given = request.messages, request.tools, request.template_kwargs
         segments = conversations.segments(*given) if neutralise else [conversations.render(*given)]
+        require_short("messages", sum(map(len, segments)), longest)
         ids = tokenizer.encode_segments(segments)
         if request.grammar is not None:  # it leaves no room for tags
             return cls(request, ids)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .contract import Request
 from .limits import Limits
-from .refusal import refusal
+from .refusal import behind_server, refusal
 
 
 def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> None:
@@ -19,6 +19,16 @@ def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> No
     if foreign is not None:
         field = "messages" if request.prompt is None else "prompt"
         raise refusal(field, f"token {foreign}", f"tokens below {limits.vocabulary}, which is all that this model reads")
+
+
+def require_short(field: str, characters: int, longest: int) -> None:
+    """Refuse a text that has more characters than its tokens could hold: counting its tokens would take seconds.
+
+    Raises:
+        MlflowException: saying how long it is.
+    """
+    if characters > longest:
+        raise refusal(field, f"{characters} characters", f"at most {longest} characters, as no text that fits the context has more")
 
 
 def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
@@ -59,5 +69,4 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
 def deadline_of_caller() -> float:
     """When the caller stops waiting, on the monotonic clock: MLflow's scoring server answers 504 then and leaves the work running."""
     limit = os.environ.get("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "")
-    serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
-    return time.monotonic() + float(limit) if serving and limit.isdecimal() else float("inf")
+    return time.monotonic() + float(limit) if behind_server() and limit.isdecimal() else float("inf")

@@ -1,26 +1,19 @@
-"""Conversations, tools and grammars, checked before they reach a template or an engine."""
+"""Conversations and tools, checked before they reach a template."""
 
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, checked_texts, refusal
+from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, checked_texts, refusal, require_count
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 MESSAGE_KEYS = frozenset({"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"})
 
-GRAMMARS = ("regex", "lark")
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """What an answer must match: ``kind`` is ``json_schema``, ``regex`` or ``lark_grammar``."""
-
-    kind: str
-    text: str
+MAX_MESSAGES = 4_096
+MAX_TOOLS = 512
+MAX_PARTS = 4_096  # of one message: text parts or tool calls
 
 
 def _content(field: str, value: Any) -> str:
@@ -28,6 +21,7 @@ def _content(field: str, value: Any) -> str:
     if isinstance(value, str):
         return checked_text(field, value)
     if isinstance(value, list) and value:
+        require_count(field, value, MAX_PARTS, "parts")
         texts: list[str] = []
         for index, part in enumerate(value):
             if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
@@ -41,6 +35,7 @@ def _tool_calls(field: str, value: Any) -> tuple[list[dict[str, Any]], int]:
     """Check the tool calls of a message; returns them and their characters."""
     if not isinstance(value, list) or not value:
         raise refusal(field, value, "a list of tool calls")
+    require_count(field, value, MAX_PARTS, "tool calls")
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
@@ -63,6 +58,7 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
     """
     if not isinstance(value, list) or not value:
         raise refusal("messages", value, "a list with at least one message")
+    require_count("messages", value, MAX_MESSAGES, "messages")
     messages: list[dict[str, Any]] = []
     characters = 0
     for index, message in enumerate(value):
@@ -110,6 +106,7 @@ def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
         return ()
     if not isinstance(value, list):
         raise refusal("tools", value, "a list of function definitions")
+    require_count("tools", value, MAX_TOOLS, "tools")
     for index, tool in enumerate(value):
         function = tool.get("function") if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
@@ -118,41 +115,3 @@ def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
     if characters > MAX_REQUEST_CHARACTERS:
         raise refusal("tools", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
     return () if choice == "none" else tuple(dict(tool) for tool in value)
-
-
-def _json_grammar(schema: Mapping[str, Any]) -> Grammar:
-    """Hold an answer to a schema, in the compact way of writing JSON: free white space lets a small model write nothing else."""
-    return Grammar("json_schema", json.dumps({"x-guidance": {"whitespace_flexible": False}, **schema}))
-
-
-def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
-    """Read ``response_format``: text, json_object, json_schema, regex or lark.
-
-    Raises:
-        MlflowException: an unknown type, a schema that is no JSON schema, or a grammar where ``possible`` is false.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
-        raise refusal("response_format", value, "{'type': 'text' | 'json_object' | 'json_schema' | 'regex' | 'lark', …}")
-    kind = value["type"]
-    if kind == "text":
-        return None
-    if kind not in ("json_object", "json_schema", *GRAMMARS):
-        raise refusal("response_format.type", kind, "one of text, json_object, json_schema, regex, lark")
-    if not possible:
-        raise refusal("response_format.type", kind, "'text'", "this variant cannot hold an answer to a grammar; the onnx variant can")
-    if kind == "json_object":
-        return _json_grammar({"type": "object"})
-    if kind == "json_schema":
-        holder = value.get("json_schema")
-        schema = holder.get("schema") if isinstance(holder, Mapping) else None
-        if not isinstance(schema, Mapping):
-            raise refusal("response_format.json_schema", holder, "{'name': …, 'schema': {…}}")
-        checked_texts("response_format.json_schema", schema)
-        return _json_grammar(schema)
-    text = value.get(kind) or value.get("pattern") or value.get("grammar")
-    if not isinstance(text, str) or not text:
-        raise refusal(f"response_format.{kind}", text, f"the {kind} as a string")
-    checked_text(f"response_format.{kind}", text)
-    return Grammar("regex" if kind == "regex" else "lark_grammar", text)

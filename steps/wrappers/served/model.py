@@ -7,7 +7,7 @@ import secrets
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .conversation import Conversations
 from .driver import Core, Driver, Job
 from .exchange import Exchange, StreamedExchange
 from .fitting import deadline_of_caller, fitted, require_embedded
+from .grammars import Grammar
 from .limits import Limits
 from .refusal import refusal
 from .settings import Settings, verify
@@ -53,7 +54,8 @@ class ServedModel(PythonModel):
         MODELS.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_conversations")  # of this process; made anew where it is unpickled
+        # of this process; made anew where it is unpickled
+        own = ("_lock", "_driver", "_abandoned", "_tokenizer", "_conversations", "_trial")
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -130,8 +132,17 @@ class ServedModel(PythonModel):
     def renew_locks(self) -> None:
         """Take new locks; called in a forked child, where the threads that may hold the old ones do not exist."""
         self._lock = threading.Lock()
-        if self._folder is not None:
-            self._tokenizer.renew_lock()
+        self.renew_trial_lock()
+
+    def renew_trial_lock(self) -> None:
+        """Take another lock for grammars that are tried; a variant without grammars has none."""
+
+    def require_grammar(self, grammar: Grammar) -> None:
+        """Refuse a grammar that cannot be compiled while others wait; a variant without grammars sees none.
+
+        Raises:
+            MlflowException: saying what is wrong with it.
+        """
 
     def _core_maker(self, folder: Path) -> Callable[[], Core]:
         owner = weakref.ref(self)
@@ -163,6 +174,7 @@ class ServedModel(PythonModel):
             if any(request.stream for request in requests):
                 raise refusal("stream", True, "false in predict", "call predict_stream")
             out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
+            self._require_grammars(requests)
             exchanges = [self._exchange(request) for request in requests]
             jobs, owners = self._jobs(exchanges, out, streams=False)
             # a large frame is queued piece by piece, so that others get their turn between its rows
@@ -199,6 +211,7 @@ class ServedModel(PythonModel):
         requests = requests_of(model_input, params, self.defaults)
         if len(requests) != 1:
             raise refusal("rows", len(requests), "one row for predict_stream")
+        self._require_grammars(requests)
         return self._stream(requests[0])
 
     def _stream(self, request: Request) -> Iterator[Any]:
@@ -240,8 +253,14 @@ class ServedModel(PythonModel):
                 raise value
             return index, kind, value
 
+    def _require_grammars(self, requests: Sequence[Request]) -> None:
+        for grammar in {request.grammar for request in requests if request.grammar is not None and not request.grammar.cheap}:
+            self.require_grammar(grammar)
+
     def _exchange(self, request: Request) -> Exchange:
-        return Exchange.begin(request, self._conversations, self._tokenizer, neutralise=self.settings.neutralise_special_tokens)
+        longest = self.limits.context_length * self._tokenizer.longest_token
+        neutralise = self.settings.neutralise_special_tokens
+        return Exchange.begin(request, self._conversations, self._tokenizer, neutralise=neutralise, longest=longest)
 
     def _jobs(
         self, exchanges: list[Exchange], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from .driver import Core
+from .grammar_trial import GrammarTrial
+from .grammars import Grammar
 from .limits import Limits, limits_of_onnx
 from .model import ServedModel
 from .onnx_core import OnnxCore
@@ -12,9 +14,32 @@ from .tokenizer import CheckpointTokenizer
 class OnnxChatModel(ServedModel):
     """Serves an ONNX Runtime GenAI folder."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._trial: GrammarTrial | None = None  # made for the first grammar that is tried
+
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
         """Read the folder's tokenizer."""
         return CheckpointTokenizer.of_folder(folder)
+
+    def require_grammar(self, grammar: Grammar) -> None:
+        """Try it in a process of its own."""
+        with self._lock:
+            if self._trial is None:
+                assert self._folder is not None
+                self._trial = GrammarTrial(self._folder)
+        self._trial.require(grammar)
+
+    def close(self) -> None:
+        """Stop the engine, and the process that tries grammars."""
+        super().close()
+        if self._trial is not None:
+            self._trial.close()
+
+    def renew_trial_lock(self) -> None:
+        """Take another lock."""
+        if self._trial is not None:
+            self._trial.renew_lock()
 
     def make_core(self, folder: Path) -> Core:
         """Load the folder's model."""

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from .contract import Request
 from .driver import Job, broken
+from .grammars import fault_of_grammar, uncompilable
 from .prefix_cache import Kept, PrefixCache
-from .refusal import refusal
 
 ROUND = 64  # KV caches that are kept are sized in multiples of this many tokens
 NEXT_TURNS = 256  # tokens of room, at least, that a conversation's KV cache gets for the turns that may follow
@@ -20,7 +22,7 @@ class Solo:
     """One answer on a Generator of its own; ``tokens`` are those the KV cache holds, ``pending`` those of the prompt that it lacks."""
 
     job: Job
-    generator: Any
+    generator: Any  # None before it is made: one with a grammar compiles it, with the GIL held
     tokens: list[int]
     pending: list[int]
     capacity: int
@@ -76,9 +78,7 @@ class Solos:
         try:
             self._running.append(self._solo(job))
         except Exception as error:  # noqa: BLE001 - whatever the engine says of this job, the others go on
-            grammar = job.request.grammar
-            expected = f"a grammar that can be compiled ({error})"
-            job.fail(broken(error) if grammar is None else refusal("response_format", grammar.text, expected))
+            job.fail(_failure(job, error))
 
     def _solo(self, job: Job) -> Solo:
         request = job.request
@@ -98,7 +98,8 @@ class Solos:
                 need += max(NEXT_TURNS, need // 2)
             roomy = max(capacity, min(need, self._cache.budget // self._token_bytes))
             capacity = min(-(-roomy // ROUND) * ROUND, self._context_length)
-        return Solo(job, self._generator(job, capacity, job.seed), [], list(job.ids), capacity, long)
+        generator = None if request.grammar else self._generator(job, capacity, job.seed)
+        return Solo(job, generator, [], list(job.ids), capacity, long)
 
     def _generator(self, job: Job, capacity: int, seed: int) -> Any:
         return self._og.Generator(self._model, self._parameters(job, capacity, seed))
@@ -109,17 +110,20 @@ class Solos:
 
     def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
         """Compute a piece of the prompts that wait for it, and generate one token for each whose prompt is whole."""
+        fresh = next((solo for solo in self._running if solo.generator is None), None)  # one a step, so that others get their turn
         due = self._due()
         for solo in list(self._running):
             try:
+                if solo is fresh:
+                    solo.generator = self._generator(solo.job, solo.capacity, solo.job.seed)
                 if solo in due:
                     self._append(solo)
-                if solo.pending:
+                if solo.pending or solo.generator is None:
                     continue
                 token, reason = self._advance(solo)
             except Exception as error:  # noqa: BLE001 - whatever the engine says of this answer, the others go on
                 self._running.remove(solo)  # and not into the cache: nobody knows what its Generator holds now
-                solo.job.fail(broken(error))
+                solo.job.fail(_failure(solo.job, error))
                 token, reason = None, "error"
             yield solo.job, token, reason
 
@@ -127,7 +131,8 @@ class Solos:
         """Whose prompts are computed in this step: about one piece, the shortest first, so that no long prompt stops the others."""
         due: list[Solo] = []
         tokens = 0
-        for solo in sorted((solo for solo in self._running if solo.pending), key=lambda solo: len(solo.pending)):
+        waiting = (solo for solo in self._running if solo.pending and solo.generator is not None)
+        for solo in sorted(waiting, key=lambda solo: len(solo.pending)):
             tokens += self._chunk(solo)
             if due and tokens > PIECE:
                 break
@@ -227,6 +232,12 @@ class Solos:
         self._running.remove(solo)
         if _rewindable(solo.job.request):
             self._cache.keep(Kept(solo.generator, solo.tokens, solo.capacity, solo.capacity * self._token_bytes, solo.long))
+
+
+def _failure(job: Job, error: Exception) -> MlflowException:
+    """What a caller is told of an answer that the engine did not give: a grammar that it does not take is the caller's."""
+    grammar = job.request.grammar
+    return uncompilable(grammar, str(error)) if grammar is not None and fault_of_grammar(error) else broken(error)
 
 
 def _penalise(solo: Solo) -> None:

@@ -4,24 +4,66 @@ Part of the logged model, as every file of this folder: ``steps.wrappers.bundle`
 """
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 MAX_REQUEST_CHARACTERS = 4_000_000  # a longer text cannot fit any context and would only stall the tokenizer
+SHOWN = 200  # characters of a value, and of its field, in an error
 MAX_DEPTH = 64  # of values within values; no schema or message needs more, and Python's own recursion ends at about a thousand
 
 
 def refusal(field: str, value: object, expected: str, cure: str | None = None) -> MlflowException:
     """Build the error of a request that breaks the contract; a scoring server answers it with status 400."""
     try:
-        shown = repr(value)
+        shown = repr(_beginning(value))
     except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
         shown = f"a {type(value).__name__} too large to show"
-    message = f"{field}={shown if len(shown) <= 200 else shown[:200] + '…'}: expected {expected}"
+    field = field if len(field) <= SHOWN else f"{field[:SHOWN]}…"
+    message = f"{field}={shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}: expected {expected}"
     return MlflowException(f"{message}; {cure}" if cure else message, error_code=INVALID_PARAMETER_VALUE)
+
+
+def _beginning(value: object, left: Iterator[int] | None = None) -> object:
+    """The part of a value that an error can show: writing out a large one would take seconds, with the GIL held.
+
+    Each item takes a character at least, so no more than ``SHOWN`` of them are of use; ``left`` counts them down.
+    """
+    left = iter(range(SHOWN)) if left is None else left
+    if isinstance(value, str | bytes):
+        return value[: SHOWN + 1]
+    if type(value) is dict:
+        return {_beginning(key, left): _beginning(item, left) for _, (key, item) in zip(left, value.items(), strict=False)}
+    if type(value) is list:
+        return [_beginning(item, left) for _, item in zip(left, value, strict=False)]
+    return value
+
+
+def require_count(field: str, values: Sized, most: int, what: str) -> None:
+    """Refuse more values than ``most``.
+
+    Raises:
+        MlflowException: naming how many there are.
+    """
+    if len(values) > most:
+        raise refusal(field, f"{len(values)} {what}", f"at most {most}")
+
+
+def behind_server() -> bool:
+    """Whether MLflow's scoring server calls, so that strangers may ask."""
+    return os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
+
+
+def characters_in(value: Any) -> int:
+    """Characters of all texts in plain values that ``plain`` has seen."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(key) + characters_in(item) for key, item in value.items())
+    return sum(map(characters_in, value)) if isinstance(value, list) else 0
 
 
 def absent(value: object) -> bool:
@@ -67,7 +109,8 @@ def checked_texts(field: str, value: Any, depth: int = 0) -> int:
     """Check every text in a value, keys too, as ``checked_text`` does; returns their characters, with a few for whatever else is there.
 
     Raises:
-        MlflowException: a text that no tokenizer can read, an integer that cannot be written, values nested too deeply.
+        MlflowException: a text that no tokenizer can read, an integer that cannot be written, a number that JSON does not have, values
+            nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise refusal(field, f"more than {MAX_DEPTH} values within values", f"at most {MAX_DEPTH}")
@@ -79,4 +122,6 @@ def checked_texts(field: str, value: Any, depth: int = 0) -> int:
         return sum(checked_texts(field, item, depth + 1) for item in value)
     if isinstance(value, int) and value.bit_length() > 4096:
         raise refusal(field, value, "integers of at most 4096 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refusal(field, value, "a JSON value, which has no such number")
     return 8

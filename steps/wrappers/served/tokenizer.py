@@ -1,31 +1,41 @@
 """The checkpoint's own tokenizer, tokenizer.json as the ``tokenizers`` library reads it, for both variants."""
 
 import json
-import threading
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not, or not yet, a character
 WINDOW = 48  # tokens that are decoded again to find the text of one more
+LEAST_TOKEN_CHARACTERS = 16  # a token is taken to hold at least as many, for the longest text that may fit a context
 BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # of vocabularies that spell unknown characters in bytes
 
 
+# Read by the tokenizers library. Its batches, of which one text is encoded here at a time, would else start threads, and a process that is
+# forked later says so in its log.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
 class CheckpointTokenizer:
-    """Encodes and decodes as transformers does, behind a lock: the library refuses to be changed and used at once.
+    """Encodes and decodes as transformers does, for any number of threads at once: nothing is changed after it is made.
+
+    Texts are encoded as batches: the library lets go of the GIL for those alone, and a long text takes a microsecond a character.
 
     Args:
-        tokenizer: a ``tokenizers.Tokenizer``.
+        tokenizer: a ``tokenizers.Tokenizer``, which is this object's own from now on.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         tokenizer.no_truncation()  # tokenizer.json keeps whatever its last user cut and filled texts to; transformers starts without
         tokenizer.no_padding()
-        self._lock = threading.Lock()
         self._byte_ids = _byte_ids(tokenizer) if "ByteFallback" in json.dumps(_state(tokenizer.decoder)) else frozenset()
-        self._special_ids = frozenset(token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special)
-        self._unprefixed = _without_prefix(_state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer))
+        added = tokenizer.get_added_tokens_decoder()
+        self._added_ids = frozenset(added)
+        self._special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self.longest_token = max(LEAST_TOKEN_CHARACTERS, *map(len, tokenizer.get_vocab()))  # characters
+        self._unprefixed = _unprefixed_twin(tokenizer)
         plain = tokenizer.encode("a", add_special_tokens=False).ids
         whole = tokenizer.encode("a").ids
         self._beginning: list[int] = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
@@ -39,10 +49,6 @@ class CheckpointTokenizer:
 
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
-    def renew_lock(self) -> None:
-        """Take a lock that nobody holds."""
-        self._lock = threading.Lock()
-
     @property
     def beginning(self) -> tuple[int, ...]:
         """Ids that the tokenizer puts in front of a text by itself: BOS, or nothing."""
@@ -50,8 +56,7 @@ class CheckpointTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode text; special-token text in it becomes special tokens, and nothing is put in front."""
-        with self._lock:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return _ids(self._tokenizer, [text])[0]
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a raw prompt: it begins with what the tokenizer puts in front of a text, once, also where the text begins with it."""
@@ -63,34 +68,23 @@ class CheckpointTokenizer:
 
         A tokenizer that puts a space in front of a text does so for the first piece alone, as it does for the whole text.
         """
-        ids: list[int] = []
-        for number, segment in enumerate(segments):
-            ids += self._encode_inner(segment) if number and self._unprefixed else self.encode(segment)
-        return ids
+        if self._unprefixed is None or len(segments) < 2:
+            return [token for ids in _ids(self._tokenizer, segments) for token in ids]
+        inner = self._tokenizer.encode_batch(list(segments[1:]), add_special_tokens=False)
+        cuts = [self._first_added(whole, len(segment)) for whole, segment in zip(inner, segments[1:], strict=True)]
+        heads = _ids(self._unprefixed, [segment[:cut] for segment, cut in zip(segments[1:], cuts, strict=True)])
+        tails = _ids(self._tokenizer, [segment[cut:] for segment, cut in zip(segments[1:], cuts, strict=True)])
+        pairs = zip(heads, tails, strict=True)
+        return [*self.encode(segments[0]), *(token for head, tail in pairs for token in (*head, *tail))]
 
-    def _encode_inner(self, segment: str) -> list[int]:
-        """Encode a piece that goes on in the middle of a text: up to its first added token without the space in front."""
-        with self._lock:
-            whole = self._tokenizer.encode(segment, add_special_tokens=False)
-            added = self._tokenizer.get_added_tokens_decoder()
-            starts = [start for token, (start, _) in zip(whole.ids, whole.offsets, strict=True) if token in added]
-            cut = min(starts, default=len(segment))
-            assert self._unprefixed is not None
-            normal = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
-            try:
-                self._unprefixed(self._tokenizer)
-                first = list(self._tokenizer.encode(segment[:cut], add_special_tokens=False).ids)
-            finally:
-                if normal[0] is not None:
-                    self._tokenizer.normalizer = normal[0]
-                if normal[1] is not None:
-                    self._tokenizer.pre_tokenizer = normal[1]
-            return first + list(self._tokenizer.encode(segment[cut:], add_special_tokens=False).ids) if cut < len(segment) else first
+    def _first_added(self, encoded: Any, length: int) -> int:
+        """Where the first added token of a piece begins: up to there it is encoded without the space in front."""
+        starts = (start for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True) if token in self._added_ids)
+        return min(starts, default=length)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a whole answer, without special tokens."""
-        with self._lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def decoder(self, keep: frozenset[str] = frozenset()) -> "TextDecoder":
         """Start decoding an answer token by token.
@@ -165,6 +159,11 @@ def _byte_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in ids if token is not None)
 
 
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts, with nothing put in front of any."""
+    return [list(encoded.ids) for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
 def _state(component: Any) -> dict[str, Any]:
     """A component of a tokenizer as tokenizer.json has it."""
     return dict(json.loads(component.__getstate__())) if component is not None else {}
@@ -174,27 +173,23 @@ def _parts(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from state.get("normalizers") or state.get("pretokenizers") or ([state] if state else [])
 
 
-def _without_prefix(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Callable[[Any], None] | None:
-    """What takes from a tokenizer the space it puts in front of every text; None where it puts none."""
+def _unprefixed_twin(tokenizer: Any) -> Any | None:
+    """A copy of a tokenizer without the space that it puts in front of every text; None where it puts none."""
+    from tokenizers import Tokenizer
+
+    normalizer, pre_tokenizer = _state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer)
     prepends = any(part["type"] == "Prepend" for part in _parts(normalizer))
     metaspace = any(part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never" for part in _parts(pre_tokenizer))
     spaced = any(part["type"] == "ByteLevel" and part.get("add_prefix_space") for part in _parts(pre_tokenizer))
     if not (prepends or metaspace or spaced):
         return None
-
-    def strip(tokenizer: Any) -> None:
-        from tokenizers import Tokenizer, models
-
-        state = json.loads(Tokenizer(models.BPE()).to_str())
+    state = json.loads(tokenizer.to_str())
+    if normalizer:
         rest = [part for part in _parts(normalizer) if part["type"] != "Prepend"]
         state["normalizer"] = {"type": "Sequence", "normalizers": rest}
+    if pre_tokenizer:
         state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [_unprefixed_part(part) for part in _parts(pre_tokenizer)]}
-        twin = Tokenizer.from_str(json.dumps(state))
-        tokenizer.normalizer = twin.normalizer
-        if pre_tokenizer:
-            tokenizer.pre_tokenizer = twin.pre_tokenizer
-
-    return strip
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def _unprefixed_part(part: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Grammars as requests hold them: what people send, and what is made to stop a server."""
+
+import json
+from typing import Any
+
+INTEGER = {"type": "integer"}
+GUIDANCE = "x-guidance"
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}
+
+
+def regex(value: str) -> dict[str, Any]:
+    return {"type": "regex", "regex": value}
+
+
+def lark(value: str) -> dict[str, Any]:
+    return {"type": "lark", "lark": value}
+
+
+def named(count: int, of: Any = INTEGER) -> dict[str, Any]:
+    return {f"p{number}": of for number in range(count)}
+
+
+ADDRESS = {"Address": {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]}}
+PERSON = {
+    "title": "Person",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 2_000, "title": "Name"},
+        "age": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 150}, {"type": "null"}], "default": None},
+        "address": {"$ref": "#/$defs/Address"},
+        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 100},
+        **named(26, {"type": "string"}),
+    },
+    "required": ["name", "address"],
+    "$defs": ADDRESS,
+    "additionalProperties": False,
+}
+TREE = {
+    "$ref": "#/$defs/T",
+    "$defs": {"T": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/T"}, {"type": "null"}]}}}},
+}
+
+HIDDEN = [
+    ("regex", "(a?){500}a{500}"),  # compiles, and fails at its first token
+    ("lark_grammar", 'start: a{1000}\na: b{1000}\nb: "x"'),
+    ("lark_grammar", "start: " + " ".join(f'"a{n}"?' for n in range(3_000))),
+    ("lark_grammar", 'start: %json {"type": "array", "items": {"type": "integer"}, "maxItems": 3000000}'),
+    ("json_schema", json.dumps({"type": "array", "items": INTEGER, "minItems": 10**9, GUIDANCE: {}})),
+    ("json_schema", json.dumps({"multipleOf": 1_000_003, GUIDANCE: {}})),
+    ("json_schema", json.dumps({"type": 5, GUIDANCE: {"whitespace_flexible": False}})),
+    ("json_schema", json.dumps({"enum": [], GUIDANCE: {"whitespace_flexible": False}})),
+    ("json_schema", json.dumps({"$ref": "https://example.org/x", GUIDANCE: {"whitespace_flexible": False}})),
+]

@@ -1,0 +1,171 @@
+"""Grammars are tried in a process of their own: what is too large for it is refused, what people send is not."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.exceptions import MlflowException
+
+from steps.config.root import ROOT
+from steps.wrappers.bundle import bundle
+from steps.wrappers.served import grammar_trial
+from steps.wrappers.served.blank_model import blank_graph
+from steps.wrappers.served.grammar_trial import GrammarTrial
+from steps.wrappers.served.grammars import Grammar, checked_grammar, fault_of_grammar
+from tests.wrappers.conftest import NAME, Context, Folders, say, text
+from tests.wrappers.grammar_shapes import ADDRESS, GUIDANCE, HIDDEN, INTEGER, PERSON, TREE, lark, named, regex, schema
+
+# what people send; whether it is so plain that it need not be tried
+TAKEN: list[tuple[dict[str, Any], bool]] = [
+    ({"type": "json_object"}, True),
+    (schema(PERSON), True),
+    (schema({"$defs": {**ADDRESS, "P": PERSON}, "type": "array", "items": {"$ref": "#/$defs/P"}, "minItems": 1, "maxItems": 100}), True),
+    (schema({"type": "object", "properties": {"country": {"enum": [f"country {n}" for n in range(200)]}}}), True),
+    (schema({"type": "object", "properties": named(100, {"type": "number"}), "required": list(named(100))}), True),
+    (schema({"type": "object", "properties": named(990), "required": list(named(990))}), True),  # the largest that are not tried
+    (schema({"type": "object", "properties": named(200)}), True),
+    (schema({"type": "array", "items": {"type": "string", "maxLength": 10_000}, "minItems": 1, "maxItems": 2_048}), True),
+    (schema({"anyOf": [{"type": "object", "properties": {key: INTEGER}} for key in named(128)]}), True),
+    (schema({"enum": [key * 8 for key in named(380)]}), True),
+    (schema({"type": "object", "properties": {GUIDANCE: INTEGER}}), True),  # a property may have that name
+    (schema({"type": "array", "items": INTEGER, "maxItems": 4_096}), False),
+    (schema(TREE), False),
+    (schema({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}), False),
+    (schema({"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}), False),
+    (schema({"type": "string", "format": "date-time"}), False),
+    (schema({"type": "string", "format": "uuid"}), False),
+    (schema({"type": "number", "multipleOf": 0.01, "minimum": 0}), False),
+    (schema({"type": "string", "maxLength": 100_000}), False),
+    (schema({"allOf": [{"$ref": "#/$defs/P"}], "$defs": {**ADDRESS, "P": PERSON}}), False),
+    (regex(r"(\+\d{1,3} )?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"), False),
+    (regex(r"[\w.+-]{1,64}@[a-z0-9-]{1,63}(\.[a-z]{2,24}){1,4}"), False),
+    (regex(r"(?i:yes|no)[\]\[{}]{0,3}"), False),
+    (lark('start: "yes" | "no" ("!"){0,3}'), False),
+]
+
+
+@pytest.fixture(scope="module")
+def trial(tiny: Folders) -> Iterator[GrammarTrial]:
+    made = GrammarTrial(tiny.onnx("fp32"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("given", "plain"), TAKEN)
+def test_what_people_send_is_taken(trial: GrammarTrial, given: dict[str, Any], plain: bool) -> None:
+    grammar = checked_grammar(given, possible=True)
+    assert grammar is not None
+    assert grammar.cheap == plain
+    trial.require(grammar)  # also the plain ones, which a server does not try
+
+
+@pytest.mark.parametrize(("kind", "given"), HIDDEN)
+def test_what_no_bound_sees_ends_in_the_trial(trial: GrammarTrial, kind: str, given: str) -> None:
+    with pytest.raises(MlflowException, match=r"response_format\.type='.*': expected a grammar that can be compiled") as caught:
+        trial.require(Grammar(kind, given))
+    assert caught.value.get_http_status_code() == 400
+    assert GUIDANCE not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    trial.require(Grammar("regex", "[0-9]{4}"))  # the next one is tried, by a new process if need be
+
+
+def test_a_verdict_is_remembered(trial: GrammarTrial) -> None:
+    trial.require(Grammar("regex", "[0-9]{5}"))
+    trial.close()
+    trial.require(Grammar("regex", "[0-9]{5}"))
+    assert trial._process is not None
+    assert not trial._process.alive
+
+
+def test_a_process_that_was_killed_is_started_anew(trial: GrammarTrial) -> None:
+    trial.require(Grammar("regex", "[0-9]{6}"))
+    assert trial._process is not None
+    os.kill(trial._process._child.pid, signal.SIGKILL)
+    trial._process._child.wait()
+    trial.require(Grammar("regex", "[0-9]{7}"))
+
+
+def test_what_cannot_be_tried_is_not_the_callers_fault(tmp_path: Path, tiny: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_trial.sys, "executable", str(tmp_path / "nothing"))  # type: ignore[attr-defined]
+    with pytest.raises(MlflowException, match="cannot be tried now, as its process cannot be started") as caught:
+        GrammarTrial(tiny.onnx("fp32")).require(Grammar("regex", "a"))
+    assert caught.value.get_http_status_code() == 503
+
+
+def test_the_process_knows_no_secret_and_leaves_nothing(tiny: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "a-secret")
+    made = GrammarTrial(tiny.onnx("fp32"))
+    made.require(Grammar("regex", "[0-9]{4}"))
+    process = made._process
+    assert process is not None
+    if sys.platform == "linux":
+        assert b"a-secret" not in Path(f"/proc/{process._child.pid}/environ").read_bytes()
+    made.close()
+    assert not process._folder.exists()
+    assert not process.alive
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from steps.wrappers.served.grammar_trial import GrammarTrial
+from steps.wrappers.served.grammars import Grammar
+trial = GrammarTrial(Path(sys.argv[1]))
+trial.require(Grammar("regex", "[0-9]{4}"))
+print(trial._process._child.pid, trial._process._folder, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_a_parent_that_was_killed(tiny: Folders) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tiny.onnx("fp32"))], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, folder = parent.stdout.readline().split()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(child)) and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not Path(folder).exists()
+
+
+def test_the_blank_graph_is_an_onnx_model() -> None:
+    import onnx
+
+    model = onnx.load_from_string(blank_graph(70_000))
+    onnx.checker.check_model(model)
+    assert model.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 70_000
+
+
+def test_the_logged_file_tries_grammars_by_itself(tiny: Folders, tmp_path: Path) -> None:
+    """A server has one file, under a name that nothing can import, and no ``steps``."""
+    file = tmp_path / "model.py"
+    file.write_text(bundle("onnx"))
+    spec = importlib.util.spec_from_file_location("unnamed_model", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.OnnxChatModel()
+    model.load_context(Context({"onnx-model": str(tiny.onnx("fp32"))}, {"name": NAME}))
+    file.unlink()
+    try:
+        [answer] = model.predict(None, say("A year", response_format=regex("[0-9]{4}")))
+        assert len(text(answer)) == 4
+    finally:
+        model.close()
+
+
+def test_an_engines_words_are_told_from_a_broken_engine() -> None:
+    assert fault_of_grammar(RuntimeError("Error committing tokens: Parser Error: Current row has 4007 items"))
+    assert not fault_of_grammar(RuntimeError("Non-zero status code returned while running GroupQueryAttention"))
