@@ -13,7 +13,9 @@ folders that are emptied wherever they are) and ``write`` (folders that may be w
 With ``processes`` there are three processes: one that waits outside of the new process namespace, the namespace's first process, and
 the command. When the first is killed the kernel kills the second, and with it every process of the namespace, detached ones too.
 """
-# ruff: noqa: PTH, BLE001 - paths go to system calls as text; and whatever fails before the command starts is told to who waits for it
+
+# Paths go to system calls as text, and whatever fails before the command starts is told to who waits for it.
+# ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208, BLE001
 
 import ctypes
 import json

@@ -69,12 +69,14 @@ class Confinement:
             are empty, all others read-only).
         readable: files and folders that stay visible, although the layer ``files`` would hide them.
         writable: folders it may write to.
+        secret: files and folders that it finds empty, besides those of ``visible.secret``.
         memory_bytes: what it may hold; the kernel refuses more than this and ``allowance`` adds. None sets no limit.
     """
 
     layers: tuple[str, ...] = confine.LAYERS
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    secret: tuple[str, ...] = ()
     memory_bytes: int | None = None
 
 
@@ -156,7 +158,7 @@ class Child:
             "data_bytes": None if limit is None else allowance(limit),
             "hidden": visible.hidden(),
             "show": [*visible.of_python(), *map(str, confinement.readable)],
-            "secret": visible.secret(os.environ),
+            "secret": [*visible.secret(os.environ), *confinement.secret],
             "write": [str(path) for path in confinement.writable],
         }
         program: list[str] = [*command]

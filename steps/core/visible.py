@@ -41,10 +41,14 @@ def secret(environment: Mapping[str, str]) -> list[str]:
     found = [str(Path(home) / name) for home in homes() for name in HOME]
     found += [environment[name] for name in (*(name for name, _ in FILES), *VARIABLES) if environment.get(name)]
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
-        scheme, _, rest = environment.get(variable, "").partition(":///")
-        if scheme == "sqlite" and rest:
-            found += [str(Path(rest).absolute()) + end for end in DATABASE_FILES]
+        found += database_files(environment.get(variable, ""))
     return [*dict.fromkeys(found), *SYSTEM]
+
+
+def database_files(uri: str) -> list[str]:
+    """Files of an SQLite store; none of another."""
+    scheme, _, rest = uri.partition(":///")
+    return [str(Path(rest).absolute()) + end for end in DATABASE_FILES] if scheme.startswith("sqlite") and rest else []
 
 
 @cache
