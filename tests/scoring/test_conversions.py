@@ -78,7 +78,7 @@ def test_a_failing_meter_is_a_note_and_the_candidate_stands(tmp_path: Path, monk
     monkeypatch.setattr(conversions, "CandidateProcess", Started)
     monkeypatch.setattr(conversions, "weights", lambda _: tmp_path)
     monkeypatch.setattr(fidelity, "measure", measure)
-    reference, first, second = (subject(*each, "sha256:1", tmp_path) for each in (("t", "transformers"), ("a", "onnx"), ("b", "onnx")))
+    reference, first, second = (subject(*each, "sha256:1") for each in (("t", "transformers"), ("a", "onnx"), ("b", "onnx")))
     second.served_prompts = [9, 13]
     conversions.compare_all([reference, first, second], config(), tmp_path, Display(1.0))
     assert started == ["t-reference", "a-logits", "b-logits"]
