@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,6 +61,11 @@ class Canary:
         """The checks that failed, in one line."""
         failed = [check for check in self.checks if not check.passed]
         return "; ".join(f"{check.name}: {(check.detail or 'failed').splitlines()[0]}" for check in failed)
+
+
+def recorded(missing: Sequence[str]) -> dict[str, list[str]]:
+    """What an entry of the history holds of the isolation in its ``details``; nothing where all of it was had."""
+    return {"isolation_missing": list(missing)} if missing else {}
 
 
 def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
