@@ -4,9 +4,10 @@
     python -I -S confine.py --probe
 
 The spec: ``parent`` (process id; when it ends, all of this ends), ``report`` (file descriptor that gets one JSON line: the command's
-``pid`` as the parent sees it, or an ``error``), ``layers`` (names of ``LAYERS``), ``cwd``, ``data_bytes`` (limit of ``RLIMIT_DATA``, or
-null), and for the layer ``files``: ``hidden`` (folders that become empty), ``show`` (what stays visible in them), ``secret`` (files and
-folders that are emptied wherever they are) and ``write`` (folders that may be written to; all others are read-only).
+``pid`` as the parent sees it, or an ``error``), ``layers`` (names of ``LAYERS``), ``drop`` (whether the command loses all capabilities),
+``cwd``, ``data_bytes`` (limit of ``RLIMIT_DATA``, or null), and for the layer ``files``: ``hidden`` (folders that become empty), ``show``
+(what stays visible in them), ``secret`` (files and folders that are emptied wherever they are) and ``write`` (folders that may be written
+to; all others are read-only).
 
 ``--probe`` prints ``{layer: error}`` with an empty text where this machine has the layer.
 
@@ -142,7 +143,7 @@ def hide(spec: Mapping[str, Any]) -> None:
 
 
 def drop_privileges() -> None:
-    """Who is root in the new namespace could take its mounts away again."""
+    """Who is root in the new namespace could take its mounts away again; and who is root without one could read all processes."""
     number = 0
     while libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
         number += 1
@@ -161,7 +162,8 @@ def become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
     if "files" in spec["layers"]:
         hide(spec)
     os.chdir(spec["cwd"])
-    drop_privileges()
+    if spec["drop"]:
+        drop_privileges()
     limit(spec["data_bytes"])
     os.write(spec["report"], json.dumps({"pid": host}).encode() + b"\n")
     os.set_inheritable(spec["report"], False)

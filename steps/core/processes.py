@@ -65,8 +65,9 @@ class Confinement:
     """What a child is kept from; what the machine cannot keep it from is reported, not refused.
 
     Attributes:
-        layers: of ``network`` (none), ``processes`` (sees, signals and traces none but its own) and ``files`` (home and temporary folders
-            are empty, all others read-only).
+        layers: none for code that is trusted as this process is; else it loses all privileges. Of ``network`` (there is none),
+            ``processes`` (it sees, signals and traces none but its own) and ``files`` (home and temporary folders are empty, all others
+            read-only).
         readable: files and folders that stay visible, although the layer ``files`` would hide them.
         writable: folders it may write to.
         secret: files and folders that it finds empty, besides those of ``visible.secret``.
@@ -146,7 +147,7 @@ class Child:
         self.missing = missing(confinement.layers)
         self._tail, self._tail_bytes = bytearray(), tail_bytes
         self._looks, self._family = 0, 0
-        if PROCESSES in absent():
+        if confinement.layers and PROCESSES in absent():
             guard_own_environment()
         said, say = os.pipe()
         limit = confinement.memory_bytes
@@ -154,6 +155,7 @@ class Child:
             "parent": os.getpid(),
             "report": say,
             "layers": [layer for layer in confinement.layers if layer not in absent()],
+            "drop": bool(confinement.layers),
             "cwd": str(cwd),
             "data_bytes": None if limit is None else allowance(limit),
             "hidden": visible.hidden(),
@@ -276,9 +278,10 @@ def _resident(pid: int) -> int:
 
 @cache
 def guard_own_environment() -> None:
-    """Keep others of this user from reading this process's memory and environment, where children share its user namespace.
+    """Keep this user's other processes from reading this one's memory and environment, where children share its user namespace.
 
-    Against root, and for this process's parents, it does not help; a child in a user namespace of its own cannot read them anyway.
+    Root's children cannot read them without the capabilities that they lose. Neither holds for the processes that started this one, as far
+    as they are the same user's: only a child in a namespace of its own cannot read those.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
