@@ -82,7 +82,11 @@ def _also_reads(config: Config) -> Mapping[str, str]:
 @step(
     reads=("model.registered_name", "evaluate", "promotion.gates"),
     inputs=_inputs,
-    files=("steps/scoring", "steps/pipeline/peak_rss.py"),  # packs, texts, the page's template, and what candidates' processes load by path
+    files=(
+        "steps/scoring",
+        "steps/core/confine.py",
+        "steps/pipeline/peak_rss.py",
+    ),  # packs, texts, the page's template, and what candidates' processes load by path
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
     also_reads=_also_reads,
 )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.config.errors import ConfigError
+from steps.config.isolation import Isolation
 
 
 @dataclass
@@ -63,6 +64,7 @@ class EvaluateConfig:
     candidate_timeout: float = 3600.0  # seconds one candidate may take before it counts as hung
     request_timeout: float = 600.0  # seconds one request may take before the candidate counts as hung
     memory_limit_bytes: int | None = None  # resident bytes one candidate may hold; null sets no limit
+    isolation: Isolation = Isolation.preferred  # required: no candidate is loaded unless it can be kept from network, processes, files
     resume: bool = True  # take answers that an interrupted evaluation of the same bytes already has
     lm_eval_tasks: list[str] = field(default_factory=list)  # lm-eval tasks on local files; needs the lm-eval package
     lm_eval_path: str | None = None  # folder with those tasks' YAML files

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from steps.config.errors import ConfigError
 from steps.config.gates import GatesConfig
+from steps.config.isolation import Isolation
 
 ALIAS = re.compile(r"[a-z][a-z0-9_-]*")
 VERSION_LIKE = re.compile(r"v\d+")  # MLflow keeps v1, v2 … for itself
@@ -35,6 +36,7 @@ class CanaryConfig:
     timeout: float = 300.0  # seconds from start to exit
     memory_limit_bytes: int = 8_589_934_592  # peak resident bytes
     concurrency: int = 4  # requests sent at once
+    isolation: Isolation = Isolation.preferred  # required: no alias moves unless a model can be kept from network, processes, files
 
     def __post_init__(self) -> None:
         if self.timeout <= 0:

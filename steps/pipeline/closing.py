@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steps.config.root import ROOT, Config
-from steps.pipeline.redaction import redact_credentials
+from steps.core.redaction import redact_credentials
 from steps.registry.register import Promotion
 
 # heading, metric, format, factor

@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 
 from steps.config.errors import ConfigError
 from steps.config.root import CONF, Config, with_inputs
+from steps.core.redaction import redact
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
 from steps.pipeline.errors import StepError, Terminated
-from steps.pipeline.redaction import redact
+from steps.pipeline.parent import end_with_parent
 from steps.pipeline.step import Step
 
 BAD_CONFIG = 2  # exit code
@@ -31,6 +32,7 @@ def launch(step: Step) -> None:
     except ConfigError as error:
         _end(step, error, BAD_CONFIG)
     heed_sigterm()
+    end_with_parent()
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
     _quiet()
     try:

@@ -6,20 +6,22 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import psutil
-
+from steps.config import isolation
 from steps.config.promotion import CanaryConfig
+from steps.core import processes
+from steps.core.processes import Child, ChildStartError, Confinement
+from steps.core.redaction import redact
+from steps.core.visible import database_files
 from steps.pipeline import digest
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import SECRET_NAMES, redact
 from steps.registry.gateway import ServerUnavailableError
 from steps.registry.retries import first_line, is_missing_artifact, is_outage
 
@@ -29,7 +31,7 @@ CHILD = Path(__file__).with_name("canary_child.py")
 PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
-KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SYSTEMROOT")
+LARGEST_RESULT = 1 << 20  # bytes: the model's own code may write anything there
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Canary:
     checks: tuple[Check, ...]
     peak_rss_bytes: int
     seconds: float
-    isolation: str  # "network namespace" where the kernel cut the network, else "sockets refused"
+    isolation: str  # "isolated", or what the kernel would not keep it from
+    missing: tuple[str, ...] = ()  # of the isolation, one clause each
 
     @property
     def fault(self) -> str:
@@ -60,12 +63,17 @@ class Canary:
         return "; ".join(f"{check.name}: {(check.detail or 'failed').splitlines()[0]}" for check in failed)
 
 
+def recorded(missing: Sequence[str]) -> dict[str, list[str]]:
+    """What an entry of the history holds of the isolation in its ``details``; nothing where all of it was had."""
+    return {"isolation_missing": list(missing)} if missing else {}
+
+
 def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
     """Fetch a version by its registry URI, compare its bytes, and let a fresh process load and use it.
 
-    The process gets the fetched folder, an empty working directory, no ``PYTHON*`` variable, no secret, and no network: cut off by the
-    kernel where ``unshare`` may make a network namespace, and in any case by refusing sockets. A remote registry could not be reached
-    that way, so the bytes are fetched from the registry URI first, by this process.
+    The process gets the fetched folder, an empty home and working directory, no ``PYTHON*`` variable, no secret, no other files and
+    processes, and no network: cut off by the kernel where it lets this user, and in any case by refusing sockets. A remote registry could
+    not be reached that way, so the bytes are fetched from the registry URI first, by this process.
 
     Args:
         uri: ``models:/<name>/<version>``.
@@ -73,11 +81,13 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         config: limits.
 
     Raises:
+        ConfigError: ``promotion.canary.isolation`` is required and cannot be had here; nothing was fetched.
         StepError: the bytes cannot be fetched, or are not those that were judged.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    isolation.heed("promotion.canary.isolation", config.isolation, processes.missing())
     with TemporaryDirectory(prefix="slm-canary-") as place:
         root = Path(place)
         try:
@@ -94,7 +104,8 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
                 f"{uri}: the bytes are {found}, the evidence is about {expected_digest}; judge what is there (`mlflow run . -e evaluate`)"
                 " or restore what was judged. No reason overrules this."
             )
-        (root / "empty").mkdir()
+        (root / "home").mkdir()
+        (root / "out").mkdir()
         shutil.copy(CHILD, root / "canary.py")
         shutil.copy(PEAK_RSS, root / "peak_rss.py")
         log.info("canary: loading and using %s in a process of its own", uri)
@@ -105,41 +116,36 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
 
 
 def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig) -> Canary:
-    command = [sys.executable, "-I", str(root / "canary.py"), str(folder), str(root / "result.json"), str(config.concurrency)]
-    cut = _can_cut_network()
-    if cut:
-        command = ["unshare", "--user", "--map-current-user", "--net", *command]
-    environment = {key: value for key in KEPT_VARIABLES if (value := os.environ.get(key)) and not SECRET_NAMES.search(key)}
-    environment |= {"HOME": str(root / "empty"), "TMPDIR": str(root / "empty"), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/empty/none.db"}
     started = time.monotonic()
     peak, trouble = 0, ""
-    with (root / "log").open("wb") as output:
-        process = subprocess.Popen(command, cwd=root / "empty", env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-        try:
-            while process.poll() is None:
-                peak = max(peak, _resident(process.pid))
-                if peak > config.memory_limit_bytes:
-                    trouble = f"held {peak / 1e6:.0f} MB, more than promotion.canary.memory_limit_bytes={config.memory_limit_bytes}"
-                elif time.monotonic() - started > config.timeout:
-                    trouble = f"not done after promotion.canary.timeout={config.timeout:g} s"
-                if trouble:
-                    break
-                time.sleep(POLL)
-        finally:
-            _end(process)
+    try:
+        child = _start(root, folder, config)
+    except ChildStartError as error:
+        raise StepError(f"{uri}: its canary cannot be started: {error}") from error
+    with child:
+        while child.alive:
+            peak = max(peak, child.resident())
+            if peak > config.memory_limit_bytes:
+                trouble = f"held {peak / 1e6:.0f} MB, more than promotion.canary.memory_limit_bytes={config.memory_limit_bytes}"
+            elif time.monotonic() - started > config.timeout:
+                trouble = f"not done after promotion.canary.timeout={config.timeout:g} s"
+            if trouble:
+                break
+            time.sleep(POLL)
+        returncode = child.returncode
     checks: list[Check] = []
-    if (root / "result.json").is_file():
-        result = json.loads((root / "result.json").read_text(encoding="utf-8"))
-        checks += [Check(row["name"], row["passed"], redact(row["detail"])) for row in result["checks"]]
+    if (result := _result(root / "out" / "result.json")) is not None:
+        checks += [Check(str(row["name"]), row["passed"] is True, redact(str(row["detail"]))) for row in result["checks"]]
         peak = max(peak, int(result["peak_rss_bytes"]))
-    tail = redact((root / "log").read_text(encoding="utf-8", errors="replace")[-TAIL:]).strip()
+        if not trouble and any(check.detail.startswith("MemoryError") or "bad_alloc" in check.detail for check in checks):
+            trouble = f"asked for more memory than promotion.canary.memory_limit_bytes={config.memory_limit_bytes} leaves it"
     if trouble:
         checks.append(Check("stays within its limits", False, trouble))
     else:
         within = peak <= config.memory_limit_bytes
         checks.append(Check("stays within its limits", within, "" if within else f"held {peak / 1e6:.0f} MB"))
-        clean = process.returncode == 0 and len(checks) > 1
-        checks.append(Check("exits cleanly", clean, "" if clean else f"exit code {process.returncode}; its log ends: {tail}"))
+        clean = returncode == 0 and len(checks) > 1
+        checks.append(Check("exits cleanly", clean, "" if clean else f"exit code {returncode}; its log ends: {child.tail()[-TAIL:]}"))
     return Canary(
         uri=uri,
         digest=found,
@@ -147,40 +153,35 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
         checks=tuple(checks),
         peak_rss_bytes=peak,
         seconds=round(time.monotonic() - started, 1),
-        isolation="network namespace" if cut else "sockets refused",
+        isolation="; ".join(child.missing) or "isolated",
+        missing=child.missing,
     )
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and its children; 0 once it is gone."""
-    total = 0
+def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
+    import mlflow
+
+    home, out = root / "home", root / "out"
+    databases = {file for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) for file in database_files(uri)}
+    return Child(
+        [sys.executable, "-I", str(root / "canary.py"), str(folder), str(out / "result.json"), str(config.concurrency)],
+        environment=processes.environment({"HOME": str(home), "TMPDIR": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/none.db"}),
+        cwd=home,
+        confinement=Confinement(
+            readable=(folder, root / "canary.py", root / "peak_rss.py"),
+            writable=(home, out),
+            secret=tuple(databases),
+            memory_bytes=config.memory_limit_bytes,
+        ),
+    )
+
+
+def _result(path: Path) -> Mapping[str, Any] | None:
+    """What the canary wrote; None where it is missing or is not a canary's result, as the model's own code could write there too."""
     try:
-        parent = psutil.Process(pid)
-        for each in (parent, *parent.children(recursive=True)):
-            total += int(each.memory_info().rss)
-    except psutil.NoSuchProcess:
-        return total
-    return total
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.kill()
-    for each in family:
-        if each.is_running():
-            each.kill()
-    process.wait()
-
-
-@cache
-def _can_cut_network() -> bool:
-    """Whether this machine lets an ordinary user make a network namespace."""
-    if shutil.which("unshare") is None:
-        return False
-    tried = subprocess.run(["unshare", "--user", "--map-current-user", "--net", "true"], capture_output=True, check=False)
-    return tried.returncode == 0
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            result = json.loads(file.read(LARGEST_RESULT))
+        whole = isinstance(result["peak_rss_bytes"], int) and all({"name", "passed", "detail"} <= set(row) for row in result["checks"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return result if whole else None

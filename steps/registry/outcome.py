@@ -63,6 +63,7 @@ class Promotion:
     entry: int | None  # number in the journal; None where nothing moved
     forced: bool
     dry_run: bool
+    isolation_missing: tuple[str, ...] = ()  # what the canaries were not kept from, one clause each
 
     @property
     def champion(self) -> Row | None:
@@ -74,6 +75,7 @@ class Promotion:
         plain = dict(vars(self))
         plain["rows"] = [{**vars(row), "aliases": list(row.aliases), "scores": dict(row.scores), "uri": row.uri} for row in self.rows]
         plain["moves"] = [vars(move) for move in self.moves]
+        plain["isolation_missing"] = list(self.isolation_missing)
         return {"schema": SCHEMA, **plain}
 
 

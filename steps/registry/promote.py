@@ -136,11 +136,13 @@ def _move(
     moves = succession.moves(view.aliases, wanted)
     forced = bool(where.objections)
     verdict, entry = "", None
+    isolation_missing: tuple[str, ...] = ()
     if moves and not config.dry_run:
         result = canary.run(version.uri, where.digest, config.promotion.canary)
         if not result.passed:
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
         verdict = "passed"
+        isolation_missing = result.missing
         if report and where.judged and where.judged.model_id == version.model_id:
             versions.annotate(gateway, version, where.judged, report, register.command(config))
         entry = ledger.commit(
@@ -156,7 +158,7 @@ def _move(
                 evidence=report.uri if report else version.tags.get("slm.evaluation"),
                 evidence_digest=report.digest if report else version.tags.get("slm.evidence_digest"),
                 run_id=outcome.active_run_id(),
-                details=details,
+                details={**details, **canary.recorded(isolation_missing)},
             ),
         )
     final = {**view.aliases, **wanted}
@@ -178,6 +180,7 @@ def _move(
         entry=entry.number if entry else None,
         forced=forced,
         dry_run=config.dry_run,
+        isolation_missing=isolation_missing,
     )
     outcome.keep(promotion)
     return promotion

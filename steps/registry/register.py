@@ -80,6 +80,7 @@ def register(
     planned = _numbers(gateway, name, evaluated, found)
     known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
+    isolation_missing: tuple[str, ...] = ()
     while True:
         failed = {model_id for model_id, result in canaries.items() if result != "passed"}
         decision = decide(report, planned, known, view.aliases, config, failed)
@@ -91,6 +92,7 @@ def register(
         for each in waiting:
             result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
             canaries[each.model_id] = "passed" if result.passed else result.fault
+            isolation_missing = result.missing or isolation_missing
     why = redact(f"{reason}; {decision.reason}" if reason else decision.reason)
     entry = None
     if moves and not dry_run:
@@ -106,6 +108,7 @@ def register(
                 evidence=report.uri,
                 evidence_digest=report.digest,
                 run_id=outcome.active_run_id(),
+                details=canary.recorded(isolation_missing),
             ),
         )
     final = {**view.aliases, **decision.aliases}
@@ -133,6 +136,7 @@ def register(
         entry=entry.number if entry else None,
         forced=False,
         dry_run=dry_run,
+        isolation_missing=isolation_missing,
     )
     outcome.keep(promotion)
     return promotion

@@ -6,7 +6,6 @@ the log's tail; the other candidates go on.
 
 import contextlib
 import json
-import os
 import select
 import shutil
 import signal
@@ -16,17 +15,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from steps.core.processes import Child, ChildStartError, Confinement, environment
+from steps.core.redaction import redact, redact_answer
+from steps.core.visible import database_files
 from steps.scoring.report import Failure
 
 WORKER = Path(__file__).with_name("worker.py")
+PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
 TAIL_LINES = 40
-DROPPED = ("PYTHONPATH", "PYTHONHOME", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the step's own
 SAMPLE_SECONDS = 0.05  # how often resident memory is looked at
+LONGEST_REPLY = 1 << 28  # bytes: a model's own code may write anything
 
 
 class CandidateFailedError(Exception):
@@ -53,50 +57,69 @@ class Limits:
 class CandidateProcess:
     """A worker process for one model; use as a context manager.
 
+    It has no network, sees no processes and no files but those named here, gets no secrets, and whatever it says is redacted.
+
     Args:
-        name: for messages and the log's file name.
-        workdir: folder that gets ``logs/<name>.log``.
+        name: for messages.
         limits: time and memory; the time is counted only while a command runs.
+        readable: folders of models that it loads.
+        writable: folders that it may write to, besides an empty one of its own.
     """
 
-    def __init__(self, name: str, workdir: Path, limits: Limits) -> None:
+    def __init__(self, name: str, limits: Limits, readable: Sequence[Path] = (), writable: Sequence[Path] = ()) -> None:
         self.name, self.limits = name, limits
+        self.readable, self.writable = list(readable), list(writable)
         self.used_seconds = 0.0
         self.peak_rss = 0  # bytes, sampled
-        self.log = workdir / "logs" / f"{name}.log"
         self._killed: str | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._connection: socket.socket | None = None
         self._buffer = b""
-        self._folder: str | None = None
+        self._folder: Path | None = None
         self._watch: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.mkdtemp(prefix="slm-candidate-")
-        self._connection, theirs = socket.socketpair()
-        with theirs, self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(WORKER), str(theirs.fileno())],
-                cwd=self._folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._watch = threading.Thread(target=self._watch_memory, name=f"memory of {self.name}", daemon=True)
-        self._watch.start()
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            CandidateFailedError: it could not be started.
+        """
+        import mlflow
+
+        self._folder = Path(tempfile.mkdtemp(prefix="slm-candidate-"))
+        self._connection, theirs = socket.socketpair()
+        databases = {file for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) for file in database_files(uri)}
+        with theirs:
+            try:
+                self._child = Child(
+                    [sys.executable, "-P", str(WORKER), str(theirs.fileno())],
+                    environment=own_environment(self._folder),
+                    cwd=self._folder,
+                    confinement=Confinement(
+                        readable=(WORKER.parent, PEAK_RSS, *(path.resolve() for path in self.readable)),
+                        writable=(self._folder, *self.writable),
+                        secret=tuple(databases),
+                        memory_bytes=self.limits.resident_bytes,
+                    ),
+                    pass_fds=[theirs.fileno()],
+                )
+            except ChildStartError as error:
+                self.close()
+                raise CandidateFailedError(f"its process could not be started: {error}", "") from error
+        self._watch = threading.Thread(target=self._watch_memory, args=(self._child,), name=f"memory of {self.name}", daemon=True)
+        self._watch.start()
+
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.alive
 
     @property
     def pid(self) -> int:
@@ -105,9 +128,9 @@ class CandidateProcess:
         Raises:
             RuntimeError: not started.
         """
-        if self._process is None:
+        if self._child is None:
             raise RuntimeError(f"candidate {self.name!r} is not started")
-        return self._process.pid
+        return self._child.pid
 
     def ask(self, command: str, *, requests: int = 1, **arguments: Any) -> Any:
         """Run one of the worker's commands and return its result.
@@ -161,12 +184,22 @@ class CandidateProcess:
             if not data:
                 raise CandidateFailedError(self._reason_of_death(command), self.tail())
             self._buffer += data
+            if len(self._buffer) > LONGEST_REPLY:
+                self._kill(f"broken: its reply to {command!r} has more than {LONGEST_REPLY:,} bytes")
+                raise CandidateFailedError(str(self._killed), self.tail())
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        try:
+            reply = json.loads(line)
+            if not isinstance(reply, dict) or not ("result" in reply or {"error", "kind"} <= set(reply)):
+                raise ValueError("neither a result nor an error")
+        except (ValueError, RecursionError) as error:  # something else than the worker wrote to its socket
+            self._kill(f"broken: its reply to {command!r} is not the worker's ({error})")
+            raise CandidateFailedError(str(self._killed), self.tail()) from error
+        said: dict[str, Any] = {**redact_answer(reply), **({"error": redact(str(reply["error"]))} if "error" in reply else {})}
+        return said
 
     def _reason_of_death(self, command: str) -> str:
-        code = self._process.wait(timeout=30) if self._process else None
+        code = self._child.wait(timeout=30) if self._child else None
         if self._killed:
             return self._killed
         if code is not None and code < 0:
@@ -178,45 +211,33 @@ class CandidateProcess:
         self._killed = reason
         return reason
 
-    def _watch_memory(self) -> None:
-        import psutil
-
+    def _watch_memory(self, child: Child) -> None:
         limit = self.limits.resident_bytes
-        try:
-            process = psutil.Process(self.pid)
-            while self.alive:
-                resident = process.memory_info().rss
-                self.peak_rss = max(self.peak_rss, resident)
-                if limit is not None and resident > limit:
-                    self._kill(f"out of memory: {resident:,} resident bytes, evaluate.memory_limit_bytes={limit:,}")
-                time.sleep(SAMPLE_SECONDS)
-        except psutil.NoSuchProcess:
-            return
+        while child.alive:
+            resident = child.resident()
+            self.peak_rss = max(self.peak_rss, resident)
+            if limit is not None and resident > limit:
+                self._kill(f"out of memory: {resident:,} resident bytes, evaluate.memory_limit_bytes={limit:,}")
+            time.sleep(SAMPLE_SECONDS)
 
     def _kill(self, reason: str) -> None:
         self._killed = self._killed or reason
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._child is not None:
+            self._child.kill()
 
     def tail(self) -> str:
-        """Last lines of the process' log, without the user's home folder in them."""
-        if not self.log.is_file():
-            return ""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        return "\n".join(lines).replace(str(Path.home()), "~")
+        """Last lines of the process' output, without secrets and the user's home folder."""
+        return "\n".join(self._child.tail().splitlines()[-TAIL_LINES:]) if self._child is not None else ""
 
     def close(self) -> None:
-        """Hang up, wait briefly, then end the process whatever it does."""
+        """Hang up, wait briefly, then end the process and all that it started, whatever they do."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._kill("did not end when asked to")
-                self._process.wait(timeout=30)
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=5)
+            self._child.kill()
         if self._watch is not None:
             self._watch.join(timeout=5)
         if self._folder is not None:
@@ -224,31 +245,7 @@ class CandidateProcess:
             self._folder = None
 
 
-def _environment() -> dict[str, str]:
-    """This process' environment without the project's traces in it, and with the tracking server in it."""
-    import mlflow
-
-    keep = {key: value for key, value in os.environ.items() if key not in DROPPED}
-    keep |= {
-        "MLFLOW_TRACKING_URI": absolute(mlflow.get_tracking_uri()),
-        "MLFLOW_REGISTRY_URI": absolute(mlflow.get_registry_uri()),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "ORT_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "1",  # a candidate must hold all that it needs
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    return keep
-
-
-def absolute(uri: str) -> str:
-    """A store's URI without its dependence on the working directory: a candidate lives in an empty one."""
-    scheme, colon, rest = uri.partition(":")
-    if scheme == "sqlite" and rest.startswith("///") and not rest.startswith("////"):
-        return uri if rest.startswith("///:memory:") else f"sqlite:///{Path(rest[3:]).absolute()}"
-    if uri in ("databricks", "databricks-uc", "uc"):  # names of profiles, not of folders
-        return uri
-    if not colon or (scheme == "file" and not rest.startswith("/")):
-        return (Path(rest) if colon else Path(uri)).absolute().as_uri()
-    return uri
+def own_environment(folder: Path) -> dict[str, str]:
+    """What a candidate's process gets: this machine's programs and threads, an empty home, and no tracking server."""
+    nowhere = f"sqlite:///{folder}/none.db"
+    return environment({"HOME": str(folder), "TMPDIR": str(folder), "MLFLOW_TRACKING_URI": nowhere, "MLFLOW_REGISTRY_URI": nowhere})

@@ -54,21 +54,23 @@ def _compare(reference: Subject, group: Sequence[Subject], config: Config, workd
             subject.notes.append("fidelity: the transformers variant of the same snapshot holds no checkpoint with safetensors")
         return
     reference.notes.append("fidelity: this variant holds the checkpoint itself and is the reference")
-    with CandidateProcess(f"{reference.process.name}-reference", workdir, limits) as process:
+    shared = workdir / "logits"  # the one folder that both may write to
+    shared.mkdir(exist_ok=True)
+    with CandidateProcess(f"{reference.process.name}-reference", limits, [folder], [shared]) as process:
         for subject in group:
             build = weights(subject)
             if build is None:
                 subject.notes.append("fidelity: the logged model holds no folder with a genai_config.json")
                 continue
             name = subject.process.name
-            with CandidateProcess(f"{name}-logits", workdir, limits) as meter:
+            with CandidateProcess(f"{name}-logits", limits, [build], [shared]) as meter:
                 try:
                     found = fidelity.measure(
                         process,
                         folder,
                         {name: (meter, build)},
                         settings.fidelity,
-                        workdir,
+                        shared,
                         guard_of(subject),
                         lambda tokens: display.advance(TOKEN_WEIGHT * tokens),
                     )[name]
@@ -119,7 +121,5 @@ def note(subject: Subject, text: str) -> None:
 
 
 def weights(subject: Subject) -> Path | None:
-    """Folder of weights in the logged model; on this machine's own store nothing is copied."""
-    import mlflow
-
-    return fidelity.folder_of(Path(mlflow.artifacts.download_artifacts(subject.description.load_uri)), subject.description.variant)
+    """Folder of weights in the logged model, which was fetched when it was loaded."""
+    return fidelity.folder_of(subject.folder, subject.description.variant) if subject.folder is not None else None

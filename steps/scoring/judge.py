@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from steps.config import isolation
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
+from steps.core import processes
 from steps.scoring import conversions, lm_eval_tasks, machine, packs, page, parts, publish, speed, statistics, verdict
 from steps.scoring.candidates import CandidateProcess, Limits
 from steps.scoring.description import Description, describe
@@ -57,13 +59,15 @@ def judge(
         log_to: given the report and ``workdir``; when it fails, the files are kept elsewhere and the error says where.
 
     Raises:
+        ConfigError: ``evaluate.isolation`` is required and cannot be had here; nothing has been run.
         PackError: the pack is broken; nothing has been run.
         mlflow.exceptions.MlflowException: a URI names no model; nothing has been run.
     """
     settings = config.evaluate
+    isolation.heed("evaluate.isolation", settings.isolation, processes.missing())
     pack = packs.load(settings.pack).take(settings.max_items)
     lm_eval_tasks.check(settings.lm_eval_tasks, settings.lm_eval_path)
-    subjects = _subjects(candidate_uris, incumbent_uri, config, workdir)
+    subjects = _subjects(candidate_uris, incumbent_uri, config)
     warnings = _memory_warnings(subjects)
     weight = len(subjects) * (
         LOAD_WEIGHT
@@ -75,9 +79,9 @@ def judge(
         weight += conversions.TOKEN_WEIGHT * settings.fidelity.tokens * conversions.count(subjects)
     with Display(weight) as display, ExitStack() as stack:
         for subject in subjects:
-            stack.enter_context(subject.process)
+            stack.callback(subject.process.close)
             display.say(f"load {subject.description.name}")
-            subject.attempt("load", partial(parts.load, subject))
+            subject.attempt("load", partial(parts.load, subject, workdir))
             display.advance(LOAD_WEIGHT)
         for subject in subjects:
             display.say(f"quality of {subject.description.name} on {len(pack.items)} items")
@@ -123,7 +127,7 @@ def judge(
     return report
 
 
-def _subjects(candidate_uris: Sequence[str], incumbent_uri: str | None, config: Config, workdir: Path) -> list[Subject]:
+def _subjects(candidate_uris: Sequence[str], incumbent_uri: str | None, config: Config) -> list[Subject]:
     settings = config.evaluate
     limits = Limits(settings.candidate_timeout, settings.request_timeout, settings.memory_limit_bytes)
     described: list[Description] = []
@@ -139,7 +143,7 @@ def _subjects(candidate_uris: Sequence[str], incumbent_uri: str | None, config: 
             described.append(incumbent)
     names = [each.name for each in described]
     return [
-        Subject(each, CandidateProcess(each.name if names.count(each.name) == 1 else f"{each.name}-{index}", workdir, limits))
+        Subject(each, CandidateProcess(each.name if names.count(each.name) == 1 else f"{each.name}-{index}", limits))
         for index, each in enumerate(described)
     ]
 
@@ -189,7 +193,8 @@ def _report(subjects: Sequence[Subject], pack: Pack, config: Config, warnings: t
         },
         policy={"gates": asdict(gates)},
         candidates=judged,
-        notes=(*warnings, *_notes(pack, gates), *_resumed(subjects, pack)),
+        isolation={"wanted": config.evaluate.isolation.value, "missing": list(processes.missing())},
+        notes=(*warnings, *_isolation_notes(), *_notes(pack, gates), *_resumed(subjects, pack)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -202,6 +207,11 @@ def _notes(pack: Pack, gates: GatesConfig) -> tuple[str, ...]:
         return ()
     said = f"{len(pack.items)} items are too few to stake a promotion on: about {needed} are needed to find two equal models"
     return (f"{said} within {margin:g} of each other, if they differ on a fifth of the items.",)
+
+
+def _isolation_notes() -> tuple[str, ...]:
+    missing = processes.missing()
+    return (f"the candidates were loaded with less isolation than there could be ({'; '.join(missing)})",) if missing else ()
 
 
 def _resumed(subjects: Sequence[Subject], pack: Pack) -> tuple[str, ...]:

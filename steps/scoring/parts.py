@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.scoring import fidelity, lm_eval_tasks, quality, speed, traces
 from steps.scoring.answers import Answer, AnswerStore, collect
 from steps.scoring.candidates import CandidateFailedError, CandidateProcess, ModelError
 from steps.scoring.conformance import complete
 from steps.scoring.description import Description
+from steps.scoring.fetched import fetch
 from steps.scoring.packs import Pack
 from steps.scoring.progress import Display
 from steps.scoring.report import Conformance, ConformanceRow, Failure, Quality
@@ -27,6 +29,7 @@ class Subject:
 
     description: Description
     process: CandidateProcess
+    folder: Path | None = None  # of the logged model on this machine, once it is fetched
     failure: Failure | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     quality: Quality = field(default_factory=Quality)
@@ -55,9 +58,18 @@ class Subject:
                 log.warning("%s: %s", self.description.name, note)
 
 
-def load(subject: Subject) -> None:
+def load(subject: Subject, workdir: Path) -> None:
+    """Fetch the model into ``workdir`` and load it in a process that has the fetched folder and nothing else."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=subject.description.load_uri)
+        subject.folder = fetch(subject.description.load_uri, workdir / "models" / subject.process.name)
+    except (MlflowException, OSError) as error:
+        raise CandidateFailedError(f"its files cannot be fetched: {redact(str(error))}", "") from error
+    subject.process.readable.append(subject.folder)
+    subject.process.start()
+    try:
+        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=str(subject.folder))
     except ModelError as error:  # a model that does not load is no candidate
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
     subject.metrics["speed/load_s"] = times["ready_s"]

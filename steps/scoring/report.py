@@ -137,6 +137,7 @@ class Report:
     candidates: tuple[CandidateReport, ...]
     created: str  # ISO 8601, UTC
     notes: tuple[str, ...] = ()
+    isolation: dict[str, Any] | None = None  # wanted: preferred or required; missing: what could not be had, one clause each
     schema: str = SCHEMA
 
     def to_json(self) -> str:

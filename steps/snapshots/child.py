@@ -1,16 +1,19 @@
 """Run one module of this project, or of a package, in a process of its own: its memory is given back, and its crash is an error here."""
 
-import ctypes
 import os
-import signal
-import subprocess
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from steps.core import processes
+from steps.core.processes import Child, ChildStartError, Confinement
+
 ROOT = Path(__file__).resolve().parents[2]  # the project root, where `python -m steps…` works
 TAIL = 2000  # characters of output shown when it fails
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+KEPT_OUTPUT = 1 << 20  # bytes of output that are returned: the end of it
+PIP = "pip"  # the one module that may know the network's settings, which may hold a password of an index
+OF_PIP = re.compile(r"PIP_\w+|((https?|all|no)_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_(CONFIG|CACHE)_HOME", re.IGNORECASE)
 
 
 class ChildError(RuntimeError):
@@ -26,36 +29,34 @@ class ChildError(RuntimeError):
         super().__init__(f"{' '.join(command[1:4])} ended with {returncode}: {self.tail}")
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies, so that no builder goes on for nobody with gigabytes of memory."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def run(module: str, *arguments: str | Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
-    """``python -m module arguments…`` without the model hub.
+    """``python -m module arguments…`` without the model hub, and without the secrets and tracking server of this process.
+
+    It is ended with this process. It may write wherever this user may, since it builds in the store; its code is this project's and its
+    packages', never a model's.
 
     Returns:
-        Its output, both streams together.
+        The end of its output, both streams together, without secrets.
 
     Raises:
         ChildError: it did not end with 0.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    # the children work on local files: they need no token, and the tracking variables would make them touch the parent's run
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "HF_TOKEN"))}
-    env = {**inherited, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **(environment or {})}
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        preexec_fn=_die_with_parent,
-    )
-    if done.returncode:
-        raise ChildError(command, done.returncode, done.stdout)
-    return done.stdout
+    kept = {"HOME": str(Path.home())}
+    if module == PIP:
+        kept |= {name: value for name, value in os.environ.items() if OF_PIP.fullmatch(name)}
+    try:
+        with Child(
+            command,
+            environment=processes.environment({**kept, **(environment or {})}, python=True),
+            cwd=cwd,
+            confinement=Confinement(layers=()),
+            tail_bytes=KEPT_OUTPUT,
+        ) as process:
+            returncode = process.wait()
+            output = process.tail()
+    except ChildStartError as error:
+        raise ChildError(command, 1, str(error)) from error
+    if returncode:
+        raise ChildError(command, returncode, output)
+    return output

@@ -1,5 +1,6 @@
 """An interrupted quality pass continues from the answers it has."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import pytest
 
 from steps.scoring import packs
 from steps.scoring.answers import Answer, AnswerStore, collect
-from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError, absolute
+from steps.scoring.candidates import CandidateFailedError, CandidateProcess, Limits, ModelError
+from steps.scoring.fetched import fetch
 from steps.scoring.packs import Item
 from tests.scoring.test_judge import PACK
 
@@ -73,8 +75,9 @@ def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_pat
     pack = packs.load(str(PACK))
     store = AnswerStore(tmp_path, "sha256:a", pack.digest, 64)
     asked: list[str] = []
-    with CandidateProcess("first", tmp_path, LIMITS) as process:
-        process.ask("load", uri=clerk("good"))
+    folder = fetch(clerk("good"), tmp_path / "model")
+    with CandidateProcess("first", LIMITS, [folder]) as process:
+        process.ask("load", uri=str(folder))
 
         def kill(item: Item) -> None:
             asked.append(item.id)
@@ -85,8 +88,8 @@ def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_pat
             list(collect(process, pack, 64, store, kill))
     kept = store.read()
     assert list(kept) == [item.id for item in pack.items[:3]]
-    with CandidateProcess("second", tmp_path, LIMITS) as process:
-        process.ask("load", uri=clerk("good"))
+    with CandidateProcess("second", LIMITS, [folder]) as process:
+        process.ask("load", uri=str(folder))
         rest = list(collect(process, pack, 64, store, lambda _: None))
         whole = list(collect(process, pack, 64, AnswerStore(tmp_path, "unknown", pack.digest, 64), lambda _: None))
     assert rest[:3] == list(kept.values())
@@ -94,8 +97,9 @@ def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_pat
 
 
 def test_an_error_of_one_request_is_not_the_end(clerk: Callable[[str], str], tmp_path: Path) -> None:
-    with CandidateProcess("clerk", tmp_path, LIMITS) as process:
-        process.ask("load", uri=clerk("good"))
+    model = fetch(clerk("good"), tmp_path / "model")
+    with CandidateProcess("clerk", LIMITS, [model]) as process:
+        process.ask("load", uri=str(model))
         with pytest.raises(ModelError, match="role 'wizard'"):
             process.ask("answer", messages=[{"role": "wizard", "content": "Hello"}], max_tokens=4)
         assert process.ask("answer", messages=[{"role": "user", "content": "What is 2 + 2?"}], max_tokens=16)["text"] == "2 + 2 equals 4."
@@ -104,13 +108,12 @@ def test_an_error_of_one_request_is_not_the_end(clerk: Callable[[str], str], tmp
     assert not folder.exists()
 
 
-def test_a_killed_evaluation_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_killed_evaluation_leaves_no_process_behind() -> None:
     """The evaluation is killed, so that it cannot say good-bye; its candidate ends by itself."""
     script = (
         "import sys, time\n"
-        "from pathlib import Path\n"
         "from steps.scoring.candidates import CandidateProcess, Limits\n"
-        "with CandidateProcess('clerk', Path(sys.argv[1]), Limits(600, 600)) as process:\n"
+        "with CandidateProcess('clerk', Limits(600, 600)) as process:\n"
         "    print(process.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -122,34 +125,16 @@ def test_a_killed_evaluation_leaves_no_process_behind(tmp_path: Path) -> None:
 
     from steps.config.root import ROOT
 
-    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     candidate = int(parent.stdout.readline())
     assert psutil.pid_exists(candidate)
     os.kill(candidate, signal.SIGSTOP)  # deaf to its socket, as in a long call
     parent.kill()
     parent.wait()
-    os.kill(candidate, signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(candidate, signal.SIGCONT)
     deadline = time.monotonic() + 20
     while psutil.pid_exists(candidate) and psutil.Process(candidate).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not psutil.pid_exists(candidate) or psutil.Process(candidate).status() == psutil.STATUS_ZOMBIE
-
-
-@pytest.mark.parametrize(
-    ("uri", "wanted"),
-    [
-        ("sqlite:///mlflow.db", "sqlite:////here/mlflow.db"),
-        ("sqlite:///sub/mlflow.db", "sqlite:////here/sub/mlflow.db"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
-        ("./mlruns", "file:///here/mlruns"),
-        ("file:./mlruns", "file:///here/mlruns"),
-        ("file:///srv/mlruns", "file:///srv/mlruns"),
-        ("http://localhost:5000", "http://localhost:5000"),
-        ("postgresql://db/mlflow", "postgresql://db/mlflow"),
-        ("databricks", "databricks"),
-    ],
-)
-def test_store_uris_do_not_depend_on_the_folder(uri: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute(uri) == wanted.replace("/here", str(tmp_path))

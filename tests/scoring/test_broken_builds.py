@@ -23,8 +23,9 @@ def measured(checkpoint: Path, builds: dict[str, Path], workdir: Path, tokens: i
 
     config = FidelityConfig(tokens=tokens, window=128, continuations=3, continuation_tokens=8)
     with ExitStack() as stack:
-        processes = {name: (stack.enter_context(CandidateProcess(name, workdir, Limits(600, 300))), path) for name, path in builds.items()}
-        reference = stack.enter_context(CandidateProcess("reference", workdir, Limits(600, 300)))
+        started = {name: CandidateProcess(name, Limits(600, 300), [path], [workdir]) for name, path in builds.items()}
+        processes = {name: (stack.enter_context(process), builds[name]) for name, process in started.items()}
+        reference = stack.enter_context(CandidateProcess("reference", Limits(600, 300), [checkpoint], [workdir]))
         found = fidelity.measure(reference, checkpoint, processes, config, workdir, call, lambda _: None)
     assert not (workdir / "window.npy").exists()
     return {name: fidelity.metrics(comparison) for name, comparison in found.items()}

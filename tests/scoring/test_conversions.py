@@ -25,9 +25,9 @@ WHOLE = fidelity.Comparison(
 )
 
 
-def subject(name: str, variant: str, digest: str | None, workdir: Path) -> Subject:
+def subject(name: str, variant: str, digest: str | None) -> Subject:
     described = Description(f"models:/m-{name}", "candidate", f"m-{name}", variant, "unknown", None, None, digest, None, None)
-    return Subject(described, CandidateProcess(name, workdir, Limits(60, 60)))
+    return Subject(described, CandidateProcess(name, Limits(60, 60)))
 
 
 def test_the_reference_is_of_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_the_reference_is_of_the_same_snapshot(tmp_path: Path, monkeypatch: pyte
     )
     known = [("old", "transformers", "sha256:1"), ("new", "transformers", "sha256:2"), ("unknown", "transformers", None)]
     built = [("a", "onnx", "sha256:2"), ("b", "onnx", "sha256:2"), ("c", "onnx", None), ("d", "onnx", "sha256:3")]
-    subjects = [subject(*each, tmp_path) for each in (*known, *built)]
+    subjects = [subject(*each) for each in (*known, *built)]
     conversions.compare_all(subjects, config(), tmp_path, Display(1.0))
     assert compared == [("new", ["a", "b"])]
     assert ["does not say which snapshot" in " ".join(each.notes) for each in subjects[3:]] == [False, False, True, False]
@@ -78,7 +78,7 @@ def test_a_failing_meter_is_a_note_and_the_candidate_stands(tmp_path: Path, monk
     monkeypatch.setattr(conversions, "CandidateProcess", Started)
     monkeypatch.setattr(conversions, "weights", lambda _: tmp_path)
     monkeypatch.setattr(fidelity, "measure", measure)
-    reference, first, second = (subject(*each, "sha256:1", tmp_path) for each in (("t", "transformers"), ("a", "onnx"), ("b", "onnx")))
+    reference, first, second = (subject(*each, "sha256:1") for each in (("t", "transformers"), ("a", "onnx"), ("b", "onnx")))
     second.served_prompts = [9, 13]
     conversions.compare_all([reference, first, second], config(), tmp_path, Display(1.0))
     assert started == ["t-reference", "a-logits", "b-logits"]

@@ -1,0 +1,67 @@
+"""Which files a confined child sees: the interpreter's, what it is given, and no credentials."""
+
+import contextlib
+import os
+import pwd
+import site
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from steps.core.redaction import FILES
+
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run")  # other processes' files and sockets
+# what may hold credentials wherever the home folder's own are hidden already, or cannot be
+SYSTEM = ("/run/secrets", "/var/run/secrets", "/etc/mlflow")  # containers' and Kubernetes' secrets; the server's settings
+HOME = (
+    ".aws", ".azure", ".config/gcloud", ".databrickscfg", ".docker", ".git-credentials", ".huggingface", ".cache/huggingface/token",
+    ".cache/huggingface/stored_tokens", ".kube", ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
+)  # fmt: skip
+VARIABLES = ("KUBECONFIG", "PIP_CONFIG_FILE", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "BOTO_CONFIG", "AWS_WEB_IDENTITY_TOKEN_FILE")
+DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
+
+
+def homes() -> list[str]:
+    """Home folders of this user, by the environment and by the system; never the root folder."""
+    found = [str(Path.home())]
+    with contextlib.suppress(KeyError):  # a container may run under a number that has no name
+        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [path for path in dict.fromkeys(found) if path != "/" and Path(path).is_dir()]
+
+
+def hidden() -> list[str]:
+    """Folders that a child finds empty."""
+    return list(dict.fromkeys([*homes(), *TEMPORARY, tempfile.gettempdir()]))
+
+
+def secret(environment: Mapping[str, str]) -> list[str]:
+    """Files and folders of credentials, and the database of a local tracking server, whose writer could forge what is in it."""
+    found = [str(Path(home) / name) for home in homes() for name in HOME]
+    found += [environment[name] for name in (*(name for name, _ in FILES), *VARIABLES) if environment.get(name)]
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
+        found += database_files(environment.get(variable, ""))
+    return [*dict.fromkeys(found), *SYSTEM]
+
+
+def database_files(uri: str) -> list[str]:
+    """Files of an SQLite store; none of another."""
+    scheme, _, rest = uri.partition(":///")
+    return [str(Path(rest).absolute()) + end for end in DATABASE_FILES] if scheme.startswith("sqlite") and rest else []
+
+
+@cache
+def of_python() -> tuple[str, ...]:
+    """What the interpreter needs: its environments, each link on the way to its program, and libraries named by ``LD_LIBRARY_PATH``."""
+    found = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages(), str(Path(__file__).parent)]
+    if site.ENABLE_USER_SITE:
+        found.append(site.getuserbase())
+    program = Path(sys.executable)
+    for _ in range(40):  # as many links as the kernel follows
+        found.append(str(program))
+        if not program.is_symlink():
+            break
+        program = program.parent / program.readlink()
+    found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    return tuple(path for path in dict.fromkeys(found) if Path(path).exists())

@@ -1,0 +1,132 @@
+"""Secrets and the home folder stay out of what is written on a run."""
+
+from pathlib import Path
+
+import pytest
+
+from steps.core.redaction import redact, redact_answer, redact_credentials, redact_leaves, redact_override
+
+
+def test_secrets_and_home_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct horse")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    text = "token hf_0123456789abcdef, https://ada:correct horse@x, http://u:p4ss@host/x, /home/ada/models, /home/adam/models"
+    assert redact(text) == "token ***, https://ada:***@x, http://***@host/x, ~/models, /home/adam/models"
+
+
+def test_other_text_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORT_TOKEN", "abc")
+    text = "runs:/0123/report.json models:/m-1 sqlite:////data/mlflow.db abc user@example.org"
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://ghp_x@github.com/a/b", "https://***@github.com/a/b"),
+        ("postgresql://u:p@ss@db/x", "postgresql://***@db/x"),
+        ("ssh://git@github.com/a", "ssh://git@github.com/a"),
+        ('["http://host","ada@example.org"]', '["http://host","ada@example.org"]'),
+    ],
+)
+def test_credentials_of_urls(text: str, expected: str) -> None:
+    assert redact_credentials(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/mnt/root/store", "/mnt/root/store"),
+        ("sqlite:////root/mlflow.db", "sqlite:///~/mlflow.db"),
+        ("in /root.", "in ~."),
+        ("/root-backup /root.old /rooted", "/root-backup /root.old /rooted"),
+    ],
+)
+def test_only_the_home_folder_itself_is_replaced(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/root"))
+    assert redact(text) == expected
+
+
+def test_leaf_by_leaf_so_that_no_syntax_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "because")
+    assert redact_leaves({"reason": "because it", "more": ["because", 1, None]}) == {"reason": "*** it", "more": ["***", 1, None]}
+
+
+def test_a_home_folder_in_an_override_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    for word in ("evaluate.pack=/home/ada/my-pack", "evaluate.pack='/home/ada/my pack'"):
+        shown = redact_override(word)
+        assert str(OverridesParser.create().parse_override(shown).value()).startswith("~/my")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://:p4ssw0rd@cache/0", "redis://***@cache/0"),
+        ("postgresql+psycopg2://mlflow:p4ss@db/mlflow?sslmode=require", "postgresql+psycopg2://***@db/mlflow?sslmode=require"),
+        ("host=db user=mlflow password=p4ss dbname=mlflow", "host=db user=mlflow password=*** dbname=mlflow"),
+        ("host=db password='p4 ss' dbname=mlflow", "host=db password=*** dbname=mlflow"),
+        ("Server=db;UID=sa;PWD=p4ss;", "Server=db;UID=sa;PWD=***;"),
+        ("AccountName=a;AccountKey=Zm9v+bar==;EndpointSuffix=x", "AccountName=a;AccountKey=***;EndpointSuffix=x"),
+        ("token hf_abcdefghijklmnopqrst.", "token ***."),
+        ("AKIAIOSFODNN7EXAMPLE and ghp_0123456789abcdefghij0123456789abcdef", "*** and ***"),
+        ("Authorization: Bearer abc0.def-123_456~789", "Authorization: Bearer ***"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nafter", "***\nafter"),
+    ],
+)
+def test_connection_strings_and_tokens(text: str, expected: str) -> None:
+    assert redact_credentials(text) == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The password field is empty: password = none was given.",
+        "AKIA is a prefix, hf_model a name, sk-learn a library, and https://example.org/a@b a page.",
+        "The bearer responsibilities are shared; a bearer token is a string.",
+        "Write to anna@example.org or see postgresql://localhost/db. true false 12345678",
+        "My home is /root and my user is root.",
+    ],
+)
+def test_honest_answers_stay_as_they_are(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USE_TOKEN_CACHE", "12345678")  # the value of a count or a switch is no secret
+    assert redact_answer({"text": answer, "tokens": [1, 2.5, None]}) == {"text": answer, "tokens": [1, 2.5, None]}
+
+
+def test_the_password_of_a_url_in_the_environment_is_a_secret_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://mlflow:corr%20ect-horse@db/mlflow")
+    monkeypatch.setenv("BACKEND", "host=db password=battery-staple dbname=x")
+    assert redact_credentials("corr%20ect-horse, corr ect-horse, battery-staple") == "***, ***, ***"
+
+
+def test_other_notations_of_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    import base64
+    import json
+    from urllib.parse import quote
+
+    secret = 'p/4"ss wörd-0123'
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
+    for shown in (secret, quote(secret, safe=""), json.dumps(secret), base64.b64encode(secret.encode()).decode()):
+        assert secret not in redact_credentials(shown) and "***" in redact_credentials(f"<{shown}>"), shown
+
+
+def test_values_of_credentials_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name, text in {
+        ".mlflow/credentials": "[mlflow]\nmlflow_tracking_username = rosa\nmlflow_tracking_password = from-mlflow\n",
+        ".aws/credentials": "[default]\naws_access_key_id = AKIDfrom\naws_secret_access_key = from-aws\n",
+        ".netrc": "machine host login rosa password from-netrc",
+        ".pgpass": "db:5432:mlflow:rosa:from-pgpass\n",
+        ".cache/huggingface/token": "from-hugging-face\n",
+        ".git-credentials": "https://rosa:from-git@git.example.org\n",
+        ".config/gcloud/application_default_credentials.json": '{"client_secret": "from-gcloud", "type": "authorized_user"}',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    text = "from-mlflow from-aws from-netrc from-pgpass from-hugging-face from-git from-gcloud authorized_user rosa"
+    assert redact_credentials(text) == "*** *** *** *** *** *** *** authorized_user rosa"
+    (tmp_path / ".netrc").write_text("machine host login rosa password changed-since")
+    assert redact_credentials("changed-since") == "***"
