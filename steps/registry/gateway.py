@@ -119,17 +119,6 @@ class Gateway:
     def logged_model(self, model_id: str) -> LoggedModel | None:
         return self._read(f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id))
 
-    def finished_reports(self, name: str, most: int) -> list[str]:
-        """URIs of the reports of finished evaluations of a registered model, newest first."""
-
-        def call() -> list[str]:
-            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND tags.`slm.model` = '{name}'"
-            runs = self.client.search_runs(experiments, words, order_by=["attributes.start_time DESC"], max_results=most)
-            return [run.data.tags["slm.output"] for run in runs if run.data.tags.get("slm.output")]
-
-        return self._write(f"looking for evaluations of {name!r}", call)
-
     def run_tags(self, run_id: str) -> dict[str, str] | None:
         """Tags of a run; None where there is no such run."""
         found = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))

@@ -9,7 +9,7 @@ from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, outcome, register, standing, succession, versions
+from steps.registry import canary, evidence_selection, outcome, register, standing, succession, versions
 from steps.registry import target as targets
 from steps.registry.aliases import previous_of
 from steps.registry.evidence import read as read_evidence
@@ -99,14 +99,18 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
 def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promotion:
     if config.force:
         raise ConfigError("force", True, "a version to promote against the policy", f"pass target=models:/{name}/<version>")
-    uris = [config.report_uri] if config.report_uri else gateway.finished_reports(name, 1)
-    if not uris:
-        raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
-    about = read_evidence(uris[0], gateway).registered_name
+    uri = config.report_uri
+    if not uri:
+        trust = evidence_selection.trusted(gateway, config, register.in_service(gateway, name))
+        report = evidence_selection.strongest(gateway, name, config, trust, lambda each: each.registered_name == name)
+        if report is None:
+            raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
+        uri = report.uri
+    about = read_evidence(uri, gateway).registered_name
     if about != name:
-        raise ConfigError("report_uri", redact(uris[0]), f"a report about {name}, not about {about}", f"pass target=models:/{about}")
+        raise ConfigError("report_uri", redact(uri), f"a report about {name}, not about {about}", f"pass target=models:/{about}")
     chosen = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, alias=alias))
-    return register.register(uris[0], chosen, dry_run=config.dry_run, gateway=gateway, kind="promote", reason=config.reason)
+    return register.register(uri, chosen, dry_run=config.dry_run, gateway=gateway, kind="promote", reason=config.reason)
 
 
 def _recorded(gateway: Gateway, version: Version, config: Config) -> Standing:

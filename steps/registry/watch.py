@@ -31,7 +31,14 @@ VERDICT_TAG = "slm.candidate"  # what became of it, in words
 JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
 NO_EVIDENCE = "none"
 WHEN_TAG = "slm.candidate.judged_at"
-PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=")  # overrides that an evaluation started here gets too
+PASSED_ON = (
+    "evaluate",
+    "promotion",
+    "generation",
+    "store.",
+    "experiment=",
+    "signing_key=",
+)  # overrides that an evaluation started here gets too
 MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
@@ -180,6 +187,9 @@ def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, boo
     if aliases.get(alias) == version.number:
         return f"it is @{alias} already", False
     champion = _champion(gateway, where.evidence, version.name, aliases.get(alias))
+    if champion is None and alias in aliases:
+        report = where.evidence
+        return f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias}; evaluate both with as many items", False
     if champion is not None:
         ranking = policy.rank([where.judged, champion], config.promotion.weights)
         if ranking.winner is not None and ranking.winner.judged is champion:
@@ -198,7 +208,7 @@ def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None)
 
 def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
     """Whether there is no report, too old a one, one by other gates, or one that did not see the champion of today."""
-    if where.evidence is None or where.judged is None or where.evidence.age_days() > config.promotion.max_evidence_age_days:
+    if where.evidence is None or where.judged is None or where.evidence.untimely(config.promotion.max_evidence_age_days):
         return True
     if where.evidence.other_gates(config.promotion.gates):
         return True

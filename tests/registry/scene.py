@@ -78,7 +78,15 @@ def judged(model_id: str, variant: str, metrics: dict[str, float], decision: str
     }
 
 
-def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name: str = NAME, gates: dict[str, Any] | None = None) -> str:
+def log_report(
+    candidates: list[dict[str, Any]],
+    *,
+    days_old: float = 0.0,
+    name: str = NAME,
+    gates: dict[str, Any] | None = None,
+    items: int = 10,
+    pack: str = "smoke",
+) -> str:
     """Put a report on the active run, as ``evaluate`` does. Returns its URI."""
     import mlflow
 
@@ -90,7 +98,7 @@ def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name:
         "incumbent": None,
         "seed": 0,
         "machine": {},
-        "pack": {"name": "smoke", "version": "1", "digest": "sha256:1", "items": 10},
+        "pack": {"name": pack, "version": "1", "digest": "sha256:1", "items": items},
         "policy": {"gates": gates} if gates else {},
         "candidates": candidates,
     }
