@@ -83,6 +83,11 @@ class Gateway:
         found = self._read(f"reading the aliases of {name!r}", lambda: self.client.get_registered_model(name))
         return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
+    def created_ms(self, name: str) -> int | None:
+        """When a registered model was made, ms since 1970 by the server's clock; None where there is no such model."""
+        found = self._read(f"reading {name!r}", lambda: self.client.get_registered_model(name))
+        return None if found is None else int(found.creation_timestamp)
+
     def model_names(self) -> list[str]:
         """All registered models but the journals."""
 

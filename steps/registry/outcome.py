@@ -26,6 +26,10 @@ class RefusedError(StepError):
     """The policy, the evidence or the canary does not allow the move; nothing was changed."""
 
 
+class WithdrawnError(RefusedError):
+    """Whoever asked for the move has taken that back, or asks for another version by now; nothing was changed."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One version, as the closing table shows it."""
@@ -63,6 +67,7 @@ class Promotion:
     entry: int | None  # number in the journal; None where nothing moved
     forced: bool
     dry_run: bool
+    entry_digest: str | None = None  # of the entry: kept on the run, it shows whether the history was rewritten as a whole
 
     @property
     def champion(self) -> Row | None:

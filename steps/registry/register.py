@@ -79,12 +79,13 @@ def register(
         created = {model_id for model_id, version in found.items() if version is None}
     else:
         gateway.ensure_model(name, describe(name, report, config), {})
-        view = ledger.open()
-        served = view.journal.served()
+        ledger.check_renamed()
+        served = ledger.read().served()
         weighed = [each for each in evaluated if each.model_id not in stronger]
         made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in weighed}
         found = {**{model_id: version for model_id, (version, _) in stronger.items()}, **{key: each.version for key, each in made.items()}}
         created = {model_id for model_id, each in made.items() if each.created}
+        view = ledger.open()  # once there are versions: an entry points at one
     planned = _numbers(gateway, name, evaluated, found)
     known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
     weak = _weaker(report, stronger.values())
@@ -140,6 +141,7 @@ def register(
         moves=moves,
         reason=why,
         entry=entry.number if entry else None,
+        entry_digest=entry.digest if entry else None,
         forced=False,
         dry_run=dry_run,
     )

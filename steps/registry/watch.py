@@ -22,7 +22,7 @@ from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.journal import name_of
 from steps.registry.ledger import Ledger, LostRaceError
-from steps.registry.outcome import RefusedError
+from steps.registry.outcome import RefusedError, WithdrawnError
 from steps.registry.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,8 @@ VERDICT_TAG = "slm.candidate"  # what became of it, in words
 JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
 NO_EVIDENCE = "none"
 WHEN_TAG = "slm.candidate.judged_at"
-PASSED_ON = (
-    "evaluate",
-    "promotion",
-    "generation",
-    "store.",
-    "experiment=",
-    "signing_key=",
-)  # overrides that an evaluation started here gets too
+# overrides that an evaluation started here gets too
+PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=", "signing_key=")
 MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
@@ -120,6 +114,8 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
         words, promoted = _decide(gateway, where, own)
     except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
+    except WithdrawnError as error:  # no verdict: set again, it is judged again
+        return Verdict(version.uri, False, redact(str(error)), None)
     except (StepError, MlflowException) as error:
         words, promoted = f"held: {error}", False
     words = redact(words)[:MOST_WORDS]
@@ -197,7 +193,7 @@ def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, boo
             return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", False
     if config.dry_run:
         return f"dry run: would be promoted to @{alias}", False
-    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)})
+    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)}, asked=CANDIDATE)
     return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", True
 
 
