@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -42,7 +42,7 @@ class Trust:
     """Where evidence counts from."""
 
     gateway: Gateway
-    experiments: Mapping[str, str]  # id to name
+    experiments: frozenset[str]  # ids
     by_policy: bool  # the policy names them; else they are the running step's own and those of the versions' logged models
     signers: tuple[str, ...] = ()  # PEM files of public keys
 
@@ -61,7 +61,7 @@ class Trust:
     def words(self, run: Run) -> str:
         """Why the report of a run does not count, and what would make it count."""
         unsigned = f", and it is signed by none of {SIGNERS}" if self.signers else ""
-        names = ", ".join(repr(name) for name in sorted(self.experiments.values())) or "no experiment"
+        names = ", ".join(sorted(repr(_name_of(self.gateway, place)) for place in self.experiments)) or "no experiment"
         whose = "promotion.evidence.experiments" if self.by_policy else "the experiments of this step and of the version's logged model"
         name = _name_of(self.gateway, run.info.experiment_id)
         return (
@@ -99,13 +99,13 @@ def trusted(gateway: Gateway, config: Config, versions: Iterable[Version] = ()) 
         known = gateway.repeated("looking for the experiments", lambda: experiments.named(settings.experiments, gateway.client))
         for name in sorted({*settings.experiments} - {*known.values()}):
             _say(f"experiment {name}", f"promotion.evidence.experiments: there is no experiment {name!r} on this tracking server")
-        return Trust(gateway, known, True, signers)
-    ids = {gateway.repeated("looking for the experiment", experiments.own)}
+        return Trust(gateway, frozenset(known), True, signers)
+    ids = {experiments.own()}
     for version in versions:
         logged = gateway.logged_model(version.model_id) if version.model_id else None
         if logged is not None:
             ids.add(str(logged.experiment_id))
-    return Trust(gateway, {place: _name_of(gateway, place) for place in ids}, False, signers)
+    return Trust(gateway, frozenset(ids), False, signers)
 
 
 def choose(gateway: Gateway, version: Version, config: Config) -> Choice:

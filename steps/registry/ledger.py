@@ -61,6 +61,7 @@ class Ledger:
         self.gateway, self.name = gateway, name
         self.history = journal.name_of(name)
         self._created_ms: int | None = None
+        self._not_renamed = False  # looked for, and found nothing
 
     @property
     def incarnation(self) -> int | None:
@@ -84,7 +85,9 @@ class Ledger:
         Raises:
             RenamedModelError: there is one; names the call that renames it.
         """
-        renamed.check(self.gateway, self.name)
+        if not self._not_renamed:
+            renamed.check(self.gateway, self.name)
+        self._not_renamed = True
 
     def open(self) -> View:
         """Finish what an interrupted run left, take note of moves made past this project, and return the state to decide on.

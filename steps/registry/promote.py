@@ -142,7 +142,7 @@ def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promo
         raise ConfigError("force", True, "a version to promote against the policy", f"pass target=models:/{name}/<version>")
     uri = config.report_uri
     if not uri:
-        trust = evidence_selection.trusted(gateway, config, register.in_service(gateway, name))
+        trust = evidence_selection.trusted(gateway, config, register.in_service(gateway, name, gateway.versions(name)))
         report = evidence_selection.strongest(gateway, name, config, trust, lambda each: each.registered_name == name)
         if report is None:
             raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")

@@ -67,12 +67,13 @@ def register(
     if not evaluated:
         failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"
         raise StepError(f"{report_uri}: nothing to register, as no model was evaluated ({failures})")
-    trust = evidence_selection.trusted(gateway, config, in_service(gateway, name))
+    before = gateway.versions(name)
+    trust = evidence_selection.trusted(gateway, config, in_service(gateway, name, before))
     if why := trust.against(report):
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
     ledger = Ledger(gateway, name)
     found: dict[str, Version | None]
-    stronger = _stronger(gateway, name, evaluated, report, trust, config)
+    stronger = _stronger(before, evaluated, report, trust, config)
     if dry_run:
         view = ledger.peek()
         found = {each.model_id: versions.find(gateway, name, each.model_id) for each in evaluated}
@@ -216,19 +217,19 @@ def decide(
     return Decision(wanted, reason)
 
 
-def in_service(gateway: Gateway, name: str) -> list[Version]:
-    """Versions that an alias points at: what their logged models' experiments hold is the model's own chain's."""
-    numbers = {*(gateway.aliases(name) or {}).values()}
-    return [each for each in gateway.versions(name) if each.number in numbers] if numbers else []
+def in_service(gateway: Gateway, name: str, known: Sequence[Version]) -> list[Version]:
+    """Those of a model's versions that an alias points at: the experiments of their logged models are those of its own chain."""
+    numbers = {*(gateway.aliases(name) or {}).values()} if known else set()
+    return [each for each in known if each.number in numbers]
 
 
 def _stronger(
-    gateway: Gateway, name: str, evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config
+    known: Sequence[Version], evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config
 ) -> dict[str, tuple[Version, Evidence]]:
     """Versions of these models whose recorded evidence still counts and is stronger than this report, with that evidence, by model id."""
     found: dict[str, tuple[Version, Evidence]] = {}
     for each in evaluated:
-        version = versions.find(gateway, name, each.model_id)
+        version = next((one for one in known if one.model_id == each.model_id), None)
         earlier = evidence_selection.recorded(version, trust)[0] if version else None
         if version is None or earlier is None or earlier.strength <= report.strength or not evidence_selection.counts(earlier, config):
             continue

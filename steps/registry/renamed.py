@@ -20,14 +20,13 @@ def check(gateway: Gateway, name: str) -> None:
     Raises:
         RenamedModelError: there is such a history; names the call that renames it.
     """
-    if gateway.aliases(journal.name_of(name)) is not None:
+    if gateway.aliases(journal.name_of(name)) is not None or not gateway.versions(name):
         return
     incarnation, aliases = gateway.created_ms(name), gateway.aliases(name)
-    if incarnation is None or not gateway.versions(name):
-        return
+    known = {*gateway.model_names()}
     for left in _histories(gateway):
         before = left.removesuffix(journal.SUFFIX)
-        if gateway.aliases(before) is not None:
+        if before in known:
             continue
         entries = [entry for version in gateway.versions(left) if (entry := journal.entry_of(version))]
         told = any(entry.record.incarnation == str(incarnation) for entry in entries)
