@@ -8,6 +8,7 @@ seen, unless all entries after it are rewritten as well.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from steps.registry.journal import Entry
 
 MOST_NAMED = 8  # entries named one by one; more of them, such as those written before there was a chain, are joined under one digest
+KEY = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")  # one entry, or all in a range
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class Fault:
 
 def tips(entries: Sequence[Entry]) -> dict[str, str]:
     """Number to digest of the entries that no other names: ``{"17": "sha256:…"}``, or ``{"1-483": …}`` over all in a range."""
-    named = {number for entry in entries for key in entry.record.previous for number in _numbers(key)}
-    free = [entry for entry in sorted(entries, key=lambda each: each.number) if entry.number not in named]
+    named = [_numbers(key) for entry in entries for key in entry.record.previous]
+    alone, ranges = {each[0] for each in named if len(each) == 1}, [each for each in named if len(each) > 1]
+    ordered = sorted(entries, key=lambda each: each.number)
+    free = [entry for entry in ordered if entry.number not in alone and not any(entry.number in each for each in ranges)]
     if len(free) <= MOST_NAMED:
         return {str(entry.number): entry.digest for entry in free}
     first, last = free[0].number, free[-1].number
@@ -57,10 +61,8 @@ def verify(entries: Sequence[Entry]) -> dict[int, Fault]:
 
 def _numbers(key: str) -> range:
     """Entries that a key of ``previous`` stands for; none for one that is no number and no range."""
-    first, _, last = key.partition("-")
-    if not first.isdecimal() or (last and not last.isdecimal()):
-        return range(0)
-    return range(int(first), int(last or first) + 1)
+    found = KEY.fullmatch(key)
+    return range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
 
 
 def _joined(entries: Sequence[Entry], numbers: range) -> str:

@@ -135,6 +135,7 @@ def parse(uri: str, text: str) -> Evidence:
         if report["schema"] != SCHEMA:
             raise StepError(f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate again with this version")
         created = datetime.fromisoformat(report["created"])
+        _whole((report.get("pack") or {}).get("items"))
         return Evidence(
             uri=uri,
             digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
@@ -147,7 +148,7 @@ def parse(uri: str, text: str) -> Evidence:
             gates=(report.get("policy") or {}).get("gates"),
             text=text,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StepError(f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})") from error
 
 

@@ -121,7 +121,7 @@ def choose(gateway: Gateway, version: Version, config: Config) -> Choice:
     trust = trusted(gateway, config, [version])
     if config.report_uri:
         report = evidence_module.read(config.report_uri, gateway)
-        return Choice(report, trust.against(report))
+        return Choice(report, trust.against(report) or weaker(report, version, trust, config))
     tagged, trouble = recorded(version, trust)
 
     def about(report: Evidence) -> bool:
@@ -146,6 +146,26 @@ def recorded(version: Version, trust: Trust) -> tuple[Evidence | None, str]:
     if trust.by_policy and (why := trust.against(report)):
         return None, f"its recorded evidence {uri} does not count ({why})"
     return report, ""
+
+
+def weaker(report: Evidence, version: Version, trust: Trust, config: Config) -> str:
+    """That a version's recorded evidence still counts and is stronger than a report, in words; empty where it is not."""
+    earlier = kept(report, version, trust, config)
+    if earlier is None or not counts(report, config):
+        return ""
+    known = f"version {version.number} ({earlier.size}: {earlier.uri})"
+    return f"the report ({report.size}) is weaker than evidence that still counts, of {known}; evaluate with at least as many items"
+
+
+def kept(report: Evidence, version: Version, trust: Trust, config: Config) -> Evidence | None:
+    """The evidence on a version's tags that a report must not replace: it counts, and the report does not or is weaker."""
+    if version.tags.get(EVIDENCE_TAG) == report.digest:
+        return None
+    earlier, _ = recorded(version, trust)
+    if earlier is None or not counts(earlier, config) or (counts(report, config) and earlier.strength <= report.strength):
+        return None
+    judged = earlier.of(version.model_id, version.tags.get(DIGEST_TAG))
+    return earlier if judged and judged.status == "evaluated" else None
 
 
 def counts(report: Evidence, config: Config, now: datetime | None = None) -> bool:

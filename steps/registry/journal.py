@@ -83,9 +83,11 @@ class Record:
         known = {each.name for each in fields(Record)}
         moves = tuple(Move(str(alias), _number(before), _number(after)) for alias, before, after in plain["moves"])
         found = Record(**{**{key: value for key, value in plain.items() if key in known}, "moves": moves})
-        for name in ("details", "identities", "previous"):
-            if not isinstance(getattr(found, name), Mapping):
-                raise TypeError(f"{name} is not a mapping")
+        if wrong := [name for name in ("id", "kind", "actor", "reason", "incarnation") if not isinstance(getattr(found, name), str)]:
+            raise TypeError(f"{wrong[0]} is not a string")
+        mappings = [found.details, found.identities, found.previous, *found.identities.values()]
+        if not all(isinstance(each, Mapping) for each in mappings) or not all(isinstance(each, str) for each in found.previous.values()):
+            raise TypeError("details, identities or previous are not as this project writes them")
         return found
 
 
@@ -240,7 +242,7 @@ def entry_of(version: Version) -> Entry | None:
         return None
     try:
         record = Record.from_json(text)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         name, number = version.name, version.number
         raise DamagedRecordError(
             f"entry {number} of {name!r} cannot be read: its tag {RECORD_TAG} is not a record ({type(error).__name__}: {error}); "

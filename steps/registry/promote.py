@@ -11,7 +11,7 @@ from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry import canary, evidence_selection, outcome, register, standing, succession, versions
 from steps.registry import target as targets
-from steps.registry.aliases import DIGEST_TAG
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG
 from steps.registry.evidence import read as read_evidence
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
@@ -190,7 +190,8 @@ def _move(
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
         verdict = "passed"
         _look_again(gateway, version, alias, asked)
-        if report and where.judged and where.judged.model_id == version.model_id:
+        forced_over = forced and EVALUATION_TAG in version.tags  # what a reason overruled does not replace what is recorded
+        if report and where.judged and where.judged.model_id == version.model_id and not forced_over:
             versions.annotate(gateway, version, where.judged, report, register.command(config))
         entry = ledger.commit(
             view,

@@ -73,7 +73,7 @@ def register(
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
     ledger = Ledger(gateway, name)
     found: dict[str, Version | None]
-    stronger = _stronger(before, evaluated, report, trust, config)
+    kept = _kept(before, evaluated, report, trust, config)
     if dry_run:
         view = ledger.peek()
         found = {each.model_id: versions.find(gateway, name, each.model_id) for each in evaluated}
@@ -82,18 +82,18 @@ def register(
         gateway.ensure_model(name, describe(name, report, config), {})
         ledger.check_renamed()
         served = ledger.read().served()
-        weighed = [each for each in evaluated if each.model_id not in stronger]
+        weighed = [each for each in evaluated if each.model_id not in kept]
         made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in weighed}
-        found = {**{model_id: version for model_id, (version, _) in stronger.items()}, **{key: each.version for key, each in made.items()}}
+        found = {**kept, **{model_id: each.version for model_id, each in made.items()}}
         created = {model_id for model_id, each in made.items() if each.created}
         view = ledger.open()  # once there are versions: an entry points at one
     planned = _numbers(gateway, name, evaluated, found)
     known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
-    weak = _weaker(report, stronger.values())
+    weaker = "; ".join(filter(None, (evidence_selection.weaker(report, each, trust, config) for each in kept.values())))
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
     while True:
         failed = {model_id for model_id, result in canaries.items() if result != "passed"}
-        decision = weak or decide(report, planned, known, view.aliases, config, failed)
+        decision = Decision({}, f"no alias moves: {weaker}") if weaker else decide(report, planned, known, view.aliases, config, failed)
         moves = succession.moves(view.aliases, decision.aliases)
         targets = {move.after for move in moves}
         waiting = [each for each in evaluated if planned[each.model_id] in targets and each.model_id not in canaries]
@@ -223,30 +223,11 @@ def in_service(gateway: Gateway, name: str, known: Sequence[Version]) -> list[Ve
     return [each for each in known if each.number in numbers]
 
 
-def _stronger(
-    known: Sequence[Version], evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config
-) -> dict[str, tuple[Version, Evidence]]:
-    """Versions of these models whose recorded evidence still counts and is stronger than this report, with that evidence, by model id."""
-    found: dict[str, tuple[Version, Evidence]] = {}
-    for each in evaluated:
-        version = next((one for one in known if one.model_id == each.model_id), None)
-        earlier = evidence_selection.recorded(version, trust)[0] if version else None
-        if version is None or earlier is None or earlier.strength <= report.strength or not evidence_selection.counts(earlier, config):
-            continue
-        judged = earlier.of(each.model_id)
-        if judged and judged.status == "evaluated" and judged.digest == each.digest:
-            found[each.model_id] = (version, earlier)
-    return found
-
-
-def _weaker(report: Evidence, stronger: Collection[tuple[Version, Evidence]]) -> Decision | None:
-    """No alias, where a version has stronger evidence than this report."""
-    if not stronger:
-        return None
-    known = ", ".join(f"version {version.number} ({earlier.size}: {earlier.uri})" for version, earlier in stronger)
-    return Decision(
-        {}, f"no alias moves, as the report ({report.size}) is weaker than evidence that still counts: {known}; evaluate as much"
-    )
+def _kept(known: Sequence[Version], evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config) -> dict[str, Version]:
+    """Versions of these models whose recorded evidence this report must not replace, by model id."""
+    ids = {each.model_id for each in evaluated}
+    first = {each.model_id: each for each in reversed(known) if each.model_id in ids}
+    return {model_id: each for model_id, each in first.items() if model_id and evidence_selection.kept(report, each, trust, config)}
 
 
 def describe(name: str, report: Evidence, config: Config) -> str:

@@ -1,6 +1,7 @@
 """Logged models and reports, as the steps before this room leave them, made in a moment."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -99,7 +100,7 @@ def log_report(
         "seed": 0,
         "machine": {},
         "pack": {"name": pack, "version": "1", "digest": "sha256:1", "items": items},
-        "policy": {"gates": gates} if gates else {},
+        "policy": {"gates": gates or asdict(config().promotion.gates)},
         "candidates": candidates,
     }
     mlflow.log_text(json.dumps(report), "report.json")

@@ -110,6 +110,8 @@ def test_smoke_run_takes_nothing_from_a_champion(pair: Pair, no_canary: list[str
     assert done.moves == () and "8 items" in done.reason and "128 items" in done.reason and strong in done.reason
     promote(scene.config(TARGET, "alias=champion-edge"))
     assert version_tags(1)["slm.evaluation"] == strong and aliases()["champion-edge"] == 1
+    with pytest.raises(RefusedError, match=r"the report \(pack smoke, 8 items\) is weaker than evidence that still counts"):
+        promote(scene.config(TARGET, "alias=champion-ci", f"report_uri={smoke}"))
 
 
 def test_smoke_run_does_not_promote_what_stronger_evidence_holds(held: Pair) -> None:
@@ -145,8 +147,10 @@ def test_evidence_from_the_future_is_refused_by_name(held: Pair) -> None:
         promote(scene.config(TARGET, f"report_uri={uri}"))
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
+    recorded = version_tags(1)["slm.evaluation"]
     done = room.register(uri, scene.config())
     assert done.moves == () and "in the future" in done.reason
+    assert version_tags(1)["slm.evaluation"] == recorded
 
 
 @pytest.mark.parametrize(
@@ -214,6 +218,18 @@ def test_report_in_a_file_or_a_bucket_is_no_run(held: Pair, tmp_path: Path) -> N
     file.write_text(mlflow.artifacts.load_text(held.report_uri))
     with pytest.raises(StepError, match="is not an artifact of a run"):
         promote(scene.config(TARGET, f"report_uri='{file}'"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ['{"schema": "slm-promote/report/1"}', "[" * 100_000, '{"schema": "slm-promote/report/1", "created": "2026-01-01", "pack": []}', "7"],
+)
+def test_broken_report_is_passed_over(held: Pair, broken: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_text(broken, "report.json")
+        mlflow.set_tags({"slm.step": "evaluate", "slm.model": scene.NAME, "slm.output": f"runs:/{run.info.run_id}/report.json"})
+    with pytest.raises(RefusedError, match="verdict is 'hold'"):
+        promote(scene.config(TARGET))
 
 
 def test_clock_of_the_tests_is_the_clock_of_the_reports(pair: Pair) -> None:

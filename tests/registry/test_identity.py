@@ -207,13 +207,23 @@ def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair
 
 def test_damaged_record_names_the_entry_and_the_cure(registered: Pair) -> None:
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    for broken in ("{", "[]", '{"id": "x"}', '{"id":"x","kind":"k","moves":[["champion"]],"actor":"a","reason":"r"}'):
+    plain = {"id": "x", "kind": "k", "moves": [], "actor": "a", "reason": "r"}
+    wrong = ({"moves": [["champion"]]}, {"actor": 7}, {"identities": {"1": "m-1"}}, {"previous": {"1": 5}})
+    for broken in ("{", "[]", "7", '{"id": "x"}', "[" * 50_000, *(json.dumps(plain | each) for each in wrong)):
         mlflow.MlflowClient().set_model_version_tag(HISTORY, "1", RECORD_TAG, broken)
         with pytest.raises(StepError, match=r"entry 1 of 'parrot.history' .*delete_model_version\('parrot.history', '1'\)"):
             promote(scene.config(f"target=models:/{scene.NAME}/2"))
     mlflow.MlflowClient().delete_model_version(HISTORY, "1")
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
     assert aliases()["champion"] == 2
+
+
+def test_chain_that_names_too_much_is_no_burden(registered: Pair) -> None:
+    ledger()._append(
+        Record(id="x", kind="observed", moves=(), actor="x", reason="x", previous={"1-999999999": "sha256:0", "9" * 6000: "a", "a-b": "c"})
+    )
+    promote(scene.config(f"target=models:/{scene.NAME}/1"))
+    assert 2 in ledger().read().faults
 
 
 def test_fields_that_this_version_does_not_know_are_passed_over(registered: Pair) -> None:
