@@ -140,9 +140,9 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(guarded: Server, as_
     as_user("mallory", "mallory-passw0rd-1")
     with mlflow.start_run(experiment_id=mlflow.create_experiment("of mallory")):
         forged = scene.log_report([scene.judged(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core")
-    with pytest.raises(MlflowException, match="Permission denied|403"):
+    with pytest.raises(MlflowException, match=r"Permission denied|403"):
         mlflow.MlflowClient().create_run(experiment)
-    with pytest.raises(MlflowException, match="Permission denied|403"):
+    with pytest.raises(MlflowException, match=r"Permission denied|403"):
         mlflow.MlflowClient().set_model_version_tag("coveted", "1", "slm.evaluation", forged)
 
     as_user(ADMIN, PASSWORD)
