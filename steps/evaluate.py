@@ -1,12 +1,14 @@
 """Judge both variants, and the incumbent champion if there is one, side by side.
 
 Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; ``evaluate`` and ``promotion.gates``.
-Writes: ``report.json`` and ``report.html`` on its run; metrics on the run and on every logged model.
+Writes: ``report.json`` and ``report.html`` on its run, with ``signing_key`` also ``report.json.sig``; metrics on the run and on every
+logged model.
 
     mlflow run . -e evaluate --env-manager local -P model=smollm2_135m -P evaluate=smoke
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
@@ -36,8 +38,6 @@ def _incumbent(config: Config) -> str | None:
 
 def _folder_digests(config: Config) -> dict[str, str]:
     """The user's own packs, texts and tasks by their bytes; what is shipped is part of the source."""
-    from pathlib import Path
-
     from steps.pipeline import digest
 
     settings = config.evaluate
@@ -76,7 +76,24 @@ def _model_digests(config: Config) -> dict[str, str]:
 
 
 def _also_reads(config: Config) -> Mapping[str, str]:
-    return {**_folder_digests(config), **_model_digests(config)}
+    return {**_folder_digests(config), **_model_digests(config), **_signer(config)}
+
+
+def _signer(config: Config) -> dict[str, str]:
+    """Who signs: a report without that signature is another output. Also says at once that a key is no key."""
+    from steps.core import signatures
+
+    return {"signing_key": signatures.signer_of(config.signing_key)} if config.signing_key else {}
+
+
+def _sign(config: Config, report: Path) -> None:
+    """Put the detached signature of the report beside it on the run."""
+    import mlflow
+
+    from steps.core import signatures
+
+    if config.signing_key:
+        mlflow.log_text(signatures.sign(report.read_bytes(), config.signing_key).decode("ascii") + "\n", f"{report.name}.sig")
 
 
 @step(
@@ -91,7 +108,6 @@ def _also_reads(config: Config) -> Mapping[str, str]:
     also_reads=_also_reads,
 )
 def evaluate(config: Config, run: StepRun) -> str:
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="evaluate-") as folder:
@@ -103,6 +119,7 @@ def evaluate(config: Config, run: StepRun) -> str:
             cache=Store(config.store.path).root / "answers",  # an evaluation that was interrupted goes on from here
             log_to=log_report,
         )
+        _sign(config, Path(folder, "report.json"))
     return f"runs:/{run.run_id}/report.json"
 
 

@@ -65,6 +65,19 @@ class WatchConfig:
 
 
 @dataclass
+class EvidenceConfig:
+    """Which reports may decide: by the experiment of their run, which the tracking server lets its editors write alone, or by signature."""
+
+    experiments: list[str] = field(default_factory=list)  # names; none: the running step's own and that of the version's logged model
+    signers: list[str] = field(default_factory=list)  # PEM files of public keys; a report signed by one of them counts from anywhere
+
+    def __post_init__(self) -> None:
+        for name, given in (("experiments", self.experiments), ("signers", self.signers)):
+            if not all(str(each).strip() for each in given):
+                raise ConfigError(f"promotion.evidence.{name}", list(given), "a list without empty entries")
+
+
+@dataclass
 class PromotionConfig:
     """Policy that moves aliases."""
 
@@ -72,7 +85,8 @@ class PromotionConfig:
     alias: str = "champion"  # alias the winner gets; champion-edge and the like keep a line of their own
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
-    max_evidence_age_days: float = 30.0  # a report older than this no longer counts
+    max_evidence_age_days: float = 30.0  # a report older than this no longer counts; one of exactly this age does
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer

@@ -49,6 +49,7 @@ class Config:
     archive: str | None = None  # folder of an exported version
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
+    signing_key: str | None = None  # PEM file of a private key (EC P-256 or Ed25519) that `evaluate` signs its report with
     dry_run: bool = False  # say what would change and change nothing
 
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one

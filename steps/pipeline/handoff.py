@@ -16,7 +16,7 @@ from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
-from steps.pipeline import digest, tags
+from steps.pipeline import digest, experiments, tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.fingerprint import Fingerprint
 from steps.pipeline.step import Step
@@ -111,7 +111,7 @@ def find_output(step: Step, config: Config, given: Mapping[str, str] | None = No
             uri = found.uri
         uris[key] = uri
     mark = step.fingerprint(with_inputs(config, uris), {key: digest_of(uri) for key, uri in uris.items()})
-    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
+    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}, config):
         output = run.data.tags.get(tags.OUTPUT)
         if output and exists(output) and step.stale(config, output) is None:
             return Found(run.info.run_id, output), mark
@@ -120,24 +120,28 @@ def find_output(step: Step, config: Config, given: Mapping[str, str] | None = No
 
 def difference(step: Step, config: Config, mark: Fingerprint) -> str:
     """Why no finished run fits: what is wrong with the newest of this fingerprint, else what differs from the newest for this model."""
-    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}):
+    for run in finished_runs({tags.STEP: step.name, tags.FINGERPRINT: mark.digest}, config):
         output = run.data.tags.get(tags.OUTPUT, "")
         if not output or not exists(output):
             return f"what run {run.info.run_id} made is gone: {output or 'it has no output'}"
         reason = step.stale(config, output)
         return f"run {run.info.run_id} made {output}, and since then {reason}" if reason else f"run {run.info.run_id} has just ended"
-    for run in finished_runs({tags.STEP: step.name, tags.MODEL: config.model.registered_name}):
+    for run in finished_runs({tags.STEP: step.name, tags.MODEL: config.model.registered_name}, config):
         changed = mark.differs_from(json.loads(run.data.tags.get(tags.PARTS, "{}")))
         return f"{', '.join(changed)} changed since run {run.info.run_id}"
     return "there is no finished run of it yet"
 
 
-def finished_runs(with_tags: Mapping[str, str]) -> list[Run]:
-    """Finished runs with these tags in every experiment, newest first."""
+def finished_runs(with_tags: Mapping[str, str], config: Config) -> list[Run]:
+    """Finished runs with these tags, newest first: of this process's own experiment and of those in ``promotion.evidence.experiments``.
+
+    Tags are written by whoever may edit an experiment, and anybody may have one of his own; what lies elsewhere is not taken over.
+    """
     client = MlflowClient()
     words = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in with_tags.items())]
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20))
+    places = [experiments.own(), *experiments.named(config.promotion.evidence.experiments, client)]
+    places = list(dict.fromkeys(places))
+    return list(client.search_runs(places, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20))
 
 
 def model_id_of(uri: str) -> str:

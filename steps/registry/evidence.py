@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steps.config.gates import GatesConfig
@@ -14,6 +14,8 @@ from steps.registry.gateway import Gateway
 
 SCHEMA = "slm-promote/report/1"
 PROMOTE = "promote"
+SMOKE = "smoke"  # the pack that shows that everything runs; it is weaker than any other, however many items are taken of it
+CLOCK_TOLERANCE = timedelta(minutes=5)  # by how much the clocks of two machines may differ
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Evidence:
     snapshot: Mapping[str, Any]
     incumbent_version: int | None
     gates: Mapping[str, Any] | None = None  # the policy's gates that it judged by, as plain values; None where it does not say
+    text: str = field(default="", repr=False, compare=False)  # of report.json, which a signature is over
 
     def of(self, model_id: str | None, digest: str | None = None) -> Judged | None:
         """What the report says of a logged model, if anything: by its id, or by its bytes, as an imported model has an id of its own."""
@@ -75,6 +78,29 @@ class Evidence:
         return ", ".join(
             f"{key}={then.get(key)} then, {now.get(key)} now" for key in sorted({*then, *now}) if then.get(key) != now.get(key)
         )
+
+    @property
+    def strength(self) -> tuple[bool, int]:
+        """How much it weighs beside another report: the smoke pack least, then by the number of items."""
+        return self.pack.get("name") != SMOKE, _whole(self.pack.get("items")) or 0
+
+    @property
+    def size(self) -> str:
+        """Its pack in words."""
+        return f"pack {self.pack.get('name', 'unknown')}, {self.strength[1]} items"
+
+    def untimely(self, limit_days: float, now: datetime | None = None) -> str | None:
+        """What is wrong with its date, in words; None where it counts.
+
+        A report of exactly the limit counts, and so does one that is ahead of this machine's clock by no more than the tolerance.
+        """
+        age = (now or datetime.now(UTC)) - self.created
+        if age < -CLOCK_TOLERANCE:
+            ahead = -age.total_seconds() / 86_400
+            return f"is dated {ahead:.1f} days in the future (clocks may differ by {CLOCK_TOLERANCE.total_seconds() / 60:.0f} minutes)"
+        if age > timedelta(days=limit_days):
+            return f"is {age.total_seconds() / 86_400:.1f} days old, promotion.max_evidence_age_days={limit_days:g}"
+        return None
 
     def age_days(self, now: datetime | None = None) -> float:
         return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400
@@ -109,6 +135,7 @@ def parse(uri: str, text: str) -> Evidence:
         if report["schema"] != SCHEMA:
             raise StepError(f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate again with this version")
         created = datetime.fromisoformat(report["created"])
+        _whole((report.get("pack") or {}).get("items"))
         return Evidence(
             uri=uri,
             digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
@@ -119,8 +146,9 @@ def parse(uri: str, text: str) -> Evidence:
             snapshot=report.get("snapshot") or {},
             incumbent_version=_whole((report.get("incumbent") or {}).get("version")),
             gates=(report.get("policy") or {}).get("gates"),
+            text=text,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StepError(f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})") from error
 
 

@@ -83,6 +83,11 @@ class Gateway:
         found = self._read(f"reading the aliases of {name!r}", lambda: self.client.get_registered_model(name))
         return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
+    def created_ms(self, name: str) -> int | None:
+        """When a registered model was made, ms since 1970 by the server's clock; None where there is no such model."""
+        found = self._read(f"reading {name!r}", lambda: self.client.get_registered_model(name))
+        return None if found is None else int(found.creation_timestamp)
+
     def model_names(self) -> list[str]:
         """All registered models but the journals."""
 
@@ -118,17 +123,6 @@ class Gateway:
 
     def logged_model(self, model_id: str) -> LoggedModel | None:
         return self._read(f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id))
-
-    def finished_reports(self, name: str, most: int) -> list[str]:
-        """URIs of the reports of finished evaluations of a registered model, newest first."""
-
-        def call() -> list[str]:
-            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND tags.`slm.model` = '{name}'"
-            runs = self.client.search_runs(experiments, words, order_by=["attributes.start_time DESC"], max_results=most)
-            return [run.data.tags["slm.output"] for run in runs if run.data.tags.get("slm.output")]
-
-        return self._write(f"looking for evaluations of {name!r}", call)
 
     def run_tags(self, run_id: str) -> dict[str, str] | None:
         """Tags of a run; None where there is no such run."""

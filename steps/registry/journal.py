@@ -10,12 +10,15 @@ that anyone may finish. See docs/promotion-protocol.md.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from steps.pipeline.errors import StepError
+from steps.registry import chain
 from steps.registry.gateway import Version, as_json
 
 SUFFIX = ".history"
@@ -26,6 +29,10 @@ SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the alias
 LOST = "lost"  # its writer saw that it lost and gave up: so it stays, whatever happens to the entry that won
 PROJECTION_TAG = "slm.projection."  # + a key of its own: another run that brings the aliases in line, while and after it does
 OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
+
+
+class DamagedRecordError(StepError):
+    """An entry of a journal cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +60,35 @@ class Record:
     run_id: str | None = None  # MLflow run that made the move
     details: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # ISO-8601, by the clock of the writer: for people; the order is the number's
+    authenticated: bool = False  # the tracking server confirmed the actor's name; else it is what the writer claimed
+    incarnation: str = ""  # creation time of the registered model, ms since 1970: one that is deleted and made anew has another
+    identities: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # version to {"model_id": …, "digest": …}
+    previous: Mapping[str, str] = field(default_factory=dict)  # the entries before, by number, to their digests: see chain.py
 
     def to_json(self) -> str:
         plain = dict(vars(self))
         plain["moves"] = [[move.alias, move.before, move.after] for move in self.moves]
-        plain["details"] = dict(self.details)
+        for name in ("details", "identities", "previous"):
+            plain[name] = dict(plain[name])
         return as_json(plain)
 
     @staticmethod
     def from_json(text: str) -> Record:
+        """The record in a tag; fields that this version does not know are passed over.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text is not a record.
+        """
         plain = json.loads(text)
-        plain["moves"] = tuple(Move(*move) for move in plain["moves"])
-        return Record(**plain)
+        known = {each.name for each in fields(Record)}
+        moves = tuple(Move(str(alias), _number(before), _number(after)) for alias, before, after in plain["moves"])
+        found = Record(**{**{key: value for key, value in plain.items() if key in known}, "moves": moves})
+        if wrong := [name for name in ("id", "kind", "actor", "reason", "incarnation") if not isinstance(getattr(found, name), str)]:
+            raise TypeError(f"{wrong[0]} is not a string")
+        mappings = [found.details, found.identities, found.previous, *found.identities.values()]
+        if not all(isinstance(each, Mapping) for each in mappings) or not all(isinstance(each, str) for each in found.previous.values()):
+            raise TypeError("details, identities or previous are not as this project writes them")
+        return found
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,9 @@ class Entry:
     projections: tuple[str, ...] = ()  # of other runs: "open <ms since 1970>" or "done"
     holds: bool = False
     lost_to: int | None = None  # number of the entry that had moved one of its aliases before
+    digest: str = ""  # sha256:… over the record's canonical JSON
+    earlier: bool = False  # of an earlier registered model of this name, deleted since: its version numbers do not count
+    altered: bool = False  # a later entry knows it by another digest
     doubtful: bool = False  # it holds by its own word alone: a deleted entry may have moved one of its aliases before
 
 
@@ -89,6 +116,20 @@ class Journal:
     aliases: Mapping[str, int] = field(default_factory=dict)
     last_move: Mapping[str, int] = field(default_factory=dict)  # alias to the number of the entry that moved it last
     holes: tuple[int, ...] = ()  # numbers whose entries somebody deleted
+    faults: Mapping[int, str] = field(default_factory=dict)  # number of an entry that was altered or removed to what is wrong, in words
+
+    def tips(self) -> dict[str, str]:
+        """What the next entry holds as its ``previous``."""
+        return chain.tips(self.entries)
+
+    def mistaken(self, number: int, model_id: str | None, digest: str | None) -> str:
+        """What is wrong where a version is not the one that this history moved an alias to; empty where it may be."""
+        for entry in self.entries:
+            known = entry.record.identities.get(str(number)) if not (entry.earlier or entry.altered) else None
+            for now, then in ((model_id, (known or {}).get("model_id")), (digest, (known or {}).get("digest"))):
+                if now and then and now != then:
+                    return f"version {number} is {now}, entry {entry.number} has it as {then}"
+        return ""
 
     def find(self, record_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.record.id == record_id), None)
@@ -99,11 +140,11 @@ class Journal:
         return {number for move in moves for number in (move.before, move.after) if number is not None}
 
     def held(self, alias: str) -> list[int]:
-        """Versions that an alias pointed at, oldest first, each change once."""
+        """Versions that an alias pointed at, oldest first, each change once; what was altered since does not count."""
         found: list[int] = []
         for entry in self.entries:
             for move in entry.record.moves:
-                if entry.holds and move.alias == alias:
+                if entry.holds and not entry.altered and move.alias == alias:
                     if move.before is not None and not found:
                         found.append(move.before)
                     if move.after is not None:
@@ -133,12 +174,17 @@ def name_of(registered_name: str) -> str:
     return registered_name + SUFFIX
 
 
-def fold(entries: Sequence[Entry]) -> Journal:
+def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
     """What the entries add up to, in the order of their numbers.
 
     A record holds when every alias it moves is where it says it found it; otherwise it lost to the entry that moved the alias last. A
     record written twice (a lost answer, a repeated request) counts once. Behind a hole, what a record found is taken as the truth, since
     the deleted entry may have moved it; the first such record of an alias is doubtful. One that its writer gave up as lost stays lost.
+
+    Args:
+        entries: in any order.
+        incarnation: creation time of the registered model, ms since 1970. What was written for an earlier one of the same name moves
+            nothing; entries that do not say are told by the server's clock. None takes all entries.
     """
     aliases: dict[str, int] = {}
     last_move: dict[str, int] = {}
@@ -147,12 +193,17 @@ def fold(entries: Sequence[Entry]) -> Journal:
     certain: set[str] | None = None  # behind a hole: the aliases that an entry has moved since
     seen: dict[str, int] = {}
     expected = 1
+    faults = chain.verify(entries)
     for entry in sorted(entries, key=lambda each: each.number):
+        entry = replace(entry, earlier=_is_earlier(entry, incarnation), altered=entry.number in faults and faults[entry.number].altered)
         if entry.number != expected:
             holes += range(expected, entry.number)
             certain = set()
         expected = entry.number + 1
         moves = entry.record.moves
+        if entry.earlier:
+            judged.append(replace(entry, holds=False, lost_to=None))
+            continue
         first = seen.setdefault(entry.record.id, entry.number)
         if first != entry.number:
             judged.append(replace(entry, holds=False, lost_to=first))
@@ -171,16 +222,39 @@ def fold(entries: Sequence[Entry]) -> Journal:
             if certain is not None:
                 certain.add(move.alias)
         judged.append(replace(entry, holds=True, lost_to=None, doubtful=doubtful))
-    return Journal(tuple(judged), aliases, last_move, tuple(holes))
+    return Journal(tuple(judged), aliases, last_move, tuple(holes), {number: fault.words for number, fault in faults.items()})
+
+
+def _is_earlier(entry: Entry, incarnation: int | None) -> bool:
+    if incarnation is None:
+        return False
+    return entry.record.incarnation != str(incarnation) if entry.record.incarnation else entry.created_ms < incarnation
 
 
 def entry_of(version: Version) -> Entry | None:
-    """The entry that a version of the journal's registered model is; None for a version that is no entry."""
+    """The entry that a version of the journal's registered model is; None for a version that is no entry.
+
+    Raises:
+        DamagedRecordError: it is meant to be one and cannot be read.
+    """
     text = version.tags.get(RECORD_TAG)
     if text is None:
         return None
+    try:
+        record = Record.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        name, number = version.name, version.number
+        raise DamagedRecordError(
+            f"entry {number} of {name!r} cannot be read: its tag {RECORD_TAG} is not a record ({type(error).__name__}: {error}); "
+            f"restore the tag, or take the entry out of the history: `MlflowClient().delete_model_version({name!r}, '{number}')`"
+        ) from error
     projections = tuple(value for key, value in sorted(version.tags.items()) if key.startswith(PROJECTION_TAG))
-    return Entry(version.number, Record.from_json(text), version.created_ms, version.tags.get(SETTLED_TAG, ""), projections)
+    digest = "sha256:" + hashlib.sha256(as_json(json.loads(text)).encode()).hexdigest()
+    return Entry(version.number, record, version.created_ms, version.tags.get(SETTLED_TAG, ""), projections, digest=digest)
+
+
+def _number(value: object) -> int | None:
+    return None if value is None else int(str(value))
 
 
 def sentence(record: Record) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from steps.pipeline.errors import StepError
-from steps.registry import journal
-from steps.registry.aliases import CANDIDATE, VARIANTS
-from steps.registry.gateway import Gateway
+from steps.registry import journal, renamed
+from steps.registry.aliases import CANDIDATE, DIGEST_TAG, VARIANTS
+from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import ID_TAG, KIND_TAG, LOST, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ ROUNDS = 50  # projections in a row that may each find a newer entry; more means
 SETTLED = "true"  # its writer saw its moves in the aliases, and writes no more
 FINISHED = "finished"  # another run brought the aliases in line; the writer itself may still be alive, and late
 LATE_WRITE_SECONDS = 3600.0  # after this, an alias that differs was moved by somebody and not by a request that was under way
+KEPT_SUFFIXES = (journal.SUFFIX, ".approvals")  # of registered models that belong to another
 HISTORY_DESCRIPTION = (
     "Every change of the aliases of `{name}`, oldest first: one version is one change. Written by slm-promote; do not delete versions. "
     "`mlflow run . -e history -P target=models:/{name}` shows it as a table."
@@ -48,27 +49,63 @@ class Ledger:
     Args:
         gateway: the calls to the tracking server.
         name: the registered model.
+
+    Raises:
+        StepError: the name is kept for what belongs to another registered model.
     """
 
     def __init__(self, gateway: Gateway, name: str) -> None:
+        if name.endswith(KEPT_SUFFIXES):
+            owner, _, word = name.rpartition(".")
+            raise StepError(f"models:/{name}: {name!r} is kept for the {word} of {owner!r}; name a registered model: models:/{owner}")
         self.gateway, self.name = gateway, name
         self.history = journal.name_of(name)
+        self._created_ms: int | None = None
+        self._not_renamed = False  # looked for, and found nothing
+
+    @property
+    def incarnation(self) -> int | None:
+        """Creation time of the registered model, ms since 1970: its entries are known by that; None where there is no such model."""
+        if self._created_ms is None:
+            self._created_ms = self.gateway.created_ms(self.name)
+        return self._created_ms
 
     def read(self) -> Journal:
-        """The journal as it stands; empty where there is none yet."""
+        """The journal as it stands; empty where there is none yet.
+
+        Raises:
+            DamagedRecordError: an entry cannot be read; names it and what mends it.
+        """
         entries = [journal.entry_of(version) for version in self.gateway.versions(self.history)]
-        return journal.fold([entry for entry in entries if entry is not None])
+        return journal.fold([entry for entry in entries if entry is not None], self.incarnation)
+
+    def check_renamed(self) -> None:
+        """Refuse to go on without the history that the model had under another name.
+
+        Raises:
+            RenamedModelError: there is one; names the call that renames it.
+        """
+        if not self._not_renamed:
+            renamed.check(self.gateway, self.name)
+        self._not_renamed = True
 
     def open(self) -> View:
-        """Finish what an interrupted run left, take note of moves made past this project, and return the state to decide on."""
+        """Finish what an interrupted run left, take note of moves made past this project, and return the state to decide on.
+
+        Raises:
+            DamagedRecordError: as :meth:`read`.
+            RenamedModelError: as :meth:`check_renamed`.
+        """
+        self.check_renamed()
         self.gateway.ensure_model(self.history, HISTORY_DESCRIPTION.format(name=self.name), {KIND_TAG: "history"})
         return View(self._reconcile())
 
     def peek(self) -> View:
         """The state to decide on, without writing anything: for dry runs and for showing."""
         state = self.read()
-        actual = self._actual()
-        return View(Journal(state.entries, actual, state.last_move, state.holes))
+        if not state.entries:
+            self.check_renamed()
+        return View(replace(state, aliases=self._actual()))
 
     def commit(self, view: View, record: Record) -> Entry | None:
         """Make a record's moves, all or none.
@@ -90,14 +127,15 @@ class Ledger:
         for move in moves:
             if view.journal.aliases.get(move.alias) != move.before:
                 raise ValueError(f"{move.alias}: the decision saw {view.journal.aliases.get(move.alias)}, the move says {move.before}")
-        there = {version.number for version in self.gateway.versions(self.name)}
+        known = {version.number: version for version in self.gateway.versions(self.name)}
+        there = {*known}
         if gone := sorted({move.after for move in moves if move.after is not None} - there):
             raise StepError(f"models:/{self.name}: version {gone[0]} was deleted, so no alias can move to it; nothing was changed")
         actual = self._actual()
         if moved := [move.alias for move in moves if actual.get(move.alias) != move.before]:
             state = self._reconcile()  # a person's move is written down before anybody decides again
             raise LostRaceError(self._lost(state, state.last_move.get(moved[0])))
-        entry = self._append(Record(**{**vars(record), "moves": moves, "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
+        entry = self._append(self._complete(replace(record, moves=moves), view.journal, known))
         state = self.read()
         if not entry.holds or (entry.doubtful and state.holes != view.journal.holes):  # the winner's entry may have been deleted just now
             self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, LOST)
@@ -112,6 +150,22 @@ class Ledger:
         return {alias: version for alias, version in found.items() if alias != CANDIDATE}
 
     # --- the steps of a move
+
+    def _complete(self, record: Record, seen: Journal, known: Mapping[int, Version]) -> Record:
+        """A record with what ties it to its place: time, registered model, the versions' logged models and bytes, the entries before."""
+        moved = {number for move in record.moves for number in (move.before, move.after)}
+        identities = {
+            str(number): {"model_id": version.model_id, "digest": version.tags.get(DIGEST_TAG)}
+            for number, version in known.items()
+            if number in moved
+        }
+        return replace(
+            record,
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            incarnation=str(self.incarnation or ""),
+            identities={**identities, **record.identities},
+            previous=seen.tips(),
+        )
 
     def _append(self, record: Record) -> Entry:
         self.gateway.create_version(
@@ -187,15 +241,17 @@ class Ledger:
                 return state
             if self.read().entries != state.entries:
                 continue  # somebody is moving right now; look again
-            known = {None, *(version.number for version in self.gateway.versions(self.name))}
-            mendable = [alias for alias in differing if state.aliases.get(alias) in known]
+            known = {version.number: version for version in self.gateway.versions(self.name)}
+            if not known:  # no version, so no alias; it is written down once there is a version that an entry can point at
+                return replace(state, aliases=actual)
+            mendable = [alias for alias in differing if state.aliases.get(alias) in {None, *known}]
             late = [alias for alias in mendable if self._may_be_late(state, alias, actual.get(alias))]
             if late:
                 log.info("%s of %s was set by a late request; putting it right", ", ".join(late), self.name)
                 with self._projection([entry for entry in state.entries if entry.holds][-1]):
                     self._align(late)
             else:  # no entry and no mark changed since before the aliases were read, and whoever could write has long confirmed
-                self._note(state, actual, differing)
+                self._note(state, actual, differing, known)
         raise StepError(f"aliases of {self.name!r} kept changing for {ROUNDS} rounds; who else writes them? see `mlflow run . -e history`")
 
     def _is_last(self, state: Journal, entry: Entry) -> bool:
@@ -215,7 +271,7 @@ class Ledger:
                 return True
         return False
 
-    def _note(self, state: Journal, actual: dict[str, int], differing: Sequence[str]) -> None:
+    def _note(self, state: Journal, actual: dict[str, int], differing: Sequence[str], known: Mapping[int, Version]) -> None:
         """Write down moves that somebody made with another client, so that the history has no hole."""
         record = Record(
             id=journal.new_id(),
@@ -223,9 +279,8 @@ class Ledger:
             moves=tuple(Move(alias, state.aliases.get(alias), actual.get(alias)) for alias in differing),
             actor="another client",
             reason="alias found moved outside slm-promote",
-            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
-        entry = self._append(record)
+        entry = self._append(self._complete(record, state, known))
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
 
     def _lost(self, state: Journal, to: int | None) -> str:

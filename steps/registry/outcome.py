@@ -26,6 +26,10 @@ class RefusedError(StepError):
     """The policy, the evidence or the canary does not allow the move; nothing was changed."""
 
 
+class WithdrawnError(RefusedError):
+    """Whoever asked for the move has taken that back, or asks for another version by now; nothing was changed."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One version, as the closing table shows it."""
@@ -64,6 +68,7 @@ class Promotion:
     forced: bool
     dry_run: bool
     isolation_missing: tuple[str, ...] = ()  # what the canaries were not kept from, one clause each
+    entry_digest: str | None = None  # of the entry: kept on the run, it shows whether the history was rewritten as a whole
 
     @property
     def champion(self) -> Row | None:

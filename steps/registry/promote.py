@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, outcome, register, standing, succession, versions
+from steps.registry import canary, evidence_selection, outcome, register, standing, succession, versions
 from steps.registry import target as targets
-from steps.registry.aliases import previous_of
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG
 from steps.registry.evidence import read as read_evidence
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
 from steps.registry.ledger import Ledger, LostRaceError, View
-from steps.registry.outcome import Promotion, RefusedError
+from steps.registry.outcome import Promotion, RefusedError, WithdrawnError
 from steps.registry.standing import Standing
 
 
-def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[str, int | None] | None = None) -> Promotion:
+def promote(
+    config: Config, *, gateway: Gateway | None = None, beaten: Mapping[str, int | None] | None = None, asked: str | None = None
+) -> Promotion:
     """Move ``alias`` (the policy's, ``champion``, unless the config says otherwise) to ``target``.
 
     A named version is checked: evidence about these bytes, not too old, a verdict that promotes, and the canary. Without a version, the
@@ -30,10 +32,13 @@ def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[s
         config: ``target``, ``alias``, ``force``, ``reason``, ``dry_run``, ``report_uri`` and ``promotion`` count.
         gateway: the tracking server; the default follows the process's URIs.
         beaten: alias to the version that the caller compared the target with; if it points elsewhere by now, the comparison is void.
+        asked: alias by which somebody asked for the move; the default is the target's. If it does not point at the version any more once
+            the canary is done, nothing moves.
 
     Raises:
         ConfigError: ``force`` without a reason or a version, or a target or alias that is none.
         RefusedError: the policy, the evidence, the bytes or the canary do not allow it; no alias was moved.
+        WithdrawnError: whoever asked for it has withdrawn or moved that alias meanwhile; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
     targets.check_force(config)
@@ -59,7 +64,8 @@ def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[s
     wanted = succession.succeed(view.aliases, alias, version.number)
     reason = redact(config.reason or f"named by {outcome.actor()}, passed its gates")
     details = {"objections": list(where.objections)} if where.objections else {}
-    return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details)
+    asked = asked or target.alias
+    return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details, asked=asked)
 
 
 def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
@@ -84,9 +90,10 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     number = config.to if config.to is not None else before
     held = list(dict.fromkeys(line))
     if number is None:
-        raise RefusedError(f"models:/{target.name}@{alias}: no @{previous_of(alias)} to return to; pass to=<version>, one of {held}")
+        raise RefusedError(f"models:/{target.name}@{alias}: {_only(held, alias)}, so there is nothing to return to{_earlier(view, ledger)}")
     if number not in held:
-        raise RefusedError(f"models:/{target.name}@{alias}: to={number}: version {number} never held this alias; these did: {held}")
+        words = f"to={number}: version {number} never held this alias; these did: {held}"
+        raise RefusedError(f"models:/{target.name}@{alias}: {words}{_earlier(view, ledger)}")
     version = targets.version_of(gateway, targets.Target(target.name, number))
     if version is None:
         raise StepError(f"models:/{target.name}/{number}: no such version")
@@ -96,17 +103,55 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
 
 
+def _only(held: Sequence[int], alias: str) -> str:
+    return f"only one @{alias} so far, version {held[0]}" if held else f"the history knows no version that was @{alias}"
+
+
+def _earlier(view: View, ledger: Ledger) -> str:
+    """That some entries do not count, and why; empty where all do."""
+    numbers = ", ".join(str(entry.number) for entry in view.journal.entries if entry.earlier)
+    if not numbers:
+        return ""
+    return f" (entries {numbers} of {ledger.history!r} are about an earlier registered model of this name, whose numbers do not count)"
+
+
+def _look_again(gateway: Gateway, version: Version, alias: str, asked: str | None) -> None:
+    """Right before the intent: whether somebody still asks for this version, and it still is the one that was judged.
+
+    Raises:
+        WithdrawnError: the alias by which it was asked for points elsewhere, or nowhere.
+        RefusedError: the version was deleted, or is of another logged model or other bytes by now.
+    """
+    if asked is not None:
+        now = (gateway.aliases(version.name) or {}).get(asked)
+        if now != version.number:
+            became = "was withdrawn" if now is None else f"points at version {now} now"
+            raise WithdrawnError(f"{version.uri} is not moved to @{alias}: @{asked} {became}, while it was looked at; nothing was changed")
+    found = gateway.version(version.name, version.number)
+    if found is None or _identity(found) != _identity(version):
+        became = "was deleted" if found is None else "is of another logged model or other bytes"
+        raise RefusedError(f"{version.uri} is not moved to @{alias}: it {became}, while it was looked at; nothing was changed")
+
+
+def _identity(version: Version) -> tuple[str | None, str, str | None]:
+    return version.model_id, version.source, version.tags.get(DIGEST_TAG)
+
+
 def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promotion:
     if config.force:
         raise ConfigError("force", True, "a version to promote against the policy", f"pass target=models:/{name}/<version>")
-    uris = [config.report_uri] if config.report_uri else gateway.finished_reports(name, 1)
-    if not uris:
-        raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
-    about = read_evidence(uris[0], gateway).registered_name
+    uri = config.report_uri
+    if not uri:
+        trust = evidence_selection.trusted(gateway, config, register.in_service(gateway, name, gateway.versions(name)))
+        report = evidence_selection.strongest(gateway, name, config, trust, lambda each: each.registered_name == name)
+        if report is None:
+            raise RefusedError(f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow run . -e evaluate`")
+        uri = report.uri
+    about = read_evidence(uri, gateway).registered_name
     if about != name:
-        raise ConfigError("report_uri", redact(uris[0]), f"a report about {name}, not about {about}", f"pass target=models:/{about}")
+        raise ConfigError("report_uri", redact(uri), f"a report about {name}, not about {about}", f"pass target=models:/{about}")
     chosen = dataclasses.replace(config, promotion=dataclasses.replace(config.promotion, alias=alias))
-    return register.register(uris[0], chosen, dry_run=config.dry_run, gateway=gateway, kind="promote", reason=config.reason)
+    return register.register(uri, chosen, dry_run=config.dry_run, gateway=gateway, kind="promote", reason=config.reason)
 
 
 def _recorded(gateway: Gateway, version: Version, config: Config) -> Standing:
@@ -131,8 +176,11 @@ def _move(
     alias: str,
     reason: str,
     details: Mapping[str, object],
+    asked: str | None = None,
 ) -> Promotion:
     version, report = where.version, where.evidence
+    if mistaken := view.journal.mistaken(version.number, version.model_id, where.digest):
+        raise RefusedError(f"{version.uri} is not moved to @{alias}: {mistaken} (of {ledger.history!r}). No reason overrules this.")
     moves = succession.moves(view.aliases, wanted)
     forced = bool(where.objections)
     verdict, entry = "", None
@@ -143,7 +191,9 @@ def _move(
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
         verdict = "passed"
         isolation_missing = result.missing
-        if report and where.judged and where.judged.model_id == version.model_id:
+        _look_again(gateway, version, alias, asked)
+        forced_over = forced and EVALUATION_TAG in version.tags  # what a reason overruled does not replace what is recorded
+        if report and where.judged and where.judged.model_id == version.model_id and not forced_over:
             versions.annotate(gateway, version, where.judged, report, register.command(config))
         entry = ledger.commit(
             view,
@@ -159,6 +209,7 @@ def _move(
                 evidence_digest=report.digest if report else version.tags.get("slm.evidence_digest"),
                 run_id=outcome.active_run_id(),
                 details={**details, **canary.recorded(isolation_missing)},
+                identities={str(version.number): {"model_id": version.model_id, "digest": where.digest}},
             ),
         )
     final = {**view.aliases, **wanted}
@@ -178,6 +229,7 @@ def _move(
         moves=moves,
         reason=reason if moves else f"@{alias} is at version {version.number} already",
         entry=entry.number if entry else None,
+        entry_digest=entry.digest if entry else None,
         forced=forced,
         dry_run=config.dry_run,
         isolation_missing=isolation_missing,

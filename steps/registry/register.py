@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, outcome, policy, succession, versions
+from steps.registry import canary, evidence_selection, outcome, policy, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
 from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence_selection import Trust
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
 from steps.registry.ledger import Ledger
-from steps.registry.outcome import ARTIFACT, Promotion, Row
+from steps.registry.outcome import ARTIFACT, Promotion, RefusedError, Row
 
 __all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
 
@@ -43,7 +44,8 @@ def register(
     policy's winner gets the policy's alias, its runner-up the challenger's, and what the alias pointed at before becomes the
     previous one. Before an alias moves, its version passes the canary; one that does not is treated as held. A held candidate gets a
     version, for the record, and no alias. The same report again changes nothing. A report that did not see what the policy's alias points
-    at today cannot move it, however good its winner is: nobody compared the two.
+    at today cannot move it, however good its winner is: nobody compared the two. Nor does one that is weaker than evidence of a version
+    that still counts: it leaves that version's tags and card alone, and moves no alias.
 
     Args:
         report_uri: ``runs:/<run>/report.json``.
@@ -54,6 +56,7 @@ def register(
         reason: of whoever asked, where somebody did.
 
     Raises:
+        RefusedError: the report is from where the policy trusts nobody.
         StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.
     """
@@ -64,26 +67,34 @@ def register(
     if not evaluated:
         failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"
         raise StepError(f"{report_uri}: nothing to register, as no model was evaluated ({failures})")
+    before = gateway.versions(name)
+    trust = evidence_selection.trusted(gateway, config, in_service(gateway, name, before))
+    if why := trust.against(report):
+        raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
     ledger = Ledger(gateway, name)
     found: dict[str, Version | None]
+    kept = _kept(before, evaluated, report, trust, config)
     if dry_run:
         view = ledger.peek()
         found = {each.model_id: versions.find(gateway, name, each.model_id) for each in evaluated}
         created = {model_id for model_id, version in found.items() if version is None}
     else:
         gateway.ensure_model(name, describe(name, report, config), {})
-        view = ledger.open()
-        served = view.journal.served()
-        made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in evaluated}
-        found = {model_id: each.version for model_id, each in made.items()}
+        ledger.check_renamed()
+        served = ledger.read().served()
+        weighed = [each for each in evaluated if each.model_id not in kept]
+        made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in weighed}
+        found = {**kept, **{model_id: each.version for model_id, each in made.items()}}
         created = {model_id for model_id, each in made.items() if each.created}
+        view = ledger.open()  # once there are versions: an entry points at one
     planned = _numbers(gateway, name, evaluated, found)
     known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
+    weaker = "; ".join(filter(None, (evidence_selection.weaker(report, each, trust, config) for each in kept.values())))
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
     isolation_missing: tuple[str, ...] = ()
     while True:
         failed = {model_id for model_id, result in canaries.items() if result != "passed"}
-        decision = decide(report, planned, known, view.aliases, config, failed)
+        decision = Decision({}, f"no alias moves: {weaker}") if weaker else decide(report, planned, known, view.aliases, config, failed)
         moves = succession.moves(view.aliases, decision.aliases)
         targets = {move.after for move in moves}
         waiting = [each for each in evaluated if planned[each.model_id] in targets and each.model_id not in canaries]
@@ -134,6 +145,7 @@ def register(
         moves=moves,
         reason=why,
         entry=entry.number if entry else None,
+        entry_digest=entry.digest if entry else None,
         forced=False,
         dry_run=dry_run,
         isolation_missing=isolation_missing,
@@ -163,11 +175,8 @@ def decide(
     Returns:
         Alias to version, for those that the report has something to say about; and one sentence.
     """
-    limit = config.promotion.max_evidence_age_days
-    if (age := report.age_days()) > limit:
-        return Decision(
-            {}, f"no alias moves, as the evidence is {age:.1f} days old (promotion.max_evidence_age_days={limit:g}); evaluate again"
-        )
+    if untimely := report.untimely(config.promotion.max_evidence_age_days):
+        return Decision({}, f"no alias moves, as the evidence {untimely}; evaluate again")
     if other := report.other_gates(config.promotion.gates):
         return Decision({}, f"no alias moves, as the report judged by other gates ({other}); evaluate again")
     alias = config.promotion.alias
@@ -210,6 +219,19 @@ def decide(
     if held:
         reason += f"; held: {'; '.join(held)}"
     return Decision(wanted, reason)
+
+
+def in_service(gateway: Gateway, name: str, known: Sequence[Version]) -> list[Version]:
+    """Those of a model's versions that an alias points at: the experiments of their logged models are those of its own chain."""
+    numbers = {*(gateway.aliases(name) or {}).values()} if known else set()
+    return [each for each in known if each.number in numbers]
+
+
+def _kept(known: Sequence[Version], evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config) -> dict[str, Version]:
+    """Versions of these models whose recorded evidence this report must not replace, by model id."""
+    ids = {each.model_id for each in evaluated}
+    first = {each.model_id: each for each in reversed(known) if each.model_id in ids}
+    return {model_id: each for model_id, each in first.items() if model_id and evidence_selection.kept(report, each, trust, config)}
 
 
 def describe(name: str, report: Evidence, config: Config) -> str:

@@ -6,16 +6,14 @@ import shlex
 from dataclasses import dataclass
 
 from steps.config.root import Config
-from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import evidence as evidence_module
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
+from steps.registry import evidence_selection
+from steps.registry.aliases import DIGEST_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import Gateway, ServerUnavailableError, Version
+from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
 
 UNKNOWN = "unknown"  # what a report says of bytes that nobody hashed
-REPORTS_SEARCHED = 20  # newest finished evaluations of a model that are read to find one about a version
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,13 @@ class Standing:
 def look(gateway: Gateway, version: Version, config: Config) -> Standing:
     """Gather a version's evidence and hold it against the policy.
 
-    The report is the one that ``report_uri`` names, else the one on the version's tags, else the newest finished evaluation that judged
-    the same logged model.
+    The report is the one that :func:`steps.registry.evidence_selection.choose` finds.
 
     Raises:
         RefusedError: the evidence is about other bytes, or nobody ever recorded which bytes this version has: not to be overruled.
     """
-    report, trouble = _report(gateway, version, config)
+    choice = evidence_selection.choose(gateway, version, config)
+    report, trouble = choice.evidence, choice.trouble
     model_id = version.model_id
     judged = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None
     logged = gateway.logged_model(model_id) if model_id else None
@@ -63,6 +61,7 @@ def look(gateway: Gateway, version: Version, config: Config) -> Standing:
     elif judged is None:
         objections.append(f"{report.uri} says nothing about {model_id}; evaluate it: {command}")
     else:
+        objections += [trouble] if config.report_uri and trouble else []
         objections += _against(report, judged, config, command)
     return Standing(version, report, judged, next(iter(recorded.values())), tuple(redact(each) for each in objections))
 
@@ -107,9 +106,8 @@ def _logged(gateway: Gateway, version: Version) -> dict[str, str]:
 
 def _against(report: Evidence, judged: Judged, config: Config, command: str) -> list[str]:
     found: list[str] = []
-    limit = config.promotion.max_evidence_age_days
-    if (age := report.age_days()) > limit:
-        found.append(f"its evidence is {age:.1f} days old, promotion.max_evidence_age_days={limit:g}; evaluate it again: {command}")
+    if untimely := report.untimely(config.promotion.max_evidence_age_days):
+        found.append(f"its evidence {report.uri} {untimely}; evaluate it again: {command}")
     if other := report.other_gates(config.promotion.gates):
         found.append(f"it was judged by other gates ({other}); evaluate it again: {command}")
     if judged.status != "evaluated":
@@ -120,37 +118,3 @@ def _against(report: Evidence, judged: Judged, config: Config, command: str) -> 
         )
         found.append(f"its verdict is {judged.decision!r}{': ' + gates if gates else ''}")
     return found
-
-
-def _report(gateway: Gateway, version: Version, config: Config) -> tuple[Evidence | None, str]:
-    """The report to go by, or why there is none."""
-    if config.report_uri:
-        return evidence_module.read(config.report_uri, gateway), ""
-    tagged = version.tags.get(EVALUATION_TAG)
-    trouble = "it has no evidence"
-    if tagged:
-        try:
-            report = evidence_module.read(tagged, gateway)
-        except ServerUnavailableError:
-            raise
-        except StepError as error:
-            trouble = f"its evidence cannot be read ({error})"
-        else:
-            if report.digest == version.tags.get(EVIDENCE_TAG):
-                newer = _newest_about(gateway, version)
-                return (newer if newer and newer.created > report.created else report), ""
-            trouble = f"its evidence {tagged} was changed after it was recorded"
-    return _newest_about(gateway, version), trouble
-
-
-def _newest_about(gateway: Gateway, version: Version) -> Evidence | None:
-    for uri in gateway.finished_reports(version.name, REPORTS_SEARCHED):
-        try:
-            report = evidence_module.read(uri, gateway)
-        except ServerUnavailableError:
-            raise
-        except StepError:  # removed or of another schema: an older one may do
-            continue
-        if report.of(version.model_id, version.tags.get(DIGEST_TAG)):
-            return report
-    return None

@@ -13,6 +13,7 @@ from rich.table import Table
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.registry import target as targets
+from steps.registry.aliases import CANDIDATE
 from steps.registry.gateway import Gateway
 from steps.registry.journal import Entry, Journal, Move
 from steps.registry.ledger import Ledger
@@ -57,6 +58,7 @@ def document(name: str, journal: Journal) -> dict[str, Any]:
         "name": name,
         "aliases": dict(sorted(journal.aliases.items())),
         "holes": list(journal.holes),
+        "faults": {str(number): words for number, words in journal.faults.items()},
         "entries": [_plain(entry) for entry in journal.entries],
     }
 
@@ -72,8 +74,10 @@ def history(config: Config, *, as_json: bool, gateway: Gateway | None = None) ->
     actual = gateway.aliases(target.name)
     if actual is None:
         raise StepError(f"target=models:/{target.name}: no such registered model; make one with `mlflow run . -P model=…`")
-    journal = Ledger(gateway, target.name).read()
+    ledger = Ledger(gateway, target.name)
+    journal = ledger.read()
     if not journal.entries:
+        ledger.check_renamed()
         raise StepError(f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e register` or `-e promote`")
     found = document(target.name, journal)
     if as_json:
@@ -94,20 +98,30 @@ def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
         table.add_column(heading, overflow="fold")
     for entry in journal.entries:
         record = entry.record
-        what = (
-            record.kind
-            + (" (forced)" if record.forced else "")
-            + ("" if entry.holds else f" (lost to {entry.lost_to})" if entry.lost_to else " (lost)")
-        )
+        what = record.kind + (" (forced)" if record.forced else "") + _fate(entry)
         moves = "\n".join(arrow(move) for move in record.moves)
         table.add_row(str(entry.number), _when(entry), what, moves, record.actor, record.reason, record.evidence or "")
     console.print(table)
     console.print("now: " + ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items())), highlight=False)
-    unsettled = sorted(alias for alias in {*actual, *journal.aliases} if actual.get(alias) != journal.aliases.get(alias))
+    shown = {*actual, *journal.aliases} - {CANDIDATE}
+    unsettled = sorted(alias for alias in shown if actual.get(alias) != journal.aliases.get(alias))
     if unsettled:
         console.print(f"not in line with the history: {', '.join(unsettled)}; the next promote or rollback mends or notes it")
     if journal.holes:
         console.print(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody")
+    for words in journal.faults.values():
+        console.print(f"{words}: this history is not as it was written", highlight=False)
+
+
+def _fate(entry: Entry) -> str:
+    """What became of an entry, where that is more than that it holds."""
+    if entry.earlier:
+        fate = " (of an earlier model of this name)"
+    elif not entry.holds:
+        fate = f" (lost to {entry.lost_to})" if entry.lost_to else " (lost)"
+    else:
+        fate = ""
+    return fate + (" (altered since)" if entry.altered else "")
 
 
 def _when(entry: Entry) -> str:
@@ -132,4 +146,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "holds": entry.holds,
         "lost_to": entry.lost_to,
         "settled": entry.settled,
+        "digest": entry.digest,
+        "altered": entry.altered,
+        "earlier": entry.earlier,
+        "identities": {number: dict(known) for number, known in record.identities.items()},
     }

@@ -22,7 +22,7 @@ from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.journal import name_of
 from steps.registry.ledger import Ledger, LostRaceError
-from steps.registry.outcome import RefusedError
+from steps.registry.outcome import RefusedError, WithdrawnError
 from steps.registry.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ VERDICT_TAG = "slm.candidate"  # what became of it, in words
 JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
 NO_EVIDENCE = "none"
 WHEN_TAG = "slm.candidate.judged_at"
-PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=")  # overrides that an evaluation started here gets too
+# overrides that an evaluation started here gets too
+PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=", "signing_key=")
 MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
@@ -113,6 +114,8 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
         words, promoted = _decide(gateway, where, own)
     except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
+    except WithdrawnError as error:  # no verdict: set again, it is judged again
+        return Verdict(version.uri, False, redact(str(error)), None)
     except (StepError, MlflowException) as error:
         words, promoted = f"held: {error}", False
     words = redact(words)[:MOST_WORDS]
@@ -180,6 +183,9 @@ def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, boo
     if aliases.get(alias) == version.number:
         return f"it is @{alias} already", False
     champion = _champion(gateway, where.evidence, version.name, aliases.get(alias))
+    if champion is None and alias in aliases:
+        report = where.evidence
+        return f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias}; evaluate both with as many items", False
     if champion is not None:
         ranking = policy.rank([where.judged, champion], config.promotion.weights)
         if ranking.winner is not None and ranking.winner.judged is champion:
@@ -187,7 +193,7 @@ def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, boo
             return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", False
     if config.dry_run:
         return f"dry run: would be promoted to @{alias}", False
-    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)})
+    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)}, asked=CANDIDATE)
     return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", True
 
 
@@ -198,7 +204,7 @@ def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None)
 
 def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
     """Whether there is no report, too old a one, one by other gates, or one that did not see the champion of today."""
-    if where.evidence is None or where.judged is None or where.evidence.age_days() > config.promotion.max_evidence_age_days:
+    if where.evidence is None or where.judged is None or where.evidence.untimely(config.promotion.max_evidence_age_days):
         return True
     if where.evidence.other_gates(config.promotion.gates):
         return True

@@ -94,3 +94,24 @@ def test_a_candidate_may_be_named_through_its_run() -> None:
 def test_a_mistyped_candidate_is_one_line_that_names_it(uri: str) -> None:
     with pytest.raises(ConfigError, match=rf"evaluate\.candidates='{uri}': expected a logged model"):
         parts(f"evaluate.candidates=['{uri}']")
+
+
+def test_report_is_signed_by_the_key_that_is_named(tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    from steps.core import signatures
+    from steps.pipeline.step import StepRun
+    from tests.registry.test_evidence_trust import key_pair
+
+    def judge(*_: object, workdir: Path, **__: object) -> None:
+        (workdir / "report.json").write_text('{"a": 1}')
+        mlflow.log_artifact(str(workdir / "report.json"))
+
+    private, public = key_pair(tmp_path, "ci")
+    config = compose_config(["evaluate.incumbent=false", "evaluate.candidates=[models:/m-1]", f"signing_key='{private}'"])
+    monkeypatch.setattr(entry, "judge", judge)
+    with mlflow.start_run() as run:
+        entry.evaluate.body(config, StepRun(run.info.run_id, {}, "sha256:0", ()))
+    signature = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/report.json.sig").encode()
+    assert signatures.verify(b'{"a": 1}', signature, [public]) == "ci"
+    assert parts(f"signing_key='{private}'")["signing_key"].startswith("sha256:")
+    with pytest.raises(ConfigError, match="signing_key="):
+        parts(f"signing_key='{tmp_path}/nothing.pem'")

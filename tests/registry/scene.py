@@ -1,6 +1,7 @@
 """Logged models and reports, as the steps before this room leave them, made in a moment."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -78,7 +79,15 @@ def judged(model_id: str, variant: str, metrics: dict[str, float], decision: str
     }
 
 
-def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name: str = NAME, gates: dict[str, Any] | None = None) -> str:
+def log_report(
+    candidates: list[dict[str, Any]],
+    *,
+    days_old: float = 0.0,
+    name: str = NAME,
+    gates: dict[str, Any] | None = None,
+    items: int = 10,
+    pack: str = "smoke",
+) -> str:
     """Put a report on the active run, as ``evaluate`` does. Returns its URI."""
     import mlflow
 
@@ -90,8 +99,8 @@ def log_report(candidates: list[dict[str, Any]], *, days_old: float = 0.0, name:
         "incumbent": None,
         "seed": 0,
         "machine": {},
-        "pack": {"name": "smoke", "version": "1", "digest": "sha256:1", "items": 10},
-        "policy": {"gates": gates} if gates else {},
+        "pack": {"name": pack, "version": "1", "digest": "sha256:1", "items": items},
+        "policy": {"gates": gates or asdict(config().promotion.gates)},
         "candidates": candidates,
     }
     mlflow.log_text(json.dumps(report), "report.json")

@@ -161,7 +161,7 @@ def test_rollback_to_any_version_that_served(registered: Pair) -> None:
 
 
 def test_rollback_without_a_previous_is_refused(registered: Pair) -> None:
-    with pytest.raises(RefusedError, match=r"no @previous to return to; pass to=<version>, one of \[2\]"):
+    with pytest.raises(RefusedError, match="only one @champion so far, version 2, so there is nothing to return to"):
         rollback(scene.config(f"target=models:/{scene.NAME}@champion"))
 
 

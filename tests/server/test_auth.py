@@ -119,6 +119,46 @@ def test_releaser_with_edit_on_both_models_may_promote(guarded: Server, as_user:
     assert history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"] == RELEASER
 
 
+@pytest.mark.usefixtures("no_canary")
+def test_report_of_a_user_who_may_only_read_decides_nothing(guarded: Server, as_user: As, caplog: pytest.LogCaptureFixture) -> None:
+    """The server lets her edit the experiment that she made, and neither the model nor the experiment of those who promote."""
+    from mlflow.exceptions import MlflowException
+
+    from steps.pipeline import handoff, tags
+    from steps.registry import watch
+    from steps.registry.outcome import RefusedError
+
+    as_user(ADMIN, PASSWORD)
+    experiment = mlflow.set_experiment("release").experiment_id
+    with mlflow.start_run(experiment_id=experiment):
+        onnx = scene.log_model("onnx")
+        held = scene.log_report([scene.judged(onnx, "onnx", scene.FAST, decision="hold")], name="coveted")
+    room.register(held, scene.config())
+    mlflow.MlflowClient().set_registered_model_alias("coveted", "candidate", "1")
+    make_user(guarded, "mallory", "mallory-passw0rd-1")
+
+    as_user("mallory", "mallory-passw0rd-1")
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("of mallory")):
+        forged = scene.log_report([scene.judged(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core")
+    with pytest.raises(MlflowException, match=r"Permission denied|403"):
+        mlflow.MlflowClient().create_run(experiment)
+    with pytest.raises(MlflowException, match=r"Permission denied|403"):
+        mlflow.MlflowClient().set_model_version_tag("coveted", "1", "slm.evaluation", forged)
+
+    as_user(ADMIN, PASSWORD)
+    gateway = Gateway(20)
+    (verdict,) = watch.look_once(scene.config("target=models:/coveted"), gateway, watch.run_evaluation)
+    assert not verdict.promoted and "verdict is 'hold'" in verdict.words
+    assert "experiment 'of mallory', which does not count" in caplog.text
+    with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
+        promote(scene.config("target=models:/coveted/1", f"report_uri={forged}"))
+    with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
+        room.register(forged, scene.config())
+    assert "champion" not in (gateway.aliases("coveted") or {})
+    runs = handoff.finished_runs({tags.STEP: "evaluate", tags.MODEL: "coveted"}, scene.config())
+    assert [run.data.tags[tags.OUTPUT] for run in runs] == [held]
+
+
 def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgres: Postgres, tmp_path: Path) -> None:
     """Real commands with secrets in their environment, words and address; then every byte that they left is searched."""
     as_user(ADMIN, PASSWORD)

@@ -1,0 +1,74 @@
+"""Entries of a journal, chained by digest: each holds the digests of the newest ones that its writer saw.
+
+Two writers may append at the same moment without knowing of each other, so the chain branches and joins like commits do: an entry names
+every entry that no earlier one has named. What stands in a named entry, its own ``previous`` included, cannot be changed without being
+seen, unless all entries after it are rewritten as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steps.registry.journal import Entry
+
+MOST_NAMED = 8  # entries named one by one; more of them, such as those written before there was a chain, are joined under one digest
+KEY = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")  # one entry, or all in a range
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an entry."""
+
+    words: str
+    altered: bool  # this entry itself is there, and is not what it was
+
+
+def tips(entries: Sequence[Entry]) -> dict[str, str]:
+    """Number to digest of the entries that no other names: ``{"17": "sha256:…"}``, or ``{"1-483": …}`` over all in a range."""
+    named = [_numbers(key) for entry in entries for key in entry.record.previous]
+    alone, ranges = {each[0] for each in named if len(each) == 1}, [each for each in named if len(each) > 1]
+    ordered = sorted(entries, key=lambda each: each.number)
+    free = [entry for entry in ordered if entry.number not in alone and not any(entry.number in each for each in ranges)]
+    if len(free) <= MOST_NAMED:
+        return {str(entry.number): entry.digest for entry in free}
+    first, last = free[0].number, free[-1].number
+    return {f"{first}-{last}": _joined(entries, range(first, last + 1))}
+
+
+def verify(entries: Sequence[Entry]) -> dict[int, Fault]:
+    """Number of each entry that is not what a later one says, with what is wrong."""
+    there = {entry.number: entry for entry in entries}
+    found: dict[int, Fault] = {}
+    for entry in sorted(entries, key=lambda each: each.number):
+        for key, digest in entry.record.previous.items():
+            numbers = _numbers(key)
+            if len(numbers) == 1:
+                number = numbers[0]
+                if number not in there:
+                    found[number] = Fault(f"entry {number} was removed: entry {entry.number} was written after it", False)
+                elif there[number].digest != digest:
+                    found[number] = Fault(f"entry {number} was altered after entry {entry.number} was written", True)
+            elif not numbers or _joined(entries, numbers) != digest:
+                words = f"entries {key} are not what entry {entry.number} found: at least one was altered or removed"
+                found.setdefault(entry.number, Fault(words, False))
+    return found
+
+
+def _numbers(key: str) -> range:
+    """Entries that a key of ``previous`` stands for; none for one that is no number and no range."""
+    found = KEY.fullmatch(key)
+    return range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
+
+
+def _joined(entries: Sequence[Entry], numbers: range) -> str:
+    """One digest over those of all entries in a range, in their order."""
+    whole = hashlib.sha256()
+    for entry in sorted(entries, key=lambda each: each.number):
+        if entry.number in numbers:
+            whole.update(f"{entry.number} {entry.digest}\n".encode())
+    return "sha256:" + whole.hexdigest()
