@@ -9,8 +9,9 @@ from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, outcome, register, standing, succession, versions
+from steps.registry import actors, canary, outcome, permission, register, standing, succession, versions
 from steps.registry import target as targets
+from steps.registry.actors import Actor
 from steps.registry.aliases import previous_of
 from steps.registry.evidence import read as read_evidence
 from steps.registry.gateway import Gateway, Version
@@ -33,7 +34,7 @@ def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[s
 
     Raises:
         ConfigError: ``force`` without a reason or a version, or a target or alias that is none.
-        RefusedError: the policy, the evidence, the bytes or the canary do not allow it; no alias was moved.
+        RefusedError: the policy, the evidence, the bytes, missing approvals or the canary do not allow it; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
     targets.check_force(config)
@@ -57,9 +58,10 @@ def promote(config: Config, *, gateway: Gateway | None = None, beaten: Mapping[s
             f"{version.uri} is not promoted to @{alias}: {'; '.join(where.objections)}. To overrule the policy: force=true reason='…'"
         )
     wanted = succession.succeed(view.aliases, alias, version.number)
-    reason = redact(config.reason or f"named by {outcome.actor()}, passed its gates")
+    who = actors.who(gateway)
+    reason = redact(config.reason or f"named by {who.shown}, passed its gates")
     details = {"objections": list(where.objections)} if where.objections else {}
-    return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details)
+    return _move(gateway, ledger, view, where, wanted, config, who, kind="promote", alias=alias, reason=reason, details=details)
 
 
 def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
@@ -93,7 +95,8 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     where = _recorded(gateway, version, config)
     wanted = succession.succeed(view.aliases, alias, number)
     reason = redact(config.reason or f"back from version {view.aliases.get(alias)}")
-    return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
+    who = actors.who(gateway)
+    return _move(gateway, ledger, view, where, wanted, config, who, kind="rollback", alias=alias, reason=reason, details={})
 
 
 def _by_policy(gateway: Gateway, name: str, alias: str, config: Config) -> Promotion:
@@ -126,6 +129,7 @@ def _move(
     where: Standing,
     wanted: Mapping[str, int | None],
     config: Config,
+    who: Actor,
     *,
     kind: str,
     alias: str,
@@ -136,6 +140,10 @@ def _move(
     moves = succession.moves(view.aliases, wanted)
     forced = bool(where.objections)
     verdict, entry = "", None
+    permission.check_protected(moves, who, config)
+    if moves and kind == "promote":  # a rollback returns to what has served, and nobody must wait for it
+        subject = permission.subject_of(where, alias)
+        details = {**details, **permission.require_approval(gateway, ledger, view, version, subject, who, config)}
     if moves and not config.dry_run:
         result = canary.run(version.uri, where.digest, config.promotion.canary)
         if not result.passed:
@@ -149,7 +157,8 @@ def _move(
                 id=new_id(),
                 kind=kind,
                 moves=moves,
-                actor=outcome.actor(),
+                actor=who.name,
+                authenticated=who.authenticated,
                 reason=reason,
                 forced=forced,
                 profile=config.promotion.profile,

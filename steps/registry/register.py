@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, outcome, policy, succession, versions
+from steps.registry import actors, canary, outcome, permission, policy, standing, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
+from steps.registry.approvals import Subject
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
@@ -91,7 +92,11 @@ def register(
         for each in waiting:
             result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
             canaries[each.model_id] = "passed" if result.passed else result.fault
-    why = redact(f"{reason}; {decision.reason}" if reason else decision.reason)
+    who = actors.who(gateway)
+    subject = _subject(name, report, planned, decision, view.aliases, config) if moves else None
+    wanted, withheld, details = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
+    moves = succession.moves(view.aliases, wanted)
+    why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld)))
     entry = None
     if moves and not dry_run:
         entry = ledger.commit(
@@ -100,15 +105,17 @@ def register(
                 id=new_id(),
                 kind=kind,
                 moves=moves,
-                actor=outcome.actor(),
+                actor=who.name,
+                authenticated=who.authenticated,
                 reason=why,
                 profile=config.promotion.profile,
                 evidence=report.uri,
                 evidence_digest=report.digest,
                 run_id=outcome.active_run_id(),
+                details=details,
             ),
         )
-    final = {**view.aliases, **decision.aliases}
+    final = {**view.aliases, **wanted}
     promotion = Promotion(
         kind=kind,
         name=name,
@@ -206,6 +213,18 @@ def decide(
     if held:
         reason += f"; held: {'; '.join(held)}"
     return Decision(wanted, reason)
+
+
+def _subject(
+    name: str, report: Evidence, planned: Mapping[str, int], decision: Decision, current: Mapping[str, int], config: Config
+) -> Subject | None:
+    """What the policy's alias is to move to, for those who must approve it; None where it stays."""
+    alias = config.promotion.alias
+    number = decision.aliases.get(alias)
+    judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
+    if number is None or number == current.get(alias):
+        return None
+    return Subject(name, number, alias, judged.digest if judged else standing.UNKNOWN, report.digest, report.uri)
 
 
 def describe(name: str, report: Evidence, config: Config) -> str:

@@ -100,7 +100,7 @@ def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
             + ("" if entry.holds else f" (lost to {entry.lost_to})" if entry.lost_to else " (lost)")
         )
         moves = "\n".join(arrow(move) for move in record.moves)
-        table.add_row(str(entry.number), _when(entry), what, moves, record.actor, record.reason, record.evidence or "")
+        table.add_row(str(entry.number), _when(entry), what, moves, record.who, record.reason, record.evidence or "")
     console.print(table)
     console.print("now: " + ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items())), highlight=False)
     unsettled = sorted(alias for alias in {*actual, *journal.aliases} if actual.get(alias) != journal.aliases.get(alias))
@@ -122,6 +122,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "kind": record.kind,
         "moves": [vars(move) for move in record.moves],
         "who": record.actor,
+        "authenticated": record.authenticated,
         "why": record.reason,
         "forced": record.forced,
         "profile": record.profile,
