@@ -13,8 +13,8 @@ from steps.pipeline.step import StepRun, step
 
 @step()
 def approve(config: Config, run: StepRun) -> str:  # noqa: ARG001  (a body is given its run)
-    from steps.registry.approvals import APPROVE
     from steps.registry.approve import decide
+    from steps.registry.statements import APPROVE
 
     said = decide(APPROVE, config)
     print(said.words)

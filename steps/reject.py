@@ -13,8 +13,8 @@ from steps.pipeline.step import StepRun, step
 
 @step()
 def reject(config: Config, run: StepRun) -> str:  # noqa: ARG001  (a body is given its run)
-    from steps.registry.approvals import REJECT
     from steps.registry.approve import decide
+    from steps.registry.statements import REJECT
 
     said = decide(REJECT, config)
     print(said.words)

@@ -6,120 +6,26 @@ key. MLflow enforces who may write there and nothing about the name in it: see d
 
 from __future__ import annotations
 
-import hashlib
-import json
-import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from steps.config.promotion import PromotionConfig
 from steps.core import signatures
-from steps.registry.actors import Actor
-from steps.registry.gateway import Gateway, PermissionRefusedError, Version, as_json
+from steps.registry.gateway import Gateway, PermissionRefusedError, Version
 from steps.registry.outcome import RefusedError
+from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
 
 SUFFIX = ".approvals"
 KIND = "approvals"  # value of the tag slm.kind on the registered model
-SCHEMA = "slm-promote/approval/1"
 STATEMENT_TAG = "slm.approval.statement"  # the statement, as JSON; its exact text is what is signed
 SIGNATURE_TAG = "slm.approval.signature"  # base64
 ID_TAG = "slm.approval.id"
-APPROVE, REJECT = "approve", "reject"
-NO_EVIDENCE = "none"  # evidence digest of a version that is promoted by force without a report
 KEY_FILES = (".pem", ".pub")
 OWN = "made or proposed the version"
 DESCRIPTION = (
     "Approvals and rejections of versions of `{name}`: one version is one statement. Only approvers may edit this model. Written by "
     "`mlflow run . -e approve` and `-e reject`; do not delete versions."
 )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is approved: an approval of it says nothing about other bytes, other evidence or another alias."""
-
-    name: str  # registered model
-    version: int  # for people and the journal; the digest is the identity
-    alias: str
-    digest: str  # of the bytes
-    evidence_digest: str
-    evidence: str | None = None  # report URI
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    def same(self, other: Subject) -> bool:
-        return (self.name, self.alias, self.digest, self.evidence_digest) == (other.name, other.alias, other.digest, other.evidence_digest)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What an approver said."""
-
-    decision: str  # approve or reject
-    subject: Subject
-    reason: str
-    actor: str
-    authenticated: bool  # as the author's own process wrote it
-    created: str  # ISO-8601
-    id: str
-
-    def to_json(self) -> str:
-        return as_json({"schema": SCHEMA, **vars(self), "subject": self.subject.to_json()})
-
-    @staticmethod
-    def by(who: Actor, decision: str, subject: Subject, reason: str) -> Statement:
-        """What somebody says now."""
-        created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return Statement(decision, subject, reason, who.name, who.authenticated, created, uuid.uuid4().hex)
-
-    @staticmethod
-    def from_json(text: str) -> Statement:
-        """Raises ValueError for a text that is not a statement."""
-        try:
-            plain = json.loads(text)
-            if plain["schema"] != SCHEMA or plain["decision"] not in (APPROVE, REJECT) or not isinstance(plain["authenticated"], bool):
-                raise ValueError(f"not a statement of the schema {SCHEMA}")
-            subject = {key: plain["subject"].get(key) for key in Subject.__dataclass_fields__}
-            words = {key: str(plain[key]) for key in ("decision", "reason", "actor", "created", "id")}
-            return Statement(**words, authenticated=plain["authenticated"], subject=Subject(**subject))
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"not a statement ({type(error).__name__}: {error})") from error
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A statement whose author the policy accepts."""
-
-    number: int  # version of <name>.approvals
-    statement: Statement
-    approver: str  # name of the key that signed, else the statement's actor
-    key: str | None  # fingerprint of the key that signed
-    authenticated: bool  # signed by a key of the policy, or the author's server confirmed the name
-
-    @property
-    def names(self) -> set[str]:
-        """Names by which the approver is known; a name that is only claimed beside a signature says nothing."""
-        return {self.approver, self.statement.actor} if self.statement.authenticated else {self.approver}
-
-    @property
-    def journal_id(self) -> str:
-        """Id of the journal's entry about it, the same for everybody who takes note."""
-        return hashlib.sha256(f"{self.number} {self.statement.to_json()}".encode()).hexdigest()[:32]
-
-    def to_json(self) -> dict[str, Any]:
-        """As an entry of the journal holds it."""
-        return {
-            "approval": self.number,
-            "by": self.approver,
-            "actor": self.statement.actor,
-            "key": self.key,
-            "authenticated": self.authenticated,
-            "reason": self.statement.reason,
-            "created": self.statement.created,
-        }
 
 
 @dataclass(frozen=True)
@@ -145,8 +51,10 @@ def is_key(approver: str) -> bool:
     return approver.endswith(KEY_FILES)
 
 
-def state(gateway: Gateway, subject: Subject, policy: PromotionConfig, others: Collection[str] = ()) -> tuple[State, tuple[Decision, ...]]:
-    """What the statements about a subject add up to, and all decisions about it that the policy accepts.
+def state(
+    gateway: Gateway, subject: Subject, policy: PromotionConfig, others: Callable[[], Collection[str]]
+) -> tuple[State, tuple[Decision, ...]]:
+    """What the statements about a subject add up to, and all decisions about it that count or counted, oldest first.
 
     A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once.
 
@@ -154,7 +62,8 @@ def state(gateway: Gateway, subject: Subject, policy: PromotionConfig, others: C
         gateway: the calls to the tracking server.
         subject: what is to be approved.
         policy: ``approvers`` counts.
-        others: names of who made and who proposed the version; their approvals do not count, their rejections do.
+        others: names of who made and who proposed the version; their approvals do not count, their rejections do. Asked for only where
+            there is an approval.
 
     Raises:
         ConfigError: a key file of ``promotion.approvers`` cannot be read.
@@ -163,14 +72,18 @@ def state(gateway: Gateway, subject: Subject, policy: PromotionConfig, others: C
     decisions, ignored = _read(found, subject, policy)
     approved: dict[str, Decision] = {}
     rejected: Decision | None = None
+    excluded = set(others()) if any(each.statement.decision == APPROVE for each in decisions) else set()
+    counted: list[Decision] = []
     for each in decisions:
         if each.statement.decision == REJECT:
             approved, rejected = {}, each
-        elif own := sorted(each.names.intersection(others)):
+        elif own := sorted(each.names & excluded):
             ignored.append(f"statement {each.number} by {each.approver} ({own[0]} {OWN})")
+            continue
         else:
             approved[each.approver], rejected = each, None
-    return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(decisions)
+        counted.append(each)
+    return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(counted)
 
 
 def last_number(gateway: Gateway, name: str) -> int:
@@ -290,6 +203,6 @@ def _decision(number: int, statement: Statement, author: tuple[str, str | None])
     return Decision(number, statement, approver, key, authenticated=key is not None or statement.authenticated)
 
 
-def counted(decisions: Sequence[Decision]) -> str:
+def who_approved(decisions: Sequence[Decision]) -> str:
     """Who approved, in words."""
     return ", ".join(each.approver for each in decisions) or "nobody"

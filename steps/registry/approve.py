@@ -11,10 +11,11 @@ from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry import actors, approvals, permission, standing
 from steps.registry import target as targets
-from steps.registry.approvals import APPROVE, Decision, State, Statement, Subject
+from steps.registry.approvals import State
 from steps.registry.gateway import Gateway, PermissionRefusedError
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import RefusedError
+from steps.registry.statements import APPROVE, Decision, Statement, Subject
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> 
     done = approvals.write(gateway, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run)
     if not config.dry_run:
         _note(ledger, done, subject)
-    state, _ = approvals.state(gateway, subject, config.promotion, others)
+    state, _ = approvals.state(gateway, subject, config.promotion, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
 
 

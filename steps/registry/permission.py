@@ -9,15 +9,15 @@ from typing import Any
 
 from steps.config.root import Config
 from steps.pipeline.redaction import redact, redact_override
-from steps.registry import approvals, journal
+from steps.registry import approvals, journal, statements
 from steps.registry.actors import CLAIMED, Actor
 from steps.registry.aliases import APPROVAL_TAG, MADE_BY_TAG, challenger_of, previous_of
-from steps.registry.approvals import Decision, State, Subject
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Move, Record
 from steps.registry.ledger import Ledger, View
 from steps.registry.outcome import RefusedError, active_run_id
 from steps.registry.standing import Standing
+from steps.registry.statements import Decision, Subject
 
 log = logging.getLogger(__name__)
 
@@ -97,29 +97,28 @@ def require_approval(
         WaitingError: approvals are missing.
     """
     needed = config.promotion.approvals
-    decided, decisions = _state(gateway, view.journal, version, subject, who, config)
+    decided, counted = approvals.state(gateway, subject, config.promotion, lambda: excluded(gateway, view.journal, version, subject, who))
     if not config.dry_run:
-        _take_note(ledger, view.journal, subject, decisions)
-    again = f"an approver can change that: {command(approvals.APPROVE, subject, config)}"
+        _take_note(ledger, view.journal, subject, counted)
+    again = f"an approver can change that: {command(statements.APPROVE, subject, config)}"
     if rejected := decided.rejected:
-        reason = redact(rejected.statement.reason)[:MOST_WORDS]
-        words = f"rejected for @{subject.alias} by {rejected.approver}: {reason}"
+        words = f"rejected for @{subject.alias} by {rejected.approver}: {_reason(rejected)}"
         _tag(gateway, version, words, config)
         raise RejectedError(f"{version.uri} was {words}. New evidence or new bytes end this, no reason overrules it; {again}", decided.seen)
     if missing := decided.lacks(needed):
-        _propose(ledger, view.journal, subject, needed, who, config)
-        so_far = f"{len(decided.approved)} of {needed} approvals for @{subject.alias} ({approvals.counted(decided.approved)})"
+        _propose(gateway, ledger, view.journal, subject, needed, who, config)
+        so_far = f"{len(decided.approved)} of {needed} approvals for @{subject.alias} ({approvals.who_approved(decided.approved)})"
         _tag(gateway, version, f"waiting: {so_far}", config)
         ignored = f"; not counted: {', '.join(decided.ignored)}" if decided.ignored else ""
         raise WaitingError(
             f"{version.uri} passed and waits, no alias was moved: {so_far}{redact(ignored)}. {missing} more, by other people than who made "
-            f"or proposed it: {command(approvals.APPROVE, subject, config)}; then run this again",
+            f"or proposed it: {command(statements.APPROVE, subject, config)}; then run this again",
             decided.seen,
         )
     if not decided.approved:
         return {}
-    _tag(gateway, version, f"approved for @{subject.alias} by {approvals.counted(decided.approved)}", config)
-    return {"approvals": [each.to_json() for each in decided.approved]}
+    _tag(gateway, version, f"approved for @{subject.alias} by {approvals.who_approved(decided.approved)}", config)
+    return {"approvals": [{**each.to_json(), "reason": _reason(each)} for each in decided.approved]}
 
 
 def withhold(
@@ -166,7 +165,7 @@ def withhold(
 def subject_of(where: Standing, alias: str) -> Subject:
     """What is to be approved when an alias is to move to a version on this evidence."""
     version, report = where.version, where.evidence
-    evidence_digest = report.digest if report else approvals.NO_EVIDENCE
+    evidence_digest = report.digest if report else statements.NO_EVIDENCE
     return Subject(version.name, version.number, alias, where.digest, evidence_digest, report.uri if report else None)
 
 
@@ -202,15 +201,6 @@ def _policy_words() -> list[str]:
     return [redact_override(word) for word in given if word.lstrip("+").startswith("promotion") and "promotion.watch" not in word]
 
 
-def _state(
-    gateway: Gateway, history: journal.Journal, version: Version, subject: Subject, who: Actor, config: Config
-) -> tuple[State, tuple[Decision, ...]]:
-    found = approvals.state(gateway, subject, config.promotion)
-    if not found[1]:  # the usual case: nobody said anything
-        return found
-    return approvals.state(gateway, subject, config.promotion, excluded(gateway, history, version, subject, who))
-
-
 def excluded(gateway: Gateway, history: journal.Journal, version: Version, subject: Subject, who: Actor | None = None) -> list[str]:
     """Names whose approval does not count. Where nobody proposed the version yet, whoever asks now does.
 
@@ -225,9 +215,11 @@ def excluded(gateway: Gateway, history: journal.Journal, version: Version, subje
     return [*makers(gateway, version), *proposed]
 
 
-def _propose(ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
+def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
     if config.dry_run or proposers(history, subject):
         return
+    # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
+    gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
     words = "approval" if needed == 1 else "approvals"
     reason = f"version {subject.version} passed and waits for {needed} {words} before @{subject.alias} moves"
     entry = ledger.note(_record(journal.new_id(), WAITING, subject, who.name, who.authenticated, reason, {}))
@@ -244,7 +236,7 @@ def _take_note(ledger: Ledger, history: journal.Journal, subject: Subject, decis
 def entry_about(decision: Decision, subject: Subject) -> Record:
     """The journal's entry about an approver's statement."""
     statement = decision.statement
-    reason = redact(statement.reason)[:MOST_WORDS]
+    reason = _reason(decision)
     details = {**decision.to_json(), "reason": reason}
     return _record(decision.journal_id, statement.decision, subject, decision.approver, decision.authenticated, reason, details)
 
@@ -262,6 +254,11 @@ def _record(entry_id: str, kind: str, subject: Subject, actor: str, authenticate
         run_id=active_run_id(),
         details={**details, "version": subject.version, "alias": subject.alias, "digest": subject.digest},
     )
+
+
+def _reason(decision: Decision) -> str:
+    """An approver's words in one line, without secrets and not longer than a line should be."""
+    return redact(" ".join(decision.statement.reason.split()))[:MOST_WORDS]
 
 
 def _about(record: Record, subject: Subject) -> bool:

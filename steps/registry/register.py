@@ -11,12 +11,12 @@ from steps.pipeline.redaction import redact
 from steps.registry import actors, canary, outcome, permission, policy, standing, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
-from steps.registry.approvals import Subject
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import ARTIFACT, Promotion, Row
+from steps.registry.statements import Subject
 
 __all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
 

@@ -16,13 +16,13 @@ from steps.config.errors import ConfigError
 from steps.registry import actors, approvals, watch
 from steps.registry import register as room
 from steps.registry.actors import Actor
-from steps.registry.approvals import APPROVE, REJECT
 from steps.registry.approve import Said, decide
 from steps.registry.gateway import Gateway
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import RefusedError
 from steps.registry.permission import ProtectedAliasError, RejectedError, WaitingError
 from steps.registry.promote import promote, rollback
+from steps.registry.statements import APPROVE, REJECT, Subject
 from tests.core import keys
 from tests.registry import scene
 from tests.registry.conftest import Pair
@@ -69,7 +69,9 @@ def new_report(pair: Pair) -> None:
 
 def test_version_waits_and_moves_once_another_user_approves(registered: Pair, acting: As) -> None:
     acting("alice")
-    with pytest.raises(WaitingError, match=r"0 of 1 approvals for @champion \(nobody\)\. 1 more.*mlflow run \. -e approve .*models:/parrot/1"):
+    with pytest.raises(
+        WaitingError, match=r"0 of 1 approvals for @champion \(nobody\)\. 1 more.*mlflow run \. -e approve .*models:/parrot/1"
+    ):
         promote(scene.config(TARGET, ONE, "dry_run=true"))
     assert kinds() == ["register"] and tag() == "None"
     for _ in range(2):  # proposed once, however often it is asked for
@@ -125,11 +127,11 @@ def test_approval_ends_with_other_evidence_and_holds_for_one_alias(registered: P
 
 
 def test_approval_ends_with_other_bytes() -> None:
-    before = approvals.Subject("x", 1, "champion", "sha256:a", "sha256:e")
-    assert before.same(approvals.Subject("x", 7, "champion", "sha256:a", "sha256:e"))
+    before = Subject("x", 1, "champion", "sha256:a", "sha256:e")
+    assert before.same(Subject("x", 7, "champion", "sha256:a", "sha256:e"))
     for other in (("y", "champion", "a", "e"), ("x", "champion-edge", "a", "e"), ("x", "champion", "b", "e"), ("x", "champion", "a", "f")):
         name, alias, digest, evidence = other
-        assert not before.same(approvals.Subject(name, 1, alias, f"sha256:{digest}", f"sha256:{evidence}"))
+        assert not before.same(Subject(name, 1, alias, f"sha256:{digest}", f"sha256:{evidence}"))
 
 
 def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As) -> None:
@@ -212,6 +214,7 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
         ("{}", ""),
         ('{"schema": "slm-promote/approval/1"}', ""),
         (json.dumps(forged | {"subject": None}), ""),
+        (json.dumps(forged | {"actor": "bob\n12:00:00  promoted"}), real["slm.approval.signature"]),
         (json.dumps(forged | {"authenticated": "yes"}), ""),
     ):
         client.create_model_version(
