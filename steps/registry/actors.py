@@ -44,18 +44,26 @@ def who(gateway: Gateway) -> Actor:
     import mlflow
 
     address = mlflow.get_registry_uri()
-    named = _user_in_use(address)
+    named, password = _credentials(address)
     if urlsplit(address).scheme in ("http", "https"):
-        confirmed = gateway.repeated("asking the tracking server who we are", lambda: _ask(address, named))
+        confirmed = gateway.repeated("asking the tracking server who we are", lambda: _ask(address, named if password else None))
         if confirmed is not None:
             return Actor(confirmed, authenticated=True)
     return Actor(named or os.environ.get("MLFLOW_USER") or _local_user(), authenticated=False)
 
 
 def _ask(address: str, named: str | None) -> str | None:
-    """The authenticated user's name; None where the server does not know users, or knows them in another way."""
+    """The authenticated user's name; None where the server does not know users, or knows them in another way.
+
+    Args:
+        address: of the server.
+        named: user name of the request's basic credentials; None where it carries others, as an administrator is shown any user.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+
     answer = _user(_get(address, CURRENT))
-    if answer is None and named is not None:
+    others = get_default_host_creds(address)  # a plugin's credentials would take the place of the basic ones
+    if answer is None and named is not None and not (others.auth or others.aws_sigv4):
         answer = _user(_get(address, ONE + quote(named, safe="")))
     return answer
 
@@ -79,14 +87,15 @@ def _user(response: Response) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def _user_in_use(address: str) -> str | None:
-    """User name of the credentials that requests carry: those in the address win over the environment, and those over the file."""
+def _credentials(address: str) -> tuple[str | None, str | None]:
+    """User name and password that requests carry: those in the address win over the environment, and those over the file."""
     from mlflow.utils.credentials import read_mlflow_creds
 
-    if inside := urlsplit(address).username:
-        return unquote(inside)
-    username: str | None = read_mlflow_creds().username
-    return username or None
+    parts = urlsplit(address)
+    if parts.username:
+        return unquote(parts.username), unquote(parts.password or "") or None
+    found = read_mlflow_creds()
+    return found.username or None, found.password or None
 
 
 def _local_user() -> str:
