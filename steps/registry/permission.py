@@ -216,7 +216,7 @@ def excluded(gateway: Gateway, history: journal.Journal, version: Version, subje
 
 
 def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
-    if config.dry_run or proposers(history, subject):
+    if config.dry_run or proposers(history, subject) or proposers(ledger.read(), subject):
         return
     # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
     gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
@@ -228,8 +228,10 @@ def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject
 
 def _take_note(ledger: Ledger, history: journal.Journal, subject: Subject, decisions: Sequence[Decision]) -> None:
     """Copy into the journal what approvers said of a subject, once: they need no permission on the journal themselves."""
-    for each in decisions:
-        if history.find(each.journal_id) is None:
+    missing = [each for each in decisions if history.find(each.journal_id) is None]
+    now = ledger.read() if missing else history  # what the decision saw may be older than what is there
+    for each in missing:
+        if now.find(each.journal_id) is None:
             ledger.note(entry_about(each, subject))
 
 

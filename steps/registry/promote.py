@@ -141,13 +141,15 @@ def _move(
     forced = bool(where.objections)
     verdict, entry = "", None
     permission.check_protected(moves, who, config)
-    if moves and kind == "promote":  # a rollback returns to what has served, and nobody must wait for it
-        subject = permission.subject_of(where, alias)
-        details = {**details, **permission.require_approval(gateway, ledger, view, version, subject, who, config)}
+    subject = permission.subject_of(where, alias) if moves and kind == "promote" else None  # nobody must wait for a rollback
+    if subject:
+        permission.require_approval(gateway, ledger, view, version, subject, who, config)
     if moves and not config.dry_run:
         result = canary.run(version.uri, where.digest, config.promotion.canary)
         if not result.passed:
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
+        if subject:  # once more, as somebody may have rejected it while the canary ran
+            details = {**details, **permission.require_approval(gateway, ledger, view, version, subject, who, config)}
         verdict = "passed"
         if report and where.judged and where.judged.model_id == version.model_id:
             versions.annotate(gateway, version, where.judged, report, register.command(config))

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from steps.config.errors import ConfigError
-from steps.registry import actors, approvals, watch
+from steps.registry import actors, approvals, canary, watch
 from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import Said, decide
@@ -268,6 +268,22 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(r
     acting("watcher")
     assert [words.partition(",")[0] for words in look()] == ["promoted to @champion"]
     assert aliases()["champion"] == 1 and look() == []
+
+
+def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch) -> None:
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+
+    def run(uri: str, digest: str | None, _: object) -> canary.Canary:
+        acting("bob")
+        say(REJECT)
+        return canary.Canary(uri, digest or "", True, (), 0, 0.0, "none")
+
+    monkeypatch.setattr(canary, "run", run)
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 2
 
 
 def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, acting: As) -> None:
