@@ -68,6 +68,7 @@ def state(
     Raises:
         ConfigError: a key file of ``promotion.approvers`` cannot be read.
     """
+    signatures.verify(b"", b"", _keys(policy), field="promotion.approvers")  # a wrong path is said before somebody has signed
     found = gateway.versions(name_of(subject.name))
     decisions, ignored = _read(found, subject, policy)
     approved: dict[str, Decision] = {}
@@ -107,7 +108,7 @@ def judge_author(statement: Statement, text: str, signature: str | None, policy:
     Returns:
         The approver's name and the fingerprint of the key that signed, or a text that says why not.
     """
-    keys = [each for each in policy.approvers if is_key(each)]
+    keys = _keys(policy)
     names = [each for each in policy.approvers if not is_key(each)]
     signer = signatures.identify(text.encode(), signature.encode(), keys, field="promotion.approvers") if signature and keys else None
     if signer is not None:
@@ -167,6 +168,10 @@ def write(
             "for EDIT permission on it, which approvers alone should have"
         ) from error
     return _decision(made.number, statement, author)
+
+
+def _keys(policy: PromotionConfig) -> list[str]:
+    return [each for each in policy.approvers if is_key(each)]
 
 
 def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -> tuple[list[Decision], list[str]]:

@@ -294,6 +294,8 @@ def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, act
         say(APPROVE, f"report_uri={uri}")
     with pytest.raises(ConfigError, match=r"reason=None: expected why you approve it"):
         decide(APPROVE, scene.config(TARGET))
+    with pytest.raises(ConfigError, match=r"promotion\.approvers='none\.pem': expected a PEM file with an EC P-256 or Ed25519 public key"):
+        promote(scene.config(TARGET, ONE, "promotion.approvers=[none.pem]"))
     with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
         say(REJECT, target=f"target=models:/{scene.NAME}")
     assert approvals.name_of(scene.NAME) not in [model.name for model in mlflow.MlflowClient().search_registered_models()]
