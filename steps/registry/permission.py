@@ -1,4 +1,4 @@
-"""Who may move which alias to which version: protected aliases, approvals by other people, rejections."""
+"""Whether other people let a version move: approvals that are missing, rejections, and the proposal that asks for them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import Any
 
 from steps.config.root import Config
 from steps.pipeline.redaction import redact, redact_override
-from steps.registry import approvals, journal, statements
+from steps.registry import approvals, journal, protection, statements
 from steps.registry.actors import CLAIMED, Actor
 from steps.registry.aliases import APPROVAL_TAG, MADE_BY_TAG, challenger_of, previous_of
+from steps.registry.evidence import Evidence
 from steps.registry.gateway import Gateway, Version
-from steps.registry.journal import Move, Record
+from steps.registry.journal import Record
 from steps.registry.ledger import Ledger, View
 from steps.registry.outcome import RefusedError, active_run_id
-from steps.registry.standing import Standing
+from steps.registry.standing import UNKNOWN, Standing
 from steps.registry.statements import Decision, Subject
 
 log = logging.getLogger(__name__)
 
 WAITING = "waiting"  # kind of the journal's entry by which a version was proposed
 MOST_WORDS = 500  # characters of a statement's reason that entries and tags repeat
-
-
-class ProtectedAliasError(RefusedError):
-    """The policy names who may move this alias, and the actor is not among them; nothing was changed."""
 
 
 class UndecidedError(RefusedError):
@@ -48,28 +45,6 @@ class WaitingError(UndecidedError):
 
 class RejectedError(UndecidedError):
     """An approver rejected the version on this evidence; no alias was moved."""
-
-
-def fault_of(alias: str, who: Actor, protected: Mapping[str, Sequence[str]]) -> str:
-    """Why this actor may not move an alias, by ``promotion.protected``; empty where nothing is against it."""
-    users = protected.get(alias)
-    if users is None or (who.authenticated and who.name in users):
-        return ""
-    allowed = f"@{alias} may be moved by {', '.join(users)} alone (promotion.protected.{alias})"
-    if who.authenticated:
-        return f"{allowed}, and the tracking server says that you are {who.name}: ask one of them"
-    return f"{allowed}, and {who.shown} is a name that no server confirmed: use a tracking server with users, see docs/team-setup.md"
-
-
-def check_protected(moves: Sequence[Move], who: Actor, config: Config) -> None:
-    """Refuse moves of protected aliases by others than the policy names.
-
-    Raises:
-        ProtectedAliasError: with the alias and its users.
-    """
-    for move in moves:
-        if fault := fault_of(move.alias, who, config.promotion.protected):
-            raise ProtectedAliasError(f"{fault}; nothing was changed. No reason overrules this.")
 
 
 def require_approval(
@@ -147,7 +122,7 @@ def withhold(
     left, words = dict(wanted), []
     line = {config.promotion.alias, previous_of(config.promotion.alias), challenger_of(config.promotion.alias)}
     for alias in [alias for alias, after in wanted.items() if view.aliases.get(alias) != after]:
-        if fault := fault_of(alias, who, config.promotion.protected):
+        if fault := protection.fault_of(alias, who, config.promotion.protected):
             words.append(fault)
             left = {other: after for other, after in left.items() if other != alias and not (alias in line and other in line)}
     details: dict[str, Any] = {}
@@ -167,6 +142,26 @@ def subject_of(where: Standing, alias: str) -> Subject:
     version, report = where.version, where.evidence
     evidence_digest = report.digest if report else statements.NO_EVIDENCE
     return Subject(version.name, version.number, alias, where.digest, evidence_digest, report.uri if report else None)
+
+
+def planned_subject(
+    report: Evidence, planned: Mapping[str, int], wanted: Mapping[str, int | None], current: Mapping[str, int], config: Config
+) -> Subject | None:
+    """What a registration would move the policy's alias to; None where the alias stays.
+
+    Args:
+        report: the evidence.
+        planned: version number of each evaluated model by model id.
+        wanted: alias to version, as the policy has decided.
+        current: the aliases now.
+        config: ``promotion.alias`` counts.
+    """
+    alias = config.promotion.alias
+    number = wanted.get(alias)
+    if number is None or number == current.get(alias):
+        return None
+    judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
+    return Subject(report.registered_name, number, alias, judged.digest if judged else UNKNOWN, report.digest, report.uri)
 
 
 def proposers(history: journal.Journal, subject: Subject) -> list[str]:

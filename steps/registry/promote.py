@@ -9,7 +9,7 @@ from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import actors, canary, outcome, permission, register, standing, succession, versions
+from steps.registry import actors, canary, outcome, permission, protection, register, standing, succession, versions
 from steps.registry import target as targets
 from steps.registry.actors import Actor
 from steps.registry.aliases import previous_of
@@ -140,7 +140,7 @@ def _move(
     moves = succession.moves(view.aliases, wanted)
     forced = bool(where.objections)
     verdict, entry = "", None
-    permission.check_protected(moves, who, config)
+    protection.check_protected(moves, who, config)
     subject = permission.subject_of(where, alias) if moves and kind == "promote" else None  # nobody must wait for a rollback
     if subject:
         permission.require_approval(gateway, ledger, view, version, subject, who, config)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import actors, canary, outcome, permission, policy, standing, succession, versions
+from steps.registry import actors, canary, outcome, permission, policy, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
 from steps.registry.evidence import Evidence, Judged
@@ -16,7 +16,6 @@ from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import ARTIFACT, Promotion, Row
-from steps.registry.statements import Subject
 
 __all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
 
@@ -93,7 +92,7 @@ def register(
             result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
             canaries[each.model_id] = "passed" if result.passed else result.fault
     who = actors.who(gateway)
-    subject = _subject(name, report, planned, decision, view.aliases, config) if moves else None
+    subject = permission.planned_subject(report, planned, decision.aliases, view.aliases, config) if moves else None
     wanted, withheld, details = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
     moves = succession.moves(view.aliases, wanted)
     why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld)))
@@ -213,18 +212,6 @@ def decide(
     if held:
         reason += f"; held: {'; '.join(held)}"
     return Decision(wanted, reason)
-
-
-def _subject(
-    name: str, report: Evidence, planned: Mapping[str, int], decision: Decision, current: Mapping[str, int], config: Config
-) -> Subject | None:
-    """What the policy's alias is to move to, for those who must approve it; None where it stays."""
-    alias = config.promotion.alias
-    number = decision.aliases.get(alias)
-    judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
-    if number is None or number == current.get(alias):
-        return None
-    return Subject(name, number, alias, judged.digest if judged else standing.UNKNOWN, report.digest, report.uri)
 
 
 def describe(name: str, report: Evidence, config: Config) -> str:

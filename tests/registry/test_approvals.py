@@ -20,8 +20,9 @@ from steps.registry.approve import Said, decide
 from steps.registry.gateway import Gateway
 from steps.registry.ledger import Ledger
 from steps.registry.outcome import RefusedError
-from steps.registry.permission import ProtectedAliasError, RejectedError, WaitingError
+from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.promote import promote, rollback
+from steps.registry.protection import ProtectedAliasError
 from steps.registry.statements import APPROVE, REJECT, Subject
 from tests.core import keys
 from tests.registry import scene
@@ -295,7 +296,7 @@ def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, act
     with pytest.raises(ConfigError, match=r"reason=None: expected why you approve it"):
         decide(APPROVE, scene.config(TARGET))
     with pytest.raises(ConfigError, match=r"promotion\.approvers='none\.pem': expected a PEM file with an EC P-256 or Ed25519 public key"):
-        promote(scene.config(TARGET, ONE, "promotion.approvers=[none.pem]"))
+        promote(scene.config(TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"))
     with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
         say(REJECT, target=f"target=models:/{scene.NAME}")
     assert approvals.name_of(scene.NAME) not in [model.name for model in mlflow.MlflowClient().search_registered_models()]

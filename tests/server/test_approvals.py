@@ -14,8 +14,9 @@ from steps.registry.actors import Actor
 from steps.registry.approve import Said, decide
 from steps.registry.gateway import Gateway, PermissionRefusedError
 from steps.registry.outcome import RefusedError
-from steps.registry.permission import ProtectedAliasError, RejectedError, WaitingError
+from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.promote import promote
+from steps.registry.protection import ProtectedAliasError
 from steps.registry.statements import APPROVE, REJECT
 from steps.registry.table import history
 from tests.conftest import BIN, ROOT, clean_environment
