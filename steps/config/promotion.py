@@ -90,6 +90,11 @@ class PromotionConfig:
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
+    approvals: int = 0  # people who must approve a version after it has passed its gates and before the alias moves; 0 asks nobody
+    # who may approve and reject: user names of the tracking server, and PEM files (*.pem, *.pub) of public keys that must have signed;
+    # empty is everybody who may edit the registered model <name>.approvals
+    approvers: list[str] = field(default_factory=list)
+    protected: dict[str, list[str]] = field(default_factory=dict)  # alias to the authenticated users who may move it; others: everybody
 
     def __post_init__(self) -> None:
         if not ALIAS.fullmatch(self.alias) or VERSION_LIKE.fullmatch(self.alias) or self.alias in KEPT_ALIASES:
@@ -99,3 +104,18 @@ class PromotionConfig:
             raise ConfigError("promotion.max_evidence_age_days", self.max_evidence_age_days, "days above 0")
         if self.retry_seconds < 0:
             raise ConfigError("promotion.retry_seconds", self.retry_seconds, "seconds of at least 0")
+        self._check_approvals()
+        for alias, users in self.protected.items():
+            if not ALIAS.fullmatch(alias) or VERSION_LIKE.fullmatch(alias):
+                raise ConfigError("promotion.protected", alias, "aliases in lower-case letters, digits and dashes, not v<number>")
+            if not users or not all(user.strip() for user in users):
+                raise ConfigError(f"promotion.protected.{alias}", users, "user names of the tracking server, at least one")
+
+    def _check_approvals(self) -> None:
+        if self.approvals < 0:
+            raise ConfigError("promotion.approvals", self.approvals, "an integer of at least 0")
+        if not all(each.strip() for each in self.approvers):
+            raise ConfigError("promotion.approvers", self.approvers, "user names and PEM files, none of them empty")
+        if self.approvers and self.approvals > len(set(self.approvers)):
+            most = len(set(self.approvers))
+            raise ConfigError("promotion.approvals", self.approvals, f"at most {most}, as promotion.approvers names so many")

@@ -42,15 +42,15 @@ class Config:
     onnx_uri: str | None = None  # models:/m-…
     report_uri: str | None = None  # runs:/<run>/report.json
 
-    # what to promote, roll back, show, export or import
+    # what to promote, roll back, approve, reject, show, export or import
     target: str | None = None  # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>; null lets the policy choose
     alias: str | None = None  # alias to move; null is promotion.alias
     to: int | None = None  # version that a rollback returns to; null is the previous one
     archive: str | None = None  # folder of an exported version
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
-    signing_key: str | None = None  # PEM file of a private key (EC P-256 or Ed25519) that `evaluate` signs its report with
     dry_run: bool = False  # say what would change and change nothing
+    signing_key: str | None = None  # PEM file of a private key (EC P-256 or Ed25519): signs approvals, rejections and reports
 
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
     reuse: bool = True  # main takes finished runs with the same fingerprint instead of running a step again

@@ -16,6 +16,8 @@ EVALUATION_TAG = "slm.evaluation"
 EVIDENCE_TAG = "slm.evidence_digest"
 VERDICT_TAG = "slm.verdict"
 MODEL_ID_TAG = "slm.model_id"
+MADE_BY_TAG = "slm.made_by"  # who registered the version; "(claimed)" behind a name that no server confirmed
+APPROVAL_TAG = "slm.approval"  # whether the version waits for approval, was approved or was rejected, in words
 
 
 def previous_of(alias: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from steps.pipeline.errors import StepError
 from steps.registry import chain
+from steps.registry.actors import Actor
 from steps.registry.gateway import Version, as_json
 
 SUFFIX = ".history"
@@ -49,7 +50,7 @@ class Record:
     """One change of aliases: all of its moves hold, or none."""
 
     id: str
-    kind: str  # register, promote, rollback, observed
+    kind: str  # register, promote, rollback, observed; waiting, approve and reject move no alias
     moves: tuple[Move, ...]
     actor: str
     reason: str
@@ -60,10 +61,15 @@ class Record:
     run_id: str | None = None  # MLflow run that made the move
     details: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # ISO-8601, by the clock of the writer: for people; the order is the number's
-    authenticated: bool = False  # the tracking server confirmed the actor's name; else it is what the writer claimed
+    authenticated: bool = False  # the tracking server confirmed the actor; False: the name is claimed, as in all older entries
     incarnation: str = ""  # creation time of the registered model, ms since 1970: one that is deleted and made anew has another
     identities: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # version to {"model_id": …, "digest": …}
     previous: Mapping[str, str] = field(default_factory=dict)  # the entries before, by number, to their digests: see chain.py
+
+    @property
+    def who(self) -> str:
+        """The actor as people read it."""
+        return self.actor if self.kind == OBSERVED else Actor(self.actor, self.authenticated).shown
 
     def to_json(self) -> str:
         plain = dict(vars(self))
@@ -259,7 +265,7 @@ def _number(value: object) -> int | None:
 
 def sentence(record: Record) -> str:
     """The record as the UI shows it: the moves in the first line, which is all that a list of versions has room for, then who and why."""
-    moves = ", ".join(f"{move.alias} {move.before or 'none'} → {move.after or 'none'}" for move in record.moves)
+    moves = ", ".join(f"{move.alias} {move.before or 'none'} → {move.after or 'none'}" for move in record.moves) or "no alias moves"
     forced = " (policy overruled)" if record.forced else ""
     evidence = f"\n\nEvidence: `{record.evidence}`" if record.evidence else ""
-    return f"{moves}\n\n**{record.kind}**{forced} by {record.actor}: {record.reason}{evidence}"
+    return f"{moves}\n\n**{record.kind}**{forced} by {record.who}: {record.reason}{evidence}"

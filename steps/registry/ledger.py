@@ -144,6 +144,18 @@ class Ledger:
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
         return entry
 
+    def note(self, record: Record) -> Entry:
+        """Write down what moves no alias: that a version waits for approval, was approved or was rejected.
+
+        Args:
+            record: without moves; ``details["version"]`` is the version that it is about.
+        """
+        if record.moves:
+            raise ValueError(f"{record.kind}: a note moves no alias; commit it")
+        entry = self._append(Record(**{**vars(record), "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
+        self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
+        return entry
+
     def _actual(self) -> dict[str, int]:
         """The aliases as they are, without the one by which people ask for a version to be looked at."""
         found = self.gateway.aliases(self.name) or {}
@@ -185,6 +197,8 @@ class Ledger:
         main = sorted(record.moves, key=lambda move: move.alias in VARIANTS or move.alias.startswith(("previous", "challenger")))
         known = [version.number for version in self.gateway.versions(self.name)]
         wished = [number for move in main for number in (move.after, move.before) if number in known]
+        if not main and record.details.get("version") in known:
+            wished = [record.details["version"]]
         if not known:
             raise StepError(f"models:/{self.name} has no version, so no alias can move; register one: `mlflow run . -e register`")
         return (wished or known)[0]
@@ -290,5 +304,5 @@ class Ledger:
         moves = ", ".join(f"{move.alias} {move.before or 'nothing'} → {move.after or 'nothing'}" for move in winner.record.moves)
         return (
             f"{self.name!r}: refused, since entry {winner.number} of {self.history!r} came first ({moves}, {winner.record.kind} by "
-            f"{winner.record.actor}: {winner.record.reason}); nothing was changed: look at its result and run this again if it still holds"
+            f"{winner.record.who}: {winner.record.reason}); nothing was changed: look at its result and run this again if it still holds"
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,16 +128,6 @@ def keep(promotion: Promotion) -> None:
         mlflow.log_dict(promotion.to_json(), ARTIFACT)
     except (MlflowException, OSError) as error:
         log.warning("%s could not be put on the run (%s); the aliases are as shown, see `history`", ARTIFACT, redact(first_line(error)))
-
-
-def actor() -> str:
-    """Who moves: the user of the tracking server where there is one, else the user of this machine."""
-    if named := os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_USER"):
-        return named
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return f"uid {os.getuid()}"
 
 
 def active_run_id() -> str | None:

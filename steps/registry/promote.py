@@ -9,8 +9,9 @@ from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, evidence_selection, outcome, register, standing, succession, versions
+from steps.registry import actors, canary, evidence_selection, outcome, permission, protection, register, standing, succession, versions
 from steps.registry import target as targets
+from steps.registry.actors import Actor
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG
 from steps.registry.evidence import read as read_evidence
 from steps.registry.gateway import Gateway, Version
@@ -37,7 +38,7 @@ def promote(
 
     Raises:
         ConfigError: ``force`` without a reason or a version, or a target or alias that is none.
-        RefusedError: the policy, the evidence, the bytes or the canary do not allow it; no alias was moved.
+        RefusedError: the policy, the evidence, the bytes, missing approvals or the canary do not allow it; no alias was moved.
         WithdrawnError: whoever asked for it has withdrawn or moved that alias meanwhile; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
@@ -62,10 +63,13 @@ def promote(
             f"{version.uri} is not promoted to @{alias}: {'; '.join(where.objections)}. To overrule the policy: force=true reason='…'"
         )
     wanted = succession.succeed(view.aliases, alias, version.number)
-    reason = redact(config.reason or f"named by {outcome.actor()}, passed its gates")
+    who = actors.who(gateway)
+    reason = redact(config.reason or f"named by {who.shown}, passed its gates")
     details = {"objections": list(where.objections)} if where.objections else {}
     asked = asked or target.alias
-    return _move(gateway, ledger, view, where, wanted, config, kind="promote", alias=alias, reason=reason, details=details, asked=asked)
+    return _move(
+        gateway, ledger, view, where, wanted, config, who, kind="promote", alias=alias, reason=reason, details=details, asked=asked
+    )
 
 
 def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
@@ -100,7 +104,8 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     where = _recorded(gateway, version, config)
     wanted = succession.succeed(view.aliases, alias, number)
     reason = redact(config.reason or f"back from version {view.aliases.get(alias)}")
-    return _move(gateway, ledger, view, where, wanted, config, kind="rollback", alias=alias, reason=reason, details={})
+    who = actors.who(gateway)
+    return _move(gateway, ledger, view, where, wanted, config, who, kind="rollback", alias=alias, reason=reason, details={})
 
 
 def _only(held: Sequence[int], alias: str) -> str:
@@ -171,6 +176,7 @@ def _move(
     where: Standing,
     wanted: Mapping[str, int | None],
     config: Config,
+    who: Actor,
     *,
     kind: str,
     alias: str,
@@ -185,10 +191,16 @@ def _move(
     forced = bool(where.objections)
     verdict, entry = "", None
     isolation_missing: tuple[str, ...] = ()
+    protection.check_protected(moves, who, config)
+    subject = permission.subject_of(where, alias) if moves and kind == "promote" else None  # nobody must wait for a rollback
+    if subject:
+        permission.require_approval(gateway, ledger, view, version, subject, who, config)
     if moves and not config.dry_run:
         result = canary.run(version.uri, where.digest, config.promotion.canary)
         if not result.passed:
             raise RefusedError(f"{version.uri} is not moved to @{alias}: its canary failed ({result.fault}). No reason overrules this.")
+        if subject:  # once more, as somebody may have rejected it while the canary ran
+            details = {**details, **permission.require_approval(gateway, ledger, view, version, subject, who, config)}
         verdict = "passed"
         isolation_missing = result.missing
         _look_again(gateway, version, alias, asked)
@@ -201,7 +213,8 @@ def _move(
                 id=new_id(),
                 kind=kind,
                 moves=moves,
-                actor=outcome.actor(),
+                actor=who.name,
+                authenticated=who.authenticated,
                 reason=reason,
                 forced=forced,
                 profile=config.promotion.profile,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import canary, evidence_selection, outcome, policy, succession, versions
+from steps.registry import actors, canary, evidence_selection, outcome, permission, policy, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
 from steps.registry.evidence import Evidence, Judged
@@ -104,7 +104,11 @@ def register(
             result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
             canaries[each.model_id] = "passed" if result.passed else result.fault
             isolation_missing = result.missing or isolation_missing
-    why = redact(f"{reason}; {decision.reason}" if reason else decision.reason)
+    who = actors.who(gateway)
+    subject = permission.planned_subject(report, planned, decision.aliases, view.aliases, config) if moves else None
+    wanted, withheld, details = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
+    moves = succession.moves(view.aliases, wanted)
+    why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld)))
     entry = None
     if moves and not dry_run:
         entry = ledger.commit(
@@ -113,16 +117,17 @@ def register(
                 id=new_id(),
                 kind=kind,
                 moves=moves,
-                actor=outcome.actor(),
+                actor=who.name,
+                authenticated=who.authenticated,
                 reason=why,
                 profile=config.promotion.profile,
                 evidence=report.uri,
                 evidence_digest=report.digest,
                 run_id=outcome.active_run_id(),
-                details=canary.recorded(isolation_missing),
+                details={**details, **canary.recorded(isolation_missing)},
             ),
         )
-    final = {**view.aliases, **decision.aliases}
+    final = {**view.aliases, **wanted}
     promotion = Promotion(
         kind=kind,
         name=name,

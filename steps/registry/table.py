@@ -100,7 +100,7 @@ def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
         record = entry.record
         what = record.kind + (" (forced)" if record.forced else "") + _fate(entry)
         moves = "\n".join(arrow(move) for move in record.moves)
-        table.add_row(str(entry.number), _when(entry), what, moves, record.actor, record.reason, record.evidence or "")
+        table.add_row(str(entry.number), _when(entry), what, moves, record.who, record.reason, record.evidence or "")
     console.print(table)
     console.print("now: " + ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items())), highlight=False)
     shown = {*actual, *journal.aliases} - {CANDIDATE}
@@ -136,6 +136,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "kind": record.kind,
         "moves": [vars(move) for move in record.moves],
         "who": record.actor,
+        "authenticated": record.authenticated,
         "why": record.reason,
         "forced": record.forced,
         "profile": record.profile,

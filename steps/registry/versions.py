@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steps.pipeline.errors import StepError
-from steps.registry import card
+from steps.registry import actors, card
 from steps.registry.aliases import (
     DIGEST_TAG,
     EVALUATION_TAG,
     EVIDENCE_TAG,
     FINGERPRINT_TAG,
     LICENCE_TAG,
+    MADE_BY_TAG,
     MODEL_ID_TAG,
     REVISION_TAG,
     SNAPSHOT_TAG,
@@ -145,6 +146,7 @@ def ensure(
     """The one version of a logged model, and whether it was made here; arguments as for :func:`register`."""
     made: Version | None = None
     if find(gateway, name, model_id) is None:
+        tags = {**tags, MADE_BY_TAG: actors.who(gateway).shown}
         made = gateway.create_version(
             name, f"models:/{model_id}", tags, text, landed=lambda version: version.model_id == model_id, model_id=model_id
         )

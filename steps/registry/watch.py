@@ -15,7 +15,7 @@ from typing import Any
 from steps.config.root import CONF, ROOT, Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import policy, promote, standing
+from steps.registry import approvals, policy, promote, standing
 from steps.registry import target as targets
 from steps.registry.aliases import CANDIDATE
 from steps.registry.evidence import Evidence, Judged
@@ -23,6 +23,7 @@ from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavai
 from steps.registry.journal import name_of
 from steps.registry.ledger import Ledger, LostRaceError
 from steps.registry.outcome import RefusedError, WithdrawnError
+from steps.registry.permission import UndecidedError, WaitingError
 from steps.registry.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ NO_EVIDENCE = "none"
 WHEN_TAG = "slm.candidate.judged_at"
 # overrides that an evaluation started here gets too
 PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=", "signing_key=")
+SEEN_TAG = "slm.candidate.approvals"  # where it waits or was rejected: number of the newest statement then, so that a newer one counts
+NOT_ASKED = "none"  # its verdict does not rest on approvals
 MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
@@ -104,6 +107,7 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
 
     own = _config_for(version, config)
     where: Standing | None = None
+    seen = NOT_ASKED
     try:
         where = standing.look(gateway, version, own)
         if _lacks_evidence(gateway, where, own):
@@ -116,6 +120,9 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
         raise
     except WithdrawnError as error:  # no verdict: set again, it is judged again
         return Verdict(version.uri, False, redact(str(error)), None)
+    except UndecidedError as error:
+        verb = "waiting for approval" if isinstance(error, WaitingError) else "held"
+        words, promoted, seen = f"{verb}: {error}", False, str(error.seen)
     except (StepError, MlflowException) as error:
         words, promoted = f"held: {error}", False
     words = redact(words)[:MOST_WORDS]
@@ -123,6 +130,8 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
     if not config.dry_run:
         gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE)
         gateway.set_version_tag(version.name, version.number, WHEN_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
+        if version.tags.get(SEEN_TAG, NOT_ASKED) != seen:
+            gateway.set_version_tag(version.name, version.number, SEEN_TAG, seen)
         gateway.set_version_tag(version.name, version.number, VERDICT_TAG, words)
     return Verdict(version.uri, promoted, words, evidence.uri if evidence else None)
 
@@ -215,9 +224,11 @@ def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
 
 
 def _judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
-    """Whether its verdict stands: it was given on the newest evidence there is."""
-    tagged = version.tags.get(JUDGED_TAG)
+    """Whether its verdict stands: it was given on the newest evidence there is, and on the newest approvals where those decided."""
+    tagged, seen = version.tags.get(JUDGED_TAG), version.tags.get(SEEN_TAG, NOT_ASKED)
     if tagged is None or VERDICT_TAG not in version.tags:
+        return False
+    if seen != NOT_ASKED and seen != str(approvals.last_number(gateway, version.name)):
         return False
     try:
         where = standing.look(gateway, version, _config_for(version, config))

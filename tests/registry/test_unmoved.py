@@ -222,15 +222,3 @@ def test_objections_of_the_record_hold_no_home_and_no_password(registered: Pair,
     promote(scene.config(f"target=models:/{scene.NAME}/2", "force=true", "reason=trial"))
     text = ledger().read().entries[-1].record.to_json()
     assert "could not be evaluated" in text and "pa55word" not in text and str(Path.home()) not in text
-
-
-def test_actor_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from steps.registry import outcome
-
-    def unknown() -> str:
-        raise KeyError("getpwuid(): uid not found: 4711")
-
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_USER"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("getpass.getuser", unknown)
-    assert outcome.actor().startswith("uid ")

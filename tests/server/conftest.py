@@ -19,6 +19,7 @@ import requests
 from tests.conftest import BIN, clean_environment
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+ADMIN, PASSWORD, DATABASE = "admin", "adm1n-passw0rd-secret", "auth"  # of the server that asks for a password
 START_LIMIT = 90.0  # seconds a server may take to answer; the first start migrates the database
 
 
@@ -148,3 +149,56 @@ def remote(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         mlflow.end_run()
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
+
+
+@pytest.fixture(scope="session")
+def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for a password; everybody may read."""
+    folder = tmp_path_factory.mktemp("auth")
+    settings = folder / "auth.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\n"
+        f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "sign cookies with this",
+    }
+    server = Server(postgres.database(DATABASE), folder, ("--app-name", "basic-auth"), environment).start()
+    yield server
+    server.kill()
+
+
+class As:
+    """Acts as one user or another from here on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+
+    def __call__(self, user: str, password: str) -> None:
+        self.monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        self.monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+
+
+@pytest.fixture
+def as_user(guarded: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[As]:
+    """Point this process at the guarded server; call the fixture's value to act as a user."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(guarded.uri)
+    mlflow.set_registry_uri(guarded.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.uri)
+    monkeypatch.chdir(tmp_path)
+    yield As(monkeypatch)
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+def make_user(guarded: Server, name: str, password: str) -> None:
+    """Create a user; as the administrator."""
+    from mlflow.server import get_app_client
+
+    get_app_client("basic-auth", guarded.uri).create_user(name, password)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -15,62 +14,10 @@ from steps.registry.table import history
 from tests.conftest import BIN, ROOT, clean_environment
 from tests.registry import scene
 from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import Postgres, Server
+from tests.server.conftest import ADMIN, DATABASE, PASSWORD, As, Postgres, Server, make_user
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
-ADMIN, PASSWORD = "admin", "adm1n-passw0rd-secret"
 READER, RELEASER = "reader", "releaser"
-DATABASE = "auth"
-
-
-@pytest.fixture(scope="module")
-def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that asks for a password; everybody may read."""
-    folder = tmp_path_factory.mktemp("auth")
-    settings = folder / "auth.ini"
-    settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\n"
-        f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    environment = {
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "sign cookies with this",
-    }
-    server = Server(postgres.database(DATABASE), folder, ("--app-name", "basic-auth"), environment).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def as_user(guarded: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["As"]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(guarded.uri)
-    mlflow.set_registry_uri(guarded.uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.uri)
-    monkeypatch.chdir(tmp_path)
-    yield As(monkeypatch)
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
-
-
-class As:
-    """Acts as one user or another from here on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.monkeypatch = monkeypatch
-
-    def __call__(self, user: str, password: str) -> None:
-        self.monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
-        self.monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-
-
-def make_user(guarded: Server, name: str, password: str) -> None:
-    from mlflow.server import get_app_client
-
-    client = get_app_client("basic-auth", guarded.uri)
-    client.create_user(name, password)
 
 
 def registered(name: str) -> None:

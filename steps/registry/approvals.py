@@ -1,0 +1,213 @@
+"""Approvals and rejections: statements about the bytes and the evidence of a version, in a registered model that approvers may edit.
+
+Each statement is one version of ``<name>.approvals``: a tag holds it as JSON, a second one a detached signature where its author has a
+key. MLflow enforces who may write there and nothing about the name in it: see docs/promotion-protocol.md for what each form proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from steps.config.promotion import PromotionConfig
+from steps.core import signatures
+from steps.registry.gateway import Gateway, PermissionRefusedError, Version
+from steps.registry.outcome import RefusedError
+from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
+
+SUFFIX = ".approvals"
+KIND = "approvals"  # value of the tag slm.kind on the registered model
+STATEMENT_TAG = "slm.approval.statement"  # the statement, as JSON; its exact text is what is signed
+SIGNATURE_TAG = "slm.approval.signature"  # base64
+ID_TAG = "slm.approval.id"
+KEY_FILES = (".pem", ".pub")
+OWN = "made or proposed the version"
+DESCRIPTION = (
+    "Approvals and rejections of versions of `{name}`: one version is one statement. Only approvers may edit this model. Written by "
+    "`mlflow run . -e approve` and `-e reject`; do not delete versions."
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the statements about a subject add up to."""
+
+    approved: tuple[Decision, ...]  # one for each approver that counts
+    rejected: Decision | None  # the rejection that stands
+    ignored: tuple[str, ...]  # statements about this subject that do not count, and why
+    seen: int  # number of the newest statement about the registered model that was read, 0 where there is none
+
+    def lacks(self, needed: int) -> int:
+        return max(0, needed - len(self.approved))
+
+
+def name_of(registered_name: str) -> str:
+    """Name of the registered model that holds the approvals of another."""
+    return registered_name + SUFFIX
+
+
+def is_key(approver: str) -> bool:
+    """Whether an entry of ``promotion.approvers`` is a public key's file; else it is a user name."""
+    return approver.endswith(KEY_FILES)
+
+
+def state(
+    gateway: Gateway, subject: Subject, policy: PromotionConfig, others: Callable[[], Collection[str]]
+) -> tuple[State, tuple[Decision, ...]]:
+    """What the statements about a subject add up to, and all decisions about it that count or counted, oldest first.
+
+    A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once.
+
+    Args:
+        gateway: the calls to the tracking server.
+        subject: what is to be approved.
+        policy: ``approvers`` counts.
+        others: names of who made and who proposed the version; their approvals do not count, their rejections do. Asked for only where
+            there is an approval.
+
+    Raises:
+        ConfigError: a key file of ``promotion.approvers`` cannot be read.
+    """
+    signatures.verify(b"", b"", _keys(policy), field="promotion.approvers")  # a wrong path is said before somebody has signed
+    found = gateway.versions(name_of(subject.name))
+    decisions, ignored = _read(found, subject, policy)
+    approved: dict[str, Decision] = {}
+    rejected: Decision | None = None
+    excluded = set(others()) if any(each.statement.decision == APPROVE for each in decisions) else set()
+    counted: list[Decision] = []
+    for each in decisions:
+        if each.statement.decision == REJECT:
+            approved, rejected = {}, each
+        elif own := sorted(each.names & excluded):
+            ignored.append(f"statement {each.number} by {each.approver} ({own[0]} {OWN})")
+            continue
+        else:
+            approved[each.approver], rejected = each, None
+        counted.append(each)
+    return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(counted)
+
+
+def last_number(gateway: Gateway, name: str) -> int:
+    """Number of the newest statement about a registered model, 0 where there is none: tells whether anything was said since."""
+    return _last(gateway.versions(name_of(name)))
+
+
+def _last(found: Sequence[Version]) -> int:
+    return max((version.number for version in found), default=0)
+
+
+def judge_author(statement: Statement, text: str, signature: str | None, policy: PromotionConfig) -> tuple[str, str | None] | str:
+    """Whether the policy lets this author decide.
+
+    Args:
+        statement: what was said.
+        text: the same, exactly as it was signed.
+        signature: base64, where there is one.
+        policy: ``approvers`` counts.
+
+    Returns:
+        The approver's name and the fingerprint of the key that signed, or a text that says why not.
+    """
+    keys = _keys(policy)
+    names = [each for each in policy.approvers if not is_key(each)]
+    signer = signatures.identify(text.encode(), signature.encode(), keys, field="promotion.approvers") if signature and keys else None
+    if signer is not None:
+        return signer.name, signer.fingerprint
+    if keys and not names:
+        return "it is not signed by a key that promotion.approvers names"
+    if names and statement.actor not in names:
+        return f"promotion.approvers does not name {statement.actor}"
+    if statement.decision == APPROVE and not statement.authenticated:
+        return f"the name {statement.actor} is claimed, no server confirmed it"
+    return statement.actor, None
+
+
+def write(
+    gateway: Gateway, statement: Statement, policy: PromotionConfig, signing_key: str | None, others: Collection[str] = (), *, dry_run: bool
+) -> Decision:
+    """Write a statement into ``<name>.approvals``, which is created where it is missing.
+
+    Args:
+        gateway: the calls to the tracking server.
+        statement: what its author says.
+        policy: ``approvers`` counts.
+        signing_key: PEM file of the author's private key, where there is one.
+        others: names of who made and who proposed the version; they may not approve it.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        ConfigError: a key file cannot be read.
+        RefusedError: the policy does not let the author decide; nothing was written.
+        PermissionRefusedError: the user may not edit ``<name>.approvals``.
+    """
+    text, subject = statement.to_json(), statement.subject
+    signature = signatures.sign(text.encode(), signing_key).decode() if signing_key else None
+    author = judge_author(statement, text, signature, policy)
+    if isinstance(author, str):
+        cure = "pass signing_key=<PEM file>" if any(map(is_key, policy.approvers)) or not statement.authenticated else "ask one of them"
+        raise RefusedError(f"{statement.decision} is not for you, nothing was written: {author}; {cure}")
+    decision = _decision(0, statement, author)
+    if statement.decision == APPROVE and (own := sorted(decision.names.intersection(others))):
+        raise RefusedError(f"models:/{subject.name}/{subject.version}: {own[0]} {OWN}; somebody else must approve it; nothing was written")
+    if dry_run:
+        return decision
+    tags = {STATEMENT_TAG: text, ID_TAG: statement.id} | ({SIGNATURE_TAG: signature} if signature else {})
+    where = name_of(subject.name)
+    try:
+        gateway.ensure_model(where, DESCRIPTION.format(name=subject.name), {"slm.kind": KIND})
+        made = gateway.create_version(
+            where,
+            f"models:/{subject.name}/{subject.version}",
+            tags,
+            f"{statement.decision} version {subject.version} for @{subject.alias}\n\nby {decision.approver}: {statement.reason}",
+            landed=lambda version: version.tags.get(ID_TAG) == statement.id,
+        )
+    except PermissionRefusedError as error:
+        raise PermissionRefusedError(
+            f"models:/{where}: the tracking server does not let {statement.actor} write there ({error.__cause__}); ask its administrator "
+            "for EDIT permission on it, which approvers alone should have"
+        ) from error
+    return _decision(made.number, statement, author)
+
+
+def _keys(policy: PromotionConfig) -> list[str]:
+    return [each for each in policy.approvers if is_key(each)]
+
+
+def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -> tuple[list[Decision], list[str]]:
+    """Decisions about a subject, oldest first, and which statements about it are nobody's."""
+    decisions: list[Decision] = []
+    ignored: list[str] = []
+    seen: set[str] = set()
+    for version in found:
+        said = _statement(version)
+        if said is None:
+            continue
+        statement, text = said
+        if not statement.subject.same(subject) or statement.id in seen:
+            continue
+        author = judge_author(statement, text, version.tags.get(SIGNATURE_TAG), policy)
+        if isinstance(author, str):
+            ignored.append(f"statement {version.number} ({author})")
+            continue
+        seen.add(statement.id)
+        decisions.append(_decision(version.number, statement, author))
+    return decisions, ignored
+
+
+def _statement(version: Version) -> tuple[Statement, str] | None:
+    text = version.tags.get(STATEMENT_TAG, "")
+    try:
+        return Statement.from_json(text), text
+    except ValueError:  # whoever may edit the model may write anything; what is not a statement decides nothing
+        return None
+
+
+def _decision(number: int, statement: Statement, author: tuple[str, str | None]) -> Decision:
+    approver, key = author
+    return Decision(number, statement, approver, key, authenticated=key is not None or statement.authenticated)
+
+
+def who_approved(decisions: Sequence[Decision]) -> str:
+    """Who approved, in words."""
+    return ", ".join(each.approver for each in decisions) or "nobody"

@@ -1,0 +1,104 @@
+"""Approve or reject a version for an alias: what an approver does."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from steps.config.errors import ConfigError
+from steps.config.root import Config
+from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+from steps.registry import actors, approvals, permission, standing
+from steps.registry import target as targets
+from steps.registry.approvals import State
+from steps.registry.gateway import Gateway, PermissionRefusedError
+from steps.registry.ledger import Ledger
+from steps.registry.outcome import RefusedError
+from steps.registry.statements import APPROVE, Decision, Statement, Subject
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Said:
+    """An approval or a rejection, and what all of them add up to."""
+
+    decision: Decision
+    subject: Subject
+    state: State
+    needed: int
+    dry_run: bool
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{approvals.name_of(self.subject.name)}/{self.decision.number}"
+
+    @property
+    def words(self) -> str:
+        """What was said and what comes next, in a line."""
+        statement, subject = self.decision.statement, self.subject
+        verb = "approved" if statement.decision == APPROVE else "rejected"
+        proof = "signed" if self.decision.key else "not signed"
+        done = f"{'would be ' if self.dry_run else ''}{verb} for @{subject.alias} by {self.decision.approver} ({proof})"
+        words = f"models:/{subject.name}/{subject.version} {done}: bytes {subject.digest}, evidence {subject.evidence_digest}"
+        if self.dry_run or statement.decision != APPROVE:
+            return words
+        if missing := self.state.lacks(self.needed):
+            return f"{words}; {missing} of {self.needed} approvals are still missing"
+        alias = "" if subject.alias == "champion" else f" -P alias={subject.alias}"
+        return f"{words}; to move it: mlflow run . -e promote --env-manager local -P target=models:/{subject.name}/{subject.version}{alias}"
+
+
+def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> Said:
+    """Write an approval or a rejection of a version, on the evidence that a promotion would go by now.
+
+    Args:
+        decision: ``approve`` or ``reject``.
+        config: ``target`` (a version, or an alias such as ``@candidate``), ``alias``, ``reason``, ``signing_key``, ``force``, ``dry_run``
+            and ``promotion`` count.
+        gateway: the tracking server; the default follows the process's URIs.
+
+    Raises:
+        ConfigError: no reason, a target without a version, or a key file that cannot be read.
+        RefusedError: the version does not pass (``force`` approves it all the same, for a promotion by force), or its author may not
+            decide, as the policy or the history say; nothing was written.
+        PermissionRefusedError: the user may not edit ``<name>.approvals``.
+    """
+    reason = redact((config.reason or "").strip())
+    if not reason:
+        raise ConfigError("reason", config.reason, f"why you {decision} it", "pass reason='…'; the history keeps it")
+    alias = targets.alias_of(config)
+    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    target = targets.parse(config.target, config)
+    version = targets.version_of(gateway, target)
+    if version is None:
+        raise ConfigError("target", config.target, f"a version to {decision}", f"pass target=models:/{target.name}/<version>")
+    where = standing.look(gateway, version, config)
+    if decision == APPROVE and where.objections and not config.force:
+        raise RefusedError(
+            f"{version.uri} does not pass, so there is nothing to approve yet: {'; '.join(where.objections)}. To approve a promotion by "
+            "force: force=true"
+        )
+    subject = permission.subject_of(where, alias)
+    ledger = Ledger(gateway, version.name)
+    others = permission.excluded(gateway, ledger.read(), version, subject)
+    statement = Statement.by(actors.who(gateway), decision, subject, reason)
+    done = approvals.write(gateway, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run)
+    if not config.dry_run:
+        _note(ledger, done, subject)
+    state, _ = approvals.state(gateway, subject, config.promotion, lambda: others)
+    return Said(done, subject, state, config.promotion.approvals, config.dry_run)
+
+
+def _note(ledger: Ledger, decision: Decision, subject: Subject) -> None:
+    """Put the statement into the journal where the approver may; otherwise the next promotion or `watch` does."""
+    try:
+        if ledger.gateway.aliases(ledger.history) is not None:
+            ledger.note(permission.entry_about(decision, subject))
+            return
+    except PermissionRefusedError:
+        log.debug("no permission on %s", ledger.history)
+    except StepError as error:  # the statement is written, which is what counts
+        log.warning("%s: %s", ledger.history, redact(str(error)))
+    log.info("the next promote or watch copies this into %s", ledger.history)

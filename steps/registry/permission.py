@@ -1,0 +1,268 @@
+"""Whether other people let a version move: approvals that are missing, rejections, and the proposal that asks for them."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steps.config.root import Config
+from steps.pipeline.redaction import redact, redact_override
+from steps.registry import approvals, journal, protection, statements
+from steps.registry.actors import CLAIMED, Actor
+from steps.registry.aliases import APPROVAL_TAG, MADE_BY_TAG, challenger_of, previous_of
+from steps.registry.evidence import Evidence
+from steps.registry.gateway import Gateway, Version
+from steps.registry.journal import Record
+from steps.registry.ledger import Ledger, View
+from steps.registry.outcome import RefusedError, active_run_id
+from steps.registry.standing import UNKNOWN, Standing
+from steps.registry.statements import Decision, Subject
+
+log = logging.getLogger(__name__)
+
+WAITING = "waiting"  # kind of the journal's entry by which a version was proposed
+MOST_WORDS = 500  # characters of a statement's reason that entries and tags repeat
+
+
+class UndecidedError(RefusedError):
+    """What other people say of the version is against the move, and may change.
+
+    Args:
+        message: for the user.
+        seen: number of the newest statement of ``<name>.approvals`` that was read.
+    """
+
+    def __init__(self, message: str, seen: int) -> None:
+        super().__init__(message)
+        self.seen = seen
+
+
+class WaitingError(UndecidedError):
+    """The version has passed everything but lacks approvals; no alias was moved."""
+
+
+class RejectedError(UndecidedError):
+    """An approver rejected the version on this evidence; no alias was moved."""
+
+
+def require_approval(
+    gateway: Gateway, ledger: Ledger, view: View, version: Version, subject: Subject, who: Actor, config: Config
+) -> dict[str, Any]:
+    """Refuse a move until enough other people have approved it, and as long as it is rejected.
+
+    The first refusal is the proposal: it is written into the journal, with its author, and onto the version as a tag. Statements of
+    approvers are copied into the journal.
+
+    Args:
+        gateway: the calls to the tracking server.
+        ledger: of the registered model.
+        view: what the decision is made on.
+        version: that the alias is to move to.
+        subject: the same with its bytes, evidence and alias.
+        who: asks for the move.
+        config: ``promotion`` and ``dry_run`` count; a dry run writes nothing.
+
+    Returns:
+        What the journal's entry of the move says about its approvals; empty where none were asked for.
+
+    Raises:
+        RejectedError: an approver rejected these bytes on this evidence.
+        WaitingError: approvals are missing.
+    """
+    needed = config.promotion.approvals
+    decided, counted = approvals.state(gateway, subject, config.promotion, lambda: excluded(gateway, view.journal, version, subject, who))
+    if not config.dry_run:
+        _take_note(ledger, view.journal, subject, counted)
+    again = f"an approver can change that: {command(statements.APPROVE, subject, config)}"
+    if rejected := decided.rejected:
+        words = f"rejected for @{subject.alias} by {rejected.approver}: {_reason(rejected)}"
+        _tag(gateway, version, words, config)
+        raise RejectedError(f"{version.uri} was {words}. New evidence or new bytes end this, no reason overrules it; {again}", decided.seen)
+    if missing := decided.lacks(needed):
+        _propose(gateway, ledger, view.journal, subject, needed, who, config)
+        so_far = f"{len(decided.approved)} of {needed} approvals for @{subject.alias} ({approvals.who_approved(decided.approved)})"
+        _tag(gateway, version, f"waiting: {so_far}", config)
+        ignored = f"; not counted: {', '.join(decided.ignored)}" if decided.ignored else ""
+        raise WaitingError(
+            f"{version.uri} passed and waits, no alias was moved: {so_far}{redact(ignored)}. {missing} more, by other people than who made "
+            f"or proposed it: {command(statements.APPROVE, subject, config)}; then run this again",
+            decided.seen,
+        )
+    if not decided.approved:
+        return {}
+    _tag(gateway, version, f"approved for @{subject.alias} by {approvals.who_approved(decided.approved)}", config)
+    return {"approvals": [{**each.to_json(), "reason": _reason(each)} for each in decided.approved]}
+
+
+def withhold(
+    gateway: Gateway,
+    ledger: Ledger,
+    view: View,
+    wanted: Mapping[str, int | None],
+    subject: Subject | None,
+    who: Actor,
+    config: Config,
+) -> tuple[dict[str, int | None], str, dict[str, Any]]:
+    """Leave out of a registration what this actor may not move, or what waits for approval: the versions are made all the same.
+
+    Args:
+        gateway: the calls to the tracking server.
+        ledger: of the registered model.
+        view: what the decision is made on.
+        wanted: alias to version, as the policy has decided.
+        subject: what the policy's alias is to move to; None where it moves to nothing new.
+        who: registers.
+        config: ``promotion`` and ``dry_run`` count.
+
+    Returns:
+        The aliases that may move, why the others may not, and what the journal's entry says about approvals.
+    """
+    left, words = dict(wanted), []
+    line = {config.promotion.alias, previous_of(config.promotion.alias), challenger_of(config.promotion.alias)}
+    for alias in [alias for alias, after in wanted.items() if view.aliases.get(alias) != after]:
+        if fault := protection.fault_of(alias, who, config.promotion.protected):
+            words.append(fault)
+            left = {other: after for other, after in left.items() if other != alias and not (alias in line and other in line)}
+    details: dict[str, Any] = {}
+    if subject is not None and config.promotion.alias in left:
+        planned = Version(subject.name, subject.version, {}, (), "", None, "", 0)  # in a dry run there may be none yet
+        version = gateway.version(subject.name, subject.version) or planned
+        try:
+            details = require_approval(gateway, ledger, view, version, subject, who, config)
+        except (WaitingError, RejectedError) as error:
+            words.append(str(error))
+            left = {alias: after for alias, after in left.items() if alias not in line}
+    return left, "; ".join(words), details
+
+
+def subject_of(where: Standing, alias: str) -> Subject:
+    """What is to be approved when an alias is to move to a version on this evidence."""
+    version, report = where.version, where.evidence
+    evidence_digest = report.digest if report else statements.NO_EVIDENCE
+    return Subject(version.name, version.number, alias, where.digest, evidence_digest, report.uri if report else None)
+
+
+def planned_subject(
+    report: Evidence, planned: Mapping[str, int], wanted: Mapping[str, int | None], current: Mapping[str, int], config: Config
+) -> Subject | None:
+    """What a registration would move the policy's alias to; None where the alias stays.
+
+    Args:
+        report: the evidence.
+        planned: version number of each evaluated model by model id.
+        wanted: alias to version, as the policy has decided.
+        current: the aliases now.
+        config: ``promotion.alias`` counts.
+    """
+    alias = config.promotion.alias
+    number = wanted.get(alias)
+    if number is None or number == current.get(alias):
+        return None
+    judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
+    return Subject(report.registered_name, number, alias, judged.digest if judged else UNKNOWN, report.digest, report.uri)
+
+
+def proposers(history: journal.Journal, subject: Subject) -> list[str]:
+    """Who proposed a subject first, by the journal; empty where nobody has yet."""
+    found = [entry.record for entry in history.entries if entry.holds and entry.record.kind == WAITING and _about(entry.record, subject)]
+    return [found[0].actor] if found else []
+
+
+def makers(gateway: Gateway, version: Version) -> list[str]:
+    """Who registered a version and who ran the step that logged its model, as far as it is written down."""
+    logged = gateway.logged_model(version.model_id) if version.model_id else None
+    run = gateway.run_tags(logged.source_run_id) if logged and logged.source_run_id else None
+    names = [version.tags.get(MADE_BY_TAG, "").removesuffix(f" {CLAIMED}"), (run or {}).get("mlflow.user", "")]
+    return [name for name in names if name]
+
+
+def command(decision: str, subject: Subject, config: Config) -> str:
+    """The command by which an approver approves or rejects, under the policy of this run."""
+    words = ["mlflow", "run", ".", "-e", decision, "--env-manager", "local", "-P", f"target=models:/{subject.name}/{subject.version}"]
+    if subject.alias != "champion":
+        words += ["-P", f"alias={subject.alias}"]
+    if given := _policy_words():
+        words += ["-P", f"overrides={shlex.join(given)}"]
+    return shlex.join(words) + " -P reason='…'" + (" -P signing_key=…" if any(map(approvals.is_key, config.promotion.approvers)) else "")
+
+
+def _policy_words() -> list[str]:
+    """The overrides of this run that an approver's run needs as well, to look at the same evidence by the same gates."""
+    from hydra.core.hydra_config import HydraConfig
+
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return [redact_override(word) for word in given if word.lstrip("+").startswith("promotion") and "promotion.watch" not in word]
+
+
+def excluded(gateway: Gateway, history: journal.Journal, version: Version, subject: Subject, who: Actor | None = None) -> list[str]:
+    """Names whose approval does not count. Where nobody proposed the version yet, whoever asks now does.
+
+    Args:
+        gateway: the calls to the tracking server.
+        history: the journal of the registered model.
+        version: that is to be approved.
+        subject: the same with its bytes, evidence and alias.
+        who: asks for the move; None where somebody only approves.
+    """
+    proposed = proposers(history, subject) or ([who.name] if who else [])
+    return [*makers(gateway, version), *proposed]
+
+
+def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
+    if config.dry_run or proposers(history, subject) or proposers(ledger.read(), subject):
+        return
+    # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
+    gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
+    words = "approval" if needed == 1 else "approvals"
+    reason = f"version {subject.version} passed and waits for {needed} {words} before @{subject.alias} moves"
+    entry = ledger.note(_record(journal.new_id(), WAITING, subject, who.name, who.authenticated, reason, {}))
+    log.info("%s, entry %d of %s", reason, entry.number, ledger.history)
+
+
+def _take_note(ledger: Ledger, history: journal.Journal, subject: Subject, decisions: Sequence[Decision]) -> None:
+    """Copy into the journal what approvers said of a subject, once: they need no permission on the journal themselves."""
+    missing = [each for each in decisions if history.find(each.journal_id) is None]
+    now = ledger.read() if missing else history  # what the decision saw may be older than what is there
+    for each in missing:
+        if now.find(each.journal_id) is None:
+            ledger.note(entry_about(each, subject))
+
+
+def entry_about(decision: Decision, subject: Subject) -> Record:
+    """The journal's entry about an approver's statement."""
+    statement = decision.statement
+    reason = _reason(decision)
+    details = {**decision.to_json(), "reason": reason}
+    return _record(decision.journal_id, statement.decision, subject, decision.approver, decision.authenticated, reason, details)
+
+
+def _record(entry_id: str, kind: str, subject: Subject, actor: str, authenticated: bool, reason: str, details: Mapping[str, Any]) -> Record:
+    return Record(
+        id=entry_id,
+        kind=kind,
+        moves=(),
+        actor=actor,
+        authenticated=authenticated,
+        reason=reason,
+        evidence=subject.evidence,
+        evidence_digest=subject.evidence_digest,
+        run_id=active_run_id(),
+        details={**details, "version": subject.version, "alias": subject.alias, "digest": subject.digest},
+    )
+
+
+def _reason(decision: Decision) -> str:
+    """An approver's words in one line, without secrets and not longer than a line should be."""
+    return redact(" ".join(decision.statement.reason.split()))[:MOST_WORDS]
+
+
+def _about(record: Record, subject: Subject) -> bool:
+    said = (record.details.get("alias"), record.details.get("digest"), record.evidence_digest)
+    return said == (subject.alias, subject.digest, subject.evidence_digest)
+
+
+def _tag(gateway: Gateway, version: Version, words: str, config: Config) -> None:
+    if not config.dry_run and version.tags.get(APPROVAL_TAG) != words:
+        gateway.set_version_tag(version.name, version.number, APPROVAL_TAG, words)

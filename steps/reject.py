@@ -1,0 +1,25 @@
+"""Reject a version for an alias: no promotion until its bytes or its evidence change, or an approver approves it.
+
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``), ``alias``, ``reason``, ``signing_key``, ``dry_run``;
+the node ``promotion``.
+Writes: one version of the registered model ``<name>.approvals``, which approvers alone may edit.
+
+    mlflow run . -e reject --env-manager local -P target=models:/smollm2-135m-instruct/3 -P reason='rude to customers'
+"""
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step()
+def reject(config: Config, run: StepRun) -> str:  # noqa: ARG001  (a body is given its run)
+    from steps.registry.approve import decide
+    from steps.registry.statements import REJECT
+
+    said = decide(REJECT, config)
+    print(said.words)
+    return said.uri
+
+
+if __name__ == "__main__":
+    reject()

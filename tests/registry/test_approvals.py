@@ -1,0 +1,335 @@
+"""Four eyes: who may approve what, what an approval is bound to, and what waits for it. On SQLite, with users that a test names.
+
+The same against a real server with users: tests/server/test_approvals.py.
+"""
+
+# ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from steps.config.errors import ConfigError
+from steps.registry import actors, approvals, canary, watch
+from steps.registry import register as room
+from steps.registry.actors import Actor
+from steps.registry.approve import Said, decide
+from steps.registry.gateway import Gateway
+from steps.registry.ledger import Ledger
+from steps.registry.outcome import RefusedError
+from steps.registry.permission import RejectedError, WaitingError
+from steps.registry.promote import promote, rollback
+from steps.registry.protection import ProtectedAliasError
+from steps.registry.statements import APPROVE, REJECT, Subject
+from tests.core import keys
+from tests.registry import scene
+from tests.registry.conftest import Pair
+from tests.registry.test_register import aliases
+
+ONE, TARGET = "promotion.approvals=1", f"target=models:/{scene.NAME}/1"
+As = Callable[..., None]
+
+
+@pytest.fixture
+def acting(monkeypatch: pytest.MonkeyPatch) -> As:
+    """From here on, this user acts; a server has confirmed the name unless ``authenticated=False``."""
+
+    def act(name: str, *, authenticated: bool = True) -> None:
+        monkeypatch.setattr(actors, "who", lambda _: Actor(name, authenticated))
+
+    act("ci")
+    return act
+
+
+@pytest.fixture
+def registered(pair: Pair, no_canary: list[str], acting: As) -> Pair:
+    """Versions 1 (transformers, challenger) and 2 (onnx, champion), made by ci."""
+    room.register(pair.report_uri, scene.config())
+    return pair
+
+
+def say(decision: str, *overrides: str, target: str = TARGET) -> Said:
+    return decide(decision, scene.config(target, "reason='read it'", ONE, *overrides))
+
+
+def kinds() -> list[str]:
+    return [entry.record.kind for entry in Ledger(Gateway(5), scene.NAME).read().entries]
+
+
+def tag(number: int = 1) -> str:
+    return str(mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags.get("slm.approval"))
+
+
+def new_report(pair: Pair) -> None:
+    with mlflow.start_run():
+        scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST)])
+
+
+def test_version_waits_and_moves_once_another_user_approves(registered: Pair, acting: As) -> None:
+    acting("alice")
+    with pytest.raises(
+        WaitingError, match=r"0 of 1 approvals for @champion \(nobody\)\. 1 more.*mlflow run \. -e approve .*models:/parrot/1"
+    ):
+        promote(scene.config(TARGET, ONE, "dry_run=true"))
+    assert kinds() == ["register"] and tag() == "None"
+    for _ in range(2):  # proposed once, however often it is asked for
+        with pytest.raises(WaitingError):
+            promote(scene.config(TARGET, ONE))
+    assert kinds() == ["register", "waiting"] and tag() == "waiting: 0 of 1 approvals for @champion (nobody)"
+    assert aliases()["champion"] == 2
+    for own in ("alice", "ci"):
+        acting(own)
+        with pytest.raises(RefusedError, match=f"{own} made or proposed the version; somebody else must approve it; nothing was written"):
+            say(APPROVE)
+    acting("root", authenticated=False)
+    with pytest.raises(RefusedError, match=r"approve is not for you.*the name root is claimed, no server confirmed it; pass signing_key="):
+        say(APPROVE)
+    assert approvals.last_number(Gateway(5), scene.NAME) == 0
+    acting("bob")
+    said = say(APPROVE)
+    assert "approved for @champion by bob (not signed)" in said.words and "mlflow run . -e promote" in said.words
+    acting("alice")
+    done = promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 1 and done.entry == 4 and tag() == "approved for @champion by bob"
+    *_, waiting, approved, moved = Ledger(Gateway(5), scene.NAME).read().entries
+    assert [each.record.kind for each in (waiting, approved, moved)] == ["waiting", "approve", "promote"]
+    assert (waiting.record.actor, approved.record.actor, approved.record.reason) == ("alice", "bob", "read it")
+    assert moved.record.authenticated and moved.record.details["approvals"][0]["by"] == "bob"
+
+
+def test_force_and_reason_do_not_overrule_it(registered: Pair, acting: As) -> None:
+    with pytest.raises(WaitingError):
+        promote(scene.config(TARGET, ONE, "force=true", "reason=hurry"))
+    acting("bob")
+    say(REJECT)
+    with pytest.raises(RejectedError, match="was rejected for @champion by bob: read it"):
+        promote(scene.config(TARGET, ONE, "force=true", "reason=hurry"))
+    assert aliases()["champion"] == 2
+
+
+def test_approval_ends_with_other_evidence_and_holds_for_one_alias(registered: Pair, acting: As) -> None:
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+    with pytest.raises(WaitingError):
+        promote(scene.config(TARGET, ONE, "alias=champion-edge"))
+    new_report(registered)
+    with pytest.raises(WaitingError):
+        promote(scene.config(TARGET, ONE))
+    assert "champion-edge" not in aliases() and aliases()["champion"] == 2
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+    promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 1
+
+
+def test_approval_ends_with_other_bytes() -> None:
+    before = Subject("x", 1, "champion", "sha256:a", "sha256:e")
+    assert before.same(Subject("x", 7, "champion", "sha256:a", "sha256:e"))
+    for other in (("y", "champion", "a", "e"), ("x", "champion-edge", "a", "e"), ("x", "champion", "b", "e"), ("x", "champion", "a", "f")):
+        name, alias, digest, evidence = other
+        assert not before.same(Subject(name, 1, alias, f"sha256:{digest}", f"sha256:{evidence}"))
+
+
+def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As) -> None:
+    """Also where no approvals are asked for."""
+    acting("bob")
+    said = say(REJECT, "promotion.approvals=0")
+    assert "rejected for @champion by bob" in said.words
+    acting("alice")
+    with pytest.raises(RejectedError, match="New evidence or new bytes end this, no reason overrules it; an approver can change that"):
+        promote(scene.config(TARGET))
+    assert tag() == "rejected for @champion by bob: read it" and kinds() == ["register", "reject"]
+    acting("carol")
+    say(APPROVE, "promotion.approvals=0")
+    acting("alice")
+    promote(scene.config(TARGET))
+    assert aliases()["champion"] == 1
+
+
+def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(registered: Pair, acting: As) -> None:
+    acting("bob")
+    say(APPROVE)
+    acting("carol")
+    say(REJECT)
+    acting("bob")
+    two = ("promotion.approvals=2",)
+    say(APPROVE)
+    acting("alice")
+    with pytest.raises(WaitingError, match=r"1 of 2 approvals for @champion \(bob\)"):
+        promote(scene.config(TARGET, *two))
+    acting("carol")
+    say(REJECT)
+    new_report(registered)
+    acting("alice")
+    promote(scene.config(TARGET))
+    assert aliases()["champion"] == 1
+
+
+def test_only_approvers_that_the_policy_names_count(registered: Pair, acting: As, tmp_path: Path) -> None:
+    named, (bob, bob_public) = "promotion.approvers=[carol]", keys.make(tmp_path, "bob")
+    _, carol_public = keys.make(tmp_path, "carol", "p256")
+    by_key = f"promotion.approvers=['{bob_public}','{carol_public}']"
+    acting("mallory")
+    with pytest.raises(RefusedError, match=r"promotion\.approvers does not name mallory; ask one of them"):
+        say(APPROVE, named)
+    with pytest.raises(RefusedError, match=r"it is not signed by a key that promotion\.approvers names; pass signing_key="):
+        say(APPROVE, by_key)
+    with pytest.raises(RefusedError, match="it is not signed by a key"):
+        say(REJECT, by_key, f"signing_key='{keys.make(tmp_path, 'mallory')[0]}'")
+    say(APPROVE)  # by a policy that names nobody; it counts for no other
+    acting("alice")
+    for policy in (named, by_key):
+        with pytest.raises(WaitingError, match=r"0 of 1 .*not counted: statement 1 \("):
+            promote(scene.config(TARGET, ONE, policy))
+    acting("root", authenticated=False)  # a key proves more than a name
+    assert "by bob (signed)" in say(APPROVE, by_key, f"signing_key='{bob}'").words
+    say(APPROVE, by_key, f"signing_key='{bob}'")
+    acting("alice")
+    with pytest.raises(WaitingError, match=r"1 of 2 approvals for @champion \(bob\)"):
+        promote(scene.config(TARGET, by_key, "promotion.approvals=2"))
+    promote(scene.config(TARGET, ONE, by_key))
+    (proof,) = Ledger(Gateway(5), scene.NAME).read().entries[-1].record.details["approvals"]
+    assert proof["by"] == "bob" and proof["key"].startswith("sha256:") and proof["authenticated"]
+
+
+def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: As, tmp_path: Path) -> None:
+    """Whoever may write into the model of approvals, without a key that the policy names."""
+    bob, bob_public = keys.make(tmp_path, "bob")
+    by_key, signed = f"promotion.approvers=['{bob_public}']", f"signing_key='{bob}'"
+    say(REJECT, by_key, signed)
+    client, where = mlflow.MlflowClient(), approvals.name_of(scene.NAME)
+    real = client.get_model_version(where, "1").tags
+    forged = json.loads(real["slm.approval.statement"]) | {"decision": "approve", "actor": "bob", "id": "another"}
+    other = json.loads(real["slm.approval.statement"])
+    other["subject"]["digest"] = "sha256:other"
+    for text, signature in (
+        (json.dumps(forged), real["slm.approval.signature"]),
+        (json.dumps(forged), "AAAA"),
+        (json.dumps(other), real["slm.approval.signature"]),
+        ("[" * 100_000, ""),
+        ("{}", ""),
+        ('{"schema": "slm-promote/approval/1"}', ""),
+        (json.dumps(forged | {"subject": None}), ""),
+        (json.dumps(forged | {"actor": "bob\n12:00:00  promoted"}), real["slm.approval.signature"]),
+        (json.dumps(forged | {"authenticated": "yes"}), ""),
+    ):
+        client.create_model_version(
+            where, f"models:/{scene.NAME}/1", tags={"slm.approval.statement": text, "slm.approval.signature": signature}
+        )
+    client.create_model_version(where, f"models:/{scene.NAME}/1")
+    acting("alice")
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, ONE, by_key))
+    acting("bob")
+    say(APPROVE, by_key, signed)
+    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=real)  # the rejection once more, as somebody may copy it
+    acting("alice")
+    promote(scene.config(TARGET, ONE, by_key))
+    assert aliases()["champion"] == 1
+
+
+def test_registration_leaves_the_champion_where_it_waits(pair: Pair, no_canary: list[str], acting: As) -> None:
+    planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
+    assert "waits, no alias was moved" in planned.reason
+    done = room.register(pair.report_uri, scene.config(ONE))
+    assert aliases() == {"transformers": 1, "onnx": 2} and done.champion is None
+    assert "models:/parrot/2 passed and waits" in done.reason and "mlflow run . -e approve" in done.reason
+    assert kinds() == ["waiting", "register"] and tag(2).startswith("waiting: 0 of 1")
+    acting("bob")
+    say(APPROVE, target=f"target=models:/{scene.NAME}/2")
+    acting("ci")
+    room.register(pair.report_uri, scene.config(ONE))
+    assert aliases()["champion"] == 2
+    rows = Ledger(Gateway(5), scene.NAME).read().entries
+    assert rows[-1].record.details["approvals"][0]["by"] == "bob"
+
+
+def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(registered: Pair, acting: As) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
+
+    def look() -> list[str]:
+        policy = scene.config(ONE, "promotion=quality")
+        return [verdict.words for verdict in watch.look_once(policy, Gateway(5), lambda *_: None)]
+
+    acting("watcher")
+    assert [words.partition(":")[0] for words in look()] == ["waiting for approval"]
+    assert look() == []
+    acting("bob")
+    say(REJECT)
+    acting("watcher")
+    assert ["rejected for @champion by bob" in words for words in look()] == [True]
+    assert look() == []
+    acting("bob")
+    say(APPROVE)
+    acting("watcher")
+    assert [words.partition(",")[0] for words in look()] == ["promoted to @champion"]
+    assert aliases()["champion"] == 1 and look() == []
+
+
+def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch) -> None:
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+
+    def run(uri: str, digest: str | None, _: object) -> canary.Canary:
+        acting("bob")
+        say(REJECT)
+        return canary.Canary(uri, digest or "", True, (), 0, 0.0, "none")
+
+    monkeypatch.setattr(canary, "run", run)
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 2
+
+
+def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, acting: As) -> None:
+    with mlflow.start_run():
+        uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD, decision="hold")])
+    acting("bob")
+    with pytest.raises(RefusedError, match=r"does not pass, so there is nothing to approve yet: its verdict is 'hold'.*force=true"):
+        say(APPROVE, f"report_uri={uri}")
+    with pytest.raises(ConfigError, match=r"reason=None: expected why you approve it"):
+        decide(APPROVE, scene.config(TARGET))
+    with pytest.raises(ConfigError, match=r"promotion\.approvers='none\.pem': expected a PEM file with an EC P-256 or Ed25519 public key"):
+        promote(scene.config(TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"))
+    with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
+        say(REJECT, target=f"target=models:/{scene.NAME}")
+    assert approvals.name_of(scene.NAME) not in [model.name for model in mlflow.MlflowClient().search_registered_models()]
+    assert "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
+    assert approvals.last_number(Gateway(5), scene.NAME) == 0
+
+
+def test_protected_alias_moves_for_its_users_alone(registered: Pair, acting: As) -> None:
+    protected = "+promotion.protected.champion=[alice]"
+    for name, authenticated, words in (
+        ("mallory", True, r"@champion may be moved by alice alone .*server says that you are mallory.*No reason overrules"),
+        ("alice", False, r"alice \(claimed\) is a name that no server confirmed"),
+    ):
+        acting(name, authenticated=authenticated)
+        with pytest.raises(ProtectedAliasError, match=words):
+            promote(scene.config(TARGET, protected, "force=true", "reason=hurry"))
+    acting("mallory")
+    promote(scene.config(TARGET, protected, "alias=champion-edge"))
+    acting("alice")
+    promote(scene.config(TARGET, protected))
+    acting("mallory")
+    with pytest.raises(ProtectedAliasError):
+        rollback(scene.config(f"target=models:/{scene.NAME}@champion", protected))
+    assert aliases()["champion"] == 1
+    acting("alice")
+    rollback(scene.config(f"target=models:/{scene.NAME}@champion", protected, ONE))  # nobody must wait for the way back
+    assert aliases()["champion"] == 2
+
+
+def test_registration_by_others_leaves_a_protected_alias(pair: Pair, no_canary: list[str], acting: As) -> None:
+    done = room.register(pair.report_uri, scene.config("+promotion.protected.champion=[alice]"))
+    assert aliases() == {"transformers": 1, "onnx": 2}
+    assert "@champion may be moved by alice alone" in done.reason and tag(2) == "None"
+    assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.made_by"] == "ci"
+    done = room.register(pair.report_uri, scene.config("+promotion.protected.onnx=[alice]"))
+    assert aliases()["champion"] == 2 and done.entry == 2
