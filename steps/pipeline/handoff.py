@@ -16,7 +16,7 @@ from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
-from steps.pipeline import digest, tags
+from steps.pipeline import digest, filters, tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.fingerprint import Fingerprint
 from steps.pipeline.step import Step
@@ -135,7 +135,7 @@ def difference(step: Step, config: Config, mark: Fingerprint) -> str:
 def finished_runs(with_tags: Mapping[str, str]) -> list[Run]:
     """Finished runs with these tags in every experiment, newest first."""
     client = MlflowClient()
-    words = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in with_tags.items())]
+    words = ["attributes.status = 'FINISHED'", *(filters.equals(f"tags.`{key}`", value) for key, value in with_tags.items())]
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20))
 
@@ -173,7 +173,7 @@ def _model_id_of_run(uri: str) -> str:
 
 
 def _latest(name: str) -> int:
-    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    versions = MlflowClient().search_model_versions(filters.equals("name", name))
     if not versions:
         raise StepError(f"models:/{name} has no version yet; register one: mlflow run . -e register")
     return max(int(version.version) for version in versions)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from steps.pipeline import digest
+from steps.pipeline import digest, filters
 from steps.pipeline.redaction import redact
 from steps.registry import card, versions
 from steps.registry import evidence as evidence_module
@@ -97,7 +97,7 @@ def _logged_model(gateway: Gateway, name: str, experiment_id: str, run_id: str, 
 
 def _of_archive(gateway: Gateway, seal: str) -> list[LoggedModel]:
     experiments = [each.experiment_id for each in gateway.client.search_experiments()]
-    found = gateway.client.search_logged_models(experiments, filter_string=f"tags.`{ARCHIVE_TAG}` = '{seal}'")
+    found = gateway.client.search_logged_models(experiments, filter_string=filters.equals(f"tags.`{ARCHIVE_TAG}`", seal))
     return sorted(found, key=lambda each: (each.creation_timestamp, each.model_id))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.pipeline import filters
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry.aliases import MODEL_ID_TAG
@@ -105,7 +106,7 @@ class Gateway:
             found: list[Version] = []
             token: str | None = None
             while True:
-                page = self.client.search_model_versions(f"name = '{name}'", max_results=10_000, page_token=token)
+                page = self.client.search_model_versions(filters.equals("name", name), max_results=10_000, page_token=token)
                 found += [_version(each) for each in page]
                 token = page.token
                 if not token:
@@ -124,7 +125,7 @@ class Gateway:
 
         def call() -> list[str]:
             experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND tags.`slm.model` = '{name}'"
+            words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND {filters.equals('tags.`slm.model`', name)}"
             runs = self.client.search_runs(experiments, words, order_by=["attributes.start_time DESC"], max_results=most)
             return [run.data.tags["slm.output"] for run in runs if run.data.tags.get("slm.output")]
 

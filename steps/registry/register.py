@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from steps.config import names
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
@@ -59,7 +60,7 @@ def register(
     """
     gateway = gateway or Gateway(config.promotion.retry_seconds)
     report = evidence_module.read(report_uri, gateway)
-    name = report.registered_name
+    name = names.check(f"registered_name in {report_uri}", report.registered_name, "evaluate again: `mlflow run . -e evaluate`")
     evaluated = [each for each in report.judged if each.status == "evaluated"]
     if not evaluated:
         failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from steps.config import names
 from steps.config.errors import ConfigError
 from steps.config.promotion import ALIAS, KEPT_ALIASES, VERSION_LIKE
 from steps.config.root import Config
@@ -28,13 +29,13 @@ def parse(text: str | None, config: Config) -> Target:
     """What ``target`` names; without one, the registered model of the config.
 
     Raises:
-        ConfigError: the text is no such URI.
+        ConfigError: the text is not such a URI, or its name is not one that every command accepts.
     """
     if text is None:
         return Target(config.model.registered_name)
     if found := TARGET.fullmatch(text):
-        return Target(found["name"], int(found["version"]) if found["version"] else None, found["alias"])
-    raise ConfigError("target", text, FORMS)
+        return Target(names.check("target", found["name"]), int(found["version"]) if found["version"] else None, found["alias"])
+    raise ConfigError("target", text, FORMS, f"in a name there may be {names.EXPECTED}" if text.startswith("models:/") else None)
 
 
 def alias_of(config: Config) -> str:
