@@ -16,8 +16,8 @@ HISTORY_SUFFIX, APPROVALS_SUFFIX = ".history", ".approvals"
 COMPANIONS = {HISTORY_SUFFIX: "history", APPROVALS_SUFFIX: "approvals"}  # registered models that this project keeps beside another
 PLAIN = re.compile(r"[A-Za-z0-9./:@_-]+")
 EXPECTED = (
-    f"letters and digits of any case and script, spaces and any of {' '.join(PUNCTUATION.strip())}, beginning with a letter or a digit and not "
-    f"ending with a space, at most {LONGEST} characters, and not the word null"
+    f"letters and digits of any case and script, spaces and any of {' '.join(PUNCTUATION.strip())}, beginning with a letter or a digit "
+    f"and not ending with a space, at most {LONGEST} characters, and not the word null"
 )
 CURE = "rename the registered model: MlflowClient().rename_registered_model(old, new)"
 

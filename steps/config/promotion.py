@@ -73,6 +73,7 @@ class PromotionConfig:
     max_evidence_age_days: float = 30.0  # a report older than this no longer counts
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    require_signer: str | None = None  # PEM file of the public key that must have signed an archive, for `import` to take it
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
 
     def __post_init__(self) -> None:

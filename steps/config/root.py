@@ -47,6 +47,7 @@ class Config:
     alias: str | None = None  # alias to move; null is promotion.alias
     to: int | None = None  # version that a rollback returns to; null is the previous one
     archive: str | None = None  # folder of an exported version
+    signing_key: str | None = None  # PEM file of an elliptic-curve private key that `export` signs the archive with
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
     dry_run: bool = False  # say what would change and change nothing

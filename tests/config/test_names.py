@@ -11,9 +11,9 @@ from steps.pipeline.errors import StepError
 
 GOOD = ["smollm2-135m-instruct", "My Model", "a=b", "A+b_c.d", "ünï 日本", "हिन्दी", "123", "true", "1e3"]
 BAD = [
-    "it's", 'q"q', "a`b", "a/b", "a:b", "a@b", "a\\b", "${oc.env:HOME}", "a%b", "a#b", "a?b", "a,b", "a;b", "(a)", "[a]", "a\nb", "a\u200bb",
-    " a", "a ", ".a", "-a", "", "null", "x" * 201, "u\u0308",
-]  # fmt: skip
+    *("it's", 'q"q', "a`b", "a/b", "a:b", "a@b", "a\\b", "${oc.env:HOME}", "a%b", "a#b", "a?b", "a,b", "a;b", "(a)", "[a]"),
+    *("a\nb", "a\u200bb", " a", "a ", ".a", "-a", "", "null", "x" * 201, "u\u0308"),
+]
 
 
 @pytest.mark.parametrize("name", GOOD)
