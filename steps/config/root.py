@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from steps.config.evaluate import EvaluateConfig
 from steps.config.generation import GenerationConfig
 from steps.config.model import ModelConfig
+from steps.config.notifications import NotificationsConfig
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
 
@@ -35,6 +36,7 @@ class Config:
     promotion: PromotionConfig = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    notifications: NotificationsConfig = field(default_factory=NotificationsConfig)
 
     # inputs, as URIs; what a step is not given it looks for among the finished runs
     snapshot_uri: str | None = None  # runs:/<run>/snapshot.json

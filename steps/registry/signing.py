@@ -12,6 +12,7 @@ import logging
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from steps.config.errors import ConfigError
 from steps.pipeline.errors import StepError
@@ -133,11 +134,9 @@ def _public_key(path: Path) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _hashing() -> object:
+def _hashing() -> Any:
     """All files but the signature, by their sha256; a link is refused."""
-    from model_signing import hashing
-
-    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False).set_allow_symlinks(False)
+    return _library("hashing").Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False).set_allow_symlinks(False)
 
 
 def _library(part: str) -> ModuleType:

@@ -206,7 +206,7 @@ def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
         transfer.import_(scene.config(f"archive={moved}", f"promotion.require_signer={other}"))
     (moved / "model" / "MLmodel").write_text("flavors: {python_function: {}}\n")
     seal(moved)  # in good order, but not what was signed
-    with pytest.raises(RefusedError, match="does not verify .*files differ from those that were signed"):
+    with pytest.raises(RefusedError, match=r"does not verify .*files differ from those that were signed"):
         transfer.import_(scene.config(f"archive={moved}", f"promotion.require_signer={public}"))
     (moved / archive.SIGNATURE).write_text("{}")
     with pytest.raises(RefusedError, match="does not verify"):
