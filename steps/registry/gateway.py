@@ -45,6 +45,8 @@ class Version:
     run_id: str | None
     description: str
     created_ms: int  # milliseconds since 1970, by the server's clock
+    status: str = "READY"  # or PENDING_REGISTRATION, FAILED_REGISTRATION
+    status_message: str = ""
 
     @property
     def uri(self) -> str:
@@ -107,7 +109,7 @@ class Gateway:
             token: str | None = None
             while True:
                 page = self.client.search_model_versions(filters.equals("name", name), max_results=10_000, page_token=token)
-                found += [_version(each) for each in page]
+                found += [version_of(each) for each in page]
                 token = page.token
                 if not token:
                     return sorted(found, key=lambda each: each.number)
@@ -115,7 +117,7 @@ class Gateway:
         return self._read(f"reading the versions of {name!r}", call) or []
 
     def version(self, name: str, number: int) -> Version | None:
-        return self._read(f"reading {name!r} version {number}", lambda: _version(self.client.get_model_version(name, str(number))))
+        return self._read(f"reading {name!r} version {number}", lambda: version_of(self.client.get_model_version(name, str(number))))
 
     def logged_model(self, model_id: str) -> LoggedModel | None:
         return self._read(f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id))
@@ -234,7 +236,7 @@ class Gateway:
             made = self.client.create_model_version(
                 name, source, tags=dict(tags), description=description[:DESCRIPTION_LIMIT], await_creation_for=0, model_id=model_id
             )
-            return _version(made)
+            return version_of(made)
 
         return self._write(f"creating a version of {name!r}", call)
 
@@ -281,7 +283,8 @@ class Gateway:
         return call()
 
 
-def _version(entity: Any) -> Version:
+def version_of(entity: Any) -> Version:
+    """A version as this room knows it, of MLflow's entity."""
     return Version(
         name=entity.name,
         number=int(entity.version),
@@ -291,6 +294,8 @@ def _version(entity: Any) -> Version:
         run_id=entity.run_id or None,
         description=entity.description or "",
         created_ms=int(entity.creation_timestamp),
+        status=str(entity.status or "READY"),
+        status_message=entity.status_message or "",
     )
 
 

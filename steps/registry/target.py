@@ -10,6 +10,7 @@ from steps.config.errors import ConfigError
 from steps.config.promotion import ALIAS, KEPT_ALIASES, VERSION_LIKE
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
+from steps.registry import entities
 from steps.registry.gateway import Gateway, Version
 
 TARGET = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
@@ -81,11 +82,17 @@ def check_force(config: Config) -> None:
         raise ConfigError("reason", config.reason, "why the policy is overruled, as force=true", "pass reason='…'; the history keeps it")
 
 
-def version_of(gateway: Gateway, target: Target) -> Version | None:
+def version_of(gateway: Gateway, target: Target, *, usable: bool = True) -> Version | None:
     """The version that a target names; None where it names none.
+
+    Args:
+        gateway: the tracking server.
+        target: what somebody means.
+        usable: whether it must be one that can be judged; not where it is only to be left, as by a rollback.
 
     Raises:
         StepError: there is no such model, version or alias.
+        RefusedError: the version is not one that can ever be judged.
     """
     aliases = gateway.aliases(target.name)
     if aliases is None:
@@ -102,4 +109,4 @@ def version_of(gateway: Gateway, target: Target) -> Version | None:
     if version is None:
         known = ", ".join(str(each.number) for each in gateway.versions(target.name)) or "none"
         raise StepError(f"target=models:/{target.name}/{number}: no such version; there are: {known}")
-    return version
+    return entities.usable(gateway, version) if usable else version
