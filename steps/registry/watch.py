@@ -19,7 +19,7 @@ from steps.config.root import CONF, ROOT, Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry import entities, policy, promote, standing, survey, waiting
-from steps.registry.aliases import CANDIDATE
+from steps.registry.aliases import CANDIDATE, MODEL_ID_TAG
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.ledger import LostRaceError
@@ -69,6 +69,8 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
     reports: dict[str, int] = {}
     try:
         usable = entities.usable(gateway, version)
+        if version.model_id is None and usable.model_id is not None and not config.dry_run:  # a copy: from here on, a search finds it
+            gateway.set_version_tag(version.name, version.number, MODEL_ID_TAG, usable.model_id)
         where = standing.look(gateway, usable, own)
         if _lacks_evidence(gateway, where, own):
             if config.dry_run:

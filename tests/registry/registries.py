@@ -13,18 +13,19 @@ WHEN = "2026-11-01T00:00:00+00:00"
 SOURCE = "runs:/0123456789abcdef0123456789abcdef/model"
 
 
-def settled(uri: str, models: int, entries: int = 1) -> None:
+def settled(uri: str, models: int, entries: int = 1, first: int = 0) -> None:
     """Fill a database: each model has a champion that is a judged candidate, and a journal.
 
     Args:
         uri: of the database, which has MLflow's schema.
         models: how many.
         entries: of each journal.
+        first: number of the first model.
     """
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(uri)
-    for number in range(models):
+    for number in range(first, first + models):
         name = f"model-{number:03}"
         store.create_registered_model(name)
         version = store.create_model_version(name, SOURCE, tags=_tags({}))
