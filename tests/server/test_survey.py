@@ -26,9 +26,10 @@ def refuse(*_: object) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_200_models_and_a_long_history_in_few_requests(remote: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("remote")
+def test_200_models_and_a_long_history_in_few_requests(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     registries.settled(server.store, models=MODELS)
-    registries.settled(server.store, models=1, entries=300, first=MODELS)
+    registries.settled(server.store, models=1, entries=301, first=MODELS)
     memory = Memory()
     look.look_once(scene.config(), Gateway(20), refuse, memory=memory)  # what other tests left is answered here
     made: list[str] = []
@@ -43,4 +44,4 @@ def test_200_models_and_a_long_history_in_few_requests(remote: str, server: Serv
     assert 3 <= len(made) < 20, made
     made.clear()
     found = history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)
-    assert [entry["entry"] for entry in found["entries"]] == list(range(291, 301)) and len(made) == 2
+    assert [entry["entry"] for entry in found["entries"]] == list(range(292, 302)) and len(made) == 2
