@@ -27,11 +27,9 @@ def test_long_history_in_two_calls(tracking: str, capsys: pytest.CaptureFixture[
 
 
 def test_limit_and_long_words(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-
     registries.settled(tracking, models=1, entries=3)
     long = {"reason": "word " * 100 + "x" * 200 + "\x1b[31m red", "evidence": f"runs:/{'0' * 32}/report.json", "actor": "rosa@example.org"}
-    registries.write_entry(SqlAlchemyStore(tracking), NAME, 3, **long)
+    registries.write_entry(tracking, NAME, 3, **long)
     found = history(scene.config(TARGET), as_json=False, limit=2)
     assert [entry["entry"] for entry in found["entries"]] == [3, 4]
     out = capsys.readouterr().out

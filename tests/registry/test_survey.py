@@ -57,7 +57,7 @@ def never(version: Version, config: Config) -> None:
 
 
 def test_look_where_nothing_changed_costs_four_calls(tracking: str) -> None:
-    registries.settled(tracking, models=25, entries=3)
+    registries.settled(tracking, models=200, entries=3)
     counter = Counter(mlflow.MlflowClient())
     assert look.look_once(scene.config(), Gateway(5, client=counter), never) == []  # type: ignore[arg-type]
     assert sorted(counter.made) == ["search_experiments", "search_model_versions", "search_registered_models", "search_runs"]
