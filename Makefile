@@ -43,7 +43,7 @@ ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
 
 ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?" [NAME=my-model] [ALIAS=champion]
-	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
+	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
 
 test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+from steps.config import names
 from steps.config.errors import ConfigError
 from steps.pipeline.compose import composed
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=128, help="tokens the answer may have")
     given = parser.parse_args()
     try:
-        name = given.name or composed([f"model={given.model}"]).model.registered_name
+        name = names.check("--name", given.name) if given.name else composed([f"model={given.model}"]).model.registered_name
     except ConfigError as error:
         print(f"ask: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

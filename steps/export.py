@@ -1,7 +1,9 @@
 """Write one version with its evidence into a folder, to be carried to another tracking server.
 
-Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@<alias>``), ``archive`` (a folder that does not exist yet), ``dry_run``.
-Writes: the folder: weights, signature, evidence, card, licence and a sha256 manifest; ``transfer.json`` on its run.
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@<alias>``), ``archive`` (a folder that does not exist yet),
+``signing_key`` (a PEM file), ``dry_run``.
+Writes: the folder: weights, model signature, evidence, card, licence, a sha256 manifest, and with ``signing_key``
+the signature ``archive.sig``; ``transfer.json`` on its run.
 
     mlflow run . -e export --env-manager local -P target=models:/smollm2-135m-instruct@champion -P archive=/tmp/champion
 """

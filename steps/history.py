@@ -1,7 +1,8 @@
 """Show who or what moved which alias, from where to where, when, why, and on which evidence.
 
-Reads: ``target`` (``models:/<name>``); nothing else, so a user who may only read can run it.
-Writes: a table to the screen, or the same as JSON with ``format=json``; ``history.json`` on its run, where ``mlflow run`` made one.
+Reads: ``target`` (``models:/<name>``), ``limit`` (newest entries to show); nothing else, so a user who may only read can run it.
+Writes: the entries to the screen, newest first, or as JSON with ``format=json``; ``history.json`` on its run, where
+``mlflow run`` made one.
 
     mlflow run . -e history --env-manager local -P target=models:/smollm2-135m-instruct
 """
@@ -16,6 +17,7 @@ from steps.pipeline.launcher import show_config
 from steps.pipeline.redaction import redact
 
 FORMATS = ("table", "json")
+OPTIONS = ("format", "limit")  # of this command alone, beside the config's keys
 
 
 def main() -> None:
@@ -23,10 +25,13 @@ def main() -> None:
     try:
         arguments = translate(sys.argv[1:])
         words = list(arguments.overrides)
-        chosen = [word.partition("=")[2].strip("'") for word in words if word.startswith("format=")]
-        if chosen and chosen[-1] not in FORMATS:
-            raise ConfigError("format", chosen[-1], f"one of {', '.join(FORMATS)}")
-        kept = [word for word in words if not word.startswith("format=")]
+        chosen = {key: value.strip("'") for key, _, value in (word.partition("=") for word in words) if key in OPTIONS}
+        if chosen.get("format", "table") not in FORMATS:
+            raise ConfigError("format", chosen["format"], f"one of {', '.join(FORMATS)}")
+        limit = chosen.get("limit")
+        if limit is not None and not (limit.isascii() and limit.isdigit() and int(limit) > 0):
+            raise ConfigError("limit", limit, "a number of entries of at least 1")
+        kept = [word for word in words if word.partition("=")[0] not in OPTIONS]
         if arguments.flags and not arguments.inspecting:
             raise ConfigError("overrides", " ".join(arguments.flags), "key=value; history runs once and makes no run of its own")
         if arguments.inspecting:
@@ -40,7 +45,7 @@ def main() -> None:
     from steps.registry.table import history
 
     try:
-        history(config, as_json=bool(chosen) and chosen[-1] == "json")
+        history(config, as_json=chosen.get("format") == "json", limit=int(limit) if limit else None)
     except ConfigError as error:
         print(f"history: error: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -1,6 +1,6 @@
 """Take an exported version into this tracking server. Aliases are not set: that is ``promote``'s.
 
-Reads: ``archive`` (a folder that ``export`` wrote), ``dry_run``.
+Reads: ``archive`` (a folder that ``export`` wrote), ``promotion.require_signer`` (a PEM file), ``dry_run``.
 Writes: a logged model, its evidence and a version; ``transfer.json`` on its run.
 
     MLFLOW_TRACKING_URI=https://production.example.org mlflow run . -e import --env-manager local -P archive=/tmp/champion

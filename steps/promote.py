@@ -14,11 +14,12 @@ from steps.pipeline.step import StepRun, step
 @step()
 def promote(config: Config, run: StepRun) -> str:
     from steps.pipeline.closing import show
+    from steps.registry.notifications import announced
     from steps.registry.outcome import ARTIFACT
     from steps.registry.promote import promote as move
     from steps.registry.table import show_moves
 
-    promotion = move(config)
+    promotion = announced(config, lambda: move(config))
     show(promotion)
     show_moves(promotion)
     return f"runs:/{run.run_id}/{ARTIFACT}"

@@ -13,11 +13,12 @@ from steps.pipeline.step import StepRun, step
 @step()
 def rollback(config: Config, run: StepRun) -> str:
     from steps.pipeline.closing import show
+    from steps.registry.notifications import announced
     from steps.registry.outcome import ARTIFACT
     from steps.registry.promote import rollback as move_back
     from steps.registry.table import show_moves
 
-    promotion = move_back(config)
+    promotion = announced(config, lambda: move_back(config))
     show(promotion)
     show_moves(promotion)
     return f"runs:/{run.run_id}/{ARTIFACT}"

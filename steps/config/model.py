@@ -6,9 +6,9 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from steps.config import names
 from steps.config.errors import ConfigError
 
-REGISTERED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Formats that run code when loaded, or hold other frameworks' weights: never taken, wherever a checkpoint comes from.
@@ -68,8 +68,7 @@ class ModelConfig:
     artifact_key: str = "onnx-model"  # name of the ONNX folder among the logged model's artifacts
 
     def __post_init__(self) -> None:
-        if not REGISTERED_NAME.fullmatch(self.registered_name):
-            raise ConfigError("model.registered_name", self.registered_name, "lower-case letters, digits, dots, dashes and underscores")
+        names.check("model.registered_name", self.registered_name, "pass another model.registered_name=…")
         needs: dict[Source, tuple[str, ...]] = {
             Source.package: ("package", "version", "sha256", "file"),
             Source.hub: ("repo",),

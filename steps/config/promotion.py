@@ -89,6 +89,7 @@ class PromotionConfig:
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    require_signer: str | None = None  # PEM file of the public key that must have signed an archive, for `import` to take it
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
     approvals: int = 0  # people who must approve a version after it has passed its gates and before the alias moves; 0 asks nobody
     # who may approve and reject: user names of the tracking server, and PEM files (*.pem, *.pub) of public keys that must have signed;

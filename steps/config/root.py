@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from steps.config.evaluate import EvaluateConfig
 from steps.config.generation import GenerationConfig
 from steps.config.model import ModelConfig
+from steps.config.notifications import NotificationsConfig
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
 
@@ -35,6 +36,7 @@ class Config:
     promotion: PromotionConfig = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    notifications: NotificationsConfig = field(default_factory=NotificationsConfig)
 
     # inputs, as URIs; what a step is not given it looks for among the finished runs
     snapshot_uri: str | None = None  # runs:/<run>/snapshot.json
@@ -50,7 +52,8 @@ class Config:
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
     dry_run: bool = False  # say what would change and change nothing
-    signing_key: str | None = None  # PEM file of a private key (EC P-256 or Ed25519): signs approvals, rejections and reports
+    # PEM file of a private key, EC P-256 (or, but for archives, Ed25519): signs reports, approvals, rejections and exported archives
+    signing_key: str | None = None
 
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
     reuse: bool = True  # main takes finished runs with the same fingerprint instead of running a step again

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import mlflow
 from mlflow.tracking import MlflowClient
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from steps.config.root import ROOT, Config
 from steps.core.redaction import redact_credentials
+from steps.pipeline import filters
 from steps.registry.register import Promotion
 
 # heading, metric, format, factor
@@ -49,7 +51,7 @@ def scores(metrics: Mapping[str, float]) -> list[str]:
 def say_where_to_look(config: Config) -> None:
     """Print the commands that open the UI on the result and ask the champion."""
     name, alias = config.model.registered_name, config.promotion.alias
-    if not MlflowClient().search_registered_models(f"name = '{name}'"):
+    if not MlflowClient().search_registered_models(filters.equals("name", name)):
         print(f"\n{name} is not registered yet: a run without dry_run=true registers it", flush=True)
         return
     look, ask = commands(mlflow.get_tracking_uri(), name, alias)
@@ -68,12 +70,12 @@ def commands(tracking_uri: str, name: str, alias: str) -> tuple[str, str]:
         alias: alias to ask.
     """
     if tracking_uri == f"sqlite:///{ROOT}/mlflow.db":
-        chosen = (f"NAME={name} " if name != DEFAULT_NAME else "") + (f"ALIAS={alias} " if alias != DEFAULT_ALIAS else "")
-        return f"make ui   then http://127.0.0.1:5000/#/models/{name}", f'make ask {chosen}Q="{QUESTION}"'
+        chosen = (f"NAME={shlex.quote(name)} " if name != DEFAULT_NAME else "") + (f"ALIAS={alias} " if alias != DEFAULT_ALIAS else "")
+        return f"make ui   then http://127.0.0.1:5000/#/models/{quote(name)}", f'make ask {chosen}Q="{QUESTION}"'
     if tracking_uri.startswith("http"):
-        look = f"{tracking_uri}/#/models/{name}"
+        look = f"{tracking_uri}/#/models/{quote(name)}"
     else:
-        look = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}   then http://127.0.0.1:5000/#/models/{name}"
+        look = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}   then http://127.0.0.1:5000/#/models/{quote(name)}"
     code = (
         f'import mlflow; model = mlflow.pyfunc.load_model("models:/{name}@{alias}"); '
         f'print(model.predict({{"messages": [{{"role": "user", "content": "{QUESTION}"}}]}})[0]["choices"][0]["message"]["content"])'

@@ -16,9 +16,10 @@ from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
-from steps.pipeline import digest, experiments, tags
+from steps.pipeline import digest, experiments, filters, tags
 from steps.pipeline.errors import StepError
 from steps.pipeline.fingerprint import Fingerprint
+from steps.pipeline.registered import logged_model_of
 from steps.pipeline.step import Step
 from steps.snapshots.manifest import Snapshot
 
@@ -138,7 +139,7 @@ def finished_runs(with_tags: Mapping[str, str], config: Config) -> list[Run]:
     Tags are written by whoever may edit an experiment, and anybody may have one of his own; what lies elsewhere is not taken over.
     """
     client = MlflowClient()
-    words = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in with_tags.items())]
+    words = ["attributes.status = 'FINISHED'", *(filters.equals(f"tags.`{key}`", value) for key, value in with_tags.items())]
     places = [experiments.own(), *experiments.named(config.promotion.evidence.experiments, client)]
     places = list(dict.fromkeys(places))
     return list(client.search_runs(places, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20))
@@ -163,10 +164,21 @@ def model_id_of(uri: str) -> str:
             version = client.get_model_version(name, str(parsed.version or _latest(name)))
     except (MlflowException, OSError) as error:
         raise StepError(f"{uri} cannot be read: {error}; the Models page of the UI shows what there is") from error
-    model_id = version.model_id or (version.source or "").removeprefix("models:/")  # SQL stores keep it in the source only
-    if not model_id.startswith("m-"):
+    if (version.status or "READY") != "READY":
+        raise StepError(f"{uri} cannot be used: its status is {version.status}; see its page in the UI, and register the model again")
+    model_id = version.model_id or logged_model_of(version.source or "", _source_of)  # SQL stores keep it in the source only
+    if not model_id:
         raise StepError(f"{uri} has no logged model behind it; log it with log_transformers or log_onnx_wrapper")
     return str(model_id)
+
+
+def _source_of(name: str, number: int) -> str | None:
+    try:
+        return str(MlflowClient().get_model_version(name, str(number)).source or "")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            return None
+        raise
 
 
 def _model_id_of_run(uri: str) -> str:
@@ -177,7 +189,7 @@ def _model_id_of_run(uri: str) -> str:
 
 
 def _latest(name: str) -> int:
-    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    versions = MlflowClient().search_model_versions(filters.equals("name", name))
     if not versions:
         raise StepError(f"models:/{name} has no version yet; register one: mlflow run . -e register")
     return max(int(version.version) for version in versions)

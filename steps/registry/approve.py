@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from steps.config.errors import ConfigError
+from steps.config.notifications import APPROVED, REJECTED
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
@@ -14,6 +15,7 @@ from steps.registry import target as targets
 from steps.registry.approvals import State
 from steps.registry.gateway import Gateway, PermissionRefusedError
 from steps.registry.ledger import Ledger
+from steps.registry.notifications import check, notify
 from steps.registry.outcome import RefusedError
 from steps.registry.statements import APPROVE, Decision, Statement, Subject
 
@@ -84,9 +86,13 @@ def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> 
     ledger = Ledger(gateway, version.name)
     others = permission.excluded(gateway, ledger.read(), version, subject)
     statement = Statement.by(actors.who(gateway), decision, subject, reason)
+    check(config.notifications)
     done = approvals.write(gateway, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run)
     if not config.dry_run:
         _note(ledger, done, subject)
+    event = APPROVED if decision == APPROVE else REJECTED
+    evidence, digest = subject.evidence, subject.evidence_digest
+    notify(config, event, version.name, version=version.number, alias=alias, reason=reason, evidence=evidence, evidence_digest=digest)
     state, _ = approvals.state(gateway, subject, config.promotion, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
 

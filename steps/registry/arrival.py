@@ -9,11 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from steps.pipeline import digest
+from steps.pipeline import digest, filters
 from steps.pipeline.redaction import redact
-from steps.registry import card, versions
+from steps.registry import archive, card, versions
 from steps.registry import evidence as evidence_module
-from steps.registry.aliases import EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VARIANT_TAG
+from steps.registry.archive import MODEL, REPORT
 from steps.registry.evidence import Evidence
 from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL, REPORT = "model", "evidence/report.json"  # places in the archive
 ORIGIN_TAG = "slm.imported_from"  # version and logged model on the server it came from, without that server's address
+SIGNER_TAG = "slm.archive.signer"  # fingerprint of the key whose signature was required of the archive, and was right
 ARCHIVE_TAG = "slm.archive"  # digest of the archive's manifest, by which a later attempt finds what an earlier one left
 ATTEMPTS = 2  # uploads; another import of the same archive may write the same files while this one checks them
 
 
-def receive(folder: Path, manifest: Mapping[str, Any], gateway: Gateway) -> Version:
+def receive(folder: Path, manifest: Mapping[str, Any], gateway: Gateway, signer: str | None = None) -> Version:
     """Make a logged model and a version of an archive that was checked; of the active run, where its evidence will lie.
+
+    Args:
+        folder: the archive.
+        manifest: what :func:`steps.registry.archive.check` returned.
+        gateway: the tracking server it goes to.
+        signer: fingerprint of the key that signed it, where that was required.
 
     Raises:
         RefusedError: the evidence is about other bytes, or other bytes arrived than were sent.
@@ -40,14 +47,20 @@ def receive(folder: Path, manifest: Mapping[str, Any], gateway: Gateway) -> Vers
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
-    run_id, text = run.info.run_id, (folder / REPORT).read_text(encoding="utf-8")
+    run_id, text = run.info.run_id, _report(folder)
     report = evidence_module.parse(f"runs:/{run_id}/report.json", text)
     judged = report.of(None, manifest["digest"])
     if judged is None:
         raise RefusedError(f"archive={folder}: its evidence says nothing about the bytes {manifest['digest']}; export the version again")
     gateway.repeated("keeping the evidence", lambda: gateway.client.log_text(run_id, text, "report.json"))
-    origin = f"{manifest['name']}/{manifest['version']} {manifest['model_id']}"
-    tags = {**manifest["tags"], ORIGIN_TAG: origin, ARCHIVE_TAG: manifest["seal"]}
+    origin = f"{manifest['name']}/{manifest.get('version')} {manifest.get('model_id')}"
+    said = archive.carried(manifest["tags"])
+    if said.get(VARIANT_TAG, judged.variant) != judged.variant:
+        words = f"its tag {VARIANT_TAG} is {said[VARIANT_TAG]!r}, its evidence is about {judged.variant!r}"
+        raise RefusedError(f"archive={folder}: {words}; export the version again")
+    tags = {**said, DIGEST_TAG: manifest["digest"], VARIANT_TAG: judged.variant, ORIGIN_TAG: origin, ARCHIVE_TAG: manifest["seal"]}
+    if signer:
+        tags[SIGNER_TAG] = signer
     model = _logged_model(gateway, judged.variant, run.info.experiment_id, run_id, tags)
     _fill(gateway, model, folder, str(manifest["digest"]))
     gateway.ensure_model(manifest["name"], f"{manifest['name']}: imported versions; an alias is set by `promote` alone.", {})
@@ -62,10 +75,19 @@ def describe(folder: Path, manifest: Mapping[str, Any], gateway: Gateway, versio
     """Give a version that was made of this archive its card: with its own name, number and links, not those of where it came from."""
     if version.tags.get(ARCHIVE_TAG) != manifest["seal"] or version.model_id is None:
         return
-    report = evidence_module.parse(version.tags[EVALUATION_TAG], (folder / REPORT).read_text(encoding="utf-8"))
+    if EVALUATION_TAG not in version.tags:  # taken off by somebody; `evaluate` gives it evidence again
+        return
+    report = evidence_module.parse(version.tags[EVALUATION_TAG], _report(folder))
     text = _card(manifest, report, version.model_id, version.number)
     if version.description != text:
         gateway.describe(version.name, version.number, text)
+
+
+def _report(folder: Path) -> str:
+    try:
+        return (folder / REPORT).read_text(encoding="utf-8")
+    except ValueError as error:
+        raise RefusedError(f"archive={folder}: {REPORT} is not UTF-8 text; export the version again") from error
 
 
 def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: int | str) -> str:
@@ -97,7 +119,7 @@ def _logged_model(gateway: Gateway, name: str, experiment_id: str, run_id: str, 
 
 def _of_archive(gateway: Gateway, seal: str) -> list[LoggedModel]:
     experiments = [each.experiment_id for each in gateway.client.search_experiments()]
-    found = gateway.client.search_logged_models(experiments, filter_string=f"tags.`{ARCHIVE_TAG}` = '{seal}'")
+    found = gateway.client.search_logged_models(experiments, filter_string=filters.equals(f"tags.`{ARCHIVE_TAG}`", seal))
     return sorted(found, key=lambda each: (each.creation_timestamp, each.model_id))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from steps.config.root import Config
 from steps.core import signatures
+from steps.pipeline import filters
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry import evidence as evidence_module
@@ -219,7 +220,7 @@ def strongest(
 
 def _finished(gateway: Gateway, name: str, trust: Trust) -> tuple[list[Run], list[Run]]:
     """Runs of finished evaluations of a registered model that left a report of their own: those that count, and all others."""
-    words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND tags.`slm.model` = '{name}'"
+    words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND {filters.equals('tags.`slm.model`', name)}"
 
     def search(places: list[str]) -> list[Run]:
         if not places:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.pipeline import filters
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
 from steps.registry.aliases import MODEL_ID_TAG
@@ -44,6 +45,8 @@ class Version:
     run_id: str | None
     description: str
     created_ms: int  # milliseconds since 1970, by the server's clock
+    status: str = "READY"  # or PENDING_REGISTRATION, FAILED_REGISTRATION
+    status_message: str = ""
 
     @property
     def uri(self) -> str:
@@ -110,8 +113,8 @@ class Gateway:
             found: list[Version] = []
             token: str | None = None
             while True:
-                page = self.client.search_model_versions(f"name = '{name}'", max_results=10_000, page_token=token)
-                found += [_version(each) for each in page]
+                page = self.client.search_model_versions(filters.equals("name", name), max_results=10_000, page_token=token)
+                found += [version_of(each) for each in page]
                 token = page.token
                 if not token:
                     return sorted(found, key=lambda each: each.number)
@@ -119,7 +122,7 @@ class Gateway:
         return self._read(f"reading the versions of {name!r}", call) or []
 
     def version(self, name: str, number: int) -> Version | None:
-        return self._read(f"reading {name!r} version {number}", lambda: _version(self.client.get_model_version(name, str(number))))
+        return self._read(f"reading {name!r} version {number}", lambda: version_of(self.client.get_model_version(name, str(number))))
 
     def logged_model(self, model_id: str) -> LoggedModel | None:
         return self._read(f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id))
@@ -227,7 +230,7 @@ class Gateway:
             made = self.client.create_model_version(
                 name, source, tags=dict(tags), description=description[:DESCRIPTION_LIMIT], await_creation_for=0, model_id=model_id
             )
-            return _version(made)
+            return version_of(made)
 
         return self._write(f"creating a version of {name!r}", call)
 
@@ -274,7 +277,8 @@ class Gateway:
         return call()
 
 
-def _version(entity: Any) -> Version:
+def version_of(entity: Any) -> Version:
+    """A version as this room knows it, of MLflow's entity."""
     return Version(
         name=entity.name,
         number=int(entity.version),
@@ -284,6 +288,8 @@ def _version(entity: Any) -> Version:
         run_id=entity.run_id or None,
         description=entity.description or "",
         created_ms=int(entity.creation_timestamp),
+        status=str(entity.status or "READY"),
+        status_message=entity.status_message or "",
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from steps.config import names
 from steps.pipeline.errors import StepError
 from steps.registry import journal, renamed
 from steps.registry.aliases import CANDIDATE, DIGEST_TAG, VARIANTS
@@ -21,7 +22,6 @@ ROUNDS = 50  # projections in a row that may each find a newer entry; more means
 SETTLED = "true"  # its writer saw its moves in the aliases, and writes no more
 FINISHED = "finished"  # another run brought the aliases in line; the writer itself may still be alive, and late
 LATE_WRITE_SECONDS = 3600.0  # after this, an alias that differs was moved by somebody and not by a request that was under way
-KEPT_SUFFIXES = (journal.SUFFIX, ".approvals")  # of registered models that belong to another
 HISTORY_DESCRIPTION = (
     "Every change of the aliases of `{name}`, oldest first: one version is one change. Written by slm-promote; do not delete versions. "
     "`mlflow run . -e history -P target=models:/{name}` shows it as a table."
@@ -55,7 +55,7 @@ class Ledger:
     """
 
     def __init__(self, gateway: Gateway, name: str) -> None:
-        if name.endswith(KEPT_SUFFIXES):
+        if names.reserved(name):
             owner, _, word = name.rpartition(".")
             raise StepError(f"models:/{name}: {name!r} is kept for the {word} of {owner!r}; name a registered model: models:/{owner}")
         self.gateway, self.name = gateway, name
@@ -152,7 +152,7 @@ class Ledger:
         """
         if record.moves:
             raise ValueError(f"{record.kind}: a note moves no alias; commit it")
-        entry = self._append(Record(**{**vars(record), "created": datetime.now(UTC).isoformat(timespec="milliseconds")}))
+        entry = self._append(self._complete(record, self.read(), {version.number: version for version in self.gateway.versions(self.name)}))
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
         return entry
 
@@ -165,7 +165,7 @@ class Ledger:
 
     def _complete(self, record: Record, seen: Journal, known: Mapping[int, Version]) -> Record:
         """A record with what ties it to its place: time, registered model, the versions' logged models and bytes, the entries before."""
-        moved = {number for move in record.moves for number in (move.before, move.after)}
+        moved = {number for move in record.moves for number in (move.before, move.after)} | {record.details.get("version")}
         identities = {
             str(number): {"model_id": version.model_id, "digest": version.tags.get(DIGEST_TAG)}
             for number, version in known.items()

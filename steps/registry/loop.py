@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.registry.gateway import Gateway, ServerUnavailableError
-from steps.registry.ledger import LostRaceError
-from steps.registry.watch import Evaluate, Verdict, looking, run_evaluation
+from steps.registry.look import looking
+from steps.registry.notifications import check
+from steps.registry.waiting import Memory
+from steps.registry.watch import Evaluate, Verdict, run_evaluation
 from steps.registry.webhook import AliasSet, Receiver
 
 log = logging.getLogger(__name__)
@@ -28,18 +30,20 @@ def loop(
     """Look at once, then after each interval and each webhook, until the process is ended or, with ``promotion.watch.once``, once.
 
     Args:
-        config: ``promotion.watch``, and what :func:`steps.registry.watch.looking` reads.
+        config: ``promotion.watch``, and what :func:`steps.registry.look.looking` reads.
         gateway: the tracking server; the default follows the process's URIs.
         evaluate: makes evidence about a version.
         keep: gets all verdicts so far after each new one.
 
     Raises:
-        ConfigError: a webhook is to be received and its secret is not in the environment.
+        ConfigError: a webhook is to be received or told and its secret is not in the environment.
     """
     settings = config.promotion.watch
     gateway = gateway or Gateway(config.promotion.retry_seconds)
     inbox: queue.Queue[AliasSet] = queue.Queue()
     verdicts: list[Verdict] = []
+    memory = Memory()
+    check(config.notifications)
     with ExitStack() as stack:
         if settings.webhook_port is not None and not settings.once:
             secret = os.environ.get(settings.secret_env, "")
@@ -55,13 +59,10 @@ def loop(
         again: list[tuple[str, int]] = []
         while True:
             try:
-                for verdict in looking(config, gateway, evaluate, again=tuple(again)):
+                for verdict in looking(config, gateway, evaluate, again=tuple(again), memory=memory):
                     verdicts.append(verdict)
                     keep(verdicts)
                 again = []
-            except LostRaceError as error:
-                log.info("%s; looking again", error)
-                continue
             except ServerUnavailableError as error:
                 if settings.once:
                     raise

@@ -66,6 +66,7 @@ class Promotion:
     forced: bool
     dry_run: bool
     isolation_missing: tuple[str, ...] = ()  # what the canaries were not kept from, one clause each
+    waiting: int | None = None  # version that the policy chose and that waits for approvals, so the alias stays where it is
     entry_digest: str | None = None  # of the entry: kept on the run, it shows whether the history was rewritten as a whole
 
     @property

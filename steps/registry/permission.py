@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from steps.config.root import Config
@@ -24,6 +25,16 @@ log = logging.getLogger(__name__)
 
 WAITING = "waiting"  # kind of the journal's entry by which a version was proposed
 MOST_WORDS = 500  # characters of a statement's reason that entries and tags repeat
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """What a registration may move, and what it leaves where it is."""
+
+    aliases: Mapping[str, int | None]  # alias to version, of those that may move
+    words: str  # why the others may not
+    details: Mapping[str, Any]  # what the journal's entry says about approvals
+    waiting: int | None  # version that waits for approvals
 
 
 class UndecidedError(RefusedError):
@@ -104,7 +115,7 @@ def withhold(
     subject: Subject | None,
     who: Actor,
     config: Config,
-) -> tuple[dict[str, int | None], str, dict[str, Any]]:
+) -> Withheld:
     """Leave out of a registration what this actor may not move, or what waits for approval: the versions are made all the same.
 
     Args:
@@ -116,10 +127,9 @@ def withhold(
         who: registers.
         config: ``promotion`` and ``dry_run`` count.
 
-    Returns:
-        The aliases that may move, why the others may not, and what the journal's entry says about approvals.
     """
     left, words = dict(wanted), []
+    waiting: int | None = None
     line = {config.promotion.alias, previous_of(config.promotion.alias), challenger_of(config.promotion.alias)}
     for alias in [alias for alias, after in wanted.items() if view.aliases.get(alias) != after]:
         if fault := protection.fault_of(alias, who, config.promotion.protected):
@@ -133,8 +143,9 @@ def withhold(
             details = require_approval(gateway, ledger, view, version, subject, who, config)
         except (WaitingError, RejectedError) as error:
             words.append(str(error))
+            waiting = subject.version if isinstance(error, WaitingError) else None
             left = {alias: after for alias, after in left.items() if alias not in line}
-    return left, "; ".join(words), details
+    return Withheld(left, "; ".join(words), details, waiting)
 
 
 def subject_of(where: Standing, alias: str) -> Subject:

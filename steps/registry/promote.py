@@ -86,7 +86,7 @@ def rollback(config: Config, *, gateway: Gateway | None = None) -> Promotion:
     target = targets.to_roll_back(config)
     alias = target.alias or config.promotion.alias
     gateway = gateway or Gateway(config.promotion.retry_seconds)
-    targets.version_of(gateway, target)  # says clearly when there is none
+    targets.version_of(gateway, target, usable=False)  # says clearly when there is none
     ledger = Ledger(gateway, target.name)
     view = ledger.peek() if config.dry_run else ledger.open()
     line = view.journal.held(alias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from steps.config import names
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
@@ -62,7 +63,7 @@ def register(
     """
     gateway = gateway or Gateway(config.promotion.retry_seconds)
     report = evidence_module.read(report_uri, gateway)
-    name = report.registered_name
+    name = names.check(f"registered_name in {report_uri}", report.registered_name, "evaluate again: `mlflow run . -e evaluate`")
     evaluated = [each for each in report.judged if each.status == "evaluated"]
     if not evaluated:
         failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"
@@ -106,9 +107,9 @@ def register(
             isolation_missing = result.missing or isolation_missing
     who = actors.who(gateway)
     subject = permission.planned_subject(report, planned, decision.aliases, view.aliases, config) if moves else None
-    wanted, withheld, details = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
-    moves = succession.moves(view.aliases, wanted)
-    why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld)))
+    withheld = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
+    moves = succession.moves(view.aliases, withheld.aliases)
+    why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld.words)))
     entry = None
     if moves and not dry_run:
         entry = ledger.commit(
@@ -124,10 +125,10 @@ def register(
                 evidence=report.uri,
                 evidence_digest=report.digest,
                 run_id=outcome.active_run_id(),
-                details={**details, **canary.recorded(isolation_missing)},
+                details={**withheld.details, **canary.recorded(isolation_missing)},
             ),
         )
-    final = {**view.aliases, **wanted}
+    final = {**view.aliases, **withheld.aliases}
     promotion = Promotion(
         kind=kind,
         name=name,
@@ -154,6 +155,7 @@ def register(
         forced=False,
         dry_run=dry_run,
         isolation_missing=isolation_missing,
+        waiting=withheld.waiting,
     )
     outcome.keep(promotion)
     return promotion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from steps.config import names
 from steps.config.root import Config
 from steps.pipeline.redaction import redact
 from steps.registry import evidence_selection
@@ -68,7 +69,7 @@ def look(gateway: Gateway, version: Version, config: Config) -> Standing:
 
 def evaluate_command(gateway: Gateway, version: Version, config: Config) -> str:
     """What makes evidence about a version."""
-    given = [f"model.registered_name={version.name}", f"evaluate.candidates=[{','.join(candidates(gateway, version))}]"]
+    given = [f"model.registered_name={version.name}", f"evaluate.candidates=[{','.join(map(names.quoted, candidates(gateway, version)))}]"]
     if (alias := config.alias or config.promotion.alias) != "champion":
         given.append(f"promotion.alias={alias}")
     return shlex.join(

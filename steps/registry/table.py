@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
@@ -22,7 +23,10 @@ from steps.registry.transfer import Transfer
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"
-PLAIN_WIDTH = 160  # columns, where the output is no terminal
+WIDTH = 80  # columns, where the output is not a terminal
+WIDEST = 120  # columns; longer lines are hard to read
+INDENT = 6
+SHOWN = 50  # newest entries that the screen shows, unless `limit` says otherwise
 
 
 def show_moves(promotion: Promotion) -> None:
@@ -51,23 +55,30 @@ def show_transfer(done: Transfer, verb: str) -> None:
     print(f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive {done.archive}")
 
 
-def document(name: str, journal: Journal) -> dict[str, Any]:
-    """The history as JSON: every entry, also those that lost a race."""
+def document(name: str, journal: Journal, limit: int | None = None) -> dict[str, Any]:
+    """The history as JSON: every entry, oldest first, also those that lost a race; with ``limit`` the newest so many."""
+    entries = journal.entries[-limit:] if limit else journal.entries
     return {
         "schema": SCHEMA,
         "name": name,
         "aliases": dict(sorted(journal.aliases.items())),
         "holes": list(journal.holes),
         "faults": {str(number): words for number, words in journal.faults.items()},
-        "entries": [_plain(entry) for entry in journal.entries],
+        "entries": [_plain(entry) for entry in entries],
     }
 
 
-def history(config: Config, *, as_json: bool, gateway: Gateway | None = None) -> dict[str, Any]:
-    """Print the history of ``target`` and return it as JSON values. Reads only.
+def history(config: Config, *, as_json: bool, limit: int | None = None, gateway: Gateway | None = None) -> dict[str, Any]:
+    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in two calls whatever its length.
+
+    Args:
+        config: ``target`` and ``promotion.retry_seconds`` count.
+        as_json: print the JSON values instead.
+        limit: newest entries to show; None is all as JSON and the newest fifty on the screen.
+        gateway: the tracking server; the default follows the process's URIs.
 
     Raises:
-        StepError: there is no such registered model, or nothing has been written down about it.
+        StepError: there is no such registered model, nothing has been written down about it, or an entry is damaged.
     """
     target = targets.parse(config.target, config)
     gateway = gateway or Gateway(config.promotion.retry_seconds)
@@ -79,38 +90,48 @@ def history(config: Config, *, as_json: bool, gateway: Gateway | None = None) ->
     if not journal.entries:
         ledger.check_renamed()
         raise StepError(f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e register` or `-e promote`")
-    found = document(target.name, journal)
+    found = document(target.name, journal, limit)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
-        _print(target.name, journal, actual)
+        _print(target.name, journal, actual, limit or SHOWN)
     if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` made a run for this process
         gateway.client.log_dict(run_id, found, ARTIFACT)
     return found
 
 
-def _print(name: str, journal: Journal, actual: dict[str, int]) -> None:
+def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> None:
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    table = Table(title=f"models:/{name}", title_justify="left")
-    for heading in ("#", "when (UTC)", "what", "moves", "who", "why", "evidence"):
-        table.add_column(heading, overflow="fold")
-    for entry in journal.entries:
-        record = entry.record
-        what = record.kind + (" (forced)" if record.forced else "") + _fate(entry)
-        moves = "\n".join(arrow(move) for move in record.moves)
-        table.add_row(str(entry.number), _when(entry), what, moves, record.who, record.reason, record.evidence or "")
-    console.print(table)
-    console.print("now: " + ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items())), highlight=False)
-    shown = {*actual, *journal.aliases} - {CANDIDATE}
-    unsettled = sorted(alias for alias in shown if actual.get(alias) != journal.aliases.get(alias))
-    if unsettled:
-        console.print(f"not in line with the history: {', '.join(unsettled)}; the next promote or rollback mends or notes it")
+    console = Console(width=min(console.width, WIDEST) if console.is_terminal else WIDTH, highlight=False)
+    console.print(_plain_text(f"models:/{name}"), style="bold")
+    shown = journal.entries[-limit:]
+    for entry in reversed(shown):
+        _print_entry(console, entry)
+    if older := len(journal.entries) - len(shown):
+        console.print(_plain_text(f"… and {older} older: limit={len(journal.entries)} shows all"))
+    now = ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items()))
+    console.print(_plain_text(f"now: {now or 'no alias is set'}"))
+    placed = {alias: number for alias, number in actual.items() if alias != CANDIDATE}  # set by people, and not a move
+    differing = sorted(alias for alias in {*placed, *journal.aliases} if placed.get(alias) != journal.aliases.get(alias))
+    if differing:
+        words = f"not in line with the history: {', '.join(differing)}; the next promote or rollback mends or notes it"
+        console.print(_plain_text(words))
     if journal.holes:
-        console.print(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody")
+        console.print(_plain_text(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody"))
     for words in journal.faults.values():
-        console.print(f"{words}: this history is not as it was written", highlight=False)
+        console.print(_plain_text(f"{words}: this history is not as it was written"))
+
+
+def _print_entry(console: Console, entry: Entry) -> None:
+    """One entry: a line with what, when and who; below it the moves, why, and the evidence."""
+    record = entry.record
+    what = record.kind + (" (forced)" if record.forced else "") + _fate(entry)
+    console.print(_plain_text(f"{entry.number:>4}  {_when(entry)}  {what} by {record.who}"))
+    lines = [", ".join(arrow(move) for move in record.moves), f"why: {record.reason}"]
+    if record.evidence:
+        lines.append(f"evidence: {record.evidence}")
+    for line in lines:
+        console.print(Padding(_plain_text(line), (0, 0, 0, INDENT)))
 
 
 def _fate(entry: Entry) -> str:
@@ -122,6 +143,11 @@ def _fate(entry: Entry) -> str:
     else:
         fate = ""
     return fate + (" (altered since)" if entry.altered else "")
+
+
+def _plain_text(text: str) -> Text:
+    """Text that a terminal shows and does not obey: a reason may hold anything."""
+    return Text("".join(each if each.isprintable() else " " for each in text), overflow="fold")
 
 
 def _when(entry: Entry) -> str:

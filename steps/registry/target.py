@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from steps.config import names
 from steps.config.errors import ConfigError
 from steps.config.promotion import ALIAS, KEPT_ALIASES, VERSION_LIKE
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
+from steps.registry import entities
 from steps.registry.gateway import Gateway, Version
 
 TARGET = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
@@ -28,13 +30,13 @@ def parse(text: str | None, config: Config) -> Target:
     """What ``target`` names; without one, the registered model of the config.
 
     Raises:
-        ConfigError: the text is no such URI.
+        ConfigError: the text is not such a URI, or its name is not one that every command accepts.
     """
     if text is None:
         return Target(config.model.registered_name)
     if found := TARGET.fullmatch(text):
-        return Target(found["name"], int(found["version"]) if found["version"] else None, found["alias"])
-    raise ConfigError("target", text, FORMS)
+        return Target(names.check("target", found["name"]), int(found["version"]) if found["version"] else None, found["alias"])
+    raise ConfigError("target", text, FORMS, f"in a name there may be {names.EXPECTED}" if text.startswith("models:/") else None)
 
 
 def alias_of(config: Config) -> str:
@@ -80,11 +82,17 @@ def check_force(config: Config) -> None:
         raise ConfigError("reason", config.reason, "why the policy is overruled, as force=true", "pass reason='…'; the history keeps it")
 
 
-def version_of(gateway: Gateway, target: Target) -> Version | None:
+def version_of(gateway: Gateway, target: Target, *, usable: bool = True) -> Version | None:
     """The version that a target names; None where it names none.
+
+    Args:
+        gateway: the tracking server.
+        target: what somebody means.
+        usable: whether it must be one that can be judged; not where it is only to be left, as by a rollback.
 
     Raises:
         StepError: there is no such model, version or alias.
+        RefusedError: the version is not one that can ever be judged.
     """
     aliases = gateway.aliases(target.name)
     if aliases is None:
@@ -101,4 +109,4 @@ def version_of(gateway: Gateway, target: Target) -> Version | None:
     if version is None:
         known = ", ".join(str(each.number) for each in gateway.versions(target.name)) or "none"
         raise StepError(f"target=models:/{target.name}/{number}: no such version; there are: {known}")
-    return version
+    return entities.usable(gateway, version) if usable else version

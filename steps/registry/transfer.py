@@ -6,27 +6,27 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.pipeline import digest
-from steps.registry import arrival, standing, versions
+from steps.pipeline.errors import StepError
+from steps.pipeline.redaction import redact
+from steps.registry import archive, arrival, signing, standing, versions
 from steps.registry import target as targets
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VERDICT_TAG
-from steps.registry.arrival import MODEL, REPORT
+from steps.registry.aliases import DIGEST_TAG, LICENCE_TAG
+from steps.registry.archive import CARD, LICENCE, MANIFEST, MODEL, REPORT, check
 from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
+from steps.registry.retries import first_line
 
-SCHEMA = "slm-promote/archive/1"
-MANIFEST = "manifest.json"
-CARD, LICENCE = "card.md", "licence.txt"
-# They say where things are on the server it came from, and what its policy said there.
-NOT_CARRIED = frozenset({MODEL_ID_TAG, EVALUATION_TAG, EVIDENCE_TAG, VERDICT_TAG})
+__all__ = ["Transfer", "check", "export", "import_"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ class Transfer:
 def export(config: Config, *, gateway: Gateway | None = None) -> Transfer:
     """Write one version into the folder ``archive``: weights, signature, evidence, card, licence and a sha256 manifest.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all. With ``signing_key`` it is signed.
 
     Raises:
-        ConfigError: ``archive`` is not given or exists.
+        ConfigError: ``archive`` is not given or exists, or ``signing_key`` is not a key.
         RefusedError: the version has no evidence about these bytes.
+        StepError: its artifacts are gone, or the folder cannot be written (a full disk, no permission).
     """
     folder = _archive(config)
+    key = signing.check_private_key(config.signing_key) if config.signing_key else None
     if folder.exists():
         raise ConfigError("archive", str(folder), "a folder that does not exist yet")
     gateway = gateway or Gateway(config.promotion.retry_seconds)
@@ -70,8 +72,11 @@ def export(config: Config, *, gateway: Gateway | None = None) -> Transfer:
         return Transfer(version.name, version.number, where.digest, 0, size, folder.name, False, True)
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        files = _write(part, version, where.digest, where.evidence.uri, _command(gateway, version))
-        part.rename(folder)
+        with _one_line(f"{version.uri} could not be exported to archive={folder}"):
+            files = _write(part, version, where.digest, where.evidence.uri, _command(gateway, version))
+            if key is not None:
+                signing.sign(part, key)
+            part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Transfer(version.name, version.number, where.digest, len(files), sum(each["size"] for each in files), folder.name, False, False)
@@ -81,13 +86,24 @@ def import_(config: Config, *, gateway: Gateway | None = None) -> Transfer:
     """Take the version in the folder ``archive`` into this tracking server, under the active run. No alias is set: that is ``promote``'s.
 
     Every byte is checked against the manifest before anything is sent, and what arrived is fetched again and checked before a version is
-    made of it. The same archive again changes nothing.
+    made of it. The same archive again changes nothing. With ``promotion.require_signer``, the key's holder must have signed it.
 
     Raises:
-        ConfigError: ``archive`` is not given or is no archive.
-        RefusedError: a file is missing, too many, or not what the manifest says, here or on arrival.
+        ConfigError: ``archive`` is not given or is not an archive, or ``promotion.require_signer`` is not a key.
+        RefusedError: a file is missing, too many, or not what the manifest says, here or on arrival; the manifest asks for a name or a tag
+            that an import does not write; or the required signature is missing or by another key.
+        StepError: the disk is full or cannot be read.
     """
     folder = _archive(config)
+    required = config.promotion.require_signer
+    key = signing.check_public_key(required) if required else None
+    with _one_line(f"archive={folder} could not be imported"):
+        return _import(folder, key, config, gateway)
+
+
+def _import(folder: Path, key: Path | None, config: Config, gateway: Gateway | None) -> Transfer:
+    archive.read(folder)  # before the signature: it says what is wrong with a folder that was never an archive, and reads no large file
+    signer = signing.verify(folder, key) if key else None
     manifest = check(folder)
     name = str(manifest["name"])
     gateway = gateway or Gateway(config.promotion.retry_seconds)
@@ -99,46 +115,20 @@ def import_(config: Config, *, gateway: Gateway | None = None) -> Transfer:
         return Transfer(
             name, there.number if there else None, manifest["digest"], count, size, folder.name, there is not None, config.dry_run
         )
-    version = arrival.receive(folder, manifest, gateway)
+    version = arrival.receive(folder, manifest, gateway, signer)
     return Transfer(name, version.number, manifest["digest"], count, size, folder.name, False, False)
 
 
-def check(folder: Path) -> dict[str, Any]:
-    """The manifest of an archive, once every file was found to be what it says.
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Say in one line that a disk is full or artifacts are gone; what has a line of its own already passes."""
+    from mlflow.exceptions import MlflowException
 
-    Raises:
-        ConfigError: the folder is no archive.
-        RefusedError: a file is missing, too many, or differs; names it.
-    """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise ConfigError("archive", str(folder), f"an archive of the schema {SCHEMA}, not {manifest['schema']}")
-        listed = {str(each["path"]): each for each in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError("archive", str(folder), "a folder that `mlflow run . -e export` wrote") from error
-    for path in listed:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts:
-            raise RefusedError(f"archive={folder}: the manifest names {path!r}, which lies outside of it")
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
-    found.pop(MANIFEST)
-    for path in sorted({*listed, *found}):
-        if path not in found:
-            raise RefusedError(f"archive={folder}: {path} is missing; export the version again")
-        if path not in listed or found[path].is_symlink():
-            raise RefusedError(f"archive={folder}: {path} is not in the manifest; remove it, or export the version again")
-        size, expected = found[path].stat().st_size, listed[path]
-        if size != expected["size"] or digest.of_file(found[path]) != expected["sha256"]:
-            raise RefusedError(f"archive={folder}: {path} is not what was exported (its bytes differ); export the version again")
-    whole = digest.of_folder(folder / MODEL)
-    if manifest.get("seal") != _seal(manifest):
-        raise RefusedError(f"archive={folder}: {MANIFEST} is not what was exported (its name, tags or list differ); export it again")
-    if whole != manifest["digest"]:
-        raise RefusedError(f"archive={folder}: the model is {whole}, the manifest says {manifest['digest']}; export the version again")
-    return manifest
+        yield
+    except (OSError, MlflowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise StepError(f"{what}: {redact(reason)}; mend that and run it again") from error
 
 
 def _command(gateway: Gateway, version: Version) -> str | None:
@@ -169,35 +159,26 @@ def _write(part: Path, version: Version, expected: str, report_uri: str, command
     (part / REPORT).parent.mkdir()
     (part / REPORT).write_text(mlflow.artifacts.load_text(report_uri), encoding="utf-8")
     (part / CARD).write_text(version.description, encoding="utf-8")
-    (part / LICENCE).write_text(version.tags.get("slm.licence", "not recorded") + "\n", encoding="utf-8")
+    (part / LICENCE).write_text(version.tags.get(LICENCE_TAG, "not recorded") + "\n", encoding="utf-8")
     files = [
         {"path": path.relative_to(part).as_posix(), "size": path.stat().st_size, "sha256": digest.of_file(path)}
         for path in sorted(part.rglob("*"))
         if path.is_file()
     ]
     manifest = {
-        "schema": SCHEMA,
+        "schema": archive.SCHEMA,
         "name": version.name,
         "version": version.number,
         "model_id": version.model_id,
         "digest": expected,
-        "tags": {key: value for key, value in sorted(version.tags.items()) if key.startswith("slm.") and _carried(key)},
+        "tags": archive.carried(version.tags),
         "evidence": report_uri,
         "command": command,
         "files": files,
     }
-    manifest["seal"] = _seal(manifest)
+    manifest["seal"] = archive.seal(manifest)
     with (part / MANIFEST).open("w", encoding="utf-8") as stream:
         json.dump(manifest, stream, indent=1, sort_keys=True, ensure_ascii=False)
         stream.flush()
         os.fsync(stream.fileno())
     return files
-
-
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """Digest of what a manifest says, for the parts that no file's digest covers: the name and the tags."""
-    return digest.of_value({key: value for key, value in manifest.items() if key != "seal"})
-
-
-def _carried(key: str) -> bool:
-    return key not in NOT_CARRIED and not key.startswith("slm.candidate")

@@ -6,36 +6,35 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from steps.config import names
+from steps.config.errors import ConfigError
+from steps.config.notifications import HELD, WAITING
 from steps.config.root import CONF, ROOT, Config
 from steps.pipeline.errors import StepError
 from steps.pipeline.redaction import redact
-from steps.registry import approvals, policy, promote, standing
-from steps.registry import target as targets
-from steps.registry.aliases import CANDIDATE
+from steps.registry import entities, policy, promote, standing, survey, waiting
+from steps.registry.aliases import CANDIDATE, MODEL_ID_TAG
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
-from steps.registry.journal import name_of
-from steps.registry.ledger import Ledger, LostRaceError
-from steps.registry.outcome import RefusedError, WithdrawnError
-from steps.registry.permission import UndecidedError, WaitingError
+from steps.registry.ledger import LostRaceError
+from steps.registry.notifications import notify, tell
+from steps.registry.outcome import Promotion, RefusedError, WithdrawnError
+from steps.registry.permission import WaitingError
 from steps.registry.standing import Standing
+from steps.registry.survey import Facts
+from steps.registry.waiting import JUDGED_TAG, SEEN_TAG, VERDICT_TAG, WHEN_TAG
 
 log = logging.getLogger(__name__)
 
-VERDICT_TAG = "slm.candidate"  # what became of it, in words
-JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
 NO_EVIDENCE = "none"
-WHEN_TAG = "slm.candidate.judged_at"
 # overrides that an evaluation started here gets too
 PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=", "signing_key=")
-SEEN_TAG = "slm.candidate.approvals"  # where it waits or was rejected: number of the newest statement then, so that a newer one counts
-NOT_ASKED = "none"  # its verdict does not rest on approvals
 MOST_WORDS = 2000  # characters of a verdict; the whole of it stands in the log
 Evaluate = Callable[[Version, Config], None]
 
@@ -53,87 +52,70 @@ class Verdict:
         return dict(vars(self))
 
 
-def look_once(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Sequence[tuple[str, int]] = ()) -> list[Verdict]:
-    """What :func:`looking` finds."""
-    return list(looking(config, gateway, evaluate, again=again))
-
-
-def looking(config: Config, gateway: Gateway, evaluate: Evaluate, *, again: Sequence[tuple[str, int]] = ()) -> Iterator[Verdict]:
-    """Judge every version that the alias ``candidate`` points at and that has not been judged on its newest evidence.
-
-    One candidate's failure is its verdict, and does not keep the others waiting; a server that does not answer ends the look, and so does
-    a promoter that came first.
+def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate, facts: Facts) -> Verdict:
+    """Promote one version or hold it, and tag it with the verdict.
 
     Args:
-        config: ``target`` names one registered model, else all are looked at; ``dry_run`` says what would happen.
+        version: the candidate.
+        config: of the watch.
         gateway: the tracking server.
         evaluate: makes evidence about a version.
-        again: name and version of candidates that somebody set just now, to be judged also where the evidence is not new.
+        facts: what the survey found of its model.
     """
-    from mlflow.exceptions import MlflowException
-
-    names = [targets.parse(config.target, config).name] if config.target else gateway.model_names()
-    for name in names:
-        try:
-            version = _waiting(name, config, gateway, again)
-            verdict = judge(version, config, gateway, evaluate) if version else None
-        except (LostRaceError, ServerUnavailableError):
-            raise
-        except (StepError, MlflowException) as error:
-            if config.target:
-                raise
-            log.warning("models:/%s cannot be looked at: %s", name, redact(str(error)))
-            continue
-        if verdict:
-            log.info("%s: %s", verdict.uri, verdict.words)
-            yield verdict
-
-
-def _waiting(name: str, config: Config, gateway: Gateway, again: Sequence[tuple[str, int]]) -> Version | None:
-    """The candidate of a model, unless its verdict stands."""
-    if not config.dry_run and gateway.aliases(name_of(name)) is not None:
-        Ledger(gateway, name).open()  # what a killed promotion left is finished here, also when nobody promotes again
-    number = (gateway.aliases(name) or {}).get(CANDIDATE)
-    version = gateway.version(name, number) if number is not None else None
-    if version is None or (_judged_before(gateway, version, config) and (name, version.number) not in again):
-        return None
-    log.info("%s was set as @%s", version.uri, CANDIDATE)
-    return version
-
-
-def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate) -> Verdict:
-    """Promote one version or hold it, and tag it with the verdict."""
     from mlflow.exceptions import MlflowException
 
     own = _config_for(version, config)
     where: Standing | None = None
-    seen = NOT_ASKED
+    done: Promotion | None = None
+    event = HELD
+    now = datetime.now(UTC)
+    reports: dict[str, int] = {}
     try:
-        where = standing.look(gateway, version, own)
+        usable = entities.usable(gateway, version)
+        if version.model_id is None and usable.model_id is not None and not config.dry_run:  # a copy: from here on, a search finds it
+            gateway.set_version_tag(version.name, version.number, MODEL_ID_TAG, usable.model_id)
+        where = standing.look(gateway, usable, own)
         if _lacks_evidence(gateway, where, own):
             if config.dry_run:
                 return Verdict(version.uri, False, "dry run: would be evaluated first", None)
-            evaluate(version, own)
-            where = standing.look(gateway, version, own)
-        words, promoted = _decide(gateway, where, own)
+            evaluate(usable, own)
+            now = datetime.now(UTC)
+            reports = _reports(gateway, version.name, now)
+            where = standing.look(gateway, usable, own)
+        else:
+            reports = dict(facts.reports) if waiting.judged_ms(version) is not None else _reports(gateway, version.name, now)
+        words, done = _decide(gateway, where, own)
     except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
     except WithdrawnError as error:  # no verdict: set again, it is judged again
         return Verdict(version.uri, False, redact(str(error)), None)
-    except UndecidedError as error:
-        verb = "waiting for approval" if isinstance(error, WaitingError) else "held"
-        words, promoted, seen = f"{verb}: {error}", False, str(error.seen)
-    except (StepError, MlflowException) as error:
-        words, promoted = f"held: {error}", False
+    except WaitingError as error:
+        words, event = f"waiting for approval: {error}", WAITING
+    except (StepError, ConfigError, MlflowException) as error:
+        words = f"held: {error}"
     words = redact(words)[:MOST_WORDS]
     evidence = where.evidence if where else None  # what was looked at, also where something failed: it is answered once
     if not config.dry_run:
         gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE)
-        gateway.set_version_tag(version.name, version.number, WHEN_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
-        if version.tags.get(SEEN_TAG, NOT_ASKED) != seen:
-            gateway.set_version_tag(version.name, version.number, SEEN_TAG, seen)
+        gateway.set_version_tag(version.name, version.number, WHEN_TAG, now.isoformat(timespec="seconds"))
         gateway.set_version_tag(version.name, version.number, VERDICT_TAG, words)
-    return Verdict(version.uri, promoted, words, evidence.uri if evidence else None)
+        _remember(gateway, version, facts, reports)
+        if done is not None:
+            tell(config, done)
+        elif event == WAITING or words.startswith("held"):
+            notify(config, event, version.name, version=version.number, reason=words, evidence=evidence.uri if evidence else None)
+    return Verdict(version.uri, done is not None, words, evidence.uri if evidence else None)
+
+
+def _reports(gateway: Gateway, name: str, now: datetime) -> dict[str, int]:
+    return survey.evaluations(gateway, int(now.timestamp() * 1000) - 2 * survey.MARGIN_MS, name).get(name, {})
+
+
+def _remember(gateway: Gateway, version: Version, facts: Facts, reports: dict[str, int]) -> None:
+    """Tag a version with what was known when it was judged, so that the next look needs no call to see that nothing changed."""
+    tagged = gateway.version(version.name, version.number)
+    if tagged is not None and (at := waiting.judged_ms(tagged)) is not None:
+        gateway.set_version_tag(version.name, version.number, SEEN_TAG, waiting.seen(tagged, facts, reports, at))
 
 
 class EvaluationFailedError(StepError):
@@ -168,7 +150,7 @@ def evaluation_words(gateway: Gateway, version: Version, config: Config) -> list
     return [
         f"model={_model_of(version.name)}",
         *_passed_on(),
-        f"model.registered_name={version.name}",
+        f"model.registered_name={names.quoted(version.name)}",
         f"promotion.alias={config.promotion.alias}",
         f"evaluate.candidates=[{uris}]",
     ]
@@ -182,28 +164,28 @@ def _passed_on() -> list[str]:
     return [word for word in given if word.startswith(PASSED_ON) and not word.startswith("promotion.watch")]
 
 
-def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, bool]:
+def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, Promotion | None]:
     version = where.version
     alias = config.promotion.alias
     if where.objections:
-        return f"held: {'; '.join(where.objections)}", False
+        return f"held: {'; '.join(where.objections)}", None
     assert where.evidence is not None and where.judged is not None, "a version without evidence has an objection"
     aliases = gateway.aliases(version.name) or {}
     if aliases.get(alias) == version.number:
-        return f"it is @{alias} already", False
+        return f"it is @{alias} already", None
     champion = _champion(gateway, where.evidence, version.name, aliases.get(alias))
     if champion is None and alias in aliases:
         report = where.evidence
-        return f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias}; evaluate both with as many items", False
+        return f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias}; evaluate both with as many items", None
     if champion is not None:
         ranking = policy.rank([where.judged, champion], config.promotion.weights)
         if ranking.winner is not None and ranking.winner.judged is champion:
             scores = ", ".join(f"{each.judged.variant} {each.utility:+.3f}" for each in ranking.ranked)
-            return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", False
+            return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", None
     if config.dry_run:
-        return f"dry run: would be promoted to @{alias}", False
+        return f"dry run: would be promoted to @{alias}", None
     done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)}, asked=CANDIDATE)
-    return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", True
+    return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", done
 
 
 def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None) -> Judged | None:
@@ -223,15 +205,13 @@ def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
     return _champion(gateway, where.evidence, where.version.name, number) is None
 
 
-def _judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
-    """Whether its verdict stands: it was given on the newest evidence there is, and on the newest approvals where those decided."""
-    tagged, seen = version.tags.get(JUDGED_TAG), version.tags.get(SEEN_TAG, NOT_ASKED)
+def judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
+    """Whether its verdict was given on the newest evidence there is."""
+    tagged = version.tags.get(JUDGED_TAG)
     if tagged is None or VERDICT_TAG not in version.tags:
         return False
-    if seen != NOT_ASKED and seen != str(approvals.last_number(gateway, version.name)):
-        return False
     try:
-        where = standing.look(gateway, version, _config_for(version, config))
+        where = standing.look(gateway, entities.usable(gateway, version), _config_for(version, config))
     except RefusedError:
         return True
     return (where.evidence.digest if where.evidence else NO_EVIDENCE) == tagged

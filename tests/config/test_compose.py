@@ -55,7 +55,7 @@ def test_the_model_it_was_conceived_for() -> None:
         (["generation.temperature=3"], r"generation.temperature=3.0: expected a number from 0 to 2"),
         (["onnx.serving.max_queue=0"], r"onnx.serving.max_queue=0: expected an integer of at least 1"),
         (["model=local"], r"model.path=None: expected a value, as model.source is 'folder'; pass model.path="),
-        (["model.registered_name=Mine"], r"model.registered_name='Mine': expected lower-case letters"),
+        (["model.registered_name=My/One"], r"model.registered_name='My/One': expected letters and digits"),
         (["model.registered_name=???"], r"model.registered_name='\?\?\?': expected a value, as it is mandatory"),
         (["model.sha256=abc"], r"model.sha256='abc': expected 64 lower-case"),
         (["model.allow_patterns=['*.bin']"], r"model.allow_patterns=\['\*.bin'\]: expected no pickled weights"),

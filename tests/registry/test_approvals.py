@@ -13,12 +13,13 @@ import mlflow
 import pytest
 
 from steps.config.errors import ConfigError
-from steps.registry import actors, approvals, canary, watch
+from steps.registry import actors, approvals, canary
 from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import Said, decide
 from steps.registry.gateway import Gateway
 from steps.registry.ledger import Ledger
+from steps.registry.look import look_once
 from steps.registry.outcome import RefusedError
 from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.promote import promote, rollback
@@ -254,7 +255,7 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(r
 
     def look() -> list[str]:
         policy = scene.config(ONE, "promotion=quality")
-        return [verdict.words for verdict in watch.look_once(policy, Gateway(5), lambda *_: None)]
+        return [verdict.words for verdict in look_once(policy, Gateway(5), lambda *_: None)]
 
     acting("watcher")
     assert [words.partition(":")[0] for words in look()] == ["waiting for approval"]

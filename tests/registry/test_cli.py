@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import BIN, ROOT, Shell
 from tests.registry import scene
 from tests.registry.conftest import Pair
+from tests.registry.test_notifications import SECRET, Receiver
 
 Run = Callable[..., Any]
 
@@ -31,6 +32,7 @@ def test_history_needs_no_run_and_ends_with_clear_errors(run: Run) -> None:
     done = run("steps.history", "target=models:/nobody")
     assert done.returncode == 1 and "history: error: target=models:/nobody: no such registered model" in done.stderr
     assert run("steps.history", "format=yaml").returncode == 2
+    assert "history: error: limit='0': expected a number of entries" in run("steps.history", "limit=0").stderr
     assert run("steps.history", "target='nobody:3'").returncode == 2
     assert len(mlflow.search_runs(search_all_experiments=True)) == before
 
@@ -49,8 +51,13 @@ def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
     assert refused.returncode == 1 and "promote: error: target=models:/parrot/9: no such version; there are: 1, 2" in refused.stderr
     unforced = run("steps.promote", name, "target=models:/parrot/1", "force=true")
     assert unforced.returncode == 2 and "reason" in unforced.stderr
-    back = run("steps.rollback", name, "target=models:/parrot@champion")
+    (tmp_path / "secret").write_text(SECRET)
+    receiver = Receiver((500, 204))  # the process waits for the second attempt before it ends
+    told = (f"notifications.url={receiver.url}", f"notifications.secret_file={tmp_path}/secret")
+    back = run("steps.rollback", name, "target=models:/parrot@champion", *told)
     assert back.returncode == 0 and "moved champion: 1 → 2" in back.stdout
+    assert [each["data"]["event"] for each in receiver.events()] == ["rolled_back", "rolled_back"]
+    receiver.server.shutdown()
     shown = run("steps.history", "target=models:/parrot", "format=json")
     entries = json.loads(shown.stdout)["entries"]
     assert [(entry["kind"], entry["why"]) for entry in entries][1:] == [

@@ -13,8 +13,8 @@ import pytest
 
 from steps.pipeline import handoff, tags
 from steps.pipeline.errors import StepError
+from steps.registry import look, watch
 from steps.registry import register as room
-from steps.registry import watch
 from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
 from steps.registry.promote import promote
@@ -59,7 +59,7 @@ def test_report_of_somebody_elses_experiment_promotes_nothing(held: Pair, tmp_pa
     (line,) = [record.getMessage() for record in caplog.records if "mallory" in record.getMessage()]
     assert forged.split("/")[1] in line and "promotion.evidence.experiments" in line
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    (verdict,) = watch.look_once(scene.config(), Gateway(5), no_evaluation)
+    (verdict,) = look.look_once(scene.config(), Gateway(5), no_evaluation)
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "champion" not in aliases()
 

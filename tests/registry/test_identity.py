@@ -10,7 +10,7 @@ import pytest
 
 from steps.config.root import Config
 from steps.pipeline.errors import StepError
-from steps.registry import canary, watch
+from steps.registry import canary, look, watch
 from steps.registry import register as room
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import RECORD_TAG, Record
@@ -282,10 +282,10 @@ def test_watch_promotes_no_candidate_that_was_withdrawn(pair: Pair, no_canary: l
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
     with monkeypatch.context() as patch:
         meanwhile(patch, to=None)
-        (verdict,) = watch.look_once(scene.config(), Gateway(5), no_evaluation)
+        (verdict,) = look.look_once(scene.config(), Gateway(5), no_evaluation)
     assert not verdict.promoted and "was withdrawn" in verdict.words
     assert aliases()["champion"] == 1
     assert "slm.candidate" not in client.get_model_version(scene.NAME, "2").tags
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
-    (verdict,) = watch.look_once(scene.config(), Gateway(5), no_evaluation)
+    (verdict,) = look.look_once(scene.config(), Gateway(5), no_evaluation)
     assert verdict.promoted and aliases()["champion"] == 2

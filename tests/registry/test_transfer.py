@@ -109,7 +109,7 @@ def test_missing_added_linked_and_escaping_files_are_named(archive: Path) -> Non
         check(archive)
     (archive / "model" / "extra.pkl").unlink()
     manifest = json.loads((archive / "manifest.json").read_text())
-    manifest["files"].append({"path": "../outside", "size": 1, "sha256": "0"})
+    manifest["files"].append({"path": "../outside", "size": 1, "sha256": "0" * 64})
     (archive / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RefusedError, match="lies outside"):
         check(archive)

@@ -7,8 +7,8 @@ import mlflow
 import pytest
 
 from steps.config.root import Config
+from steps.registry import look, standing, watch
 from steps.registry import register as room
-from steps.registry import standing, watch
 from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import name_of
 from tests.registry import scene
@@ -46,8 +46,8 @@ def tags(number: int) -> dict[str, str]:
     return found
 
 
-def look(evaluator: Evaluator, *overrides: str) -> list[watch.Verdict]:
-    return watch.look_once(scene.config(*overrides), Gateway(5), evaluator)
+def see(evaluator: Evaluator, *overrides: str) -> list[watch.Verdict]:
+    return look.look_once(scene.config(*overrides), Gateway(5), evaluator)
 
 
 @pytest.fixture
@@ -64,13 +64,13 @@ def champion_is_slow(pair: Pair, no_canary: list[str]) -> Pair:
 
 def test_nobody_set_anything(champion_is_slow: Pair) -> None:
     evaluator = Evaluator()
-    assert look(evaluator) == [] and evaluator.asked == []
+    assert see(evaluator) == [] and evaluator.asked == []
 
 
 def test_candidate_without_evidence_is_evaluated_and_promoted(champion_is_slow: Pair) -> None:
     set_candidate(2)
     evaluator = Evaluator()
-    (verdict,) = look(evaluator)
+    (verdict,) = see(evaluator)
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
     assert verdict.promoted, verdict.words
     assert aliases() == {"transformers": 1, "champion": 2, "previous": 1, "candidate": 2}
@@ -81,15 +81,15 @@ def test_candidate_without_evidence_is_evaluated_and_promoted(champion_is_slow: 
 
 def test_the_same_candidate_is_judged_once(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look(Evaluator())
+    see(Evaluator())
     again = Evaluator()
-    assert look(again) == [] and again.asked == []
+    assert see(again) == [] and again.asked == []
     assert numbers(name_of(scene.NAME)) == [1, 2]
 
 
 def test_candidate_that_fails_its_gates_is_held(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    (verdict,) = look(Evaluator("hold"))
+    (verdict,) = see(Evaluator("hold"))
     assert not verdict.promoted
     assert tags(2)["slm.candidate"].startswith("held: its verdict is 'hold': quality_floor")
     assert aliases()["champion"] == 1
@@ -97,7 +97,7 @@ def test_candidate_that_fails_its_gates_is_held(champion_is_slow: Pair) -> None:
 
 def test_candidate_that_the_policy_ranks_lower_is_held(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    (verdict,) = look(Evaluator(quality=0.2))
+    (verdict,) = see(Evaluator(quality=0.2))
     assert not verdict.promoted and "is better by profile balanced" in verdict.words
     assert aliases()["champion"] == 1
 
@@ -107,29 +107,29 @@ def test_failed_evaluation_is_a_verdict(champion_is_slow: Pair) -> None:
         raise watch.EvaluationFailedError("its evaluation failed (out of memory)")
 
     set_candidate(2)
-    (verdict,) = watch.look_once(scene.config(), Gateway(5), fail)
+    (verdict,) = look.look_once(scene.config(), Gateway(5), fail)
     assert verdict.words == "held: its evaluation failed (out of memory)"
     assert tags(2)["slm.candidate"] == verdict.words
-    assert watch.look_once(scene.config(), Gateway(5), fail) == []
+    assert look.look_once(scene.config(), Gateway(5), fail) == []
 
 
 def test_set_again_is_judged_again(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look(Evaluator("hold"))
-    again = watch.look_once(scene.config(), Gateway(5), Evaluator(), again=[(scene.NAME, 2)])
+    see(Evaluator("hold"))
+    again = look.look_once(scene.config(), Gateway(5), Evaluator(), again=[(scene.NAME, 2)])
     assert len(again) == 1
 
 
 def test_champion_as_candidate_stays_what_it_is(champion_is_slow: Pair) -> None:
     set_candidate(1)
-    (verdict,) = look(Evaluator())
+    (verdict,) = see(Evaluator())
     assert verdict.words == "it is @champion already" and not verdict.promoted
 
 
 def test_dry_run_tags_nothing(champion_is_slow: Pair) -> None:
     set_candidate(2)
     evaluator = Evaluator()
-    (verdict,) = look(evaluator, "dry_run=true")
+    (verdict,) = see(evaluator, "dry_run=true")
     assert verdict.words == "dry run: would be evaluated first" and evaluator.asked == []
     assert "slm.candidate" not in tags(2)
 
@@ -140,10 +140,10 @@ def test_failing_canary_is_answered_once(champion_is_slow: Pair, monkeypatch: py
     bad = canary.Check("answers a chat", False, "it did not")
     monkeypatch.setattr(canary, "run", lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"))
     set_candidate(2)
-    (verdict,) = look(Evaluator())
+    (verdict,) = see(Evaluator())
     assert "its canary failed" in verdict.words and tags(2)["slm.candidate.evidence"].startswith("sha256:")
     again = Evaluator()
-    assert look(again) == [] and again.asked == []
+    assert see(again) == [] and again.asked == []
 
 
 def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow: Pair) -> None:
@@ -161,17 +161,17 @@ def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow:
             raise MlflowException.invalid_parameter_value(f"nothing at {Path.home()}/models")
         evaluator(version, config)
 
-    broken, fine = watch.look_once(scene.config(), Gateway(5), evaluate)
+    broken, fine = look.look_once(scene.config(), Gateway(5), evaluate)
     assert broken.words.startswith("held:") and "nothing at ~/models" in broken.words
     assert fine.promoted
-    assert watch.look_once(scene.config(), Gateway(5), evaluate) == []
+    assert look.look_once(scene.config(), Gateway(5), evaluate) == []
 
 
 def test_champion_that_moves_after_the_comparison_voids_it(champion_is_slow: Pair) -> None:
     from steps.registry.ledger import LostRaceError
     from steps.registry.promote import promote
 
-    look(Evaluator())
+    see(Evaluator())
     with pytest.raises(LostRaceError, match="moved since the versions were compared"):
         promote(scene.config(f"target=models:/{scene.NAME}/2"), beaten={"champion": 7})
 

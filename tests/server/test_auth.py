@@ -72,7 +72,7 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(guarded: Server, as_
     from mlflow.exceptions import MlflowException
 
     from steps.pipeline import handoff, tags
-    from steps.registry import watch
+    from steps.registry import look, watch
     from steps.registry.outcome import RefusedError
 
     as_user(ADMIN, PASSWORD)
@@ -94,7 +94,7 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(guarded: Server, as_
 
     as_user(ADMIN, PASSWORD)
     gateway = Gateway(20)
-    (verdict,) = watch.look_once(scene.config("target=models:/coveted"), gateway, watch.run_evaluation)
+    (verdict,) = look.look_once(scene.config("target=models:/coveted"), gateway, watch.run_evaluation)
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "experiment 'of mallory', which does not count" in caplog.text
     with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
