@@ -117,7 +117,7 @@ def read(uri: str, gateway: Gateway) -> Evidence:
 
     try:
         text = gateway.text(uri)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, UnicodeDecodeError) as error:
         raise StepError(
             f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))}); make one with `mlflow run . -e evaluate`"
         ) from error

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
 SIGNATURE = ".sig"  # of the file beside report.json that holds its detached signature
+LARGEST_SIGNATURE = 1024  # bytes; one of these kinds has about a hundred
+LARGEST_REPORT = 100_000_000  # bytes of a report from elsewhere; one of a thousand items has a few million
 SIGNERS = "promotion.evidence.signers"
 REPORT = re.compile(r"runs:/(?P<run>[^/]+)/report\.json")
 REPORTS_READ = 20  # newest finished evaluations of a model that are read to find the strongest
@@ -70,16 +72,26 @@ class Trust:
             f"evaluate there, or name the experiment in promotion.evidence.experiments, or sign the report by a key of {SIGNERS}"
         )
 
-    def signer(self, run: Run, report: Evidence) -> str | None:
-        """Name of the key of the policy that signed a report's bytes as they were read, if one did."""
+    def signature(self, run: Run) -> bytes | None:
+        """The signature beside a run's report; None where there is none, or one of the files is of a size that neither ever has."""
+        from mlflow.exceptions import MlflowException
+
         run_id, name = run.info.run_id, REPORT_FILE + SIGNATURE
         if not self.signers:
             return None
         files = self.gateway.repeated(f"listing the files of run {run_id!r}", lambda: self.gateway.client.list_artifacts(run_id))
-        if all(each.path != name for each in files):
+        sizes = {each.path: each.file_size or 0 for each in files}
+        if name not in sizes or sizes[name] > LARGEST_SIGNATURE or sizes.get(REPORT_FILE, 0) > LARGEST_REPORT:
             return None
-        signature = self.gateway.text(f"runs:/{run_id}/{name}")
-        return signatures.verify(report.text.encode(), signature.encode(), self.signers, field=SIGNERS)
+        try:
+            return self.gateway.text(f"runs:/{run_id}/{name}").encode()
+        except (MlflowException, OSError):  # removed meanwhile, or no text
+            return None
+
+    def signer(self, run: Run, report: Evidence) -> str | None:
+        """Name of the key of the policy that signed a report's bytes as they were read, if one did."""
+        signature = self.signature(run)
+        return signatures.verify(report.text.encode(), signature, self.signers, field=SIGNERS) if signature else None
 
 
 @dataclass(frozen=True)
@@ -206,7 +218,9 @@ def strongest(
             found.append(report)
     ignored: list[Run] = []
     for run in outside:
-        report = _read(gateway, run) if trust.signers else None
+        if tagged and tagged.uri == _uri(run):
+            continue
+        report = _read(gateway, run) if trust.signature(run) else None
         if report is None or not trust.signer(run, report):
             ignored.append(run)
         elif about(report):

@@ -189,6 +189,24 @@ def test_signed_report_counts_from_anywhere(held: Pair, tmp_path: Path) -> None:
         promote(scene.config(TARGET, f"promotion.evidence.signers=['{public}']", f"report_uri={uri}", "alias=champion-edge"))
 
 
+def test_signature_that_is_none_ends_nothing(held: Pair, tmp_path: Path) -> None:
+    _, public = key_pair(tmp_path, "ci")
+    client = mlflow.MlflowClient()
+    for number, content in enumerate((b"\xff\xfe", b"", b"no base64", b"QUJD" * 400)):
+        uri = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core")
+        file = tmp_path / str(number) / "report.json.sig"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        client.log_artifact(uri.split("/")[1], str(file))
+    binary = tmp_path / "report.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    client.log_artifact(uri.split("/")[1], str(binary))
+    with pytest.raises(RefusedError, match="verdict is 'hold'"):
+        promote(scene.config(TARGET, f"promotion.evidence.signers=['{public}']"))
+    with pytest.raises(StepError, match="no report could be read there"):
+        promote(scene.config(TARGET, f"report_uri={uri}"))
+
+
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """PEM files of an Ed25519 key, private and public."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

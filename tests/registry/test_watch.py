@@ -191,3 +191,14 @@ def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(champion_is
     assert compose_config([word for word in command if "=" in word]).evaluate.candidates == wanted
     client.set_logged_model_tags(champion_is_slow.onnx, {"slm.snapshot_digest": "sha256:b"})
     assert standing.candidates(Gateway(5), version) == wanted[:1]
+
+
+def test_candidate_whose_strongest_evidence_did_not_see_the_champion_is_held(champion_is_slow: Pair) -> None:
+    with mlflow.start_run():
+        strong = scene.log_report([scene.judged(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core")
+    set_candidate(2)
+    evaluator = Evaluator()
+    (verdict,) = look(evaluator)
+    assert evaluator.asked == [f"models:/{scene.NAME}/2"]
+    assert not verdict.promoted and aliases()["champion"] == 1
+    assert f"its strongest evidence, {strong} (pack core, 128 items), did not see @champion" in verdict.words
