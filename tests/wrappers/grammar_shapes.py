@@ -43,7 +43,14 @@ TREE = {
     "$defs": {"T": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/T"}, {"type": "null"}]}}}},
 }
 
+SIBLINGS = {  # each alternative is merged with all that stands beside them
+    "type": "object",
+    "properties": named(100, {"type": "string", "maxLength": 50}),
+    "anyOf": [{"properties": {key: {"type": "string", "minLength": 3}}, "required": [key]} for key in named(100)],
+}
+
 HIDDEN = [
+    ("json_schema", json.dumps(SIBLINGS)),
     ("regex", "(a?){500}a{500}"),  # compiles, and fails at its first token
     ("lark_grammar", 'start: a{1000}\na: b{1000}\nb: "x"'),
     ("lark_grammar", "start: " + " ".join(f'"a{n}"?' for n in range(3_000))),

@@ -37,6 +37,7 @@ TAKEN: list[tuple[dict[str, Any], bool]] = [
     (schema({"enum": [key * 8 for key in named(380)]}), True),
     (schema({"type": "object", "properties": {GUIDANCE: INTEGER}}), True),  # a property may have that name
     (schema({"type": "array", "items": INTEGER, "maxItems": 4_096}), False),
+    (schema({"type": "object", "properties": named(5), "anyOf": [{"required": ["p0"]}, {"required": ["p1"]}]}), False),
     (schema(TREE), False),
     (schema({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}), False),
     (schema({"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}), False),
@@ -91,6 +92,22 @@ def test_a_process_that_was_killed_is_started_anew(trial: GrammarTrial) -> None:
     os.kill(trial._process._child.pid, signal.SIGKILL)
     trial._process._child.wait()
     trial.require(Grammar("regex", "[0-9]{7}"))
+
+
+def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
+    made = GrammarTrial(tiny.onnx("fp32"))
+    made.require(Grammar("regex", "[0-9]{4}"))
+    parents = made._process
+    assert parents is not None
+    parents._pid, own = -1, parents._pid  # what a child sees after a fork
+    made.renew_lock()
+    made.require(Grammar("regex", "[0-9]{5}"))
+    assert made._process is not parents
+    parents.end()
+    assert parents.alive
+    parents._pid = own
+    parents.end()
+    made.close()
 
 
 def test_what_cannot_be_tried_is_not_the_callers_fault(tmp_path: Path, tiny: Folders, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,13 +46,13 @@ LISTS = {"anyOf": MAX_BRANCHES, "oneOf": MAX_BRANCHES, "allOf": MAX_JOINED, "pre
 MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 DEFINITIONS = ("$defs", "definitions")
 
-# A schema of these alone, this small, compiles in some hundredths of a second (tests/wrappers/test_grammar_trial.py)
-PLAIN = frozenset(
-    {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref", *DEFINITIONS}
-    | {"minItems", "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-    | {"title", "description", "default", "examples", "$schema", "deprecated", "readOnly", "writeOnly"}
-)
-PLAIN_SCHEMAS, PLAIN_ITEMS, PLAIN_OPTIONAL, PLAIN_CONSTANTS, PLAIN_LENGTH = 1_000, 2_048, 200, 16_384, 10_000
+# A schema of these, this small, with anyOf and $ref beside nothing but notes,
+# compiles in some hundredths of a second (tests/wrappers/test_grammar_trial.py)
+NOTES = frozenset({"title", "description", "default", "examples", "$schema", "deprecated", "readOnly", "writeOnly", *DEFINITIONS})
+RANGE = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
+PLAIN = NOTES | RANGE | {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "minItems", "maxItems"}
+PLAIN |= {"minLength", "maxLength"}
+PLAIN_SCHEMAS, PLAIN_ITEMS, PLAIN_OPTIONAL, PLAIN_RANGES, PLAIN_CONSTANTS, PLAIN_LENGTH = 1_000, 2_048, 200, 100, 16_384, 10_000
 
 
 @dataclass
@@ -91,6 +91,7 @@ class _Walk:
     visits: int = 0
     patterns: int = 0
     constants: int = 0
+    ranges: int = 0
     plain: bool = True
 
     def size(self, path: str, schema: Any, level: int) -> Size:
@@ -105,7 +106,10 @@ class _Walk:
             raise refusal(path, f"{level} schemas within schemas", f"at most {MAX_SCHEMA_LEVELS}")
         if GUIDANCE in schema:
             raise refusal(f"{path}.{GUIDANCE}", schema[GUIDANCE], "no such key, as it is the server's to set")
-        self.plain = self.plain and PLAIN.issuperset(schema)
+        alone = len(schema.keys() - NOTES) == 1 and ("anyOf" in schema or "$ref" in schema)
+        self.plain = self.plain and (alone or PLAIN.issuperset(schema))
+        self.ranges += not RANGE.isdisjoint(schema)
+        size.schemas = max(1, len(schema["type"])) if isinstance(schema.get("type"), list) else 1
         self._numbers(path, schema, size)
         self._constants(path, schema)
         self._properties(path, schema, size)
@@ -248,7 +252,7 @@ def bounded_schema(path: str, schema: Mapping[str, Any]) -> bool:
     walk = _Walk(schema, path)
     size = walk.size(path, schema, 0)
     small = size.schemas <= PLAIN_SCHEMAS and size.items <= PLAIN_ITEMS and size.optional <= PLAIN_OPTIONAL
-    return walk.plain and small and walk.constants <= PLAIN_CONSTANTS
+    return walk.plain and small and walk.constants <= PLAIN_CONSTANTS and walk.ranges <= PLAIN_RANGES
 
 
 def _number_in(schema: Mapping[str, Any], key: str) -> float:
