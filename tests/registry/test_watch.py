@@ -198,7 +198,7 @@ def test_candidate_whose_strongest_evidence_did_not_see_the_champion_is_held(cha
         strong = scene.log_report([scene.judged(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core")
     set_candidate(2)
     evaluator = Evaluator()
-    (verdict,) = look(evaluator)
+    (verdict,) = see(evaluator)
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
     assert not verdict.promoted and aliases()["champion"] == 1
     assert f"its strongest evidence, {strong} (pack core, 128 items), did not see @champion" in verdict.words
