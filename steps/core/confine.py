@@ -16,7 +16,7 @@ the command. When the first is killed the kernel kills the second, and with it e
 """
 
 # Paths go to system calls as text, and whatever fails before the command starts is told to who waits for it.
-# ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208, BLE001
+# ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, BLE001
 
 import ctypes
 import json
@@ -179,13 +179,15 @@ def try_to_become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
 
 
 def close_all_but(*kept: int) -> None:
-    """Only the command may hold what was passed on: the other side learns of its end by the end of these."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept and int(name) > 2:
-            try:
-                os.close(int(name))
-            except OSError:  # the listing's own
-                continue
+    """Only the command may hold what was passed on: the other side learns of its end by the end of these.
+
+    Not by a look into ``/proc``, which the command replaces meanwhile by one that does not know this process.
+    """
+    low = 3
+    for descriptor in sorted(kept):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def first_process(spec: Mapping[str, Any], command: Sequence[str], ended: int, alive: int) -> NoReturn:

@@ -57,10 +57,14 @@ def redact(text: str) -> str:
 
 def redact_credentials(text: str) -> str:
     """``text`` without credentials of URLs and connection strings, tokens, and values of this process's secrets."""
+    return _without(text, secrets())
+
+
+def _without(text: str, values: Iterable[str]) -> str:
     text = TOKENS.sub("***", CREDENTIALS.sub("***", text))
     if CONNECTION.search(text):
         text = KEYWORDS.sub(r"\1=***", text)
-    for value in secrets():
+    for value in values:
         text = text.replace(value, "***")
     return text
 
@@ -72,7 +76,8 @@ def redact_leaves(value: Any) -> Any:
 
 def redact_answer(value: Any) -> Any:
     """``redact_credentials`` on every text, keys too, in what a model said: an answer that names a home folder stays as it was given."""
-    return _leaves(value, redact_credentials, keys=True)
+    known = secrets()
+    return _leaves(value, lambda text: _without(text, known), keys=True)
 
 
 def _leaves(value: Any, clean: Any, *, keys: bool = False) -> Any:
@@ -100,7 +105,7 @@ def secrets() -> tuple[str, ...]:
     Each also as a URL, JSON and base64 would write it.
     """
     files = tuple((path, _stamp(path)) for path in credential_files(os.environ))
-    return _forms(tuple(_of_environment(os.environ)), files)
+    return _forms(tuple(os.environ.items()), files)
 
 
 def credential_files(environment: Mapping[str, str]) -> list[Path]:
@@ -117,8 +122,8 @@ def _stamp(path: Path) -> int:
         return 0
 
 
-def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
-    for name, value in environment.items():
+def _of_environment(environment: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in environment:
         if SECRET_NAMES.search(name) and name not in NAMES_OF_FILES and not name.endswith(("_FILE", "_PATH", "_DIR")):
             yield value
         yield from _of_urls(value)
@@ -170,10 +175,10 @@ def _of_json(text: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=8)
-def _forms(environment: tuple[str, ...], files: tuple[tuple[Path, int], ...]) -> tuple[str, ...]:
+def _forms(environment: tuple[tuple[str, str], ...], files: tuple[tuple[Path, int], ...]) -> tuple[str, ...]:
     """Secrets that are long enough, as they are and as other notations write them."""
     found: set[str] = set()
-    for value in _distinct([*environment, *(each for path, stamp in files for each in _of_file(path, stamp))]):
+    for value in _distinct([*_of_environment(environment), *(each for path, stamp in files for each in _of_file(path, stamp))]):
         found |= {value, quote(value, safe=""), unquote(value), json.dumps(value)[1:-1]}
         if len(value) >= 2 * SHORTEST_SECRET:
             found.add(base64.b64encode(value.encode()).decode().rstrip("="))
