@@ -86,21 +86,6 @@ class Gateway:
         found = self._read(f"reading the aliases of {name!r}", lambda: self.client.get_registered_model(name))
         return None if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
-    def model_names(self) -> list[str]:
-        """All registered models but the journals."""
-
-        def call() -> list[str]:
-            names: list[str] = []
-            token: str | None = None
-            while True:
-                page = self.client.search_registered_models(max_results=1000, page_token=token)
-                names += [each.name for each in page if "slm.kind" not in each.tags]
-                token = page.token
-                if not token:
-                    return names
-
-        return self._write("listing the registered models", call)
-
     def versions(self, name: str) -> list[Version]:
         """All versions of a registered model in the order of their numbers; empty where there is no such model."""
 
