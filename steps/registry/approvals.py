@@ -187,6 +187,8 @@ def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -
         if not statement.subject.same(subject) or statement.id in seen:
             continue
         author = judge_author(statement, text, version.tags.get(SIGNATURE_TAG), policy)
+        if subject.forced and statement.decision == APPROVE and not statement.subject.forced:
+            author = "it approves a version that passed, and it does not pass now"
         if isinstance(author, str):
             ignored.append(f"statement {version.number} ({author})")
             continue

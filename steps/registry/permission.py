@@ -51,7 +51,7 @@ class UndecidedError(RefusedError):
 
 
 class WaitingError(UndecidedError):
-    """The version has passed everything but lacks approvals; no alias was moved."""
+    """Nothing is against the move but that approvals are missing; no alias was moved."""
 
 
 class RejectedError(UndecidedError):
@@ -97,8 +97,8 @@ def require_approval(
         _tag(gateway, version, f"waiting: {so_far}", config)
         ignored = f"; not counted: {', '.join(decided.ignored)}" if decided.ignored else ""
         raise WaitingError(
-            f"{version.uri} passed and waits, no alias was moved: {so_far}{redact(ignored)}. {missing} more, by other people than who made "
-            f"or proposed it: {command(statements.APPROVE, subject, config)}; then run this again",
+            f"{version.uri} waits for approval, no alias was moved: {so_far}{redact(ignored)}. {missing} more, by other people than who "
+            f"made or proposed it: {command(statements.APPROVE, subject, config)}; then run this again",
             decided.seen,
         )
     if not decided.approved:
@@ -152,7 +152,8 @@ def subject_of(where: Standing, alias: str) -> Subject:
     """What is to be approved when an alias is to move to a version on this evidence."""
     version, report = where.version, where.evidence
     evidence_digest = report.digest if report else statements.NO_EVIDENCE
-    return Subject(version.name, version.number, alias, where.digest, evidence_digest, report.uri if report else None)
+    uri = report.uri if report else None
+    return Subject(version.name, version.number, alias, where.digest, evidence_digest, uri, forced=bool(where.objections))
 
 
 def planned_subject(
@@ -227,7 +228,7 @@ def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject
     # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
     gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
     words = "approval" if needed == 1 else "approvals"
-    reason = f"version {subject.version} passed and waits for {needed} {words} before @{subject.alias} moves"
+    reason = f"version {subject.version} waits for {needed} {words} before @{subject.alias} moves"
     entry = ledger.note(_record(journal.new_id(), WAITING, subject, who.name, who.authenticated, reason, {}))
     log.info("%s, entry %d of %s", reason, entry.number, ledger.history)
 

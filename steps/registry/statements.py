@@ -28,6 +28,7 @@ class Subject:
     digest: str  # of the bytes
     evidence_digest: str
     evidence: str | None = None  # report URI
+    forced: bool = False  # the version does not pass: an approval of one that passed says nothing about overruling the policy
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))

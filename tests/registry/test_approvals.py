@@ -236,10 +236,10 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
 
 def test_registration_leaves_the_champion_where_it_waits(pair: Pair, no_canary: list[str], acting: As) -> None:
     planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
-    assert "waits, no alias was moved" in planned.reason
+    assert "waits for approval, no alias was moved" in planned.reason
     done = room.register(pair.report_uri, scene.config(ONE))
     assert aliases() == {"transformers": 1, "onnx": 2} and done.champion is None
-    assert "models:/parrot/2 passed and waits" in done.reason and "mlflow run . -e approve" in done.reason
+    assert "models:/parrot/2 waits for approval" in done.reason and "mlflow run . -e approve" in done.reason
     assert kinds() == ["waiting", "register"] and tag(2).startswith("waiting: 0 of 1")
     acting("bob")
     say(APPROVE, target=f"target=models:/{scene.NAME}/2")
@@ -334,3 +334,17 @@ def test_registration_by_others_leaves_a_protected_alias(pair: Pair, no_canary: 
     assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.made_by"] == "ci"
     done = room.register(pair.report_uri, scene.config("+promotion.protected.onnx=[alice]"))
     assert aliases()["champion"] == 2 and done.entry == 2
+
+
+def test_approval_of_what_passed_says_nothing_about_overruling_the_policy(registered: Pair, acting: As) -> None:
+    stricter = "promotion.max_evidence_age_days=0.000001"
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+    force = (ONE, stricter, "force=true", "reason=hurry")
+    with pytest.raises(WaitingError, match=r"statement 1 \(it approves a version that passed, and it does not pass now\)"):
+        promote(scene.config(TARGET, *force))
+    acting("bob")
+    say(APPROVE, stricter, "force=true")
+    acting("alice")
+    assert promote(scene.config(TARGET, *force)).forced
