@@ -128,8 +128,7 @@ class Ledger:
             if view.journal.aliases.get(move.alias) != move.before:
                 raise ValueError(f"{move.alias}: the decision saw {view.journal.aliases.get(move.alias)}, the move says {move.before}")
         known = {version.number: version for version in self.gateway.versions(self.name)}
-        there = {*known}
-        if gone := sorted({move.after for move in moves if move.after is not None} - there):
+        if gone := sorted({move.after for move in moves if move.after is not None} - {*known}):
             raise StepError(f"models:/{self.name}: version {gone[0]} was deleted, so no alias can move to it; nothing was changed")
         actual = self._actual()
         if moved := [move.alias for move in moves if actual.get(move.alias) != move.before]:
@@ -145,14 +144,8 @@ class Ledger:
         return entry
 
     def note(self, record: Record) -> Entry:
-        """Write down what moves no alias: that a version waits for approval, was approved or was rejected.
-
-        Args:
-            record: without moves; ``details["version"]`` is the version that it is about.
-        """
-        if record.moves:
-            raise ValueError(f"{record.kind}: a note moves no alias; commit it")
-        entry = self._append(self._complete(record, self.read(), {version.number: version for version in self.gateway.versions(self.name)}))
+        """Write down what moves no alias, such as an approval; ``details["version"]`` is the version that it is about."""
+        entry = self._append(self._complete(replace(record, moves=()), self.read(), {}))
         self.gateway.set_version_tag(self.history, entry.number, SETTLED_TAG, SETTLED)
         return entry
 
@@ -165,7 +158,7 @@ class Ledger:
 
     def _complete(self, record: Record, seen: Journal, known: Mapping[int, Version]) -> Record:
         """A record with what ties it to its place: time, registered model, the versions' logged models and bytes, the entries before."""
-        moved = {number for move in record.moves for number in (move.before, move.after)} | {record.details.get("version")}
+        moved = {number for move in record.moves for number in (move.before, move.after)}
         identities = {
             str(number): {"model_id": version.model_id, "digest": version.tags.get(DIGEST_TAG)}
             for number, version in known.items()
@@ -197,11 +190,9 @@ class Ledger:
         main = sorted(record.moves, key=lambda move: move.alias in VARIANTS or move.alias.startswith(("previous", "challenger")))
         known = [version.number for version in self.gateway.versions(self.name)]
         wished = [number for move in main for number in (move.after, move.before) if number in known]
-        if not main and record.details.get("version") in known:
-            wished = [record.details["version"]]
         if not known:
             raise StepError(f"models:/{self.name} has no version, so no alias can move; register one: `mlflow run . -e register`")
-        return (wished or known)[0]
+        return (wished or [number for number in known if number == record.details.get("version")] or known)[0]
 
     def _align(self, touched: Sequence[str]) -> None:
         """Bring aliases in line with the journal until a look at both, after the last write, finds no difference.

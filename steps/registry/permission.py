@@ -178,7 +178,8 @@ def planned_subject(
 
 def proposers(history: journal.Journal, subject: Subject) -> list[str]:
     """Who proposed a subject first, by the journal; empty where nobody has yet."""
-    found = [entry.record for entry in history.entries if entry.holds and entry.record.kind == WAITING and _about(entry.record, subject)]
+    genuine = [entry.record for entry in history.entries if entry.holds and not entry.altered]
+    found = [record for record in genuine if record.kind == WAITING and _about(record, subject)]
     return [found[0].actor] if found else []
 
 
@@ -260,6 +261,7 @@ def _record(entry_id: str, kind: str, subject: Subject, actor: str, authenticate
         reason=reason,
         evidence=subject.evidence,
         evidence_digest=subject.evidence_digest,
+        identities={str(subject.version): {"model_id": None, "digest": subject.digest}},
         run_id=active_run_id(),
         details={**details, "version": subject.version, "alias": subject.alias, "digest": subject.digest},
     )
