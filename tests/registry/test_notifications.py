@@ -14,11 +14,16 @@ import pytest
 
 from steps.config.errors import ConfigError
 from steps.config.notifications import NotificationsConfig
-from steps.registry import delivery, notifications
+from steps.config.root import Config
+from steps.registry import actors, delivery, notifications
 from steps.registry import register as room
+from steps.registry.actors import Actor
+from steps.registry.approve import decide
 from steps.registry.delivery import Courier, Message
 from steps.registry.outcome import RefusedError
+from steps.registry.permission import WaitingError
 from steps.registry.promote import promote, rollback
+from steps.registry.statements import APPROVE, REJECT
 from tests.registry import scene
 from tests.registry.conftest import Pair
 
@@ -249,3 +254,36 @@ def test_bad_settings_are_named(key: str, value: Any) -> None:
 def test_source_holds_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://rosa:pw@mlflow.example.org:8443/base/")
     assert notifications.source("a=b") == "https://mlflow.example.org:8443/base/#/models/a%3Db"
+
+
+def test_a_version_that_waits_is_told_of_and_what_approvers_say(
+    receivers: Receivers, pair: Pair, no_canary: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = receivers()
+
+    def acting(name: str) -> None:
+        monkeypatch.setattr(actors, "who", lambda _: Actor(name, authenticated=True))
+        notifications._who.cache_clear()
+
+    def config(*more: str) -> Config:
+        return scene.config(*overrides(receiver.url, "promotion.approvals=1", *more))
+
+    acting("ci")
+    notifications.announced(config(), lambda: room.register(pair.report_uri, config()))
+    target = f"target=models:/{scene.NAME}/2"
+    with pytest.raises(WaitingError):
+        notifications.announced(config(target), lambda: promote(config(target)))
+    for name, decision in (("bob", REJECT), ("omar", APPROVE)):
+        acting(name)
+        decide(decision, config(target, "reason='read it'"))
+    acting("ci")
+    notifications.announced(config(target), lambda: promote(config(target)))
+    flushed(receiver.url)
+    told = [(event["type"].split(".")[1], event["data"]["version"], event["data"]["who"]) for event in receiver.events()]
+    assert [each for each in told if each[0] != "proposed"] == [
+        ("waiting", 2, "ci"),
+        ("waiting", 2, "ci"),
+        ("rejected", 2, "bob"),
+        ("approved", 2, "omar"),
+        ("promoted", 2, "ci"),
+    ]
