@@ -10,11 +10,11 @@ Writes: the entries to the screen, newest first, or as JSON with ``format=json``
 import sys
 
 from steps.config.errors import ConfigError
+from steps.core.redaction import redact
 from steps.pipeline.arguments import translate
 from steps.pipeline.compose import compose_config, composed
 from steps.pipeline.errors import StepError
 from steps.pipeline.launcher import show_config
-from steps.pipeline.redaction import redact
 
 FORMATS = ("table", "json")
 OPTIONS = ("format", "limit")  # of this command alone, beside the config's keys

@@ -21,7 +21,7 @@ def watch(config: Config, run: StepRun) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from steps.pipeline.redaction import redact
+    from steps.core.redaction import redact
     from steps.registry.loop import loop
     from steps.registry.watch import Verdict
 

@@ -110,11 +110,13 @@ def hide(spec: Mapping[str, Any]) -> None:
     """Empty folders over the hidden ones, what is shown bound back into them, and everything read-only but what may be written to."""
     hidden = sorted({os.path.realpath(path) for path in spec["hidden"] if os.path.isdir(path)} - {"/"}, key=len)
     write = [os.path.realpath(path) for path in spec["write"]]
-    kept = {}
+    names = []
     for path in [*spec["show"], *write]:
-        for name in (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), os.path.realpath(path)):
-            if os.path.exists(name) and within(name, hidden) and name not in kept:
-                kept[name] = os.open(name, os.O_PATH)
+        names += [path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), os.path.realpath(path)]
+    kept: dict[str, int] = {}
+    for name in sorted({*names}, key=len):  # what lies in a folder that is kept is there with it, links included
+        if os.path.exists(name) and within(name, hidden) and not within(name, [other for other in kept if os.path.isdir(other)]):
+            kept[name] = os.open(name, os.O_PATH)
     nodes = "/dev/shm"
     for folder in hidden:
         if os.path.isdir(folder):  # a hidden folder may lie in one that is hidden by now

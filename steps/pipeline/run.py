@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
+from steps.core.redaction import redact, redact_leaves, redact_override
 from steps.pipeline import tags
 from steps.pipeline.errors import StepError, Terminated
-from steps.pipeline.redaction import redact, redact_leaves, redact_override
 from steps.pipeline.step import Step, StepRun
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from steps.config.errors import ConfigError
 from steps.config.notifications import APPROVED, REJECTED
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import actors, approvals, permission, standing
 from steps.registry import target as targets
 from steps.registry.approvals import State

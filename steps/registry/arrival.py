@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from steps.core.redaction import redact
 from steps.pipeline import digest, filters
-from steps.pipeline.redaction import redact
 from steps.registry import archive, card, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VARIANT_TAG

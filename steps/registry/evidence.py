@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steps.config.gates import GatesConfig
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry.gateway import Gateway
 
 SCHEMA = "slm-promote/report/1"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from steps.config.root import Config
 from steps.core import signatures
+from steps.core.redaction import redact
 from steps.pipeline import filters
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG
 from steps.registry.evidence import Evidence

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.core.redaction import redact
 from steps.pipeline import filters
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry.aliases import MODEL_ID_TAG
 from steps.registry.retries import first_line, is_missing_artifact, is_outage, status_of, without_own_retries
 

@@ -10,8 +10,8 @@ from steps.config import names
 from steps.config.errors import ConfigError
 from steps.config.notifications import PROPOSED
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import survey, waiting
 from steps.registry import target as targets
 from steps.registry.aliases import CANDIDATE

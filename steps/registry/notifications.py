@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit
 from steps.config.errors import ConfigError
 from steps.config.notifications import HELD, OBSERVED, PROMOTED, PROPOSED, ROLLED_BACK, WAITING, NotificationsConfig
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import actors, outcome
 from steps.registry import journal as journal_module
 from steps.registry import target as targets

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry.evidence import Judged
 from steps.registry.gateway import Version
 from steps.registry.journal import Move

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.config.root import Config
-from steps.pipeline.redaction import redact, redact_override
+from steps.core.redaction import redact, redact_override
 from steps.registry import approvals, journal, protection, statements
 from steps.registry.actors import CLAIMED, Actor
 from steps.registry.aliases import APPROVAL_TAG, MADE_BY_TAG, challenger_of, previous_of

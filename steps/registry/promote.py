@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import actors, canary, evidence_selection, outcome, permission, protection, register, standing, succession, versions
 from steps.registry import target as targets
 from steps.registry.actors import Actor

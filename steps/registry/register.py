@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from steps.config import names
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import actors, canary, evidence_selection, outcome, permission, policy, succession, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of

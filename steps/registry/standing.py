@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from steps.config import names
 from steps.config.root import Config
-from steps.pipeline.redaction import redact
+from steps.core.redaction import redact
 from steps.registry import evidence_selection
 from steps.registry.aliases import DIGEST_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
 from steps.registry.evidence import Evidence, Judged

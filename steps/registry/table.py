@@ -69,7 +69,7 @@ def document(name: str, journal: Journal, limit: int | None = None) -> dict[str,
 
 
 def history(config: Config, *, as_json: bool, limit: int | None = None, gateway: Gateway | None = None) -> dict[str, Any]:
-    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in two calls whatever its length.
+    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in three calls whatever its length.
 
     Args:
         config: ``target`` and ``promotion.retry_seconds`` count.
@@ -127,9 +127,12 @@ def _print_entry(console: Console, entry: Entry) -> None:
     record = entry.record
     what = record.kind + (" (forced)" if record.forced else "") + _fate(entry)
     console.print(_plain_text(f"{entry.number:>4}  {_when(entry)}  {what} by {record.who}"))
-    lines = [", ".join(arrow(move) for move in record.moves), f"why: {record.reason}"]
+    moves = ", ".join(arrow(move) for move in record.moves)
+    lines = [*filter(None, [moves]), f"why: {record.reason}"]
     if record.evidence:
         lines.append(f"evidence: {record.evidence}")
+    if missing := record.details.get("isolation_missing"):
+        lines.append(f"its canary was not kept from: {'; '.join(map(str, missing))}")
     for line in lines:
         console.print(Padding(_plain_text(line), (0, 0, 0, INDENT)))
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from steps.config.errors import ConfigError
 from steps.config.root import Config
+from steps.core.redaction import redact
 from steps.pipeline import digest
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import archive, arrival, signing, standing, versions
 from steps.registry import target as targets
 from steps.registry.aliases import DIGEST_TAG, LICENCE_TAG

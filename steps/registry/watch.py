@@ -16,8 +16,8 @@ from steps.config import names
 from steps.config.errors import ConfigError
 from steps.config.notifications import HELD, WAITING
 from steps.config.root import CONF, ROOT, Config
+from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.pipeline.redaction import redact
 from steps.registry import entities, policy, promote, standing, survey, waiting
 from steps.registry.aliases import CANDIDATE, MODEL_ID_TAG
 from steps.registry.evidence import Evidence, Judged

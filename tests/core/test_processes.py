@@ -88,6 +88,19 @@ print(open("/proc/self/status").read().split("CapEff:")[1].split()[0])
     assert not (shown / "new").exists() and (own / "new").exists()
 
 
+def test_link_to_what_is_shown_later_is_followed(tmp_path: Path) -> None:
+    """As an environment's ``bin/python`` is a link to an interpreter that lies in a longer path below a hidden folder."""
+    short, long = tmp_path / "a", tmp_path / "a-much-longer-name-of-a-folder"
+    short.mkdir()
+    long.mkdir()
+    (long / "file").write_text("here")
+    (short / "link").symlink_to(long / "file")
+    own = tmp_path / "own"
+    own.mkdir()
+    code = f"print(open({str(short / 'link')!r}).read())"
+    assert run(code, own, Confinement(readable=(short, short / "link", long), writable=(own,))) == (0, "here")
+
+
 SPIED = """
 import os
 found = []

@@ -13,11 +13,11 @@ NAME = "model-000"
 TARGET = f"target=models:/{NAME}"
 
 
-def test_long_history_in_two_calls(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_history_in_three_calls(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
     registries.settled(tracking, models=1, entries=501)
     counter = Counter(mlflow.MlflowClient())
     found = history(scene.config(TARGET), as_json=False, gateway=Gateway(5, client=counter))  # type: ignore[arg-type]
-    assert len(found["entries"]) == 501 and sorted(counter.made) == ["get_registered_model", "search_model_versions"]
+    assert len(found["entries"]) == 501 and sorted(counter.made) == ["get_registered_model"] * 2 + ["search_model_versions"]
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     numbers = [int(line.split()[0]) for line in lines if line[:4].strip().isdigit()]
@@ -41,5 +41,8 @@ def test_limit_and_long_words(tracking: str, capsys: pytest.CaptureFixture[str])
 def test_damaged_entry_is_one_line(tracking: str) -> None:
     registries.settled(tracking, models=1)
     mlflow.MlflowClient().set_model_version_tag(f"{NAME}.history", "1", "slm.record", "{")
-    with pytest.raises(StepError, match=r"^history of models:/model-000: an entry cannot be read \(JSONDecodeError: .*\); see the"):
+    with pytest.raises(
+        StepError,
+        match=r"^entry 1 of 'model-000\.history' cannot be read: its tag slm\.record is not a record \(JSONDecodeError: .*restore the tag",
+    ):
         history(scene.config(TARGET), as_json=False)
