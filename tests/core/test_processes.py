@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from steps.core import processes, visible
+from steps.core import visible
 from steps.core.confine import LAYERS
 from steps.core.processes import Child, ChildStartError, Confinement, allowance, environment
 from tests.conftest import ROOT
@@ -23,11 +23,6 @@ def run(code: str, folder: Path, confinement: Confinement | None = None, **varia
     confined = confinement or Confinement(writable=(folder,))
     with Child([sys.executable, "-I", "-c", code], environment=environment(variables), cwd=folder, confinement=confined) as child:
         return child.wait(60), child.tail()
-
-
-def test_this_machine_has_all_layers() -> None:
-    """The tests below are about what the kernel holds: where it does not, they would prove nothing."""
-    assert processes.missing() == ()
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +46,7 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment(python=True)["PYTHONPATH"] == "/mine"
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_no_network_no_other_process_no_file_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, own, shown = tmp_path / "home", tmp_path / "own", tmp_path / "shown"
     for folder in (home, own, shown):
@@ -88,6 +84,7 @@ print(open("/proc/self/status").read().split("CapEff:")[1].split()[0])
     assert not (shown / "new").exists() and (own / "new").exists()
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_link_to_what_is_shown_later_is_followed(tmp_path: Path) -> None:
     """As an environment's ``bin/python`` is a link to an interpreter that lies in a longer path below a hidden folder."""
     short, long = tmp_path / "a", tmp_path / "a-much-longer-name-of-a-folder"
@@ -128,6 +125,7 @@ for layers in ((), ("processes",), ("network",), ("files",), confine.LAYERS, Non
 """
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_the_environment_of_other_processes_cannot_be_read() -> None:
     """Any layer brings a user namespace, out of which nobody can trace. A build, which is trusted, can read its starter's."""
     variables = {**os.environ, "BUILD_NOTE": "plain-name-4711"}
@@ -135,6 +133,7 @@ def test_the_environment_of_other_processes_cannot_be_read() -> None:
     assert done.stdout.split() == ["found", *["nothing"] * 5], done.stderr
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_files_of_credentials_are_hidden_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = tmp_path / "shown"
     shown.mkdir()
@@ -171,6 +170,7 @@ def test_the_exit_code_is_the_commands(code: str, expected: int, tmp_path: Path)
     assert run(code, tmp_path, OPEN)[0] == expected
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_what_cannot_be_confined_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(ChildStartError, match=r"could not be confined: FileNotFoundError"):
         Child(["/no/such/program"], environment=environment(), cwd=tmp_path, confinement=Confinement())
@@ -222,8 +222,10 @@ def in_folder(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("layers", ["network processes files", ""])
-def test_a_killed_supervisor_takes_its_child_along(layers: str, tmp_path: Path) -> None:
+def test_a_killed_supervisor_takes_its_child_along(layers: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """By SIGKILL, so that it cannot say good-bye. In a process namespace, what the child has detached ends too."""
+    if layers:
+        request.getfixturevalue("namespaces")
     folder = tmp_path / f"work-{os.getpid()}-{len(layers)}"
     folder.mkdir()
     words = [sys.executable, "-c", KILLED, str(folder), layers]
@@ -241,7 +243,9 @@ def test_a_killed_supervisor_takes_its_child_along(layers: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("layers", [LAYERS, ()])
-def test_the_end_of_a_child_is_the_end_of_its_children(layers: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_end_of_a_child_is_the_end_of_its_children(layers: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if layers:
+        request.getfixturevalue("namespaces")
     code = "import subprocess, time; subprocess.Popen(['sleep', '600']); print('up', flush=True); time.sleep(600)"
     confined = Confinement(layers=layers, writable=(tmp_path,))
     with Child([sys.executable, "-I", "-c", code], environment=environment(), cwd=tmp_path, confinement=confined) as child:
