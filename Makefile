@@ -7,7 +7,7 @@ OVERRIDES ?=
 Q         ?= What is the capital of France?
 QUESTION  := $(value Q)
 WORKERS   ?= 2
-PARALLEL   = --numprocesses $(WORKERS)  # tests/scheduling.py says which tests share a process
+PARALLEL   = --numprocesses $(WORKERS) --no-loadscope-reorder  # tests/scheduling.py says which tests share a process
 NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
@@ -17,7 +17,7 @@ export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
 
-.PHONY: help install run ui ask test test-slow lint format bench bench-short sweep lock models clean
+.PHONY: help install run ui ask test test-slow test-volume lint format bench bench-short sweep lock models clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,7 +49,10 @@ test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes: environments, git URIs, whole chains, soaks, races
-	python -m pytest -m "slow and not models" $(PARALLEL)
+	python -m pytest -m "slow and not models and not volume" $(PARALLEL)
+
+test-volume: $(VENV)/.dev  ## the same soaks, races and kills in full number: 10,000 requests, 200 rounds, every kill
+	python -m pytest -m volume $(PARALLEL)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	ruff check .

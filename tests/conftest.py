@@ -31,6 +31,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFileOrFamily(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    from tests.scheduling import longest_first
+
+    items.sort(key=lambda item: longest_first(item.nodeid))
+
+
 def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without any MLflow setting, with this interpreter's programs first on the path."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}

@@ -18,7 +18,6 @@ from tests.registry import scene
 
 pytestmark = pytest.mark.server
 RACERS = 3
-ROUNDS = 200
 
 
 class Racer:
@@ -137,11 +136,12 @@ def test_a_few_racing_rounds(remote: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_hundred_racing_rounds(remote: str) -> None:
-    check("race", run_rounds(remote, "race", ROUNDS))
+@pytest.mark.parametrize("rounds", [50, pytest.param(200, marks=pytest.mark.volume)])
+def test_racing_rounds(remote: str, rounds: int) -> None:
+    check(f"race-{rounds}", run_rounds(remote, f"race-{rounds}", rounds))
 
 
-@pytest.mark.parametrize("rounds", [8, pytest.param(70, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [8, pytest.param(70, marks=[pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800)])])
 def test_unsynchronised_promoters(remote: str, rounds: int) -> None:
     name = f"free-for-all-{rounds}"
     make_versions(name, 4)

@@ -35,8 +35,9 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
         ("hub", 24, 6),  # its threads change the order of events from run to run: over time this covers them all
         *(
             pytest.param(kind, 1, least, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))
-            for kind, least in (("folder", 40), ("build", 20), ("hub", 150))
+            for kind, least in (("folder", 40), ("build", 20))
         ),
+        pytest.param("hub", 1, 150, marks=(pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800))),
     ],
 )
 def test_killed_at_every_step(kind: str, stride: int, least: int, checkpoint: Path, hub: Hub, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Volume: memory that stays flat, and ten thousand requests none of which gets another's answer."""
+"""Memory that stays flat, and thousands of requests none of which gets another's answer."""
 
 import gc
 import random
@@ -67,12 +67,13 @@ def leave(model: Any, row: dict[str, Any]) -> None:
     stream.close()
 
 
-def test_ten_thousand_requests_over_sixteen_threads(tiny: Folders, open_onnx: Open) -> None:
+@pytest.mark.parametrize("requests", [1000, pytest.param(10_000, marks=pytest.mark.volume)])
+def test_requests_over_sixteen_threads(requests: int, tiny: Folders, open_onnx: Open) -> None:
     model = open_onnx(tiny.onnx("fp32"), max_queue=64)
     lone = open_onnx(tiny.onnx("fp32"), max_batch_size=1, prefix_cache_bytes=0)
     kinds = 250
     expected = [said(lone.predict(None, row_of(number))[0]) for number in range(kinds)]
-    numbers = iter(range(10_000))
+    numbers = iter(range(requests))
     lock = threading.Lock()
     wrong: list[tuple[int, list[str]]] = []
     failed: list[BaseException] = []
@@ -106,7 +107,8 @@ def test_ten_thousand_requests_over_sixteen_threads(tiny: Folders, open_onnx: Op
     assert not wrong, f"{len(wrong)} answers differ from the lone ones: {wrong[:3]}"
 
 
-def test_memory_is_flat_over_two_thousand_requests(tiny: Folders, open_onnx: Open) -> None:
+@pytest.mark.parametrize("requests", [600, pytest.param(2000, marks=pytest.mark.volume)])
+def test_memory_is_flat(requests: int, tiny: Folders, open_onnx: Open) -> None:
     model = open_onnx(tiny.onnx("fp32"), prefix_cache_bytes=4_000_000)
 
     def resident() -> int:
@@ -122,7 +124,7 @@ def test_memory_is_flat_over_two_thousand_requests(tiny: Folders, open_onnx: Ope
     for number in range(400):
         ask(number)
     before = resident()
-    for number in range(2000):
+    for number in range(requests):
         ask(number)
     assert resident() - before < 40_000_000
 
