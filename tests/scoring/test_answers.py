@@ -134,7 +134,14 @@ def test_a_killed_evaluation_leaves_no_process_behind() -> None:
     parent.wait()
     with contextlib.suppress(ProcessLookupError):
         os.kill(candidate, signal.SIGCONT)
+
+    def gone() -> bool:
+        try:
+            return bool(psutil.Process(candidate).status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(candidate) and psutil.Process(candidate).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+    while not gone() and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not psutil.pid_exists(candidate) or psutil.Process(candidate).status() == psutil.STATUS_ZOMBIE
+    assert gone()
