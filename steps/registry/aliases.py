@@ -16,6 +16,8 @@ EVALUATION_TAG = "slm.evaluation"
 EVIDENCE_TAG = "slm.evidence_digest"
 VERDICT_TAG = "slm.verdict"
 MODEL_ID_TAG = "slm.model_id"
+HISTORY_TAG = "slm.history"  # on a registered model: creation time of its <name>.history, ms since 1970
+ORIGIN_TAG = "slm.imported_from"  # version and logged model on the server it came from, without that server's address
 MADE_BY_TAG = "slm.made_by"  # who registered the version; "(claimed)" behind a name that no server confirmed
 APPROVAL_TAG = "slm.approval"  # whether the version waits for approval, was approved or was rejected, in words
 

@@ -41,19 +41,29 @@ def tips(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def verify(entries: Sequence[Entry]) -> dict[int, Fault]:
-    """Number of each entry that is not what a later one says, with what is wrong."""
+    """Number of each entry that is not what a later one says, with what is wrong.
+
+    Where several later ones name an entry, the first of them is believed: it was written before whoever would put others in doubt. A
+    number that is not below the entry's own is wrong in that entry.
+    """
     there = {entry.number: entry for entry in entries}
     found: dict[int, Fault] = {}
+    told: set[int] = set()
     for entry in sorted(entries, key=lambda each: each.number):
         for key, digest in entry.record.previous.items():
             numbers = _numbers(key)
-            if len(numbers) == 1:
+            if not numbers or numbers[-1] >= entry.number:
+                found.setdefault(entry.number, Fault(f"entry {entry.number} names entries {key}, which are not before it", True))
+            elif len(numbers) == 1:
                 number = numbers[0]
+                if number in told:
+                    continue
+                told.add(number)
                 if number not in there:
                     found[number] = Fault(f"entry {number} was removed: entry {entry.number} was written after it", False)
                 elif there[number].digest != digest:
                     found[number] = Fault(f"entry {number} was altered after entry {entry.number} was written", True)
-            elif not numbers or _joined(entries, numbers) != digest:
+            elif _joined(entries, numbers) != digest:
                 words = f"entries {key} are not what entry {entry.number} found: at least one was altered or removed"
                 found.setdefault(entry.number, Fault(words, False))
     return found

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 from steps.config import names
 from steps.pipeline.errors import StepError
-from steps.registry import journal, renamed
+from steps.registry import belonging, journal
 from steps.registry.aliases import CANDIDATE, DIGEST_TAG, VARIANTS
 from steps.registry.gateway import Gateway, Version
-from steps.registry.journal import ID_TAG, KIND_TAG, LOST, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
+from steps.registry.journal import ID_TAG, LOST, OBSERVED, PROJECTION_TAG, RECORD_TAG, SETTLED_TAG, Entry, Journal, Move, Record
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Ledger:
         self.gateway, self.name = gateway, name
         self.history = journal.name_of(name)
         self._created_ms: int | None = None
-        self._not_renamed = False  # looked for, and found nothing
+        self._claimed = False  # looked at, and known as this model's
 
     @property
     def incarnation(self) -> int | None:
@@ -79,33 +79,39 @@ class Ledger:
         entries = [journal.entry_of(version) for version in self.gateway.versions(self.history)]
         return journal.fold([entry for entry in entries if entry is not None], self.incarnation)
 
-    def check_renamed(self) -> None:
-        """Refuse to go on without the history that the model had under another name.
+    def check(self) -> None:
+        """Refuse to go by a history that is another's, or without the one that the model had under another name.
 
         Raises:
-            RenamedModelError: there is one; names the call that renames it.
+            ForeignHistoryError, RenamedModelError: as :func:`steps.registry.belonging.check`.
         """
-        if not self._not_renamed:
-            renamed.check(self.gateway, self.name)
-        self._not_renamed = True
+        if not self._claimed:
+            belonging.check(self.gateway, self.name)
+
+    def claim(self) -> None:
+        """Create the history unless it is there, and make it known as the model's own: before the first version is registered.
+
+        Raises:
+            ForeignHistoryError, RenamedModelError: as :meth:`check`.
+        """
+        if not self._claimed:
+            belonging.claim(self.gateway, self.name, HISTORY_DESCRIPTION.format(name=self.name))
+        self._claimed = True
 
     def open(self) -> View:
         """Finish what an interrupted run left, take note of moves made past this project, and return the state to decide on.
 
         Raises:
             DamagedRecordError: as :meth:`read`.
-            RenamedModelError: as :meth:`check_renamed`.
+            ForeignHistoryError, RenamedModelError: as :meth:`check`.
         """
-        self.check_renamed()
-        self.gateway.ensure_model(self.history, HISTORY_DESCRIPTION.format(name=self.name), {KIND_TAG: "history"})
+        self.claim()
         return View(self._reconcile())
 
     def peek(self) -> View:
         """The state to decide on, without writing anything: for dry runs and for showing."""
-        state = self.read()
-        if not state.entries:
-            self.check_renamed()
-        return View(replace(state, aliases=self._actual()))
+        self.check()
+        return View(replace(self.read(), aliases=self._actual()))
 
     def commit(self, view: View, record: Record) -> Entry | None:
         """Make a record's moves, all or none.

@@ -81,7 +81,7 @@ def register(
         created = {model_id for model_id, version in found.items() if version is None}
     else:
         gateway.ensure_model(name, describe(name, report, config), {})
-        ledger.check_renamed()
+        ledger.claim()
         served = ledger.read().served()
         weighed = [each for each in evaluated if each.model_id not in kept]
         made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in weighed}

@@ -69,7 +69,7 @@ def document(name: str, journal: Journal, limit: int | None = None) -> dict[str,
 
 
 def history(config: Config, *, as_json: bool, limit: int | None = None, gateway: Gateway | None = None) -> dict[str, Any]:
-    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in three calls whatever its length.
+    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in five calls whatever its length.
 
     Args:
         config: ``target`` and ``promotion.retry_seconds`` count.
@@ -86,9 +86,9 @@ def history(config: Config, *, as_json: bool, limit: int | None = None, gateway:
     if actual is None:
         raise StepError(f"target=models:/{target.name}: no such registered model; make one with `mlflow run . -P model=…`")
     ledger = Ledger(gateway, target.name)
+    ledger.check()
     journal = ledger.read()
     if not journal.entries:
-        ledger.check_renamed()
         raise StepError(f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e register` or `-e promote`")
     found = document(target.name, journal, limit)
     if as_json:

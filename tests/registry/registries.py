@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steps.registry import waiting
+from steps.registry.aliases import HISTORY_TAG
 from steps.registry.gateway import Version
 from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, SETTLED_TAG, Move, Record
 from steps.registry.survey import Facts
@@ -32,6 +33,7 @@ def settled(uri: str, models: int, entries: int = 1, first: int = 0) -> None:
         history = f"{name}.history"
         rows += [SqlRegisteredModel(name=each, creation_time=CREATED_MS) for each in (name, history)]
         rows.append(SqlRegisteredModelTag(name=history, key=KIND_TAG, value="history"))
+        rows.append(SqlRegisteredModelTag(name=name, key=HISTORY_TAG, value=str(CREATED_MS)))
         rows += _version(name, 1, _judged(name))
         rows += [SqlRegisteredModelAlias(name=name, alias=alias, version=1) for alias in ("champion", "candidate")]
         for entry in range(entries):

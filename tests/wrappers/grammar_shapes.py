@@ -49,7 +49,11 @@ SIBLINGS = {  # each alternative is merged with all that stands beside them
     "anyOf": [{"properties": {key: {"type": "string", "minLength": 3}}, "required": [key]} for key in named(100)],
 }
 
+NEVER_DEFINED = {"type": "object", "required": list(named(1_024))}  # a name of `required` alone costs as much as a property
+NESTED = {**NEVER_DEFINED, "additionalProperties": NEVER_DEFINED}
+
 HIDDEN = [
+    ("json_schema", json.dumps(NESTED)),
     ("json_schema", json.dumps(SIBLINGS)),
     ("regex", "(a?){500}a{500}"),  # compiles, and fails at its first token
     ("lark_grammar", 'start: a{1000}\na: b{1000}\nb: "x"'),

@@ -38,6 +38,7 @@ TAKEN: list[tuple[dict[str, Any], bool]] = [
     (schema({"type": "object", "properties": {GUIDANCE: INTEGER}}), True),  # a property may have that name
     (schema({"type": "array", "items": INTEGER, "maxItems": 4_096}), False),
     (schema({"type": "object", "properties": named(5), "anyOf": [{"required": ["p0"]}, {"required": ["p1"]}]}), False),
+    (schema({"type": "object", "properties": named(1), "required": ["p0", "p1"]}), False),
     (schema(TREE), False),
     (schema({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}), False),
     (schema({"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}), False),

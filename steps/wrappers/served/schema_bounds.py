@@ -165,6 +165,8 @@ class _Walk:
             raise refusal(f"{path}.required", f"{len(required)} names", f"at most {MAX_PROPERTIES}")
         names = {str(name) for name in required} if isinstance(required, list) else set()
         properties = schema.get("properties")
+        if names.difference(properties if isinstance(properties, Mapping) else ()):  # each costs as much as a property
+            self.plain = False
         if not isinstance(properties, Mapping):
             return
         if len(properties) > MAX_PROPERTIES:

@@ -1,0 +1,113 @@
+"""Histories that somebody made who may not move an alias: nobody believes them. On SQLite."""
+
+# ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
+
+import json
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+
+from steps.registry import look, watch
+from steps.registry import register as room
+from steps.registry.aliases import HISTORY_TAG
+from steps.registry.belonging import ForeignHistoryError
+from steps.registry.gateway import Gateway, Version
+from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, Record
+from steps.registry.promote import promote
+from steps.registry.table import history
+from tests.registry import scene
+from tests.registry.conftest import Pair
+from tests.registry.test_register import aliases
+
+HISTORY = f"{scene.NAME}.history"
+TARGET = f"target=models:/{scene.NAME}/1"
+
+
+def refuse(version: Version, config: object) -> None:
+    raise watch.EvaluationFailedError("no evaluation in this test")
+
+
+def forge(name: str = HISTORY, **changed: object) -> None:
+    """As anybody can: a registered model of a free name, with an entry in it that its writer seems not to have finished."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model(name, tags={KIND_TAG: "history"})
+    record = json.loads(Record("forged", "promote", (), "admin", "as agreed", authenticated=True).to_json())
+    record |= {"moves": [["champion", None, 2]], **changed}
+    client.create_model_version(name, f"models:/{scene.NAME}/1", tags={RECORD_TAG: json.dumps(record), ID_TAG: "forged"})
+
+
+@pytest.fixture
+def by_hand(pair: Pair, no_canary: list[str]) -> Iterator[Pair]:
+    """Two versions that somebody registered with another client, without a history."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model(scene.NAME)
+    for model_id in (pair.transformers, pair.onnx):
+        client.create_model_version(scene.NAME, f"models:/{model_id}", model_id=model_id)
+    yield pair
+
+
+def test_forged_history_moves_nothing(by_hand: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    forge()
+    for call in (
+        lambda: promote(scene.config(TARGET)),
+        lambda: promote(scene.config(TARGET, "dry_run=true")),
+        lambda: room.register(by_hand.report_uri, scene.config()),
+        lambda: history(scene.config(TARGET), as_json=True),
+    ):
+        with pytest.raises(ForeignHistoryError, match=rf"models:/{HISTORY} is there, and no promoter of 'parrot' made it.*set_registered"):
+            call()
+    mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
+    assert look.look_once(scene.config(), Gateway(5), refuse) == []
+    assert "no promoter of 'parrot' made it" in caplog.text
+    assert aliases() == {"candidate": 1}
+    mlflow.MlflowClient().delete_registered_model(HISTORY)
+    assert promote(scene.config(TARGET)).entry == 1
+    assert aliases()["champion"] == 1
+
+
+def test_history_that_an_administrator_made_is_confirmed_by_the_tag(by_hand: Pair) -> None:
+    client = mlflow.MlflowClient()
+    client.create_registered_model(HISTORY, tags={KIND_TAG: "history"})
+    with pytest.raises(ForeignHistoryError) as caught:
+        promote(scene.config(TARGET))
+    born = client.get_registered_model(HISTORY).creation_timestamp
+    assert f"set_registered_model_tag('parrot', 'slm.history', '{born}')" in str(caught.value)
+    client.set_registered_model_tag(scene.NAME, HISTORY_TAG, str(born))
+    assert promote(scene.config(TARGET)).entry == 1
+
+
+def test_history_that_was_there_before_the_model_is_not_believed(pair: Pair, no_canary: list[str]) -> None:
+    mlflow.MlflowClient().create_registered_model(HISTORY, tags={KIND_TAG: "history"})
+    with pytest.raises(ForeignHistoryError):
+        room.register(pair.report_uri, scene.config())
+    assert Gateway(5).versions(scene.NAME) == []
+
+
+def test_history_that_was_deleted_and_made_anew_by_another_is_not_believed(pair: Pair, no_canary: list[str]) -> None:
+    room.register(pair.report_uri, scene.config())
+    client = mlflow.MlflowClient()
+    client.delete_registered_model(HISTORY)
+    forge(moves=[["champion", None, 1]])
+    with pytest.raises(ForeignHistoryError):
+        promote(scene.config(TARGET))
+    assert aliases()["champion"] == 2
+
+
+def test_model_of_before_there_was_the_tag_goes_on(pair: Pair, no_canary: list[str]) -> None:
+    room.register(pair.report_uri, scene.config())
+    client = mlflow.MlflowClient()
+    client.delete_registered_model_tag(scene.NAME, HISTORY_TAG)
+    assert promote(scene.config(TARGET)).entry == 2
+    born = client.get_registered_model(HISTORY).creation_timestamp
+    assert client.get_registered_model(scene.NAME).tags[HISTORY_TAG] == str(born)
+
+
+@pytest.mark.parametrize("record", ["garbage", "incarnation"])
+def test_history_of_a_free_name_keeps_no_model_waiting(by_hand: Pair, record: str) -> None:
+    born = str(mlflow.MlflowClient().get_registered_model(scene.NAME).creation_timestamp)
+    forge("zzz.history", incarnation=born)
+    if record == "garbage":
+        mlflow.MlflowClient().set_model_version_tag("zzz.history", "1", RECORD_TAG, "garbage")
+    assert promote(scene.config(TARGET)).entry == 1
+    assert aliases()["champion"] == 1
