@@ -205,6 +205,16 @@ def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair
     assert set(ledger().read().faults) == {14} and "1-13" in ledger().read().faults[14]
 
 
+def test_entry_that_names_others_wrongly_puts_them_not_in_doubt(registered: Pair) -> None:
+    three_entries()
+    wrong = {str(number): f"sha256:{'0' * 64}" for number in (1, 2, 3, 5)}
+    ledger()._append(Record(id="framing", kind="observed", moves=(), actor="x", reason="of another", previous=wrong))
+    promote(scene.config(f"target=models:/{scene.NAME}/1"))
+    found = ledger().read()
+    assert [entry.number for entry in found.entries if entry.altered] == [3, 4]  # no entry has named the third before: see security.md
+    assert "names entries 5, which are not before it" in found.faults[4]
+
+
 def test_damaged_record_names_the_entry_and_the_cure(registered: Pair) -> None:
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     plain = {"id": "x", "kind": "k", "moves": [], "actor": "a", "reason": "r"}
