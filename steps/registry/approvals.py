@@ -6,14 +6,19 @@ key. MLflow enforces who may write there and nothing about the name in it: see d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from steps.config.errors import ConfigError
 from steps.config.promotion import PromotionConfig
 from steps.core import signatures
+from steps.core.redaction import redact
 from steps.registry.gateway import Gateway, PermissionRefusedError, Version
 from steps.registry.outcome import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".approvals"
 KIND = "approvals"  # value of the tag slm.kind on the registered model
@@ -21,11 +26,13 @@ STATEMENT_TAG = "slm.approval.statement"  # the statement, as JSON; its exact te
 SIGNATURE_TAG = "slm.approval.signature"  # base64
 ID_TAG = "slm.approval.id"
 KEY_FILES = (".pem", ".pub")
+DONE = {APPROVE: "approved", REJECT: "rejected"}
 OWN = "made or proposed the version"
 DESCRIPTION = (
     "Approvals and rejections of versions of `{name}`: one version is one statement. Only approvers may edit this model. Written by "
     "`mlflow run . -e approve` and `-e reject`; do not delete versions."
 )
+_named: set[str] = set()  # statements that this process has said it ignores
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,19 @@ class State:
 
     def lacks(self, needed: int) -> int:
         return max(0, needed - len(self.approved))
+
+
+def asked(policy: PromotionConfig) -> bool:
+    """Whether the policy asks other people at all. If not, nobody has said who may edit ``<name>.approvals``, or created it for approvers.
+
+    MLflow lets every user create a registered model and be its manager, and does not tell who did.
+    """
+    return policy.approvals > 0 or bool(policy.approvers)
+
+
+def create(gateway: Gateway, name: str) -> None:
+    """Create ``<name>.approvals`` unless it is there: by who may move aliases, before a user who may only read can be its manager."""
+    gateway.ensure_model(name_of(name), DESCRIPTION.format(name=name), {"slm.kind": KIND})
 
 
 def name_of(registered_name: str) -> str:
@@ -56,7 +76,8 @@ def state(
 ) -> tuple[State, tuple[Decision, ...]]:
     """What the statements about a subject add up to, and all decisions about it that count or counted, oldest first.
 
-    A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once.
+    A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once. Where the
+    policy asks nobody, no statement counts.
 
     Args:
         gateway: the calls to the tracking server.
@@ -70,6 +91,8 @@ def state(
     """
     signatures.verify(b"", b"", _keys(policy), field="promotion.approvers")  # a wrong path is said before somebody has signed
     found = gateway.versions(name_of(subject.name))
+    if not asked(policy):
+        return State((), None, tuple(_unasked(found, subject)), _last(found)), ()
     decisions, ignored = _read(found, subject, policy)
     approved: dict[str, Decision] = {}
     rejected: Decision | None = None
@@ -85,6 +108,22 @@ def state(
             approved[each.approver], rejected = each, None
         counted.append(each)
     return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(counted)
+
+
+def _unasked(found: Sequence[Version], subject: Subject) -> list[str]:
+    """Name the statements about a subject, none of which counts as the policy asks nobody; in one line of the log, once."""
+    about = [version for version in found if (said := _statement(version)) and said[0].subject.same(subject)]
+    numbers = ", ".join(str(version.number) for version in about)
+    if numbers and (key := f"{name_of(subject.name)} {numbers}") not in _named:
+        _named.add(key)
+        log.warning(
+            "%s",
+            redact(
+                f"models:/{name_of(subject.name)}: statements {numbers} about models:/{subject.name}/{subject.version} are ignored, as "
+                "promotion.approvals=0 and promotion.approvers names nobody; name the approvers there to have their statements counted"
+            ),
+        )
+    return [f"statement {version.number} (the policy asks nobody)" for version in about]
 
 
 def last_number(gateway: Gateway, name: str) -> int:
@@ -136,10 +175,18 @@ def write(
         dry_run: check everything and write nothing.
 
     Raises:
-        ConfigError: a key file cannot be read.
+        ConfigError: a key file cannot be read, or the policy asks nobody.
         RefusedError: the policy does not let the author decide; nothing was written.
         PermissionRefusedError: the user may not edit ``<name>.approvals``.
     """
+    if not asked(policy):
+        raise ConfigError(
+            "promotion.approvers",
+            list(policy.approvers),
+            "user names or key files while promotion.approvals=0, since otherwise nobody's statement counts; nothing was "
+            + DONE[statement.decision],
+            "name the approvers in conf/local/default.yaml, for those who promote as well",
+        )
     text, subject = statement.to_json(), statement.subject
     signature = signatures.sign(text.encode(), signing_key).decode() if signing_key else None
     author = judge_author(statement, text, signature, policy)
@@ -154,7 +201,7 @@ def write(
     tags = {STATEMENT_TAG: text, ID_TAG: statement.id} | ({SIGNATURE_TAG: signature} if signature else {})
     where = name_of(subject.name)
     try:
-        gateway.ensure_model(where, DESCRIPTION.format(name=subject.name), {"slm.kind": KIND})
+        create(gateway, subject.name)
         made = gateway.create_version(
             where,
             f"models:/{subject.name}/{subject.version}",
@@ -207,7 +254,7 @@ def _statement(version: Version) -> tuple[Statement, str] | None:
 
 def _decision(number: int, statement: Statement, author: tuple[str, str | None]) -> Decision:
     approver, key = author
-    return Decision(number, statement, approver, key, authenticated=key is not None or statement.authenticated)
+    return Decision(number, statement, approver, key, authenticated=key is not None)
 
 
 def who_approved(decisions: Sequence[Decision]) -> str:

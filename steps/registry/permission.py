@@ -83,6 +83,8 @@ def require_approval(
         WaitingError: approvals are missing.
     """
     needed = config.promotion.approvals
+    if approvals.asked(config.promotion) and not config.dry_run:
+        approvals.create(gateway, subject.name)
     decided, counted = approvals.state(gateway, subject, config.promotion, lambda: excluded(gateway, view.journal, version, subject, who))
     if not config.dry_run:
         _take_note(ledger, view.journal, subject, counted)
@@ -92,7 +94,7 @@ def require_approval(
         _tag(gateway, version, words, config)
         raise RejectedError(f"{version.uri} was {words}. New evidence or new bytes end this, no reason overrules it; {again}", decided.seen)
     if missing := decided.lacks(needed):
-        _propose(gateway, ledger, view.journal, subject, needed, who, config)
+        _propose(ledger, view.journal, subject, needed, who, config)
         so_far = f"{len(decided.approved)} of {needed} approvals for @{subject.alias} ({approvals.who_approved(decided.approved)})"
         _tag(gateway, version, f"waiting: {so_far}", config)
         ignored = f"; not counted: {', '.join(decided.ignored)}" if decided.ignored else ""
@@ -223,11 +225,9 @@ def excluded(gateway: Gateway, history: journal.Journal, version: Version, subje
     return [*makers(gateway, version), *proposed]
 
 
-def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
+def _propose(ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
     if config.dry_run or proposers(history, subject) or proposers(ledger.read(), subject):
         return
-    # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
-    gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
     words = "approval" if needed == 1 else "approvals"
     reason = f"version {subject.version} waits for {needed} {words} before @{subject.alias} moves"
     entry = ledger.note(_record(journal.new_id(), WAITING, subject, who.name, who.authenticated, reason, {}))

@@ -82,7 +82,7 @@ class Decision:
     statement: Statement
     approver: str  # name of the key that signed, else the statement's actor
     key: str | None  # fingerprint of the key that signed
-    authenticated: bool  # signed by a key of the policy, or the author's server confirmed the name
+    authenticated: bool  # signed by a key of the policy; else the name is what whoever may edit <name>.approvals wrote
 
     @property
     def names(self) -> set[str]:

@@ -138,18 +138,42 @@ def test_approval_ends_with_other_bytes() -> None:
 
 def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As) -> None:
     """Also where no approvals are asked for."""
+    named = ("promotion.approvals=0", "promotion.approvers=[bob,carol]")
     acting("bob")
-    said = say(REJECT, "promotion.approvals=0")
+    said = say(REJECT, *named)
     assert "rejected for @champion by bob" in said.words
     acting("alice")
     with pytest.raises(RejectedError, match="New evidence or new bytes end this, no reason overrules it; an approver can change that"):
-        promote(scene.config(TARGET))
+        promote(scene.config(TARGET, *named))
     assert tag() == "rejected for @champion by bob: read it" and kinds() == ["register", "reject"]
     acting("carol")
-    say(APPROVE, "promotion.approvals=0")
+    say(APPROVE, *named)
+    acting("alice")
+    promote(scene.config(TARGET, *named))
+    assert aliases()["champion"] == 1
+
+
+def test_nobody_decides_where_the_policy_asks_nobody(registered: Pair, acting: As, caplog: pytest.LogCaptureFixture) -> None:
+    """By default every user may create the model of approvals, and then write any name into it."""
+    acting("eve")
+    with pytest.raises(ConfigError, match=r"promotion\.approvers=\[\]: expected user names or key files .*nothing was rejected"):
+        say(REJECT, "promotion.approvals=0")
+    say(REJECT)  # by a policy of her own, or past this project
     acting("alice")
     promote(scene.config(TARGET))
-    assert aliases()["champion"] == 1
+    assert aliases()["champion"] == 1 and "parrot.approvals: statements 1 about models:/parrot/1 are ignored" in caplog.text
+
+
+def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without_a_key_is_claimed(registered: Pair, acting: As) -> None:
+    named = ("promotion.approvals=0", "promotion.approvers=[bob]")
+    acting("alice")
+    promote(scene.config(TARGET, *named, "alias=champion-edge"))
+    assert Gateway(5).aliases(approvals.name_of(scene.NAME)) == {}
+    acting("bob")
+    say(REJECT, *named)
+    assert [entry.record.who for entry in Ledger(Gateway(5), scene.NAME).read().entries if entry.record.kind == "reject"] == [
+        "bob (claimed)"
+    ]
 
 
 def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(registered: Pair, acting: As) -> None:
@@ -165,9 +189,12 @@ def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(re
         promote(scene.config(TARGET, *two))
     acting("carol")
     say(REJECT)
-    new_report(registered)
     acting("alice")
-    promote(scene.config(TARGET))
+    named = "promotion.approvers=[bob,carol]"
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, named))
+    new_report(registered)
+    promote(scene.config(TARGET, named))
     assert aliases()["champion"] == 1
 
 
@@ -300,7 +327,7 @@ def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, act
         promote(scene.config(TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"))
     with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
         say(REJECT, target=f"target=models:/{scene.NAME}")
-    assert approvals.name_of(scene.NAME) not in [model.name for model in mlflow.MlflowClient().search_registered_models()]
+    assert approvals.last_number(Gateway(5), scene.NAME) == 0
     assert "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
     assert approvals.last_number(Gateway(5), scene.NAME) == 0
 
