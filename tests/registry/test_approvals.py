@@ -299,6 +299,54 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(r
     assert aliases()["champion"] == 1 and look() == []
 
 
+def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
+    tracking: str, tmp_path: Path, no_canary: list[str], acting: As
+) -> None:
+    """`watch` evaluates in its own experiment; the approver's run is in another one, where neither looks for the other's reports."""
+    client = mlflow.MlflowClient()
+    places = {name: mlflow.create_experiment(name, artifact_location=(tmp_path / name).as_uri()) for name in ("watch", "mine")}
+    with mlflow.start_run():
+        made = scene.log_model("transformers")
+    client.create_registered_model(scene.NAME)
+    client.create_model_version(scene.NAME, f"models:/{made}", model_id=made)
+    client.set_registered_model_alias(scene.NAME, "candidate", "1")
+
+    def evaluate(*_: object) -> None:
+        with mlflow.start_run():
+            scene.log_report([scene.judged(made, "transformers", scene.GOOD)])
+
+    def look() -> list[str]:
+        acting("watcher")
+        mlflow.set_experiment(experiment_id=places["watch"])
+        words = [verdict.words for verdict in look_once(scene.config(ONE), Gateway(5), evaluate)]
+        acting("rosa")
+        mlflow.set_experiment(experiment_id=places["mine"])
+        return words
+
+    assert "waiting for approval" in look()[0]
+    say(REJECT)
+    assert "rejected for @champion by rosa" in look()[0]
+    assert "approved for @champion by rosa" in say(APPROVE).words
+    assert "promoted to @champion" in look()[0]
+
+
+def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(registered: Pair, acting: As) -> None:
+    with mlflow.start_run() as run:
+        uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD)])
+    client = mlflow.MlflowClient()
+    for number in ("1", "2"):
+        client.delete_model_version_tag(scene.NAME, number, "slm.evaluation")
+    acting("alice")
+    with pytest.raises(WaitingError):
+        promote(scene.config(TARGET, ONE))
+    client.log_text(run.info.run_id, "{}", "report.json")
+    for run_id in (run.info.run_id, registered.report_uri.split("/")[1]):
+        client.delete_run(run_id)
+    acting("bob")
+    with pytest.raises(RefusedError, match=rf"was proposed with {uri}, which does not count now \(.*nothing was written"):
+        say(REJECT)
+
+
 def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch) -> None:
     acting("bob")
     say(APPROVE)
