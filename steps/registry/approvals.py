@@ -14,7 +14,9 @@ from steps.config.errors import ConfigError
 from steps.config.promotion import PromotionConfig
 from steps.core import signatures
 from steps.core.redaction import redact
+from steps.registry import approval_entries
 from steps.registry.gateway import Gateway, PermissionRefusedError, Version
+from steps.registry.journal import Journal
 from steps.registry.outcome import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
 
@@ -72,17 +74,19 @@ def is_key(approver: str) -> bool:
 
 
 def state(
-    gateway: Gateway, subject: Subject, policy: PromotionConfig, others: Callable[[], Collection[str]]
+    gateway: Gateway, subject: Subject, policy: PromotionConfig, history: Journal, others: Callable[[], Collection[str]]
 ) -> tuple[State, tuple[Decision, ...]]:
     """What the statements about a subject add up to, and all decisions about it that count or counted, oldest first.
 
-    A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once. Where the
-    policy asks nobody, no statement counts.
+    A rejection stands until an approver approves after it; it also ends the approvals before it. It is also against older evidence of the
+    same bytes, and stands by the history where its statement was removed. An approver counts once, by a name and a key alike. Where
+    the policy asks nobody, no statement counts.
 
     Args:
         gateway: the calls to the tracking server.
         subject: what is to be approved.
-        policy: ``approvers`` counts.
+        policy: ``approvals`` and ``approvers`` count.
+        history: the journal of the registered model.
         others: names of who made and who proposed the version; their approvals do not count, their rejections do. Asked for only where
             there is an approval.
 
@@ -93,21 +97,29 @@ def state(
     found = gateway.versions(name_of(subject.name))
     if not asked(policy):
         return State((), None, tuple(_unasked(found, subject)), _last(found)), ()
-    decisions, ignored = _read(found, subject, policy)
-    approved: dict[str, Decision] = {}
+    decisions, ignored = _read(found, subject, policy, history)
+    removed = _removed(decisions, subject, policy, history)
+    approved: list[tuple[set[str], Decision]] = []  # one for each person, with the names that are known of each
     rejected: Decision | None = None
     excluded = set(others()) if any(each.statement.decision == APPROVE for each in decisions) else set()
     counted: list[Decision] = []
-    for each in decisions:
+    for each in approval_entries.in_order(decisions, removed, {version.number: version.created_ms for version in found}):
+        about_this = each.statement.subject.same(subject)
         if each.statement.decision == REJECT:
-            approved, rejected = {}, each
+            if not each.statement.holds_for(subject):
+                continue
+            approved, rejected = [], each
         elif own := sorted(each.names & excluded):
-            ignored.append(f"statement {each.number} by {each.approver} ({own[0]} {OWN})")
+            ignored += [f"statement {each.number} by {each.approver} ({own[0]} {OWN})"] if about_this else []
+            continue
+        elif not about_this:  # it says nothing about this evidence, but takes back what was said about its own
+            rejected = None if rejected and each.statement.subject.same(rejected.statement.subject) else rejected
             continue
         else:
-            approved[each.approver], rejected = each, None
-        counted.append(each)
-    return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(counted)
+            approved, rejected = _with(approved, each), None
+        if all(each is not other for other, _ in removed):
+            counted.append(each)
+    return State(tuple(each for _, each in approved), rejected, tuple(ignored), _last(found)), tuple(counted)
 
 
 def _unasked(found: Sequence[Version], subject: Subject) -> list[str]:
@@ -124,6 +136,21 @@ def _unasked(found: Sequence[Version], subject: Subject) -> list[str]:
             ),
         )
     return [f"statement {version.number} (the policy asks nobody)" for version in about]
+
+
+def _with(approved: Sequence[tuple[set[str], Decision]], new: Decision) -> list[tuple[set[str], Decision]]:
+    """Approvals with one more; those that share a name with it are the same person's."""
+    known = [names for names, _ in approved if names & new.names]
+    return [*((names, each) for names, each in approved if not names & new.names), (new.names.union(*known), new)]
+
+
+def _removed(decisions: Sequence[Decision], subject: Subject, policy: PromotionConfig, history: Journal) -> list[tuple[Decision, int]]:
+    """Rejections that the journal holds and ``<name>.approvals`` does not any more, of approvers whom the policy names."""
+    there = {each.journal_id for each in decisions}
+    gone = [(each, at) for each, at in approval_entries.rejections(history, subject) if each.statement.id not in there]
+    keys = {signatures.fingerprint_of(each, field="promotion.approvers") for each in _keys(policy)} if gone else set()
+    names = {each for each in policy.approvers if not is_key(each)}
+    return [(each, at) for each, at in gone if each.key in keys or not policy.approvers or each.statement.actor in names]
 
 
 def last_number(gateway: Gateway, name: str) -> int:
@@ -221,8 +248,8 @@ def _keys(policy: PromotionConfig) -> list[str]:
     return [each for each in policy.approvers if is_key(each)]
 
 
-def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -> tuple[list[Decision], list[str]]:
-    """Decisions about a subject, oldest first, and which statements about it are nobody's."""
+def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig, history: Journal) -> tuple[list[Decision], list[str]]:
+    """Decisions about a version on whatever evidence, oldest first, and which statements about the subject are nobody's."""
     decisions: list[Decision] = []
     ignored: list[str] = []
     seen: set[str] = set()
@@ -231,13 +258,15 @@ def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -
         if said is None:
             continue
         statement, text = said
-        if not statement.subject.same(subject) or statement.id in seen:
+        if not statement.subject.same_version(subject) or statement.id in seen:
             continue
         author = judge_author(statement, text, version.tags.get(SIGNATURE_TAG), policy)
         if subject.forced and statement.decision == APPROVE and not statement.subject.forced:
             author = "it approves a version that passed, and it does not pass now"
+        if (first := approval_entries.repeats(history, statement, version.number, version.created_ms)) is not None:
+            author = f"it repeats statement {first}"
         if isinstance(author, str):
-            ignored.append(f"statement {version.number} ({author})")
+            ignored += [f"statement {version.number} ({author})"] if statement.subject.same(subject) else []
             continue
         seen.add(statement.id)
         decisions.append(_decision(version.number, statement, author))

@@ -98,7 +98,7 @@ def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> 
     event = APPROVED if decision == APPROVE else REJECTED
     uri, digest = subject.evidence, subject.evidence_digest
     notify(config, event, version.name, version=version.number, alias=alias, reason=reason, evidence=uri, evidence_digest=digest)
-    state, _ = approvals.state(gateway, subject, config.promotion, lambda: others)
+    state, _ = approvals.state(gateway, subject, config.promotion, history, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
 
 

@@ -82,7 +82,10 @@ def require_approval(
     needed = config.promotion.approvals
     if approvals.asked(config.promotion) and not config.dry_run:
         approvals.create(gateway, subject.name)
-    decided, counted = approvals.state(gateway, subject, config.promotion, lambda: excluded(gateway, view.journal, version, subject, who))
+    history = view.journal
+    decided, counted = approvals.state(
+        gateway, subject, config.promotion, history, lambda: excluded(gateway, history, version, subject, who)
+    )
     if not config.dry_run:
         _take_note(ledger, view.journal, subject, counted)
     again = f"an approver can change that: {command(statements.APPROVE, subject, config)}"
@@ -151,8 +154,8 @@ def subject_of(where: Standing, alias: str) -> Subject:
     """What is to be approved when an alias is to move to a version on this evidence."""
     version, report = where.version, where.evidence
     evidence_digest = report.digest if report else statements.NO_EVIDENCE
-    uri = report.uri if report else None
-    return Subject(version.name, version.number, alias, where.digest, evidence_digest, uri, forced=bool(where.objections))
+    uri, created = (report.uri, report.created.isoformat()) if report else (None, None)
+    return Subject(version.name, version.number, alias, where.digest, evidence_digest, uri, created, forced=bool(where.objections))
 
 
 def planned_subject(
@@ -172,7 +175,8 @@ def planned_subject(
     if number is None or number == current.get(alias):
         return None
     judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
-    return Subject(report.registered_name, number, alias, judged.digest if judged else UNKNOWN, report.digest, report.uri)
+    digest, created = judged.digest if judged else UNKNOWN, report.created.isoformat()
+    return Subject(report.registered_name, number, alias, digest, report.digest, report.uri, created)
 
 
 def makers(gateway: Gateway, version: Version) -> list[str]:

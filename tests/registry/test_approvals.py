@@ -261,6 +261,76 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
     assert aliases()["champion"] == 1
 
 
+def test_repeated_approval_does_not_overturn_a_later_rejection(registered: Pair, acting: As, tmp_path: Path) -> None:
+    """Who may edit the model of approvals takes statements away and writes the older one anew, with the signature of another."""
+    (omar, omar_public), (rosa, rosa_public) = keys.make(tmp_path, "omar"), keys.make(tmp_path, "rosa")
+    by_key = f"promotion.approvers=['{omar_public}','{rosa_public}']"
+    acting("omar")
+    say(APPROVE, by_key, f"signing_key='{omar}'")
+    acting("rosa")
+    say(REJECT, by_key, f"signing_key='{rosa}'")
+    acting("alice")
+    client, where = mlflow.MlflowClient(), approvals.name_of(scene.NAME)
+    old = client.get_model_version(where, "1")
+    client.set_model_version_tag(where, "1", "slm.approval.statement", "-")
+    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=old.tags)
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, ONE, by_key))
+    client.delete_model_version(where, "2")  # the history has a copy
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, ONE, by_key))
+    client.delete_registered_model(where)
+    client.create_registered_model(where)
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, ONE, by_key))
+    acting("omar")
+    say(APPROVE, by_key, f"signing_key='{omar}'")
+    acting("alice")
+    promote(scene.config(TARGET, ONE, by_key))
+    assert aliases()["champion"] == 1
+
+
+def test_person_with_a_name_and_a_key_counts_once(registered: Pair, acting: As, tmp_path: Path) -> None:
+    laptop, public = keys.make(tmp_path, "laptop")
+    two = ("promotion.approvals=2", f"promotion.approvers=[rosa,'{public}']")
+    acting("rosa")
+    say(APPROVE, *two)
+    said = say(APPROVE, *two, f"signing_key='{laptop}'")
+    assert "1 of 2 approvals are still missing" in said.words
+    acting("alice")
+    with pytest.raises(WaitingError, match="1 of 2 approvals"):
+        promote(scene.config(TARGET, *two))
+
+
+def test_rejection_is_not_evaded_by_an_older_report(registered: Pair, acting: As) -> None:
+    named = "promotion.approvers=[rosa]"
+    new_report(registered)
+    acting("rosa")
+    say(REJECT, named)
+    acting("alice")
+    older = f"report_uri={registered.report_uri}"
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, named, older))
+    acting("rosa")
+    say(APPROVE, named)  # on the newer report, which takes the rejection back
+    acting("alice")
+    promote(scene.config(TARGET, named, older))
+    assert aliases()["champion"] == 1
+
+
+def test_rejection_stays_when_the_model_is_renamed(registered: Pair, acting: As) -> None:
+    named = "promotion.approvers=[rosa]"
+    acting("rosa")
+    say(REJECT, named)
+    client = mlflow.MlflowClient()
+    for suffix in ("", ".history", ".approvals"):
+        client.rename_registered_model(scene.NAME + suffix, "polly" + suffix)
+    acting("alice")
+    polly = scene.config("target=models:/polly/1", "promotion.approvers=[rosa]")
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(polly)
+
+
 def test_registration_leaves_the_champion_where_it_waits(pair: Pair, no_canary: list[str], acting: As) -> None:
     planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
     assert "waits for approval, no alias was moved" in planned.reason
