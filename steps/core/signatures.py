@@ -98,6 +98,11 @@ def signer_of(key_path: str | Path, *, field: str = "signing_key") -> str:
     return _fingerprint(_private(key_path, field).public_key())
 
 
+def fingerprint_of(public_key_path: str | Path, *, field: str = "signers") -> str:
+    """Fingerprint of a public key; errors as for :func:`identify`."""
+    return _fingerprint(_public(public_key_path, field))
+
+
 def name_of(public_key_path: str | Path) -> str:
     """What a public key is called: the name of its file, without ``.pub.pem``, ``.pem`` or ``.pub``."""
     name = Path(public_key_path).name

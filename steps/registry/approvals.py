@@ -6,14 +6,21 @@ key. MLflow enforces who may write there and nothing about the name in it: see d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from steps.config.errors import ConfigError
 from steps.config.promotion import PromotionConfig
 from steps.core import signatures
+from steps.core.redaction import redact
+from steps.registry import approval_entries
 from steps.registry.gateway import Gateway, PermissionRefusedError, Version
+from steps.registry.journal import Journal
 from steps.registry.outcome import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".approvals"
 KIND = "approvals"  # value of the tag slm.kind on the registered model
@@ -21,11 +28,13 @@ STATEMENT_TAG = "slm.approval.statement"  # the statement, as JSON; its exact te
 SIGNATURE_TAG = "slm.approval.signature"  # base64
 ID_TAG = "slm.approval.id"
 KEY_FILES = (".pem", ".pub")
+DONE = {APPROVE: "approved", REJECT: "rejected"}
 OWN = "made or proposed the version"
 DESCRIPTION = (
     "Approvals and rejections of versions of `{name}`: one version is one statement. Only approvers may edit this model. Written by "
     "`mlflow run . -e approve` and `-e reject`; do not delete versions."
 )
+_named: set[str] = set()  # statements that this process has said it ignores
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,19 @@ class State:
         return max(0, needed - len(self.approved))
 
 
+def asked(policy: PromotionConfig) -> bool:
+    """Whether the policy asks other people at all. If not, nobody has said who may edit ``<name>.approvals``, or created it for approvers.
+
+    MLflow lets every user create a registered model and be its manager, and does not tell who did.
+    """
+    return policy.approvals > 0 or bool(policy.approvers)
+
+
+def create(gateway: Gateway, name: str) -> None:
+    """Create ``<name>.approvals`` unless it is there: by who may move aliases, before a user who may only read can be its manager."""
+    gateway.ensure_model(name_of(name), DESCRIPTION.format(name=name), {"slm.kind": KIND})
+
+
 def name_of(registered_name: str) -> str:
     """Name of the registered model that holds the approvals of another."""
     return registered_name + SUFFIX
@@ -52,16 +74,19 @@ def is_key(approver: str) -> bool:
 
 
 def state(
-    gateway: Gateway, subject: Subject, policy: PromotionConfig, others: Callable[[], Collection[str]]
+    gateway: Gateway, subject: Subject, policy: PromotionConfig, history: Journal, others: Callable[[], Collection[str]]
 ) -> tuple[State, tuple[Decision, ...]]:
     """What the statements about a subject add up to, and all decisions about it that count or counted, oldest first.
 
-    A rejection stands until an approver approves after it; it also ends the approvals before it. An approver counts once.
+    A rejection stands until an approver approves after it; it also ends the approvals before it. It is also against older evidence of the
+    same bytes, and stands by the history where its statement was removed. An approver counts once, by a name and a key alike. Where
+    the policy asks nobody, no statement counts.
 
     Args:
         gateway: the calls to the tracking server.
         subject: what is to be approved.
-        policy: ``approvers`` counts.
+        policy: ``approvals`` and ``approvers`` count.
+        history: the journal of the registered model.
         others: names of who made and who proposed the version; their approvals do not count, their rejections do. Asked for only where
             there is an approval.
 
@@ -70,21 +95,62 @@ def state(
     """
     signatures.verify(b"", b"", _keys(policy), field="promotion.approvers")  # a wrong path is said before somebody has signed
     found = gateway.versions(name_of(subject.name))
-    decisions, ignored = _read(found, subject, policy)
-    approved: dict[str, Decision] = {}
+    if not asked(policy):
+        return State((), None, tuple(_unasked(found, subject)), _last(found)), ()
+    decisions, ignored = _read(found, subject, policy, history)
+    removed = _removed(decisions, subject, policy, history)
+    approved: list[tuple[set[str], Decision]] = []  # one for each person, with the names that are known of each
     rejected: Decision | None = None
     excluded = set(others()) if any(each.statement.decision == APPROVE for each in decisions) else set()
     counted: list[Decision] = []
-    for each in decisions:
+    for each in approval_entries.in_order(decisions, removed, {version.number: version.created_ms for version in found}):
+        about_this = each.statement.subject.same(subject)
         if each.statement.decision == REJECT:
-            approved, rejected = {}, each
+            if not each.statement.holds_for(subject):
+                continue
+            approved, rejected = [], each
         elif own := sorted(each.names & excluded):
-            ignored.append(f"statement {each.number} by {each.approver} ({own[0]} {OWN})")
+            ignored += [f"statement {each.number} by {each.approver} ({own[0]} {OWN})"] if about_this else []
+            continue
+        elif not about_this:  # it says nothing about this evidence, but takes back what was said about its own
+            rejected = None if rejected and each.statement.subject.same(rejected.statement.subject) else rejected
             continue
         else:
-            approved[each.approver], rejected = each, None
-        counted.append(each)
-    return State(tuple(approved.values()), rejected, tuple(ignored), _last(found)), tuple(counted)
+            approved, rejected = _with(approved, each), None
+        if all(each is not other for other, _ in removed):
+            counted.append(each)
+    return State(tuple(each for _, each in approved), rejected, tuple(ignored), _last(found)), tuple(counted)
+
+
+def _unasked(found: Sequence[Version], subject: Subject) -> list[str]:
+    """Name the statements about a subject, none of which counts as the policy asks nobody; in one line of the log, once."""
+    about = [version for version in found if (said := _statement(version)) and said[0].subject.same(subject)]
+    numbers = ", ".join(str(version.number) for version in about)
+    if numbers and (key := f"{name_of(subject.name)} {numbers}") not in _named:
+        _named.add(key)
+        log.warning(
+            "%s",
+            redact(
+                f"models:/{name_of(subject.name)}: statements {numbers} about models:/{subject.name}/{subject.version} are ignored, as "
+                "promotion.approvals=0 and promotion.approvers names nobody; name the approvers there to have their statements counted"
+            ),
+        )
+    return [f"statement {version.number} (the policy asks nobody)" for version in about]
+
+
+def _with(approved: Sequence[tuple[set[str], Decision]], new: Decision) -> list[tuple[set[str], Decision]]:
+    """Approvals with one more; those that share a name with it are the same person's."""
+    known = [names for names, _ in approved if names & new.names]
+    return [*((names, each) for names, each in approved if not names & new.names), (new.names.union(*known), new)]
+
+
+def _removed(decisions: Sequence[Decision], subject: Subject, policy: PromotionConfig, history: Journal) -> list[tuple[Decision, int]]:
+    """Rejections that the journal holds and ``<name>.approvals`` does not any more, of approvers whom the policy names."""
+    there = {each.journal_id for each in decisions}
+    gone = [(each, at) for each, at in approval_entries.rejections(history, subject) if each.statement.id not in there]
+    keys = {signatures.fingerprint_of(each, field="promotion.approvers") for each in _keys(policy)} if gone else set()
+    names = {each for each in policy.approvers if not is_key(each)}
+    return [(each, at) for each, at in gone if each.key in keys or not policy.approvers or each.statement.actor in names]
 
 
 def last_number(gateway: Gateway, name: str) -> int:
@@ -136,10 +202,18 @@ def write(
         dry_run: check everything and write nothing.
 
     Raises:
-        ConfigError: a key file cannot be read.
+        ConfigError: a key file cannot be read, or the policy asks nobody.
         RefusedError: the policy does not let the author decide; nothing was written.
         PermissionRefusedError: the user may not edit ``<name>.approvals``.
     """
+    if not asked(policy):
+        raise ConfigError(
+            "promotion.approvers",
+            list(policy.approvers),
+            "user names or key files while promotion.approvals=0, since otherwise nobody's statement counts; nothing was "
+            + DONE[statement.decision],
+            "name the approvers in conf/local/default.yaml, for those who promote as well",
+        )
     text, subject = statement.to_json(), statement.subject
     signature = signatures.sign(text.encode(), signing_key).decode() if signing_key else None
     author = judge_author(statement, text, signature, policy)
@@ -154,7 +228,7 @@ def write(
     tags = {STATEMENT_TAG: text, ID_TAG: statement.id} | ({SIGNATURE_TAG: signature} if signature else {})
     where = name_of(subject.name)
     try:
-        gateway.ensure_model(where, DESCRIPTION.format(name=subject.name), {"slm.kind": KIND})
+        create(gateway, subject.name)
         made = gateway.create_version(
             where,
             f"models:/{subject.name}/{subject.version}",
@@ -174,8 +248,8 @@ def _keys(policy: PromotionConfig) -> list[str]:
     return [each for each in policy.approvers if is_key(each)]
 
 
-def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -> tuple[list[Decision], list[str]]:
-    """Decisions about a subject, oldest first, and which statements about it are nobody's."""
+def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig, history: Journal) -> tuple[list[Decision], list[str]]:
+    """Decisions about a version on whatever evidence, oldest first, and which statements about the subject are nobody's."""
     decisions: list[Decision] = []
     ignored: list[str] = []
     seen: set[str] = set()
@@ -184,13 +258,15 @@ def _read(found: Sequence[Version], subject: Subject, policy: PromotionConfig) -
         if said is None:
             continue
         statement, text = said
-        if not statement.subject.same(subject) or statement.id in seen:
+        if not statement.subject.same_version(subject) or statement.id in seen:
             continue
         author = judge_author(statement, text, version.tags.get(SIGNATURE_TAG), policy)
         if subject.forced and statement.decision == APPROVE and not statement.subject.forced:
             author = "it approves a version that passed, and it does not pass now"
+        if (first := approval_entries.repeats(history, statement, version.number, version.created_ms)) is not None:
+            author = f"it repeats statement {first}"
         if isinstance(author, str):
-            ignored.append(f"statement {version.number} ({author})")
+            ignored += [f"statement {version.number} ({author})"] if statement.subject.same(subject) else []
             continue
         seen.add(statement.id)
         decisions.append(_decision(version.number, statement, author))
@@ -207,7 +283,7 @@ def _statement(version: Version) -> tuple[Statement, str] | None:
 
 def _decision(number: int, statement: Statement, author: tuple[str, str | None]) -> Decision:
     approver, key = author
-    return Decision(number, statement, approver, key, authenticated=key is not None or statement.authenticated)
+    return Decision(number, statement, approver, key, authenticated=key is not None)
 
 
 def who_approved(decisions: Sequence[Decision]) -> str:

@@ -10,13 +10,17 @@ from steps.config.notifications import APPROVED, REJECTED
 from steps.config.root import Config
 from steps.core.redaction import redact
 from steps.pipeline.errors import StepError
-from steps.registry import actors, approvals, permission, standing
+from steps.registry import actors, approvals, evidence, evidence_selection, permission, standing
 from steps.registry import target as targets
+from steps.registry.approval_entries import entry_about, proposal
 from steps.registry.approvals import State
-from steps.registry.gateway import Gateway, PermissionRefusedError
+from steps.registry.evidence_selection import Choice
+from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
+from steps.registry.journal import Journal
 from steps.registry.ledger import Ledger
 from steps.registry.notifications import check, notify
 from steps.registry.outcome import RefusedError
+from steps.registry.standing import Standing
 from steps.registry.statements import APPROVE, Decision, Statement, Subject
 
 log = logging.getLogger(__name__)
@@ -53,7 +57,7 @@ class Said:
 
 
 def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> Said:
-    """Write an approval or a rejection of a version, on the evidence that a promotion would go by now.
+    """Write an approval or a rejection of a version, on the evidence that it was proposed with, else what a promotion would go by now.
 
     Args:
         decision: ``approve`` or ``reject``.
@@ -64,7 +68,7 @@ def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> 
     Raises:
         ConfigError: no reason, a target without a version, or a key file that cannot be read.
         RefusedError: the version does not pass (``force`` approves it all the same, for a promotion by force), or its author may not
-            decide, as the policy or the history say; nothing was written.
+            decide, as the policy or the history say, or the evidence that it was proposed with cannot be read; nothing was written.
         PermissionRefusedError: the user may not edit ``<name>.approvals``.
     """
     reason = redact((config.reason or "").strip())
@@ -76,32 +80,65 @@ def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> 
     version = targets.version_of(gateway, target)
     if version is None:
         raise ConfigError("target", config.target, f"a version to {decision}", f"pass target=models:/{target.name}/<version>")
-    where = standing.look(gateway, version, config)
+    ledger = Ledger(gateway, version.name)
+    history = ledger.read()
+    where = _look(gateway, history, version, alias, config)
     if decision == APPROVE and where.objections and not config.force:
         raise RefusedError(
             f"{version.uri} does not pass, so there is nothing to approve yet: {'; '.join(where.objections)}. To approve a promotion by "
             "force: force=true"
         )
     subject = permission.subject_of(where, alias)
-    ledger = Ledger(gateway, version.name)
-    others = permission.excluded(gateway, ledger.read(), version, subject)
+    others = permission.excluded(gateway, history, version, subject)
     statement = Statement.by(actors.who(gateway), decision, subject, reason)
     check(config.notifications)
     done = approvals.write(gateway, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run)
     if not config.dry_run:
         _note(ledger, done, subject)
     event = APPROVED if decision == APPROVE else REJECTED
-    evidence, digest = subject.evidence, subject.evidence_digest
-    notify(config, event, version.name, version=version.number, alias=alias, reason=reason, evidence=evidence, evidence_digest=digest)
-    state, _ = approvals.state(gateway, subject, config.promotion, lambda: others)
+    uri, digest = subject.evidence, subject.evidence_digest
+    notify(config, event, version.name, version=version.number, alias=alias, reason=reason, evidence=uri, evidence_digest=digest)
+    state, _ = approvals.state(gateway, subject, config.promotion, history, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
+
+
+def _look(gateway: Gateway, history: Journal, version: Version, alias: str, config: Config) -> Standing:
+    """Where a version stands by the report that it was proposed with, wherever that is from: this run may trust other experiments.
+
+    Raises:
+        RefusedError: that report cannot be read any more, and there is no other: a statement about no evidence would decide nothing.
+    """
+    proposed = proposal(history, version.number, alias)
+    trouble = ""
+    if proposed and proposed.evidence and not config.report_uri:
+        try:
+            report = evidence.read(proposed.evidence, gateway)
+        except ServerUnavailableError:
+            raise
+        except StepError as error:
+            trouble = str(error)
+        else:
+            if report.digest != proposed.evidence_digest:
+                trouble = "it was changed since"
+            elif evidence_selection.counts(report, config):
+                where = standing.look(gateway, version, config, Choice(report, ""))
+                if where.digest == proposed.details.get("digest"):
+                    return where
+    where = standing.look(gateway, version, config)
+    if proposed and proposed.evidence and where.evidence is None:
+        why = redact(f" ({trouble})" if trouble else "")
+        raise RefusedError(
+            f"{version.uri} was proposed with {redact(proposed.evidence)}, which does not count now{why}, and there is no other evidence; "
+            "nothing was written: have it evaluated and proposed again, or pass report_uri=runs:/<run>/report.json"
+        )
+    return where
 
 
 def _note(ledger: Ledger, decision: Decision, subject: Subject) -> None:
     """Put the statement into the journal where the approver may; otherwise the next promotion or `watch` does."""
     try:
         if ledger.gateway.aliases(ledger.history) is not None:
-            ledger.note(permission.entry_about(decision, subject))
+            ledger.note(entry_about(decision, subject))
             return
     except PermissionRefusedError:
         log.debug("no permission on %s", ledger.history)

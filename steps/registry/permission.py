@@ -13,18 +13,15 @@ from steps.core.redaction import redact, redact_override
 from steps.registry import approvals, journal, protection, statements
 from steps.registry.actors import CLAIMED, Actor
 from steps.registry.aliases import APPROVAL_TAG, MADE_BY_TAG, challenger_of, previous_of
+from steps.registry.approval_entries import WAITING, entry, entry_about, proposers, reason
 from steps.registry.evidence import Evidence
 from steps.registry.gateway import Gateway, Version
-from steps.registry.journal import Record
 from steps.registry.ledger import Ledger, View
-from steps.registry.outcome import RefusedError, active_run_id
+from steps.registry.outcome import RefusedError
 from steps.registry.standing import UNKNOWN, Standing
 from steps.registry.statements import Decision, Subject
 
 log = logging.getLogger(__name__)
-
-WAITING = "waiting"  # kind of the journal's entry by which a version was proposed
-MOST_WORDS = 500  # characters of a statement's reason that entries and tags repeat
 
 
 @dataclass(frozen=True)
@@ -83,16 +80,21 @@ def require_approval(
         WaitingError: approvals are missing.
     """
     needed = config.promotion.approvals
-    decided, counted = approvals.state(gateway, subject, config.promotion, lambda: excluded(gateway, view.journal, version, subject, who))
+    if approvals.asked(config.promotion) and not config.dry_run:
+        approvals.create(gateway, subject.name)
+    history = view.journal
+    decided, counted = approvals.state(
+        gateway, subject, config.promotion, history, lambda: excluded(gateway, history, version, subject, who)
+    )
     if not config.dry_run:
         _take_note(ledger, view.journal, subject, counted)
     again = f"an approver can change that: {command(statements.APPROVE, subject, config)}"
     if rejected := decided.rejected:
-        words = f"rejected for @{subject.alias} by {rejected.approver}: {_reason(rejected)}"
+        words = f"rejected for @{subject.alias} by {rejected.approver}: {reason(rejected)}"
         _tag(gateway, version, words, config)
         raise RejectedError(f"{version.uri} was {words}. New evidence or new bytes end this, no reason overrules it; {again}", decided.seen)
     if missing := decided.lacks(needed):
-        _propose(gateway, ledger, view.journal, subject, needed, who, config)
+        _propose(ledger, view.journal, subject, needed, who, config)
         so_far = f"{len(decided.approved)} of {needed} approvals for @{subject.alias} ({approvals.who_approved(decided.approved)})"
         _tag(gateway, version, f"waiting: {so_far}", config)
         ignored = f"; not counted: {', '.join(decided.ignored)}" if decided.ignored else ""
@@ -104,7 +106,7 @@ def require_approval(
     if not decided.approved:
         return {}
     _tag(gateway, version, f"approved for @{subject.alias} by {approvals.who_approved(decided.approved)}", config)
-    return {"approvals": [{**each.to_json(), "reason": _reason(each)} for each in decided.approved]}
+    return {"approvals": [{**each.to_json(), "reason": reason(each)} for each in decided.approved]}
 
 
 def withhold(
@@ -152,8 +154,8 @@ def subject_of(where: Standing, alias: str) -> Subject:
     """What is to be approved when an alias is to move to a version on this evidence."""
     version, report = where.version, where.evidence
     evidence_digest = report.digest if report else statements.NO_EVIDENCE
-    uri = report.uri if report else None
-    return Subject(version.name, version.number, alias, where.digest, evidence_digest, uri, forced=bool(where.objections))
+    uri, created = (report.uri, report.created.isoformat()) if report else (None, None)
+    return Subject(version.name, version.number, alias, where.digest, evidence_digest, uri, created, forced=bool(where.objections))
 
 
 def planned_subject(
@@ -173,14 +175,8 @@ def planned_subject(
     if number is None or number == current.get(alias):
         return None
     judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
-    return Subject(report.registered_name, number, alias, judged.digest if judged else UNKNOWN, report.digest, report.uri)
-
-
-def proposers(history: journal.Journal, subject: Subject) -> list[str]:
-    """Who proposed a subject first, by the journal; empty where nobody has yet."""
-    genuine = [entry.record for entry in history.entries if entry.holds and not entry.altered]
-    found = [record for record in genuine if record.kind == WAITING and _about(record, subject)]
-    return [found[0].actor] if found else []
+    digest, created = judged.digest if judged else UNKNOWN, report.created.isoformat()
+    return Subject(report.registered_name, number, alias, digest, report.digest, report.uri, created)
 
 
 def makers(gateway: Gateway, version: Version) -> list[str]:
@@ -223,15 +219,13 @@ def excluded(gateway: Gateway, history: journal.Journal, version: Version, subje
     return [*makers(gateway, version), *proposed]
 
 
-def _propose(gateway: Gateway, ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
+def _propose(ledger: Ledger, history: journal.Journal, subject: Subject, needed: int, who: Actor, config: Config) -> None:
     if config.dry_run or proposers(history, subject) or proposers(ledger.read(), subject):
         return
-    # Created here, by who may edit the model itself: a user who may only read could otherwise create it and be its manager.
-    gateway.ensure_model(approvals.name_of(subject.name), approvals.DESCRIPTION.format(name=subject.name), {"slm.kind": approvals.KIND})
     words = "approval" if needed == 1 else "approvals"
-    reason = f"version {subject.version} waits for {needed} {words} before @{subject.alias} moves"
-    entry = ledger.note(_record(journal.new_id(), WAITING, subject, who.name, who.authenticated, reason, {}))
-    log.info("%s, entry %d of %s", reason, entry.number, ledger.history)
+    why = f"version {subject.version} waits for {needed} {words} before @{subject.alias} moves"
+    made = ledger.note(entry(journal.new_id(), WAITING, subject, who.name, who.authenticated, why, {}))
+    log.info("%s, entry %d of %s", why, made.number, ledger.history)
 
 
 def _take_note(ledger: Ledger, history: journal.Journal, subject: Subject, decisions: Sequence[Decision]) -> None:
@@ -241,40 +235,6 @@ def _take_note(ledger: Ledger, history: journal.Journal, subject: Subject, decis
     for each in missing:
         if now.find(each.journal_id) is None:
             ledger.note(entry_about(each, subject))
-
-
-def entry_about(decision: Decision, subject: Subject) -> Record:
-    """The journal's entry about an approver's statement."""
-    statement = decision.statement
-    reason = _reason(decision)
-    details = {**decision.to_json(), "reason": reason}
-    return _record(decision.journal_id, statement.decision, subject, decision.approver, decision.authenticated, reason, details)
-
-
-def _record(entry_id: str, kind: str, subject: Subject, actor: str, authenticated: bool, reason: str, details: Mapping[str, Any]) -> Record:
-    return Record(
-        id=entry_id,
-        kind=kind,
-        moves=(),
-        actor=actor,
-        authenticated=authenticated,
-        reason=reason,
-        evidence=subject.evidence,
-        evidence_digest=subject.evidence_digest,
-        identities={str(subject.version): {"model_id": None, "digest": subject.digest}},
-        run_id=active_run_id(),
-        details={**details, "version": subject.version, "alias": subject.alias, "digest": subject.digest},
-    )
-
-
-def _reason(decision: Decision) -> str:
-    """An approver's words in one line, without secrets and not longer than a line should be."""
-    return redact(" ".join(decision.statement.reason.split()))[:MOST_WORDS]
-
-
-def _about(record: Record, subject: Subject) -> bool:
-    said = (record.details.get("alias"), record.details.get("digest"), record.evidence_digest)
-    return said == (subject.alias, subject.digest, subject.evidence_digest)
 
 
 def _tag(gateway: Gateway, version: Version, words: str, config: Config) -> None:

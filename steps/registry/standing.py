@@ -11,6 +11,7 @@ from steps.core.redaction import redact
 from steps.registry import evidence_selection
 from steps.registry.aliases import DIGEST_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
 from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence_selection import Choice
 from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
 
@@ -28,15 +29,19 @@ class Standing:
     objections: tuple[str, ...]  # a person may overrule these with a reason
 
 
-def look(gateway: Gateway, version: Version, config: Config) -> Standing:
+def look(gateway: Gateway, version: Version, config: Config, choice: Choice | None = None) -> Standing:
     """Gather a version's evidence and hold it against the policy.
 
-    The report is the one that :func:`steps.registry.evidence_selection.choose` finds.
+    Args:
+        gateway: the calls to the tracking server.
+        version: to look at.
+        config: the composed config.
+        choice: the report to go by; the default is what :func:`steps.registry.evidence_selection.choose` finds.
 
     Raises:
         RefusedError: the evidence is about other bytes, or nobody ever recorded which bytes this version has: not to be overruled.
     """
-    choice = evidence_selection.choose(gateway, version, config)
+    choice = choice or evidence_selection.choose(gateway, version, config)
     report, trouble = choice.evidence, choice.trouble
     model_id = version.model_id
     judged = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None

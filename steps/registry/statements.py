@@ -15,6 +15,7 @@ from steps.registry.gateway import as_json
 SCHEMA = "slm-promote/approval/1"
 APPROVE, REJECT = "approve", "reject"
 NO_EVIDENCE = "none"  # evidence digest of a version that is promoted by force without a report
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 LONGEST_NAME = 255  # characters; MLflow's user store keeps no longer ones
 
 
@@ -28,10 +29,15 @@ class Subject:
     digest: str  # of the bytes
     evidence_digest: str
     evidence: str | None = None  # report URI
+    evidence_created: str | None = None  # ISO-8601, of the report; None without one, and in statements of earlier days
     forced: bool = False  # the version does not pass: an approval of one that passed says nothing about overruling the policy
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {key: value for key, value in vars(self).items() if (key, value) != ("evidence_created", None)}
+
+    def same_version(self, other: Subject) -> bool:
+        """Whether both are about the same bytes and alias, on whatever evidence."""
+        return (self.name, self.alias, self.digest) == (other.name, other.alias, other.digest)
 
     def same(self, other: Subject) -> bool:
         return (self.name, self.alias, self.digest, self.evidence_digest) == (other.name, other.alias, other.digest, other.evidence_digest)
@@ -58,6 +64,20 @@ class Statement:
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         return Statement(decision, subject, reason, who.name, who.authenticated, created, uuid.uuid4().hex)
 
+    def holds_for(self, subject: Subject) -> bool:
+        """Whether a rejection is against this subject: the same evidence, or the same version on evidence that is not newer.
+
+        An older report is no new evidence, nor is none. A statement that does not say when its report was made counts by its own time.
+        """
+        if self.subject.same(subject) or not self.subject.same_version(subject):
+            return self.subject.same(subject)
+        made = subject.evidence_created
+        return made is None or _moment(self.subject.evidence_created or self.created, LAST) >= _moment(made, FIRST)
+
+    def journal_id(self, number: int) -> str:
+        """Id of the journal's entry about it as version ``number`` of ``<name>.approvals``, the same for everybody who takes note."""
+        return hashlib.sha256(f"{number} {self.to_json()}".encode()).hexdigest()[:32]
+
     @staticmethod
     def from_json(text: str) -> Statement:
         """Raises ValueError for a text that is not a statement."""
@@ -66,10 +86,15 @@ class Statement:
             if plain["schema"] != SCHEMA or plain["decision"] not in (APPROVE, REJECT) or not isinstance(plain["authenticated"], bool):
                 raise ValueError(f"not a statement of the schema {SCHEMA}")
             subject = {key: plain["subject"].get(key) for key in Subject.__dataclass_fields__}
+            typed = all(isinstance(subject[key], str) for key in ("name", "alias", "digest", "evidence_digest"))
+            if not typed or not all(isinstance(subject[key], str | None) for key in ("evidence", "evidence_created")):
+                raise ValueError("its subject is not a version on some evidence")
             words = {key: str(plain[key]) for key in ("decision", "reason", "actor", "created", "id")}
             if not words["actor"].isprintable() or len(words["actor"]) > LONGEST_NAME:
                 raise ValueError("the actor is not a user name")
-            return Statement(**words, authenticated=plain["authenticated"], subject=Subject(**subject))
+            found = Statement(**words, authenticated=plain["authenticated"], subject=Subject(**subject))
+            found.to_json().encode()  # a ValueError where a text is not Unicode, which the history could not hold
+            return found
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a statement ({type(error).__name__}: {error})") from error
 
@@ -82,7 +107,7 @@ class Decision:
     statement: Statement
     approver: str  # name of the key that signed, else the statement's actor
     key: str | None  # fingerprint of the key that signed
-    authenticated: bool  # signed by a key of the policy, or the author's server confirmed the name
+    authenticated: bool  # signed by a key of the policy; else the name is what whoever may edit <name>.approvals wrote
 
     @property
     def names(self) -> set[str]:
@@ -91,8 +116,8 @@ class Decision:
 
     @property
     def journal_id(self) -> str:
-        """Id of the journal's entry about it, the same for everybody who takes note."""
-        return hashlib.sha256(f"{self.number} {self.statement.to_json()}".encode()).hexdigest()[:32]
+        """Id of the journal's entry about it."""
+        return self.statement.journal_id(self.number)
 
     def to_json(self) -> dict[str, Any]:
         """As an entry of the journal holds it."""
@@ -104,4 +129,13 @@ class Decision:
             "authenticated": self.authenticated,
             "reason": self.statement.reason,
             "created": self.statement.created,
+            "evidence_created": self.statement.subject.evidence_created,
         }
+
+
+def _moment(text: str, otherwise: datetime) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return otherwise
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

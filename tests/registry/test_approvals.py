@@ -138,18 +138,42 @@ def test_approval_ends_with_other_bytes() -> None:
 
 def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As) -> None:
     """Also where no approvals are asked for."""
+    named = ("promotion.approvals=0", "promotion.approvers=[bob,carol]")
     acting("bob")
-    said = say(REJECT, "promotion.approvals=0")
+    said = say(REJECT, *named)
     assert "rejected for @champion by bob" in said.words
     acting("alice")
     with pytest.raises(RejectedError, match="New evidence or new bytes end this, no reason overrules it; an approver can change that"):
-        promote(scene.config(TARGET))
+        promote(scene.config(TARGET, *named))
     assert tag() == "rejected for @champion by bob: read it" and kinds() == ["register", "reject"]
     acting("carol")
-    say(APPROVE, "promotion.approvals=0")
+    say(APPROVE, *named)
+    acting("alice")
+    promote(scene.config(TARGET, *named))
+    assert aliases()["champion"] == 1
+
+
+def test_nobody_decides_where_the_policy_asks_nobody(registered: Pair, acting: As, caplog: pytest.LogCaptureFixture) -> None:
+    """By default every user may create the model of approvals, and then write any name into it."""
+    acting("eve")
+    with pytest.raises(ConfigError, match=r"promotion\.approvers=\[\]: expected user names or key files .*nothing was rejected"):
+        say(REJECT, "promotion.approvals=0")
+    say(REJECT)  # by a policy of her own, or past this project
     acting("alice")
     promote(scene.config(TARGET))
-    assert aliases()["champion"] == 1
+    assert aliases()["champion"] == 1 and "parrot.approvals: statements 1 about models:/parrot/1 are ignored" in caplog.text
+
+
+def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without_a_key_is_claimed(registered: Pair, acting: As) -> None:
+    named = ("promotion.approvals=0", "promotion.approvers=[bob]")
+    acting("alice")
+    promote(scene.config(TARGET, *named, "alias=champion-edge"))
+    assert Gateway(5).aliases(approvals.name_of(scene.NAME)) == {}
+    acting("bob")
+    say(REJECT, *named)
+    assert [entry.record.who for entry in Ledger(Gateway(5), scene.NAME).read().entries if entry.record.kind == "reject"] == [
+        "bob (claimed)"
+    ]
 
 
 def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(registered: Pair, acting: As) -> None:
@@ -165,9 +189,12 @@ def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(re
         promote(scene.config(TARGET, *two))
     acting("carol")
     say(REJECT)
-    new_report(registered)
     acting("alice")
-    promote(scene.config(TARGET))
+    named = "promotion.approvers=[bob,carol]"
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, named))
+    new_report(registered)
+    promote(scene.config(TARGET, named))
     assert aliases()["champion"] == 1
 
 
@@ -234,6 +261,76 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
     assert aliases()["champion"] == 1
 
 
+def test_repeated_approval_does_not_overturn_a_later_rejection(registered: Pair, acting: As, tmp_path: Path) -> None:
+    """Who may edit the model of approvals takes statements away and writes the older one anew, with the signature of another."""
+    (omar, omar_public), (rosa, rosa_public) = keys.make(tmp_path, "omar"), keys.make(tmp_path, "rosa")
+    by_key = f"promotion.approvers=['{omar_public}','{rosa_public}']"
+    acting("omar")
+    say(APPROVE, by_key, f"signing_key='{omar}'")
+    acting("rosa")
+    say(REJECT, by_key, f"signing_key='{rosa}'")
+    acting("alice")
+    client, where = mlflow.MlflowClient(), approvals.name_of(scene.NAME)
+    old = client.get_model_version(where, "1")
+    client.set_model_version_tag(where, "1", "slm.approval.statement", "-")
+    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=old.tags)
+    with pytest.raises(RejectedError):
+        promote(scene.config(TARGET, ONE, by_key))
+    client.delete_model_version(where, "2")  # the history has a copy
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, ONE, by_key))
+    client.delete_registered_model(where)
+    client.create_registered_model(where)
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, ONE, by_key))
+    acting("omar")
+    say(APPROVE, by_key, f"signing_key='{omar}'")
+    acting("alice")
+    promote(scene.config(TARGET, ONE, by_key))
+    assert aliases()["champion"] == 1
+
+
+def test_person_with_a_name_and_a_key_counts_once(registered: Pair, acting: As, tmp_path: Path) -> None:
+    laptop, public = keys.make(tmp_path, "laptop")
+    two = ("promotion.approvals=2", f"promotion.approvers=[rosa,'{public}']")
+    acting("rosa")
+    say(APPROVE, *two)
+    said = say(APPROVE, *two, f"signing_key='{laptop}'")
+    assert "1 of 2 approvals are still missing" in said.words
+    acting("alice")
+    with pytest.raises(WaitingError, match="1 of 2 approvals"):
+        promote(scene.config(TARGET, *two))
+
+
+def test_rejection_is_not_evaded_by_an_older_report(registered: Pair, acting: As) -> None:
+    named = "promotion.approvers=[rosa]"
+    new_report(registered)
+    acting("rosa")
+    say(REJECT, named)
+    acting("alice")
+    older = f"report_uri={registered.report_uri}"
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(scene.config(TARGET, named, older))
+    acting("rosa")
+    say(APPROVE, named)  # on the newer report, which takes the rejection back
+    acting("alice")
+    promote(scene.config(TARGET, named, older))
+    assert aliases()["champion"] == 1
+
+
+def test_rejection_stays_when_the_model_is_renamed(registered: Pair, acting: As) -> None:
+    named = "promotion.approvers=[rosa]"
+    acting("rosa")
+    say(REJECT, named)
+    client = mlflow.MlflowClient()
+    for suffix in ("", ".history", ".approvals"):
+        client.rename_registered_model(scene.NAME + suffix, "polly" + suffix)
+    acting("alice")
+    polly = scene.config("target=models:/polly/1", "promotion.approvers=[rosa]")
+    with pytest.raises(RejectedError, match="by rosa"):
+        promote(polly)
+
+
 def test_registration_leaves_the_champion_where_it_waits(pair: Pair, no_canary: list[str], acting: As) -> None:
     planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
     assert "waits for approval, no alias was moved" in planned.reason
@@ -272,6 +369,54 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(r
     assert aliases()["champion"] == 1 and look() == []
 
 
+def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
+    tracking: str, tmp_path: Path, no_canary: list[str], acting: As
+) -> None:
+    """`watch` evaluates in its own experiment; the approver's run is in another one, where neither looks for the other's reports."""
+    client = mlflow.MlflowClient()
+    places = {name: mlflow.create_experiment(name, artifact_location=(tmp_path / name).as_uri()) for name in ("watch", "mine")}
+    with mlflow.start_run():
+        made = scene.log_model("transformers")
+    client.create_registered_model(scene.NAME)
+    client.create_model_version(scene.NAME, f"models:/{made}", model_id=made)
+    client.set_registered_model_alias(scene.NAME, "candidate", "1")
+
+    def evaluate(*_: object) -> None:
+        with mlflow.start_run():
+            scene.log_report([scene.judged(made, "transformers", scene.GOOD)])
+
+    def look() -> list[str]:
+        acting("watcher")
+        mlflow.set_experiment(experiment_id=places["watch"])
+        words = [verdict.words for verdict in look_once(scene.config(ONE), Gateway(5), evaluate)]
+        acting("rosa")
+        mlflow.set_experiment(experiment_id=places["mine"])
+        return words
+
+    assert "waiting for approval" in look()[0]
+    say(REJECT)
+    assert "rejected for @champion by rosa" in look()[0]
+    assert "approved for @champion by rosa" in say(APPROVE).words
+    assert "promoted to @champion" in look()[0]
+
+
+def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(registered: Pair, acting: As) -> None:
+    with mlflow.start_run() as run:
+        uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD)])
+    client = mlflow.MlflowClient()
+    for number in ("1", "2"):
+        client.delete_model_version_tag(scene.NAME, number, "slm.evaluation")
+    acting("alice")
+    with pytest.raises(WaitingError):
+        promote(scene.config(TARGET, ONE))
+    client.log_text(run.info.run_id, "{}", "report.json")
+    for run_id in (run.info.run_id, registered.report_uri.split("/")[1]):
+        client.delete_run(run_id)
+    acting("bob")
+    with pytest.raises(RefusedError, match=rf"was proposed with {uri}, which does not count now \(.*nothing was written"):
+        say(REJECT)
+
+
 def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch) -> None:
     acting("bob")
     say(APPROVE)
@@ -300,7 +445,7 @@ def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, act
         promote(scene.config(TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"))
     with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
         say(REJECT, target=f"target=models:/{scene.NAME}")
-    assert approvals.name_of(scene.NAME) not in [model.name for model in mlflow.MlflowClient().search_registered_models()]
+    assert approvals.last_number(Gateway(5), scene.NAME) == 0
     assert "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
     assert approvals.last_number(Gateway(5), scene.NAME) == 0
 

@@ -109,7 +109,7 @@ def test_four_eyes_with_the_permissions_of_the_server(guarded: Server, act: Call
         say(REJECT)
     act("bob")
     said = say(REJECT)
-    assert said.decision.authenticated and said.decision.approver == "bob"
+    assert not said.decision.authenticated and said.decision.approver == "bob"  # whoever may write there could have put in that name
     act("alice")
     with pytest.raises(RejectedError, match="rejected for @champion by bob: read it"):
         promote(scene.config(f"target=models:/{NAME}/1", ONE))
@@ -127,8 +127,8 @@ def test_four_eyes_with_the_permissions_of_the_server(guarded: Server, act: Call
     assert found == [
         ("register", ADMIN, True),
         ("waiting", "alice", True),
-        ("reject", "bob", True),
-        ("approve", "bob", True),
+        ("reject", "bob", False),
+        ("approve", "bob", False),
         ("promote", "alice", True),
     ]
 
