@@ -67,9 +67,9 @@ class Trust:
     def words(self, run: Run) -> str:
         """Why the report of a run does not count, and what would make it count."""
         unsigned = f", and it is signed by none of {SIGNERS}" if self.signers else ""
-        names = ", ".join(sorted(repr(_name_of(self.gateway, place)) for place in self.experiments)) or "no experiment"
+        names = ", ".join(sorted(repr(reports.experiment_name(self.gateway, place)) for place in self.experiments)) or "no experiment"
         whose = "promotion.evidence.experiments" if self.by_policy else "the experiments of this step and of the version's logged model"
-        name = _name_of(self.gateway, run.info.experiment_id)
+        name = reports.experiment_name(self.gateway, run.info.experiment_id)
         return (
             f"run {run.info.run_id} is in experiment {name!r}, which does not count{unsigned}; evidence counts from {names} ({whose}): "
             f"evaluate there, or name the experiment in promotion.evidence.experiments, or sign the report by a key of {SIGNERS}"
@@ -218,7 +218,7 @@ def strongest(
     about: Callable[[Evidence], bool] = lambda _: True,
     tagged: Evidence | None = None,
 ) -> Evidence | None:
-    """The report of a registered model that decides. A newer one that does not count is named in the log, with what would make it count.
+    """The report of a registered model that decides. A newer one that is passed over or does not count is named in the log, and why.
 
     Args:
         gateway: the tracking server.
@@ -247,6 +247,12 @@ def strongest(
     for run in ignored[: reports.REPORTS_READ]:
         if chosen is None or run.info.start_time > chosen.created.timestamp() * 1000:
             _say(run.info.run_id, f"{reports.uri_of(run)} about {name!r} is ignored: {trust.words(run)}")
+    for each in found:
+        if chosen is not None and each.created > chosen.created and each.untimely(config.promotion.max_evidence_age_days) is None:
+            why = "judged by other gates" if each.strength >= chosen.strength else f"weaker ({each.size})"
+            _say(
+                f"{each.uri} {chosen.uri}", f"{each.uri} about {name!r} is newer and {why} than {chosen.uri} ({chosen.size}), which decides"
+            )
     return chosen
 
 
@@ -279,14 +285,6 @@ def _signed(trust: Trust, run: Run) -> Evidence | None:
 @lru_cache(maxsize=8)
 def _quick(gateway: Gateway) -> Gateway:
     return Gateway(min(gateway.retry_seconds, OUTSIDE_SECONDS), gateway.client)
-
-
-def _name_of(gateway: Gateway, experiment_id: str) -> str:
-    """Name of an experiment; its id where this user may not read it."""
-    try:
-        return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(experiment_id)).name)
-    except PermissionRefusedError:
-        return experiment_id
 
 
 def _say(key: str, words: str) -> None:

@@ -11,7 +11,7 @@ from steps.pipeline.errors import StepError
 from steps.pipeline.pages import every_page
 from steps.registry import evidence as evidence_module
 from steps.registry.evidence import Evidence
-from steps.registry.gateway import Gateway, ServerUnavailableError
+from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -64,6 +64,14 @@ def read(gateway: Gateway, run: Run) -> Evidence | None:
         raise
     except StepError:
         return None
+
+
+def experiment_name(gateway: Gateway, experiment_id: str) -> str:
+    """Name of an experiment; its id where this user may not read it."""
+    try:
+        return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(experiment_id)).name)
+    except PermissionRefusedError:
+        return experiment_id
 
 
 @lru_cache(maxsize=SEEN_READ)
