@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import mlflow
-from mlflow.entities import ViewType
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.fluent import _get_experiment_id
 
@@ -15,6 +16,15 @@ def own() -> str:
 
 
 def named(names: Sequence[str], client: MlflowClient) -> dict[str, str]:
-    """Id and name of those of these experiments that are there."""
-    found = {each.experiment_id: each.name for each in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)} if names else {}
-    return {place: name for place, name in found.items() if name in names}
+    """Id and name of those of these experiments that are there and may be read; asked for by name, as anybody may make thousands."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        try:
+            experiment = client.get_experiment_by_name(name)
+        except MlflowException as error:
+            if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"):
+                raise
+            continue
+        if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            found[str(experiment.experiment_id)] = experiment.name
+    return found

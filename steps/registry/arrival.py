@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.redaction import redact
 from steps.pipeline import digest, filters
+from steps.pipeline.pages import every_page
 from steps.registry import archive, card, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VARIANT_TAG
 from steps.registry.archive import MODEL, REPORT
 from steps.registry.evidence import Evidence
-from steps.registry.gateway import Gateway, Version
+from steps.registry.gateway import MISSING, REFUSED, Gateway, Version
 from steps.registry.outcome import RefusedError
 
 if TYPE_CHECKING:
@@ -98,12 +99,12 @@ def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: 
 
 
 def _logged_model(gateway: Gateway, name: str, experiment_id: str, run_id: str, tags: Mapping[str, str]) -> LoggedModel:
-    """The logged model of this archive: the oldest there is, should two imports have made one each."""
+    """The logged model of this archive: the oldest of this experiment, should two imports have made one each."""
     seal, mine = tags[ARCHIVE_TAG], ""
 
     def call() -> LoggedModel:
         nonlocal mine
-        if there := _of_archive(gateway, seal):
+        if there := _of_archive(gateway, seal, experiment_id):
             return there[0]
         made = gateway.client.create_logged_model(experiment_id, name=name, source_run_id=run_id, tags=dict(tags))
         mine = made.model_id
@@ -111,16 +112,34 @@ def _logged_model(gateway: Gateway, name: str, experiment_id: str, run_id: str, 
 
     model = gateway.repeated("creating the logged model", call)
     if mine:
-        model = next(iter(gateway.repeated("looking for the archive", lambda: _of_archive(gateway, seal))), model)
+        model = next(iter(gateway.repeated("looking for the archive", lambda: _of_archive(gateway, seal, experiment_id))), model)
         if model.model_id != mine:
             _delete(gateway, mine)
     return model
 
 
-def _of_archive(gateway: Gateway, seal: str) -> list[LoggedModel]:
-    experiments = [each.experiment_id for each in gateway.client.search_experiments()]
-    found = gateway.client.search_logged_models(experiments, filter_string=filters.equals(f"tags.`{ARCHIVE_TAG}`", seal))
-    return sorted(found, key=lambda each: (each.creation_timestamp, each.model_id))
+def _of_archive(gateway: Gateway, seal: str, experiment_id: str) -> list[LoggedModel]:
+    """What imports of this archive left in this experiment, oldest first.
+
+    Every user may make an experiment and a logged model with this tag in it, whose files he may change whenever he likes; only those
+    who may edit the import's own experiment can make one there.
+    """
+    words = filters.equals(f"tags.`{ARCHIVE_TAG}`", seal)
+    found = every_page(lambda token: gateway.client.search_logged_models([experiment_id], filter_string=words, page_token=token))
+    ours = [each for each in found if each.experiment_id == experiment_id and _is_of(gateway, each.source_run_id, experiment_id)]
+    return sorted(ours, key=lambda each: (each.creation_timestamp, each.model_id))
+
+
+def _is_of(gateway: Gateway, run_id: str | None, experiment_id: str) -> bool:
+    """Whether a run belongs to an experiment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return run_id is not None and str(gateway.client.get_run(run_id).info.experiment_id) == experiment_id
+    except MlflowException as error:
+        if error.error_code in {*MISSING, *REFUSED}:
+            return False
+        raise
 
 
 def _fill(gateway: Gateway, model: LoggedModel, folder: Path, expected: str) -> None:

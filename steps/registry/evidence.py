@@ -117,7 +117,7 @@ def read(uri: str, gateway: Gateway) -> Evidence:
 
     try:
         text = gateway.text(uri)
-    except (MlflowException, OSError, UnicodeDecodeError) as error:
+    except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:  # ImportError: of the client of an artifact store
         raise StepError(
             f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))}); make one with `mlflow run . -e evaluate`"
         ) from error
@@ -142,10 +142,10 @@ def parse(uri: str, text: str) -> Evidence:
             created=created if created.tzinfo else created.replace(tzinfo=UTC),
             registered_name=report["registered_name"],
             judged=tuple(_judged(each) for each in report["candidates"]),
-            pack=report.get("pack") or {},
-            snapshot=report.get("snapshot") or {},
+            pack=_mapping(report.get("pack"), "pack") or {},
+            snapshot=_mapping(report.get("snapshot"), "snapshot") or {},
             incumbent_version=_whole((report.get("incumbent") or {}).get("version")),
-            gates=(report.get("policy") or {}).get("gates"),
+            gates=_mapping((report.get("policy") or {}).get("gates"), "policy.gates"),
             text=text,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -174,6 +174,15 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
         ),
         failure=str(failure["reason"]) if failure else None,
     )
+
+
+def _mapping(value: object, name: str) -> Mapping[str, Any] | None:
+    """A node of a report; None where it is empty or not there."""
+    if not value:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected an object")
+    return value
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

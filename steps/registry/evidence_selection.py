@@ -9,34 +9,36 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.core import signatures
 from steps.core.redaction import redact
-from steps.pipeline import filters
 from steps.pipeline.errors import StepError
+from steps.registry import artifact_places, reports
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG
+from steps.registry.artifact_places import NOWHERE, Places
 from steps.registry.evidence import Evidence
 from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
+from steps.registry.retries import first_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
-REPORT_FILE = "report.json"
 SIGNATURE = ".sig"  # of the file beside report.json that holds its detached signature
 LARGEST_SIGNATURE = 1024  # bytes; one of these kinds has about a hundred
 LARGEST_REPORT = 100_000_000  # bytes of a report from elsewhere; one of a thousand items has a few million
 SIGNERS = "promotion.evidence.signers"
 REPORT = re.compile(r"runs:/(?P<run>[^/]+)/report\.json")
-REPORTS_READ = 20  # newest finished evaluations of a model that are read to find the strongest
-SEEN_READ = 256  # reports kept in memory, so that `watch` does not fetch them at each look
+OUTSIDE_TRIES = 2  # of reading one of them, where the server was away and is back
+OUTSIDE_SECONDS = 2.0  # for which a call about a run of another experiment is repeated
 _named: set[str] = set()  # runs that this process has said it ignores
 
 
@@ -48,6 +50,7 @@ class Trust:
     experiments: frozenset[str]  # ids
     by_policy: bool  # the policy names them; else they are the running step's own and those of the versions' logged models
     signers: tuple[str, ...] = ()  # PEM files of public keys
+    places: Places = NOWHERE  # where artifacts of runs of other experiments may lie, to be read at all
 
     def against(self, report: Evidence) -> str:
         """Why a report does not count, in words; empty where it does.
@@ -64,9 +67,9 @@ class Trust:
     def words(self, run: Run) -> str:
         """Why the report of a run does not count, and what would make it count."""
         unsigned = f", and it is signed by none of {SIGNERS}" if self.signers else ""
-        names = ", ".join(sorted(repr(_name_of(self.gateway, place)) for place in self.experiments)) or "no experiment"
+        names = ", ".join(sorted(repr(reports.experiment_name(self.gateway, place)) for place in self.experiments)) or "no experiment"
         whose = "promotion.evidence.experiments" if self.by_policy else "the experiments of this step and of the version's logged model"
-        name = _name_of(self.gateway, run.info.experiment_id)
+        name = reports.experiment_name(self.gateway, run.info.experiment_id)
         return (
             f"run {run.info.run_id} is in experiment {name!r}, which does not count{unsigned}; evidence counts from {names} ({whose}): "
             f"evaluate there, or name the experiment in promotion.evidence.experiments, or sign the report by a key of {SIGNERS}"
@@ -76,12 +79,12 @@ class Trust:
         """The signature beside a run's report; None where there is none, or one of the files is of a size that neither ever has."""
         from mlflow.exceptions import MlflowException
 
-        run_id, name = run.info.run_id, REPORT_FILE + SIGNATURE
-        if not self.signers:
+        run_id, name = run.info.run_id, reports.REPORT_FILE + SIGNATURE
+        if not self.signers or not (run.info.experiment_id in self.experiments or self.places.holds(run.info.artifact_uri)):
             return None
         files = self.gateway.repeated(f"listing the files of run {run_id!r}", lambda: self.gateway.client.list_artifacts(run_id))
         sizes = {each.path: each.file_size or 0 for each in files}
-        if name not in sizes or sizes[name] > LARGEST_SIGNATURE or sizes.get(REPORT_FILE, 0) > LARGEST_REPORT:
+        if name not in sizes or sizes[name] > LARGEST_SIGNATURE or sizes.get(reports.REPORT_FILE, 0) > LARGEST_REPORT:
             return None
         try:
             return self.gateway.text(f"runs:/{run_id}/{name}").encode()
@@ -112,13 +115,28 @@ def trusted(gateway: Gateway, config: Config, versions: Iterable[Version] = ()) 
         known = gateway.repeated("looking for the experiments", lambda: experiments.named(settings.experiments, gateway.client))
         for name in sorted({*settings.experiments} - {*known.values()}):
             _say(f"experiment {name}", f"promotion.evidence.experiments: there is no experiment {name!r} on this tracking server")
-        return Trust(gateway, frozenset(known), True, signers)
+        return Trust(gateway, frozenset(known), True, signers, _places(gateway, known, signers))
     ids = {experiments.own()}
     for version in versions:
         logged = gateway.logged_model(version.model_id) if version.model_id else None
         if logged is not None:
             ids.add(str(logged.experiment_id))
-    return Trust(gateway, frozenset(ids), False, signers)
+    return Trust(gateway, frozenset(ids), False, signers, _places(gateway, ids, signers))
+
+
+def _places(gateway: Gateway, trusted_ids: Iterable[str], signers: Sequence[str]) -> Places:
+    """Where the server itself and the trusted experiments keep artifacts; nothing is looked up where no signature could count."""
+    from mlflow.tracking import get_tracking_uri
+
+    def location(place: str) -> str:
+        try:
+            return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(place)).artifact_location)
+        except PermissionRefusedError:
+            return ""
+
+    looked_up = sorted({artifact_places.DEFAULT_EXPERIMENT, *trusted_ids}) if signers else []
+    locations = [found for place in looked_up if (found := location(place))]
+    return Places.around(locations, get_tracking_uri())
 
 
 def choose(gateway: Gateway, version: Version, config: Config) -> Choice:
@@ -200,7 +218,7 @@ def strongest(
     about: Callable[[Evidence], bool] = lambda _: True,
     tagged: Evidence | None = None,
 ) -> Evidence | None:
-    """The report of a registered model that decides. A newer one that does not count is named in the log, with what would make it count.
+    """The report of a registered model that decides. A newer one that is passed over or does not count is named in the log, and why.
 
     Args:
         gateway: the tracking server.
@@ -210,72 +228,63 @@ def strongest(
         about: which reports are looked for.
         tagged: one that is known already.
     """
-    inside, outside = _finished(gateway, name, trust)
+    inside, outside = reports.finished(gateway, name, trust.experiments, every=bool(trust.signers))
     found = [tagged] if tagged else []
     for run in inside:
-        report = _read(gateway, run)
+        report = reports.read(gateway, run)
         if report is not None and about(report) and all(report.uri != each.uri for each in found):
             found.append(report)
     ignored: list[Run] = []
     for run in outside:
-        if tagged and tagged.uri == _uri(run):
+        if tagged and tagged.uri == reports.uri_of(run):
             continue
-        report = _read(gateway, run) if trust.signature(run) else None
-        if report is None or not trust.signer(run, report):
+        report = _signed(trust, run)
+        if report is None:
             ignored.append(run)
         elif about(report):
             found.append(report)
     chosen = best(found, config)
-    for run in ignored:
+    for run in ignored[: reports.REPORTS_READ]:
         if chosen is None or run.info.start_time > chosen.created.timestamp() * 1000:
-            _say(run.info.run_id, f"{_uri(run)} about {name!r} is ignored: {trust.words(run)}")
+            _say(run.info.run_id, f"{reports.uri_of(run)} about {name!r} is ignored: {trust.words(run)}")
+    for each in found:
+        if chosen is not None and each.created > chosen.created and each.untimely(config.promotion.max_evidence_age_days) is None:
+            why = "judged by other gates" if each.strength >= chosen.strength else f"weaker ({each.size})"
+            _say(
+                f"{each.uri} {chosen.uri}", f"{each.uri} about {name!r} is newer and {why} than {chosen.uri} ({chosen.size}), which decides"
+            )
     return chosen
 
 
-def _finished(gateway: Gateway, name: str, trust: Trust) -> tuple[list[Run], list[Run]]:
-    """Runs of finished evaluations of a registered model that left a report of their own: those that count, and all others."""
-    words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND {filters.equals('tags.`slm.model`', name)}"
+def _signed(trust: Trust, run: Run) -> Evidence | None:
+    """The report of a run of another experiment, if a key of the policy signed it.
 
-    def search(places: list[str]) -> list[Run]:
-        if not places:
-            return []
-        runs = gateway.client.search_runs(places, words, order_by=["attributes.start_time DESC"], max_results=REPORTS_READ)
-        return [run for run in runs if run.data.tags.get("slm.output") == _uri(run)]
+    Who made the run also chose where its files lie and what they are, so whatever fails here is about this run alone.
 
-    def call() -> tuple[list[Run], list[Run]]:
-        known = [each.experiment_id for each in gateway.client.search_experiments()]
-        return search([*trust.experiments]), search([place for place in known if place not in trust.experiments])
-
-    return gateway.repeated(f"looking for evaluations of {name!r}", call)
-
-
-def _uri(run: Run) -> str:
-    return f"runs:/{run.info.run_id}/{REPORT_FILE}"
-
-
-def _read(gateway: Gateway, run: Run) -> Evidence | None:
-    """The report of a run; None where it was removed or is of another schema, as another one may do."""
-    import mlflow
-
-    try:
-        return _seen(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, gateway)
-    except ServerUnavailableError:
-        raise
-    except StepError:
-        return None
+    Raises:
+        ConfigError: a key file of ``promotion.evidence.signers`` cannot be read.
+        ServerUnavailableError: the tracking server answers nothing else either.
+    """
+    quick = replace(trust, gateway=_quick(trust.gateway))
+    trouble = ""
+    for _ in range(OUTSIDE_TRIES):
+        try:
+            report = reports.read(quick.gateway, run) if quick.signature(run) else None
+            return report if report is not None and quick.signer(run, report) else None
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001  (any store's client may raise anything over what a stranger's run holds)
+            trouble = f"{type(error).__name__}: {first_line(error)}"
+            if not isinstance(error, ServerUnavailableError):
+                break
+            trust.gateway.repeated("asking the server", lambda: trust.gateway.client.get_run(run.info.run_id))
+    _say(run.info.run_id, f"{reports.uri_of(run)} is ignored: it cannot be read ({trouble})")
+    return None
 
 
-@lru_cache(maxsize=SEEN_READ)
-def _seen(_server: str, run_id: str, _ended: int | None, gateway: Gateway) -> Evidence:
-    return evidence_module.read(f"runs:/{run_id}/{REPORT_FILE}", gateway)
-
-
-def _name_of(gateway: Gateway, experiment_id: str) -> str:
-    """Name of an experiment; its id where this user may not read it."""
-    try:
-        return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(experiment_id)).name)
-    except PermissionRefusedError:
-        return experiment_id
+@lru_cache(maxsize=8)
+def _quick(gateway: Gateway) -> Gateway:
+    return Gateway(min(gateway.retry_seconds, OUTSIDE_SECONDS), gateway.client)
 
 
 def _say(key: str, words: str) -> None:

@@ -29,6 +29,7 @@ ID_TAG = "slm.record_id"
 SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the aliases, "finished" once another run did, "lost" once it lost
 LOST = "lost"  # its writer saw that it lost and gave up: so it stays, whatever happens to the entry that won
 PROJECTION_TAG = "slm.projection."  # + a key of its own: another run that brings the aliases in line, while and after it does
+LARGEST_NUMBER = 2**31 - 1  # of a version: the database's column is an integer of 32 bits
 OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
 
 
@@ -248,6 +249,7 @@ def entry_of(version: Version) -> Entry | None:
         return None
     try:
         record = Record.from_json(text)
+        digest = "sha256:" + hashlib.sha256(as_json(json.loads(text)).encode()).hexdigest()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         name, number = version.name, version.number
         raise DamagedRecordError(
@@ -255,12 +257,15 @@ def entry_of(version: Version) -> Entry | None:
             f"restore the tag, or take the entry out of the history: `MlflowClient().delete_model_version({name!r}, '{number}')`"
         ) from error
     projections = tuple(value for key, value in sorted(version.tags.items()) if key.startswith(PROJECTION_TAG))
-    digest = "sha256:" + hashlib.sha256(as_json(json.loads(text)).encode()).hexdigest()
     return Entry(version.number, record, version.created_ms, version.tags.get(SETTLED_TAG, ""), projections, digest=digest)
 
 
 def _number(value: object) -> int | None:
-    return None if value is None else int(str(value))
+    if value is None:
+        return None
+    if not 0 < (number := int(str(value))) <= LARGEST_NUMBER:
+        raise ValueError(f"{str(value)[:40]} is not the number of a version")
+    return number
 
 
 def sentence(record: Record) -> str:

@@ -27,7 +27,8 @@ def promote(
     """Move ``alias`` (the policy's, ``champion``, unless the config says otherwise) to ``target``.
 
     A named version is checked: evidence about these bytes, not too old, a verdict that promotes, and the canary. Without a version, the
-    newest evaluation of the model is registered, and the policy chooses the winner. Promoting what is already there changes nothing.
+    strongest evaluation of the model that counts is registered (of equally strong ones the newest), and the policy chooses the winner.
+    Promoting what is already there changes nothing.
 
     Args:
         config: ``target``, ``alias``, ``force``, ``reason``, ``dry_run``, ``report_uri`` and ``promotion`` count.

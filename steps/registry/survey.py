@@ -12,6 +12,7 @@ from typing import Any
 
 from steps.config import names
 from steps.pipeline import digest, filters
+from steps.pipeline.pages import every_page
 from steps.registry import journal
 from steps.registry.aliases import CANDIDATE
 from steps.registry.gateway import Gateway, Version, version_of
@@ -109,9 +110,11 @@ def evaluations(gateway: Gateway, since_ms: int, only: str | None = None) -> dic
 
     def call() -> dict[str, dict[str, int]]:
         client = gateway.client
-        experiments = [each.experiment_id for each in _pages(lambda token: client.search_experiments(max_results=1000, page_token=token))]
+        experiments = [
+            each.experiment_id for each in every_page(lambda token: client.search_experiments(max_results=1000, page_token=token))
+        ]
         found: dict[str, dict[str, int]] = {}
-        for run in _pages(lambda token: client.search_runs(experiments, words, max_results=RUNS_A_PAGE, page_token=token)):
+        for run in every_page(lambda token: client.search_runs(experiments, words, max_results=RUNS_A_PAGE, page_token=token)):
             name, uri = run.data.tags.get("slm.model"), run.data.tags.get("slm.output")
             if name and uri:
                 found.setdefault(name, {})[uri] = int(run.info.end_time or 0)
@@ -124,7 +127,7 @@ def _models(gateway: Gateway, only: str | None) -> dict[str, tuple[dict[str, int
     client = gateway.client
     found: dict[str, tuple[dict[str, int], dict[str, str], int]] = {}
     for condition in _conditions(only):
-        for each in _pages(lambda token, words=condition: client.search_registered_models(words, MODELS_A_PAGE, page_token=token)):
+        for each in every_page(lambda token, words=condition: client.search_registered_models(words, MODELS_A_PAGE, page_token=token)):
             found[each.name] = (
                 {alias: int(version) for alias, version in each.aliases.items()},
                 dict(each.tags),
@@ -137,7 +140,7 @@ def _versions(gateway: Gateway, only: str | None) -> dict[str, list[Version]]:
     client = gateway.client
     found: dict[str, list[Version]] = {}
     for condition in _conditions(only):
-        for each in _pages(lambda token, words=condition: client.search_model_versions(words, VERSIONS_A_PAGE, page_token=token)):
+        for each in every_page(lambda token, words=condition: client.search_model_versions(words, VERSIONS_A_PAGE, page_token=token)):
             found.setdefault(each.name, []).append(version_of(each))
     return {name: sorted(listed, key=lambda each: each.number) for name, listed in found.items()}
 
@@ -145,17 +148,6 @@ def _versions(gateway: Gateway, only: str | None) -> dict[str, list[Version]]:
 def _conditions(only: str | None) -> list[str | None]:
     """Searches that find a model and its companions, or everything: MLflow's filters have no `or`."""
     return [None] if only is None else [filters.equals("name", only + suffix) for suffix in ("", *names.COMPANIONS)]
-
-
-def _pages(search: Any) -> list[Any]:
-    found: list[Any] = []
-    token: str | None = None
-    while True:
-        page = search(token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _plain(version: Version) -> Sequence[Any]:

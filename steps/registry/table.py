@@ -132,7 +132,8 @@ def _print_entry(console: Console, entry: Entry) -> None:
     if record.evidence:
         lines.append(f"evidence: {record.evidence}")
     if missing := record.details.get("isolation_missing"):
-        lines.append(f"its canary was not kept from: {'; '.join(map(str, missing))}")
+        words = map(str, missing) if isinstance(missing, list | tuple) else [str(missing)]
+        lines.append(f"its canary was not kept from: {'; '.join(words)}")
     for line in lines:
         console.print(Padding(_plain_text(line), (0, 0, 0, INDENT)))
 

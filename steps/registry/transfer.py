@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -27,6 +28,9 @@ from steps.registry.outcome import RefusedError
 from steps.registry.retries import first_line
 
 __all__ = ["Transfer", "check", "export", "import_"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,13 @@ def _import(folder: Path, key: Path | None, config: Config, gateway: Gateway | N
     if there is not None or config.dry_run:
         return Transfer(
             name, there.number if there else None, manifest["digest"], count, size, folder.name, there is not None, config.dry_run
+        )
+    if signer is None:
+        log.warning(
+            "archive=%s: no signature is required, so its evidence counts as whoever made it wrote it; set promotion.require_signer to the "
+            "PEM file of the key that signs releases, or let only evaluations of models:/%s in promotion.evidence.experiments count",
+            redact(str(folder)),
+            name,
         )
     version = arrival.receive(folder, manifest, gateway, signer)
     return Transfer(name, version.number, manifest["digest"], count, size, folder.name, False, False)

@@ -46,6 +46,14 @@ def write_entry(uri: str, name: str, entry: int, **changes: Any) -> None:
     _store(uri, _entry(name, entry, **changes))
 
 
+def experiments(uri: str, number: int, created_ms: int) -> None:
+    """Many experiments, as one user makes them in a loop; newer than all others, so that a search gives them first."""
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment
+
+    row = {"artifact_location": "/nowhere", "lifecycle_stage": "active", "creation_time": created_ms, "last_update_time": created_ms}
+    _store(uri, [SqlExperiment(name=f"mine-{each}", **row) for each in range(number)])
+
+
 def _judged(name: str) -> dict[str, str]:
     tags = {waiting.VERDICT_TAG: "held: as it is", waiting.JUDGED_TAG: "sha256:1", waiting.WHEN_TAG: WHEN}
     at = int(datetime.fromisoformat(WHEN).timestamp() * 1000)

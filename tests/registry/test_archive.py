@@ -1,6 +1,7 @@
 """Archives that somebody made or changed by hand: each is refused in one line, and nothing is made of it."""
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from steps.config.errors import ConfigError
 from steps.pipeline import digest
 from steps.pipeline.errors import StepError
 from steps.registry import archive, signing, transfer
+from steps.registry.gateway import Version
 from steps.registry.outcome import RefusedError
 from steps.registry.signing import PASSWORD_ENV
 from tests.registry import scene
@@ -226,6 +228,18 @@ def test_keys_that_cannot_be_used_are_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "model_signing.verifying", None)
     with pytest.raises(StepError, match=r"need the package model-signing.*pip install model-signing"):
         signing.check_public_key(str(public))
+
+
+def test_evidence_that_nobody_signed_is_imported_with_a_warning(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Version("parrot", 1, {}, (), "", None, "", 0)
+    monkeypatch.setattr("steps.registry.arrival.receive", lambda *_: made)
+    with caplog.at_level(logging.WARNING):
+        assert transfer.import_(scene.config(f"archive={folder}", "dry_run=true")).version is None
+        assert "no signature is required" not in caplog.text
+        assert transfer.import_(scene.config(f"archive={folder}")).version == 1
+    assert "no signature is required, so its evidence counts as whoever made it wrote it; set promotion.require_signer" in caplog.text
 
 
 def test_full_disk_is_said_in_one_line(folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:

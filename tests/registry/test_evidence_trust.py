@@ -133,6 +133,18 @@ def test_weaker_evidence_counts_once_the_stronger_is_too_old(pair: Pair, no_cana
     assert aliases()["champion"] == 1 and version_tags(1)["slm.evaluation"] == smoke
 
 
+def test_newer_evidence_that_is_passed_over_is_named(pair: Pair, no_canary: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with mlflow.start_run():
+        strong = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core")
+    with mlflow.start_run():
+        newer = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=30, pack="core")
+    with caplog.at_level(logging.WARNING):
+        promote(scene.config(f"target=models:/{scene.NAME}"))
+    assert version_tags(1)["slm.evaluation"] == strong
+    words = f"{newer} about 'parrot' is newer and weaker (pack core, 30 items) than {strong} (pack core, 128 items), which decides"
+    assert words in caplog.text and pair.report_uri not in caplog.text
+
+
 def test_newer_evidence_of_the_same_strength_counts(held: Pair) -> None:
     with mlflow.start_run():
         scene.log_report([scene.judged(held.onnx, "onnx", scene.FAST)], items=128, pack="core")

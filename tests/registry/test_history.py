@@ -1,5 +1,8 @@
 """The history on the screen: newest first, within 80 columns, in a few calls however long it is."""
 
+import json
+from typing import Any
+
 import mlflow
 import pytest
 
@@ -46,3 +49,29 @@ def test_damaged_entry_is_one_line(tracking: str) -> None:
         match=r"^entry 1 of 'model-000\.history' cannot be read: its tag slm\.record is not a record \(JSONDecodeError: .*restore the tag",
     ):
         history(scene.config(TARGET), as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reason": "\ud800"}, "UnicodeEncodeError"),
+        ({"moves": [["champion", None, 10**30]]}, "ValueError: 10{30} is not the number of a version"),
+        ({"moves": [["champion", None, 0]]}, "ValueError: 0 is not the number of a version"),
+    ],
+)
+def test_entry_of_what_no_server_has_is_one_line(tracking: str, changes: dict[str, Any], words: str) -> None:
+    registries.settled(tracking, models=1)
+    client, journal = mlflow.MlflowClient(), f"{NAME}.history"
+    record = json.loads(client.get_model_version(journal, "1").tags["slm.record"]) | changes
+    client.set_model_version_tag(journal, "1", "slm.record", json.dumps(record))
+    with pytest.raises(StepError, match=rf"^entry 1 of 'model-000\.history' cannot be read: .*\({words}"):
+        history(scene.config(TARGET), as_json=False)
+
+
+def test_details_of_another_shape_are_shown_as_they_are(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
+    registries.settled(tracking, models=1)
+    registries.write_entry(tracking, NAME, 1, details={"isolation_missing": 5})
+    registries.write_entry(tracking, NAME, 2, details={"isolation_missing": ["files", "network"]})
+    history(scene.config(TARGET), as_json=False)
+    out = capsys.readouterr().out
+    assert "its canary was not kept from: 5" in out and "its canary was not kept from: files; network" in out

@@ -1,5 +1,8 @@
 """From a report to versions and aliases, on SQLite."""
 
+import json
+from typing import Any
+
 import mlflow
 import pytest
 
@@ -206,3 +209,21 @@ def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
 
     known = [version(1, "m-a"), version(2, "m-b"), version(3, None), version(4, "m-b"), version(5, None), version(6, "m-a")]
     assert [each.number for each in without_twins(known)] == [1, 2, 3, 5]
+
+
+def test_report_that_leaves_things_out_gets_a_card(pair: Pair, no_canary: list[str]) -> None:  # noqa: ARG001
+    text = json.loads(mlflow.artifacts.load_text(pair.report_uri))
+    text["pack"] = {"items": 30}
+    with mlflow.start_run() as run:
+        mlflow.log_text(json.dumps(text), "report.json")
+    assert room.register(f"runs:/{run.info.run_id}/report.json", scene.config()).moves
+    assert "pack unknown (30 items)" in str(mlflow.MlflowClient().get_model_version(scene.NAME, "1").description)
+
+
+@pytest.mark.parametrize("broken", [{"policy": {"gates": [1]}}, {"pack": [1]}, {"snapshot": "x"}])
+def test_report_of_another_shape_is_refused_in_one_line(pair: Pair, broken: dict[str, Any]) -> None:
+    text = json.loads(mlflow.artifacts.load_text(pair.report_uri)) | broken
+    with mlflow.start_run() as run:
+        mlflow.log_text(json.dumps(text), "report.json")
+    with pytest.raises(StepError, match=r"not an evaluation report \(\w+Error: .*"):
+        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())

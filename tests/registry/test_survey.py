@@ -15,7 +15,7 @@ import pytest
 
 from steps.config.root import Config
 from steps.pipeline.handoff import model_id_of
-from steps.registry import look, waiting
+from steps.registry import look, waiting, watch
 from steps.registry.gateway import Gateway, Version
 from steps.registry.outcome import RefusedError
 from steps.registry.promote import promote
@@ -102,6 +102,41 @@ def test_damaged_record_ends_nobody_elses_look(champion_is_slow: Pair, record: s
             assert look.look_once(scene.config(), Gateway(5), evaluator, memory=memory) == []
     assert caplog.text.count("models:/a-bad-one cannot be looked at") == 1
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
+
+
+def test_evidence_that_nothing_reads_ends_nobody_elses_look(
+    champion_is_slow: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = mlflow.MlflowClient()
+    for name in ("a-bad-one", "a-worse-one"):
+        client.create_registered_model(name)
+        client.create_model_version(name, f"models:/{champion_is_slow.onnx}", tags={"slm.evaluation": "s3://bucket/report.json"})
+        client.set_registered_model_alias(name, "candidate", "1")
+    set_candidate(2)
+    real = mlflow.artifacts.load_text
+
+    def load_text(uri: str) -> str:
+        if uri.startswith("s3:"):
+            raise ModuleNotFoundError("No module named 'boto3'")
+        return real(uri)
+
+    judge = watch.judge
+
+    def broken(version: Version, *given: Any) -> Any:
+        if version.name == "a-worse-one":
+            raise OddError
+        return judge(version, *given)
+
+    monkeypatch.setattr(mlflow.artifacts, "load_text", load_text)
+    monkeypatch.setattr(look, "judge", broken)
+    with caplog.at_level(logging.WARNING):
+        found = {each.uri: each for each in look.look_once(scene.config(), Gateway(5), Evaluator())}
+    assert found[f"models:/{scene.NAME}/2"].promoted and "models:/a-bad-one/1" in found
+    assert "models:/a-worse-one cannot be looked at: OddError" in caplog.text
+
+
+class OddError(Exception):
+    """Of a kind that no code here knows."""
 
 
 def test_record_of_a_later_version_ends_nobody_elses_look(champion_is_slow: Pair) -> None:

@@ -172,6 +172,25 @@ def test_import_killed_before_each_call_is_taken_up_by_the_next(
     assert at > 8
 
 
+def test_logged_model_of_somebody_elses_experiment_is_not_adopted(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    client, seal = mlflow.MlflowClient(), check(archive)["seal"]
+    own = mlflow.get_experiment_by_name("production")
+    theirs = client.create_experiment("mallory", artifact_location=str(tmp_path / "mallory"))
+    run_id = client.create_run(theirs).info.run_id
+    assert own is not None
+    tags = {"slm.archive": seal}
+    planted = client.create_logged_model(theirs, name="onnx", source_run_id=run_id, tags=tags).model_id
+    pointing_out = client.create_logged_model(own.experiment_id, name="onnx", source_run_id=run_id, tags=tags).model_id
+    take(archive)
+    version = client.get_model_version(scene.NAME, "1")
+    used = version.tags["slm.model_id"]
+    assert used not in (planted, pointing_out) and client.get_logged_model(used).experiment_id == own.experiment_id
+    assert not list((tmp_path / "mallory").rglob("MLmodel"))
+
+
 def test_manifest_with_another_name_is_refused(archive: Path) -> None:
     manifest = json.loads((archive / "manifest.json").read_text())
     (archive / "manifest.json").write_text(json.dumps({**manifest, "name": "somebody-elses"}))
