@@ -14,10 +14,11 @@ from steps.pipeline import digest, filters
 from steps.pipeline.pages import every_page
 from steps.registry import archive, card, versions
 from steps.registry import evidence as evidence_module
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, VARIANT_TAG
+from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG, ORIGIN_TAG, VARIANT_TAG
 from steps.registry.archive import MODEL, REPORT
 from steps.registry.evidence import Evidence
 from steps.registry.gateway import MISSING, REFUSED, Gateway, Version
+from steps.registry.ledger import Ledger
 from steps.registry.outcome import RefusedError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ORIGIN_TAG = "slm.imported_from"  # version and logged model on the server it came from, without that server's address
 SIGNER_TAG = "slm.archive.signer"  # fingerprint of the key whose signature was required of the archive, and was right
 ARCHIVE_TAG = "slm.archive"  # digest of the archive's manifest, by which a later attempt finds what an earlier one left
 ATTEMPTS = 2  # uploads; another import of the same archive may write the same files while this one checks them
@@ -65,6 +65,7 @@ def receive(folder: Path, manifest: Mapping[str, Any], gateway: Gateway, signer:
     model = _logged_model(gateway, judged.variant, run.info.experiment_id, run_id, tags)
     _fill(gateway, model, folder, str(manifest["digest"]))
     gateway.ensure_model(manifest["name"], f"{manifest['name']}: imported versions; an alias is set by `promote` alone.", {})
+    Ledger(gateway, manifest["name"]).claim()  # before a version is there: nobody else can give it a history
     evidence_tags = {MODEL_ID_TAG: model.model_id, EVALUATION_TAG: report.uri, EVIDENCE_TAG: report.digest}
     text = _card(manifest, report, model.model_id, "…")
     version, _ = versions.ensure(gateway, manifest["name"], model.model_id, {**tags, **evidence_tags}, text)

@@ -66,6 +66,8 @@ def test_imported_version_answers_the_same_and_can_be_promoted(
     client = mlflow.MlflowClient()
     version = client.get_model_version(scene.NAME, "1")
     assert client.get_registered_model(scene.NAME).aliases == {}
+    born = client.get_registered_model(f"{scene.NAME}.history").creation_timestamp
+    assert client.get_registered_model(scene.NAME).tags["slm.history"] == str(born)  # nobody else can give it a history
     assert version.tags["slm.digest"] == done.digest and version.tags["slm.imported_from"].startswith(f"{scene.NAME}/2 m-")
     assert mlflow.pyfunc.load_model(f"models:/{scene.NAME}/1").predict(QUESTION) == before
     promoted = promote(scene.config(f"target=models:/{scene.NAME}/1"))
