@@ -21,11 +21,12 @@ CREDENTIALS = re.compile(r"""(?<=://)[^/\s:@"']*:[^/\s"']+(?=@)|((?<=http://)|(?
 # password=… of a connection string: of libpq ("host=db user=u password=p"), of ODBC ("UID=u;PWD=p;"), of Azure ("AccountKey=…;")
 KEYWORDS = re.compile(r"(?i)\b(password|pwd|accountkey|sharedaccesskey|sslpassword)\s*=\s*('[^']*'|[^\s;,'\"&]+)")
 CONNECTION = re.compile(r"(?i)\b(host|hostaddr|server|dbname|data source|uid|user id|accountname|endpoint)\s*=")
-# tokens that name themselves; each pattern as its issuer documents it, or as its scanners look for it
+# tokens that name themselves; each pattern as its issuer documents it, or as its scanners look for it. A run of characters that may be
+# long is looked at from its beginning alone: from each of its characters again, an answer of 1 MB would take minutes
 TOKENS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}"
     r"|\bxox[abprs]-[\w-]{10,}|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|\bdapi[a-f0-9]{32}\b|\bwhsec_[A-Za-z0-9+/=]{20,}"
-    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/-]{16,}=*"
+    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/-]{16,}=*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 SHORTEST_SECRET = 6  # characters; shorter values would blot out ordinary words

@@ -1,5 +1,6 @@
 """Secrets and the home folder stay out of what is written on a run."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,24 @@ def test_connection_strings_and_tokens(text: str, expected: str) -> None:
 def test_honest_answers_stay_as_they_are(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USE_TOKEN_CACHE", "12345678")  # the value of a count or a switch is no secret
     assert redact_answer({"text": answer, "tokens": [1, 2.5, None]}) == {"text": answer, "tokens": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "-eyJ", ".eyJ", "eyJaaaaaaaa.", "eyJaaaaaaaa.eyJ", "://a:", "://", "http://a", "a:a@", "password=", "password =", "host=x password='",
+        "password" + " " * 50, "host=a password" + " " * 50 + "= '", "host=a password='", "user id  ", "data source   ", "-----BEGIN ",
+        "-----BEGIN A A ", "-----BEGIN PRIVATE KEY---", "-----BEGIN PRIVATE KEY----- -----END ", "bearer aaaaaaaaaaaaaaaaa", "Bearer ",
+        "xoxa-", "-xoxa-", "-sk-", "sk-proj-", "glpat-", "whsec_", "hf_", "_hf_", "AKIA", "github_pat_", "Basic ", "Authorization: Basic aaaa",
+        "sig=", "&sig", "?token=", "&token=a", "X-Amz-Signature=", "?a=b&", "=", "a", " ", "\n", "-", ".", "/", "'",
+    ],
+)  # fmt: skip
+def test_the_cost_grows_with_the_length_alone(unit: str) -> None:
+    """200 KB of what almost is a secret; a model may answer anything. A quadratic pattern takes a minute for it."""
+    started = time.process_time()
+    redact_answer({"text": unit * (200_000 // len(unit))})
+    redact_credentials("host=" + unit * (200_000 // len(unit)))
+    assert time.process_time() - started < 5
 
 
 def test_the_password_of_a_url_in_the_environment_is_a_secret_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
