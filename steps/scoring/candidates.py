@@ -24,6 +24,7 @@ from typing import Any, Self
 from steps.core.processes import Child, ChildStartError, Confinement, environment
 from steps.core.redaction import redact, redact_answer
 from steps.core.visible import database_files
+from steps.scoring import replies
 from steps.scoring.report import Failure
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -141,7 +142,7 @@ class CandidateProcess:
             arguments: of the method.
 
         Raises:
-            CandidateFailedError: the process died, ran out of memory, or took longer than its limits.
+            CandidateFailedError: the process died, ran out of memory, took longer than its limits, or replied what no worker replies.
             ModelError: the model raised; the process lives on.
         """
         with self._lock:
@@ -155,12 +156,18 @@ class CandidateProcess:
                 reply = self._read(command, started + allowed, allowed)
             finally:
                 self.used_seconds += time.monotonic() - started
-        if "error" in reply:
-            if reply["kind"] == "MemoryError":
-                self._kill("out of memory: " + reply["error"])
-                raise CandidateFailedError(self._killed or reply["error"], self.tail())
-            raise ModelError(reply["error"])
-        return reply["result"]
+            try:
+                if "error" not in reply:
+                    return redact_answer(replies.checked(command, reply["result"]))
+                kind, said = replies.words(reply["kind"]), redact(replies.words(reply["error"]))
+            except replies.NotFiniteError as error:
+                raise ModelError(f"{command}: {error}") from error
+            except ValueError as error:
+                raise self._broken(command, error) from error
+        if kind == "MemoryError":
+            self._kill("out of memory: " + said)
+            raise CandidateFailedError(self._killed or said, self.tail())
+        raise ModelError(said)
 
     def _read(self, command: str, deadline: float, allowed: float) -> dict[str, Any]:
         connection = self._connection
@@ -190,13 +197,16 @@ class CandidateProcess:
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             reply = json.loads(line)
-            if not isinstance(reply, dict) or not ("result" in reply or {"error", "kind"} <= set(reply)):
+            if not isinstance(reply, dict) or set(reply) not in ({"result"}, {"error", "kind"}):
                 raise ValueError("neither a result nor an error")
-        except (ValueError, RecursionError) as error:  # something else than the worker wrote to its socket
-            self._kill(f"broken: its reply to {command!r} is not the worker's ({error})")
-            raise CandidateFailedError(str(self._killed), self.tail()) from error
-        said: dict[str, Any] = {**redact_answer(reply), **({"error": redact(str(reply["error"]))} if "error" in reply else {})}
-        return said
+        except (ValueError, RecursionError) as error:
+            raise self._broken(command, error) from error
+        return reply
+
+    def _broken(self, command: str, error: Exception) -> CandidateFailedError:
+        """Something else than the worker wrote to its socket: nothing of it can be believed any more."""
+        self._kill(f"broken: its reply to {command!r} is not the worker's ({replies.words(redact(str(error)), 300)})")
+        return CandidateFailedError(str(self._killed), self.tail())
 
     def _reason_of_death(self, command: str) -> str:
         code = self._child.wait(timeout=30) if self._child else None
