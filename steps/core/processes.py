@@ -87,7 +87,7 @@ def environment(extra: Mapping[str, str] | None = None, *, python: bool = False)
         name: value
         for name, value in os.environ.items()
         if (ALLOWED.fullmatch(name) or (python and PYTHON.fullmatch(name)))
-        and not (SECRET_NAMES.search(name) and name != "TOKENIZERS_PARALLELISM")
+        and not SECRET_NAMES.search(name)
         and redact_credentials(value) == value
     }
     return {**kept, **QUIET, **(extra or {})}

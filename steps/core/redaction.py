@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 SECRET_NAMES = re.compile(
-    r"(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z]))",
+    r"(TOKEN(?!IZER|S|_TYPE)|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z]))",
     re.IGNORECASE,
 )
 # user:password of any URL, and a user alone where the web is meant: forges take a token there
@@ -31,6 +31,8 @@ TOKENS = re.compile(
 )
 SHORTEST_SECRET = 6  # characters; shorter values would blot out ordinary words
 PLAIN = re.compile(r"(?i)true|false|none|null|\d{1,8}")  # values of a switch or a count, such as TOKENIZERS_PARALLELISM
+# values that an honest answer has for reasons of its own: those stay in answers, which are scored as they are kept, and go elsewhere
+ORDINARY = re.compile(r"[a-z]{1,11}|[-+]?\d{1,15}(?:[.,]\d{1,15}){0,4}")
 LARGEST_FILE = 65_536  # bytes of a credentials file that are read
 # files of credentials below the home folder, and the variables that move them; what reads them is in the comment
 FILES = (
@@ -76,18 +78,21 @@ def redact_leaves(value: Any) -> Any:
 
 
 def redact_answer(value: Any) -> Any:
-    """``redact_credentials`` on every text, keys too, in what a model said: an answer that names a home folder stays as it was given."""
-    known = secrets()
-    return _leaves(value, lambda text: _without(text, known), keys=True)
+    """``redact_credentials`` on every text in what a model said.
+
+    An answer that names a home folder stays as it was given, and so does one with a word or a number that somebody made a password.
+    """
+    known = [each for each in secrets() if not ORDINARY.fullmatch(each)]
+    return _leaves(value, lambda text: _without(text, known))
 
 
-def _leaves(value: Any, clean: Any, *, keys: bool = False) -> Any:
+def _leaves(value: Any, clean: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
-        return {clean(key) if keys and isinstance(key, str) else key: _leaves(item, clean, keys=keys) for key, item in value.items()}
+        return {key: _leaves(item, clean) for key, item in value.items()}
     if isinstance(value, list):
-        return [_leaves(item, clean, keys=keys) for item in value]
+        return [_leaves(item, clean) for item in value]
     return value
 
 

@@ -98,6 +98,32 @@ def test_honest_answers_stay_as_they_are(answer: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("POSTGRES_PASSWORD", "postgres", "The database is PostgreSQL; connect as postgres."),
+        ("MLFLOW_TRACKING_PASSWORD", "password", "Your password must be changed."),
+        ("GIT_CREDENTIAL_HELPER", "manager", "The manager said so."),
+        ("SECRET_SEED", "3.14159265", "Pi is 3.14159265 and more."),
+        ("DB_SECRET_PIN", "1000000000", "1000000000 is a billion."),
+        ("DATABASE_URL", "postgresql://mlflow:mlflow@db/mlflow", "MLflow is installed with pip install mlflow."),
+        ("TOKENIZER", "Mistral-7B", "Mistral-7B is a model."),
+        ("TOKENIZERS_BACKEND", "rust-backend", "The rust-backend is fast."),
+        ("TOKEN_TYPE", "Bearer", "Send it as Bearer."),
+    ],
+)
+def test_a_word_that_is_somebodys_password_stays_in_an_answer(name: str, value: str, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its score would depend on the environment of who evaluates."""
+    monkeypatch.setenv(name, value)
+    assert redact_answer({"text": answer}) == {"text": answer}
+
+
+def test_such_a_word_is_no_part_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
+    assert redact_credentials("cannot connect with postgres") == "cannot connect with ***"
+    assert redact_answer("postgresql://u:postgres@db") == "postgresql://***@db"
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         "-eyJ", ".eyJ", "eyJaaaaaaaa.", "eyJaaaaaaaa.eyJ", "://a:", "://", "http://a", "a:a@", "password=", "password =",
