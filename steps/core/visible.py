@@ -28,7 +28,7 @@ def homes() -> list[str]:
     found = [str(Path.home())]
     with contextlib.suppress(KeyError):  # a container may run under a number that has no name
         found.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [path for path in dict.fromkeys(found) if path != "/" and Path(path).is_dir()]
+    return [path for path in dict.fromkeys(found) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
 
 
 def hidden() -> list[str]:
@@ -64,4 +64,4 @@ def of_python() -> tuple[str, ...]:
             break
         program = program.parent / program.readlink()
     found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
-    return tuple(path for path in dict.fromkeys(found) if Path(path).exists())
+    return tuple(path for path in dict.fromkeys(found) if os.path.exists(path))  # noqa: PTH110 - as above

@@ -1,10 +1,13 @@
 """Secrets and the home folder stay out of what is written on a run."""
 
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from steps.core import visible
 from steps.core.redaction import redact, redact_answer, redact_credentials, redact_leaves, redact_override
 
 
@@ -176,3 +179,22 @@ def test_values_of_credentials_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert redact_credentials(text) == "*** *** *** *** *** *** *** authorized_user rosa"
     (tmp_path / ".netrc").write_text("machine host login rosa password changed-since")
     assert redact_credentials("changed-since") == "***"
+
+
+@pytest.mark.parametrize("home", ["closed", "closed/home", "a-file/home", "nowhere"])
+def test_a_home_folder_that_cannot_be_entered(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a service whose account has another user's home; root enters every folder, so its calls are refused here."""
+    (tmp_path / "a-file").write_text("")
+    closed = str(tmp_path / "closed")
+    real = os.stat
+
+    def stat(path: Any, *words: Any, **more: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and str(path).startswith(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *words, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / home)
+    monkeypatch.setenv("HF_TOKEN", "tiger-secret-1")
+    assert redact(f"tiger-secret-1 in {tmp_path / home}/x") == "*** in ~/x"
+    assert visible.homes() and visible.secret(os.environ)
