@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -151,8 +151,7 @@ class CandidateProcess:
             started = time.monotonic()
             allowed = min(requests * self.limits.request_seconds, self.limits.total_seconds - self.used_seconds)
             try:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead process is found by the read below
-                    self._connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+                self._send(command, arguments, allowed)
                 reply = self._read(command, started + allowed, allowed)
             finally:
                 self.used_seconds += time.monotonic() - started
@@ -169,6 +168,30 @@ class CandidateProcess:
             raise CandidateFailedError(self._killed or said, self.tail())
         raise ModelError(said)
 
+    def _send(self, command: str, arguments: Mapping[str, Any], allowed: float) -> None:
+        """Send a command, within the time that is left: a worker that answers and no longer reads would hold a plain send up for ever."""
+        connection = self._connection
+        if connection is None or allowed <= 0:
+            raise self._hung(command, allowed)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead process is found by the read that follows
+            if self._buffer or (select.select([connection], [], [], 0)[0] and connection.recv(1, socket.MSG_PEEK)):
+                raise self._broken(command, ValueError("it came before the command"))
+            connection.settimeout(allowed)
+            try:
+                connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            except TimeoutError:
+                raise self._hung(command, allowed) from None
+
+    def _hung(self, command: str, allowed: float) -> CandidateFailedError:
+        total = self.used_seconds + allowed >= self.limits.total_seconds
+        limit = (
+            f"evaluate.candidate_timeout={self.limits.total_seconds:g}"
+            if total
+            else f"evaluate.request_timeout={self.limits.request_seconds:g}, {allowed:.0f} s for this"
+        )
+        self._kill(f"hung: {command!r} did not end within the limit ({limit})")
+        return CandidateFailedError(str(self._killed), self.tail())
+
     def _read(self, command: str, deadline: float, allowed: float) -> dict[str, Any]:
         connection = self._connection
         if connection is None:
@@ -176,14 +199,7 @@ class CandidateProcess:
         while b"\n" not in self._buffer:
             wait = deadline - time.monotonic()
             if wait <= 0 or not select.select([connection], [], [], wait)[0]:
-                total = self.used_seconds + allowed >= self.limits.total_seconds
-                limit = (
-                    f"evaluate.candidate_timeout={self.limits.total_seconds:g}"
-                    if total
-                    else f"evaluate.request_timeout={self.limits.request_seconds:g}, {allowed:.0f} s for this"
-                )
-                self._kill(f"hung: {command!r} did not end within the limit ({limit})")
-                raise CandidateFailedError(str(self._killed), self.tail())
+                raise self._hung(command, allowed)
             try:
                 data = connection.recv(1 << 16)
             except ConnectionResetError:

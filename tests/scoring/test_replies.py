@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,29 @@ def test_logits_that_are_not_finite_are_no_ill_will(speak: Any) -> None:
     with pytest.raises(ModelError, match="not a number"):
         process.ask("compare_logits", ids=[], file="x")
     assert process.alive
+
+
+def test_a_worker_that_no_longer_reads_is_ended(speak: Any) -> None:
+    """The buffer between the two is full: a plain send waits for ever."""
+    process = speak("time.sleep(60)", seconds=1.0)
+    started = time.monotonic()
+    with pytest.raises(CandidateFailedError, match="hung: 'answer' did not end within the limit"):
+        process.ask("answer", messages=["x" * (1 << 23)], max_tokens=1)
+    assert not process.alive and time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("apart", ["", "time.sleep(0.3)"])
+def test_nothing_is_answered_before_it_is_asked(speak: Any, apart: str) -> None:
+    line = json.dumps({"result": ANSWER}).encode() + b"\n"
+    process = speak(f"lines.readline(); s.sendall({line!r}); {apart or 'pass'}; s.sendall({line!r}); s.sendall(b'x'); time.sleep(60)")
+    assert process.ask("answer", messages=[], max_tokens=1) == ANSWER
+    time.sleep(0.8)
+    with pytest.raises(CandidateFailedError, match="it came before the command"):
+        process.ask("answer", messages=[], max_tokens=1)
+
+
+def test_a_dead_worker_is_said_to_be_dead(speak: Any) -> None:
+    process = speak("os._exit(3)")
+    process._child.wait(10)
+    with pytest.raises(CandidateFailedError, match="crashed: exit code 3 during 'answer'"):
+        process.ask("answer", messages=["x" * (1 << 20)], max_tokens=1)
