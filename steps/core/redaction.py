@@ -13,13 +13,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 SECRET_NAMES = re.compile(
-    r"(TOKEN(?!IZER|S|_TYPE)|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z]))",
+    r"(TOKEN(?!IZER|S|_TYPE)|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z])"
+    r"|MYSQL_PWD|_PASS(?![A-Z])|(?:STORAGE|PRIVATE)_KEY)",
     re.IGNORECASE,
 )
 # user:password of any URL, and a user alone where the web is meant: forges take a token there
 CREDENTIALS = re.compile(r"""(?<=://)[^/\s:@"']*:[^/\s"']+(?=@)|((?<=http://)|(?<=https://))[^/\s@"']+(?=@)""")
 # password=… of a connection string: of libpq ("host=db user=u password=p"), of ODBC ("UID=u;PWD=p;"), of Azure ("AccountKey=…;")
 KEYWORDS = re.compile(r"(?i)\b(password|pwd|accountkey|sharedaccesskey|sslpassword)\s*=\s*('[^']*'|[^\s;,'\"&]+)")
+# signatures and tokens of presigned addresses: of Azure, S3, Google Cloud Storage, and whoever else writes token=
+QUERY = re.compile(r"""(?i)([?&](?:sig|x-(?:amz|goog)-signature|x-amz-security-token|(?:access_|auth_)?token)=)([^&\s"'<>#]{6,})""")
+BASIC = re.compile(r"(?i)(\bauthorization\W{1,4}basic )[A-Za-z0-9+/_-]{8,}=*")  # user:password in base64
 CONNECTION = re.compile(r"(?i)\b(host|hostaddr|server|dbname|data source|uid|user id|accountname|endpoint)\s*=")
 # tokens that name themselves; each pattern as its issuer documents it, or as its scanners look for it. A run of characters that may be
 # long is looked at from its beginning alone: from each of its characters again, an answer of 1 MB would take minutes
@@ -59,8 +63,8 @@ def redact(text: str) -> str:
 
 
 def redact_credentials(text: str) -> str:
-    """``text`` without credentials of URLs and connection strings, tokens, and values of this process's secrets."""
-    return _without(text, secrets())
+    """``text`` without credentials of URLs, connection strings and headers, tokens, and values of this process's secrets."""
+    return BASIC.sub(r"\1***", QUERY.sub(r"\1***", _without(text, secrets())))
 
 
 def _without(text: str, values: Iterable[str]) -> str:
@@ -78,9 +82,10 @@ def redact_leaves(value: Any) -> Any:
 
 
 def redact_answer(value: Any) -> Any:
-    """``redact_credentials`` on every text in what a model said.
+    """What a model said, each text without this process's secrets and without what names itself as a token or a URL's credentials.
 
-    An answer that names a home folder stays as it was given, and so does one with a word or a number that somebody made a password.
+    Addresses and headers of its own are examples, which some questions ask for. An answer that names a home folder stays as it was given,
+    and so does one with a word or a number that somebody made a password.
     """
     known = [each for each in secrets() if not ORDINARY.fullmatch(each)]
     return _leaves(value, lambda text: _without(text, known))
@@ -136,7 +141,8 @@ def _of_environment(environment: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _of_urls(text: str) -> Iterator[str]:
-    """Passwords in URLs and connection strings, also on their own."""
+    """Passwords and signatures in URLs and connection strings, also on their own."""
+    yield from (match.group(2) for match in QUERY.finditer(text))
     if "@" in text:
         for match in CREDENTIALS.finditer(text):
             _, colon, password = match.group().partition(":")

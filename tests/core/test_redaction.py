@@ -181,6 +181,41 @@ def test_values_of_credentials_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert redact_credentials("changed-since") == "***"
 
 
+@pytest.mark.parametrize("name", ["MYSQL_PWD", "DB_PASS", "AZURE_STORAGE_KEY", "PRIVATE_KEY"])
+def test_more_names_of_secrets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "tiger-secret-2")
+    assert redact_answer("a tiger-secret-2") == "a ***" == redact_credentials("a tiger-secret-2")
+
+
+def test_variables_of_shells_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PWD", "OLDPWD", "SSH_ASKPASS", "PRIVATE_KEY_PATH", "BYPASS_CACHE", "COMPASS"):
+        monkeypatch.setenv(name, "/srv/plain-folder")
+    assert redact_credentials("/srv/plain-folder") == "/srv/plain-folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://x.blob.example/c?sv=2022&sig=AbCdEf%2Fxyz123%3D&se=1", "https://x.blob.example/c?sv=2022&sig=***&se=1"),
+        ("https://s3.x/b?X-Amz-Signature=deadbeef00112233 is", "https://s3.x/b?X-Amz-Signature=*** is"),
+        ("https://x/?token=qwertyuiop12&a=b", "https://x/?token=***&a=b"),
+        ("Authorization: Basic cm9zYTp0cmFja2luZy1wYXNzLTQ0MTc= sent", "Authorization: Basic *** sent"),
+        ('{"Authorization": "Basic cm9zYTp0cmFja2luZw=="}', '{"Authorization": "Basic ***"}'),
+        ("basic authorization, max_token=12345678, signature=valid", "basic authorization, max_token=12345678, signature=valid"),
+    ],
+    ids=range(6),  # pytest puts the name of a test into the environment
+)
+def test_credentials_of_headers_and_queries(text: str, expected: str) -> None:
+    """Not in answers: an example of such an address or header is what some questions ask for."""
+    assert redact_credentials(text) == expected
+    assert redact_answer(text) == text
+
+
+def test_the_signature_of_an_address_in_the_environment_is_a_secret_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACTS", "https://x.blob.example/c?sv=2022&sig=AbCdEf%2Fxyz123%3D")
+    assert redact_answer("AbCdEf%2Fxyz123%3D or AbCdEf/xyz123=") == "*** or ***"
+
+
 @pytest.mark.parametrize("home", ["closed", "closed/home", "a-file/home", "nowhere"])
 def test_a_home_folder_that_cannot_be_entered(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a service whose account has another user's home; root enters every folder, so its calls are refused here."""
