@@ -38,6 +38,7 @@ AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_MOUNT_SETATTR = 442  # the same number on every architecture; Linux 5.12
 NOT_STARTED = 125  # exit code, as of env and timeout
 SMALL = "size=1m,mode=0755"  # of the folders that stand for hidden ones
+SHARED = "size=256m,mode=1777"  # of shared memory, which the limit of private memory does not count
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -120,7 +121,7 @@ def hide(spec: Mapping[str, Any]) -> None:
     nodes = "/dev/shm"
     for folder in hidden:
         if os.path.isdir(folder):  # a hidden folder may lie in one that is hidden by now
-            mount("none", folder, "tmpfs", MS_NOSUID_NODEV_NOEXEC, "mode=1777" if folder == nodes else SMALL)
+            mount("none", folder, "tmpfs", MS_NOSUID_NODEV_NOEXEC, SHARED if folder == nodes else SMALL)
     for path in sorted(kept, key=len):  # a folder before what lies in it
         opened = f"/proc/self/fd/{kept[path]}"
         if os.path.isdir(opened):

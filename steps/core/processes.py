@@ -41,7 +41,8 @@ PR_SET_DUMPABLE = 4  # linux/prctl.h
 # What a child of ours may know of this process's environment: programs, language, threads, accelerators; never an address or a secret
 ALLOWED = re.compile(
     r"PATH|TMPDIR|LANG|LANGUAGE|LC_\w+|TZ|USER|LOGNAME|TERM|LD_LIBRARY_PATH|VIRTUAL_ENV|SYSTEMROOT|NUMBER_OF_PROCESSORS"
-    r"|(OMP|MKL|OPENBLAS|KMP|GOMP|NUMEXPR|VECLIB|CUDA|NVIDIA|HIP|ROCR|ORT|TOKENIZERS|MALLOC|SLM)_\w+"
+    r"|(OMP|MKL|OPENBLAS|KMP|GOMP|NUMEXPR|VECLIB|CUDA|NVIDIA|HIP|ROCR|ORT|TOKENIZERS|MALLOC)_\w+"
+    r"|SLM_STORE"
 )
 PYTHON = re.compile(r"PYTHON\w+")  # for our own modules; never for a model, which must load as it does elsewhere
 QUIET = {
@@ -87,7 +88,7 @@ def environment(extra: Mapping[str, str] | None = None, *, python: bool = False)
         name: value
         for name, value in os.environ.items()
         if (ALLOWED.fullmatch(name) or (python and PYTHON.fullmatch(name)))
-        and not (SECRET_NAMES.search(name) and name != "TOKENIZERS_PARALLELISM")
+        and not SECRET_NAMES.search(name)
         and redact_credentials(value) == value
     }
     return {**kept, **QUIET, **(extra or {})}

@@ -13,23 +13,30 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 SECRET_NAMES = re.compile(
-    r"(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z]))",
+    r"(TOKEN(?!IZER|S|_TYPE)|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z])"
+    r"|MYSQL_PWD|_PASS(?![A-Z])|(?:STORAGE|PRIVATE)_KEY)",
     re.IGNORECASE,
 )
 # user:password of any URL, and a user alone where the web is meant: forges take a token there
 CREDENTIALS = re.compile(r"""(?<=://)[^/\s:@"']*:[^/\s"']+(?=@)|((?<=http://)|(?<=https://))[^/\s@"']+(?=@)""")
 # password=… of a connection string: of libpq ("host=db user=u password=p"), of ODBC ("UID=u;PWD=p;"), of Azure ("AccountKey=…;")
 KEYWORDS = re.compile(r"(?i)\b(password|pwd|accountkey|sharedaccesskey|sslpassword)\s*=\s*('[^']*'|[^\s;,'\"&]+)")
+# signatures and tokens of presigned addresses: of Azure, S3, Google Cloud Storage, and whoever else writes token=
+QUERY = re.compile(r"""(?i)([?&](?:sig|x-(?:amz|goog)-signature|x-amz-security-token|(?:access_|auth_)?token)=)([^&\s"'<>#]{6,})""")
+BASIC = re.compile(r"(?i)(\bauthorization\W{1,4}basic )[A-Za-z0-9+/_-]{8,}=*")  # user:password in base64
 CONNECTION = re.compile(r"(?i)\b(host|hostaddr|server|dbname|data source|uid|user id|accountname|endpoint)\s*=")
-# tokens that name themselves; each pattern as its issuer documents it, or as its scanners look for it
+# tokens that name themselves; each pattern as its issuer documents it, or as its scanners look for it. A run of characters that may be
+# long is looked at from its beginning alone: from each of its characters again, an answer of 1 MB would take minutes
 TOKENS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}"
     r"|\bxox[abprs]-[\w-]{10,}|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|\bdapi[a-f0-9]{32}\b|\bwhsec_[A-Za-z0-9+/=]{20,}"
-    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/-]{16,}=*"
+    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}|(?<=[Bb]earer )(?=\S*\d)[A-Za-z0-9._~+/-]{16,}=*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 SHORTEST_SECRET = 6  # characters; shorter values would blot out ordinary words
 PLAIN = re.compile(r"(?i)true|false|none|null|\d{1,8}")  # values of a switch or a count, such as TOKENIZERS_PARALLELISM
+# values that an honest answer has for reasons of its own: those stay in answers, which are scored as they are kept, and go elsewhere
+ORDINARY = re.compile(r"[a-z]{1,11}|[-+]?\d{1,15}(?:[.,]\d{1,15}){0,4}")
 LARGEST_FILE = 65_536  # bytes of a credentials file that are read
 # files of credentials below the home folder, and the variables that move them; what reads them is in the comment
 FILES = (
@@ -56,8 +63,8 @@ def redact(text: str) -> str:
 
 
 def redact_credentials(text: str) -> str:
-    """``text`` without credentials of URLs and connection strings, tokens, and values of this process's secrets."""
-    return _without(text, secrets())
+    """``text`` without credentials of URLs, connection strings and headers, tokens, and values of this process's secrets."""
+    return BASIC.sub(r"\1***", QUERY.sub(r"\1***", _without(text, secrets())))
 
 
 def _without(text: str, values: Iterable[str]) -> str:
@@ -75,18 +82,22 @@ def redact_leaves(value: Any) -> Any:
 
 
 def redact_answer(value: Any) -> Any:
-    """``redact_credentials`` on every text, keys too, in what a model said: an answer that names a home folder stays as it was given."""
-    known = secrets()
-    return _leaves(value, lambda text: _without(text, known), keys=True)
+    """What a model said, each text without this process's secrets and without what names itself as a token or a URL's credentials.
+
+    Addresses and headers of its own are examples, which some questions ask for. An answer that names a home folder stays as it was given,
+    and so does one with a word or a number that somebody made a password.
+    """
+    known = [each for each in secrets() if not ORDINARY.fullmatch(each)]
+    return _leaves(value, lambda text: _without(text, known))
 
 
-def _leaves(value: Any, clean: Any, *, keys: bool = False) -> Any:
+def _leaves(value: Any, clean: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
-        return {clean(key) if keys and isinstance(key, str) else key: _leaves(item, clean, keys=keys) for key, item in value.items()}
+        return {key: _leaves(item, clean) for key, item in value.items()}
     if isinstance(value, list):
-        return [_leaves(item, clean, keys=keys) for item in value]
+        return [_leaves(item, clean) for item in value]
     return value
 
 
@@ -112,7 +123,7 @@ def credential_files(environment: Mapping[str, str]) -> list[Path]:
     """Files of this user's credentials that there are."""
     home = Path.home()
     places = [Path(environment[name]) if environment.get(name) else home / file for name, file in FILES]
-    return [path for path in dict.fromkeys(places) if path.is_file()]
+    return [path for path in dict.fromkeys(places) if os.path.isfile(path)]  # noqa: PTH113 - False too for one that may not be looked for
 
 
 def _stamp(path: Path) -> int:
@@ -130,7 +141,8 @@ def _of_environment(environment: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _of_urls(text: str) -> Iterator[str]:
-    """Passwords in URLs and connection strings, also on their own."""
+    """Passwords and signatures in URLs and connection strings, also on their own."""
+    yield from (match.group(2) for match in QUERY.finditer(text))
     if "@" in text:
         for match in CREDENTIALS.finditer(text):
             _, colon, password = match.group().partition(":")

@@ -10,17 +10,27 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from steps.core.redaction import FILES
+from steps.core.redaction import FILES, SECRET_NAMES
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run")  # other processes' files and sockets
 # what may hold credentials wherever the home folder's own are hidden already, or cannot be
-SYSTEM = ("/run/secrets", "/var/run/secrets", "/etc/mlflow")  # containers' and Kubernetes' secrets; the server's settings
+SYSTEM = (
+    "/run/secrets", "/var/run/secrets", "/etc/mlflow",  # containers' and Kubernetes' secrets; the server's settings
+    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-",  # root's child is still the owner of these
+)  # fmt: skip
+PROJECT = Path(__file__).parents[2]
 HOME = (
     ".aws", ".azure", ".config/gcloud", ".databrickscfg", ".docker", ".git-credentials", ".huggingface", ".cache/huggingface/token",
     ".cache/huggingface/stored_tokens", ".kube", ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
 )  # fmt: skip
 VARIABLES = ("KUBECONFIG", "PIP_CONFIG_FILE", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "BOTO_CONFIG", "AWS_WEB_IDENTITY_TOKEN_FILE")
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
+_named: dict[str, None] = {}
+
+
+def keep(*files: str | None) -> None:
+    """Keep files that a setting names, such as a signing key, from every child that is started from now on."""
+    _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - nobody's ~ is no error
 
 
 def homes() -> list[str]:
@@ -28,7 +38,7 @@ def homes() -> list[str]:
     found = [str(Path.home())]
     with contextlib.suppress(KeyError):  # a container may run under a number that has no name
         found.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [path for path in dict.fromkeys(found) if path != "/" and Path(path).is_dir()]
+    return [path for path in dict.fromkeys(found) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
 
 
 def hidden() -> list[str]:
@@ -40,6 +50,9 @@ def secret(environment: Mapping[str, str]) -> list[str]:
     """Files and folders of credentials, and the database of a local tracking server, whose writer could forge what is in it."""
     found = [str(Path(home) / name) for home in homes() for name in HOME]
     found += [environment[name] for name in (*(name for name, _ in FILES), *VARIABLES) if environment.get(name)]
+    named = [Path(value) for name, value in environment.items() if name.endswith("_FILE") and SECRET_NAMES.search(name)]
+    named += [*map(Path, _named), PROJECT / ".env", Path(".env")]
+    found += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
         found += database_files(environment.get(variable, ""))
     return [*dict.fromkeys(found), *SYSTEM]
@@ -64,4 +77,4 @@ def of_python() -> tuple[str, ...]:
             break
         program = program.parent / program.readlink()
     found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
-    return tuple(path for path in dict.fromkeys(found) if Path(path).exists())
+    return tuple(path for path in dict.fromkeys(found) if os.path.exists(path))  # noqa: PTH110 - as above

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from steps.config.errors import ConfigError
 from steps.config.root import CONF, Config, with_inputs
+from steps.core import visible
 from steps.core.redaction import redact
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
@@ -100,6 +101,7 @@ def _run(step: Step, cfg: DictConfig) -> None:
     from steps.pipeline.run import opened
 
     config = typed(cfg)
+    visible.keep(config.signing_key, config.notifications.secret_file)
     overrides = tuple(HydraConfig.get().overrides.task)
     with opened(step.name, config.experiment) as run:
         run.record(step, config, cfg, overrides)

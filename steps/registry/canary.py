@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -32,6 +33,10 @@ PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
 LARGEST_RESULT = 1 << 20  # bytes: the model's own code may write anything there
+LARGEST_MEMORY = 1 << 50  # bytes
+LONGEST_NAME, LONGEST_DETAIL = 200, 2_000  # characters
+MOST_ROWS = 100
+UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and what UTF-8 has no bytes for
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Canary:
     def fault(self) -> str:
         """The checks that failed, in one line."""
         failed = [check for check in self.checks if not check.passed]
-        return "; ".join(f"{check.name}: {(check.detail or 'failed').splitlines()[0]}" for check in failed)
+        return "; ".join(f"{check.name}: {(check.detail.strip() or 'failed').splitlines()[0]}" for check in failed)
 
 
 def recorded(missing: Sequence[str]) -> dict[str, list[str]]:
@@ -135,8 +140,8 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
         returncode = child.returncode
     checks: list[Check] = []
     if (result := _result(root / "out" / "result.json")) is not None:
-        checks += [Check(str(row["name"]), row["passed"] is True, redact(str(row["detail"]))) for row in result["checks"]]
-        peak = max(peak, int(result["peak_rss_bytes"]))
+        checks += result[0]
+        peak = max(peak, result[1])
         if not trouble and any(check.detail.startswith("MemoryError") or "bad_alloc" in check.detail for check in checks):
             trouble = f"asked for more memory than promotion.canary.memory_limit_bytes={config.memory_limit_bytes} leaves it"
     if trouble:
@@ -176,12 +181,31 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
     )
 
 
-def _result(path: Path) -> Mapping[str, Any] | None:
-    """What the canary wrote; None where it is missing or is not a canary's result, as the model's own code could write there too."""
+def _result(path: Path) -> tuple[list[Check], int] | None:
+    """The checks that the canary wrote and its peak in bytes, redacted and fit to be shown.
+
+    None where it is missing or is not a canary's result, as the model's own code could write there too.
+    """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             result = json.loads(file.read(LARGEST_RESULT))
-        whole = isinstance(result["peak_rss_bytes"], int) and all({"name", "passed", "detail"} <= set(row) for row in result["checks"])
+        peak, rows = result["peak_rss_bytes"], result["checks"]
+        if type(peak) is not int or not 0 <= peak < LARGEST_MEMORY or not isinstance(rows, list) or len(rows) > MOST_ROWS:
+            return None
+        return [_check(row) for row in rows], peak
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return result if whole else None
+
+
+def _check(row: Mapping[str, Any]) -> Check:
+    """One row of the result; TypeError or KeyError where it is not a row."""
+    name, passed, detail = row["name"], row["passed"], row["detail"]
+    if not (isinstance(name, str) and isinstance(passed, bool) and isinstance(detail, str)):
+        raise TypeError("not a row of a canary")
+    return Check(" ".join(_shown(name, LONGEST_NAME).split()) or "a check without a name", passed, _shown(detail, LONGEST_DETAIL))
+
+
+def _shown(text: str, longest: int) -> str:
+    """A text that can be written and does nothing to a terminal."""
+    whole = UNWRITABLE.sub("\ufffd", redact(text)).strip()
+    return whole if len(whole) <= longest else whole[: longest - 1] + "…"

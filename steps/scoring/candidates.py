@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from typing import Any, Self
 from steps.core.processes import Child, ChildStartError, Confinement, environment
 from steps.core.redaction import redact, redact_answer
 from steps.core.visible import database_files
+from steps.scoring import replies
 from steps.scoring.report import Failure
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -141,7 +142,7 @@ class CandidateProcess:
             arguments: of the method.
 
         Raises:
-            CandidateFailedError: the process died, ran out of memory, or took longer than its limits.
+            CandidateFailedError: the process died, ran out of memory, took longer than its limits, or replied what no worker replies.
             ModelError: the model raised; the process lives on.
         """
         with self._lock:
@@ -150,17 +151,46 @@ class CandidateProcess:
             started = time.monotonic()
             allowed = min(requests * self.limits.request_seconds, self.limits.total_seconds - self.used_seconds)
             try:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead process is found by the read below
-                    self._connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+                self._send(command, arguments, allowed)
                 reply = self._read(command, started + allowed, allowed)
             finally:
                 self.used_seconds += time.monotonic() - started
-        if "error" in reply:
-            if reply["kind"] == "MemoryError":
-                self._kill("out of memory: " + reply["error"])
-                raise CandidateFailedError(self._killed or reply["error"], self.tail())
-            raise ModelError(reply["error"])
-        return reply["result"]
+            try:
+                if "error" not in reply:
+                    return redact_answer(replies.checked(command, reply["result"]))
+                kind, said = replies.words(reply["kind"]), redact(replies.words(reply["error"]))
+            except replies.NotFiniteError as error:
+                raise ModelError(f"{command}: {error}") from error
+            except ValueError as error:
+                raise self._broken(command, error) from error
+        if kind == "MemoryError":
+            self._kill("out of memory: " + said)
+            raise CandidateFailedError(self._killed or said, self.tail())
+        raise ModelError(said)
+
+    def _send(self, command: str, arguments: Mapping[str, Any], allowed: float) -> None:
+        """Send a command, within the time that is left: a worker that answers and no longer reads would hold a plain send up for ever."""
+        connection = self._connection
+        if connection is None or allowed <= 0:
+            raise self._hung(command, allowed)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead process is found by the read that follows
+            if self._buffer or (select.select([connection], [], [], 0)[0] and connection.recv(1, socket.MSG_PEEK)):
+                raise self._broken(command, ValueError("it came before the command"))
+            connection.settimeout(allowed)
+            try:
+                connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            except TimeoutError:
+                raise self._hung(command, allowed) from None
+
+    def _hung(self, command: str, allowed: float) -> CandidateFailedError:
+        total = self.used_seconds + allowed >= self.limits.total_seconds
+        limit = (
+            f"evaluate.candidate_timeout={self.limits.total_seconds:g}"
+            if total
+            else f"evaluate.request_timeout={self.limits.request_seconds:g}, {allowed:.0f} s for this"
+        )
+        self._kill(f"hung: {command!r} did not end within the limit ({limit})")
+        return CandidateFailedError(str(self._killed), self.tail())
 
     def _read(self, command: str, deadline: float, allowed: float) -> dict[str, Any]:
         connection = self._connection
@@ -169,14 +199,7 @@ class CandidateProcess:
         while b"\n" not in self._buffer:
             wait = deadline - time.monotonic()
             if wait <= 0 or not select.select([connection], [], [], wait)[0]:
-                total = self.used_seconds + allowed >= self.limits.total_seconds
-                limit = (
-                    f"evaluate.candidate_timeout={self.limits.total_seconds:g}"
-                    if total
-                    else f"evaluate.request_timeout={self.limits.request_seconds:g}, {allowed:.0f} s for this"
-                )
-                self._kill(f"hung: {command!r} did not end within the limit ({limit})")
-                raise CandidateFailedError(str(self._killed), self.tail())
+                raise self._hung(command, allowed)
             try:
                 data = connection.recv(1 << 16)
             except ConnectionResetError:
@@ -190,13 +213,16 @@ class CandidateProcess:
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             reply = json.loads(line)
-            if not isinstance(reply, dict) or not ("result" in reply or {"error", "kind"} <= set(reply)):
+            if not isinstance(reply, dict) or set(reply) not in ({"result"}, {"error", "kind"}):
                 raise ValueError("neither a result nor an error")
-        except (ValueError, RecursionError) as error:  # something else than the worker wrote to its socket
-            self._kill(f"broken: its reply to {command!r} is not the worker's ({error})")
-            raise CandidateFailedError(str(self._killed), self.tail()) from error
-        said: dict[str, Any] = {**redact_answer(reply), **({"error": redact(str(reply["error"]))} if "error" in reply else {})}
-        return said
+        except (ValueError, RecursionError) as error:
+            raise self._broken(command, error) from error
+        return reply
+
+    def _broken(self, command: str, error: Exception) -> CandidateFailedError:
+        """Something else than the worker wrote to its socket: nothing of it can be believed any more."""
+        self._kill(f"broken: its reply to {command!r} is not the worker's ({replies.words(redact(str(error)), 300)})")
+        return CandidateFailedError(str(self._killed), self.tail())
 
     def _reason_of_death(self, command: str) -> str:
         code = self._child.wait(timeout=30) if self._child else None

@@ -71,6 +71,7 @@ def load(subject: Subject, workdir: Path) -> None:
     try:
         times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=str(subject.folder))
     except ModelError as error:  # a model that does not load is no candidate
+        subject.process.close()  # the log is whole once the process has ended
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
     subject.metrics["speed/load_s"] = times["ready_s"]
     subject.metrics["memory/loaded_rss_bytes"] = float(subject.process.ask("peak_rss"))  # the peak up to here, loading included

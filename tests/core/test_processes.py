@@ -38,11 +38,12 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, "something-long")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("SLM_STORE", "/store")
+    monkeypatch.setenv("SLM_INTERNAL_NOTE", "plain-note")
     monkeypatch.setenv("SLM_MIRROR", "https://rosa:p4ssw0rd@mirror.example.org")
     monkeypatch.setenv("PYTHONPATH", "/mine")
     given = environment({"HOME": "/empty"})
     assert given["OMP_NUM_THREADS"] == "2" and given["SLM_STORE"] == "/store" and given["HOME"] == "/empty"
-    assert "something-long" not in given.values() and not {"PYTHONPATH", "SLM_MIRROR"} & set(given)
+    assert "something-long" not in given.values() and not {"PYTHONPATH", "SLM_MIRROR", "SLM_INTERNAL_NOTE"} & set(given)
     assert environment(python=True)["PYTHONPATH"] == "/mine"
 
 
@@ -143,6 +144,33 @@ def test_files_of_credentials_are_hidden_wherever_they_are(tmp_path: Path, monke
     confined = Confinement(readable=(shown,), secret=tuple(visible.database_files(f"sqlite:///{shown}/mlflow.db")))
     returncode, output = run(f"print([open({str(shown)!r} + name).read() for name in ('/google.json', '/mlflow.db')])", shown, confined)
     assert (returncode, output) == (0, "['', '']")
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_files_of_secrets_that_settings_and_variables_name_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    for name in ("key.pem", "webhook", "postgres", ".env", "TOKENIZER"):
+        (shown / name).write_text("secret")
+    monkeypatch.setattr(visible, "_named", {})
+    visible.keep(str(shown / "key.pem"), None)
+    monkeypatch.setattr(visible, "PROJECT", shown)
+    monkeypatch.setenv("WEBHOOK_SECRET_FILE", str(shown / "webhook"))
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", str(shown / "postgres"))
+    monkeypatch.setenv("OTHER_PASSWORD_FILE", str(tmp_path))  # not a file: hiding a folder that is needed would be worse
+    monkeypatch.setenv("TOKENIZER_FILE", str(shown / "TOKENIZER"))
+    code = f"""
+import os
+def read(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return ""
+print([read({str(shown)!r} + "/" + name) for name in ("key.pem", "webhook", "postgres", ".env", "TOKENIZER")], repr(read("/etc/shadow")))
+shared = os.statvfs("/dev/shm")
+print(shared.f_frsize * shared.f_blocks <= 256 << 20)
+"""
+    assert run(code, shown, Confinement(readable=(shown,))) == (0, "['', '', '', '', 'secret'] ''\nTrue")
 
 
 def test_memory_is_held_by_the_kernel(tmp_path: Path) -> None:

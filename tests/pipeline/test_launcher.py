@@ -1,8 +1,15 @@
-"""SIGTERM is heeded at whatever moment it comes."""
+"""SIGTERM is heeded at whatever moment it comes, and files of secrets are kept from children."""
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from steps.core import visible
+from steps.pipeline import launcher
 from tests.conftest import ROOT
 
 WITHIN_A_FINALISER = """
@@ -29,3 +36,17 @@ except Terminated:
 def test_sigterm_within_a_finaliser_is_heeded_after_it() -> None:
     done = subprocess.run([sys.executable, "-c", WITHIN_A_FINALISER], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.split(), done.returncode) == (["ignored", "heeded"], 0), done.stderr
+
+
+def test_files_that_the_settings_name_are_kept_from_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("key.pem", "secret"):
+        (tmp_path / name).write_text("")
+    settings = SimpleNamespace(
+        signing_key=str(tmp_path / "key.pem"), notifications=SimpleNamespace(secret_file=str(tmp_path / "secret")), experiment="x"
+    )
+    monkeypatch.setattr(visible, "_named", {})
+    monkeypatch.setattr(launcher, "typed", lambda _: settings)
+    nothing: Any = None
+    with pytest.raises(ValueError, match="HydraConfig"):  # it goes no further without Hydra
+        launcher._run(nothing, nothing)
+    assert {str(tmp_path / "key.pem"), str(tmp_path / "secret")} <= set(visible.secret({}))

@@ -112,14 +112,44 @@ def test_a_killed_promotion_takes_its_canary_along(tracking: str) -> None:
         assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
+ROW = {"name": "loads", "passed": True, "detail": ""}
+
+
+def written(checks: Any, peak: Any = 1) -> str:
+    return json.dumps({"checks": checks, "peak_rss_bytes": peak})
+
+
 @pytest.mark.parametrize(
-    "written", ["", "[]", '{"checks": [], "peak_rss_bytes": "much"}', '{"checks": [{}], "peak_rss_bytes": 1}', "[" * 100_000], ids=range(5)
-)
-def test_what_is_no_result_of_a_canary_fails_it(written: str, tmp_path: Path) -> None:
+    "text",
+    [
+        "", "[]", "[" * 100_000, '{"checks": [], "peak_rss_bytes": "much"}', written({}), written([{}]),
+        written([["name", "passed", "detail"]]), written(["name passed detail"]), written([{**ROW, "name": {"a": 1}}]),
+        written([{**ROW, "detail": [1]}]), written([{**ROW, "passed": 1}]), written([ROW] * 101), written([ROW], True), written([ROW], -1),
+        written([ROW], 1.5), written([ROW], 1 << 50), written([ROW], 10**400),
+    ],
+    ids=range(17),
+)  # fmt: skip
+def test_what_is_no_result_of_a_canary_fails_it(text: str, tmp_path: Path) -> None:
     """The model's own code runs where the result is written, and may write anything there, or a link to a file of the promoter."""
     file = tmp_path / "result.json"
-    file.write_text(written)
+    file.write_text(text)
     assert canary._result(file) is None
     (tmp_path / "link.json").symlink_to(file)
     file.write_text('{"checks": [], "peak_rss_bytes": 1}')
-    assert canary._result(file) is not None and canary._result(tmp_path / "link.json") is None
+    assert canary._result(file) == ([], 1) and canary._result(tmp_path / "link.json") is None
+
+
+def test_what_a_canary_says_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "tiger-secret-1")
+    odd = {"name": "\x1b[2J tiger-secret-1\n" + "N" * 9000, "passed": False, "detail": "\ud800\r tiger-secret-1\n" + "d" * 9000}
+    rows = [ROW, odd, {"name": "\ud800", "passed": False, "detail": "\n \n"}, {"name": " ", "passed": False, "detail": "why\n\twhere"}]
+    (tmp_path / "result.json").write_text(written(rows))
+    found = canary._result(tmp_path / "result.json")
+    assert found is not None
+    honest, first, second, third = found[0]
+    assert honest == canary.Check("loads", True, "")
+    assert first.name.startswith("\ufffd[2J *** NNN") and len(first.name) == 200
+    assert first.detail.startswith("\ufffd\ufffd ***\nddd") and len(first.detail) == 2000
+    assert (second.name, third) == ("\ufffd", canary.Check("a check without a name", False, "why\n\twhere"))
+    fault = canary.Canary("models:/a/1", "sha256:0", False, tuple(found[0]), 1, 1.0, "isolated").fault
+    assert fault.endswith("; \ufffd: failed; a check without a name: why") and fault.encode()
