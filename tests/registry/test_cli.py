@@ -40,21 +40,21 @@ def test_history_needs_no_run_and_ends_with_clear_errors(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
-    name = "model.registered_name=parrot"
-    first = run("steps.promote", name, "target=models:/parrot")
+    name = ("model.registered_name=parrot", "experiment=test")  # the experiment of the report, so that it counts
+    first = run("steps.promote", *name, "target=models:/parrot")
     assert first.returncode == 0, first.stderr
     assert "moved champion: – → 2" in first.stdout and "entry 1 of models:/parrot.history" in first.stdout  # noqa: RUF001
-    planned = run("steps.promote", name, "target=models:/parrot/1", "dry_run=true")
+    planned = run("steps.promote", *name, "target=models:/parrot/1", "dry_run=true")
     assert planned.returncode == 0 and "would move champion: 2 → 1" in planned.stdout
-    assert run("steps.promote", name, "target=models:/parrot/1", "reason='it answers better'").returncode == 0
-    refused = run("steps.promote", name, "target=models:/parrot/9")
+    assert run("steps.promote", *name, "target=models:/parrot/1", "reason='it answers better'").returncode == 0
+    refused = run("steps.promote", *name, "target=models:/parrot/9")
     assert refused.returncode == 1 and "promote: error: target=models:/parrot/9: no such version; there are: 1, 2" in refused.stderr
-    unforced = run("steps.promote", name, "target=models:/parrot/1", "force=true")
+    unforced = run("steps.promote", *name, "target=models:/parrot/1", "force=true")
     assert unforced.returncode == 2 and "reason" in unforced.stderr
     (tmp_path / "secret").write_text(SECRET)
     receiver = Receiver((500, 204))  # the process waits for the second attempt before it ends
     told = (f"notifications.url={receiver.url}", f"notifications.secret_file={tmp_path}/secret")
-    back = run("steps.rollback", name, "target=models:/parrot@champion", *told)
+    back = run("steps.rollback", *name, "target=models:/parrot@champion", *told)
     assert back.returncode == 0 and "moved champion: 1 → 2" in back.stdout
     assert [each["data"]["event"] for each in receiver.events()] == ["rolled_back", "rolled_back"]
     receiver.server.shutdown()
@@ -65,7 +65,7 @@ def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
         ("rollback", "back from version 1"),
     ]
     assert entries[1]["moves"][0] == {"alias": "champion", "before": 2, "after": 1}
-    out = run("steps.export", name, "target=models:/parrot@champion", f"archive={tmp_path}/out")
+    out = run("steps.export", *name, "target=models:/parrot@champion", f"archive={tmp_path}/out")
     assert out.returncode == 0 and (tmp_path / "out" / "manifest.json").is_file(), out.stderr
     statuses = {
         each.info.status for each in mlflow.MlflowClient().search_runs([each.experiment_id for each in mlflow.search_experiments()])
