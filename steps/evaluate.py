@@ -80,7 +80,7 @@ def _also_reads(config: Config) -> Mapping[str, str]:
 
 
 def _signer(config: Config) -> dict[str, str]:
-    """Who signs: a report without that signature is another output. Also says at once that a key is no key."""
+    """Who signs: a report without that signature is another output. Also says at once that a file is not a key."""
     from steps.core import signatures
 
     return {"signing_key": signatures.signer_of(config.signing_key)} if config.signing_key else {}

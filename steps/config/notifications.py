@@ -28,7 +28,7 @@ class NotificationsConfig:
             try:
                 parts = urlsplit(self.url)
                 valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-            except ValueError:  # a port that is no number, a broken IPv6 address
+            except ValueError:  # a port that is not a number, a broken IPv6 address
                 valid = False
             if not valid:
                 raise ConfigError("notifications.url", self.url, expected)

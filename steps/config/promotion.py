@@ -91,9 +91,9 @@ class PromotionConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
     require_signer: str | None = None  # PEM file of the public key that must have signed an archive, for `import` to take it
     retry_seconds: float = 60.0  # how long a call is retried while the tracking server does not answer
-    approvals: int = 0  # people who must approve a version after it has passed its gates and before the alias moves; 0 asks nobody
+    approvals: int = 0  # people who must approve a version after it has passed its gates, before the alias moves; 0 needs none
     # who may approve and reject: user names of the tracking server, and PEM files (*.pem, *.pub) of public keys that must have signed;
-    # empty is everybody who may edit the registered model <name>.approvals, and with approvals=0 nobody
+    # empty is everybody who may edit the registered model <name>.approvals, and with approvals=0 no user
     approvers: list[str] = field(default_factory=list)
     protected: dict[str, list[str]] = field(default_factory=dict)  # alias to the authenticated users who may move it; others: everybody
 

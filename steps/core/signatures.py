@@ -72,7 +72,7 @@ def identify(data: bytes, signature: bytes, public_key_paths: Sequence[str | Pat
 
     Args:
         data: what was signed.
-        signature: as :func:`sign` returned it; anything else is nobody's signature, and no error.
+        signature: as :func:`sign` returned it; anything else is not a valid signature, and not an error.
         public_key_paths: PEM files of the public keys that count.
         field: config key that named the files, for the error.
 

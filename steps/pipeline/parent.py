@@ -62,7 +62,7 @@ def _look(watched: list[psutil.Process], parent: int) -> None:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie has ended, though nobody has asked for its exit code yet."""
+    """Whether it runs; a zombie has ended, though its exit code was not read yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

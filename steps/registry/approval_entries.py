@@ -18,7 +18,7 @@ MOST_WORDS = 500  # characters of a statement's reason that entries and tags rep
 
 
 def proposers(history: Journal, subject: Subject) -> list[str]:
-    """Who proposed a subject first, by the journal; empty where nobody has yet."""
+    """Who proposed a subject first, by the journal; empty where no user has yet."""
     found = [record for record in _records(history) if record.kind == WAITING and about(record, subject)]
     return [found[0].actor] if found else []
 

@@ -70,7 +70,7 @@ def verify(entries: Sequence[Entry]) -> dict[int, Fault]:
 
 
 def _numbers(key: str) -> range:
-    """Entries that a key of ``previous`` stands for; none for one that is no number and no range."""
+    """Entries that a key of ``previous`` stands for; none for a key that is neither a number nor a range."""
     found = KEY.fullmatch(key)
     return range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
 

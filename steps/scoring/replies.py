@@ -75,7 +75,7 @@ def _number(low: float, high: float) -> Check:
 
 
 def _figure(value: Any) -> float:
-    """A figure of arithmetic on weights, which may overflow without anybody's ill will."""
+    """A figure of arithmetic on weights, which may overflow in an honest build too."""
     if isinstance(value, float) and not math.isfinite(value):
         raise NotFiniteError("the logits give a figure that is infinite or not a number")
     checked: float = _number(-LARGEST_RATE, LARGEST_RATE)(value)
