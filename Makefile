@@ -54,10 +54,11 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes: environments, git URIs,
 test-volume: $(VENV)/.dev  ## the same soaks, races and kills in full number: 10,000 requests, 200 rounds, every kill
 	python -m pytest -m volume $(PARALLEL)
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy and import-linter
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-logo
 
 format: $(VENV)/.dev  ## format the code
 	ruff check --fix .

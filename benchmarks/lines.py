@@ -18,29 +18,54 @@ from benchmarks.measure import Comparison, compare, comparison
 from benchmarks.subjects import STORY, Subjects, chat, stream_times, timed
 
 TOKENS = 64  # new tokens where a line does not say otherwise
-FIFTY = "Explain to a friend, in plain words and with two examples, why the sky is blue at noon and red in the evening."
+FIFTY = (
+    "Explain to a friend, in plain words and with two examples, why the sky is blue at noon and red"
+    " in the evening."
+)
 
 Line = Callable[[Subjects, int], list[Comparison]]
 
 
 def predict(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """``predict`` through pyfunc against the raw loop: time of 64 tokens, and what a call costs beside them."""
+    """``predict`` through pyfunc against the raw loop: time of 64 tokens, and what a call costs
+    beside them.
+    """
     model, raw = subjects.load("onnx", prefix_cache_bytes=0), subjects.raw
 
     def settled(answer: Callable[[str, int], Any], content: str, tokens: int, calls: int) -> float:
-        """Median of some calls after one that does not count: the other one's weights have just been in the processor's caches."""
+        """Median of some calls after one that does not count: the other one's weights have just
+        been in the processor's caches.
+        """
         answer("Hi", 1)
         return statistics.median(timed(lambda: answer(content, tokens)) for _ in range(calls))
 
     def ours(content: str, tokens: int) -> Any:
         return model.predict(chat(content, max_tokens=tokens))
 
-    whole = compare(lambda: settled(ours, STORY, TOKENS, 1), lambda: settled(raw.answer, STORY, TOKENS, 1), pairs)
+    whole = compare(
+        lambda: settled(ours, STORY, TOKENS, 1),
+        lambda: settled(raw.answer, STORY, TOKENS, 1),
+        pairs,
+    )
     one = compare(lambda: settled(ours, "Hi", 1, 9), lambda: settled(raw.answer, "Hi", 1, 9), pairs)
     fixed = [1000 * (ours - theirs) for ours, theirs in zip(*one, strict=True)]
     return [
-        comparison("predict", f"predict, {TOKENS} new tokens", "raw onnxruntime-genai loop", "s", whole, at_most=1.03),
-        comparison("predict", "fixed cost of a call", "1 ms", "ms", (fixed, [1.0] * len(fixed)), at_most=1.0),
+        comparison(
+            "predict",
+            f"predict, {TOKENS} new tokens",
+            "raw onnxruntime-genai loop",
+            "s",
+            whole,
+            at_most=1.03,
+        ),
+        comparison(
+            "predict",
+            "fixed cost of a call",
+            "1 ms",
+            "ms",
+            (fixed, [1.0] * len(fixed)),
+            at_most=1.0,
+        ),
     ]
 
 
@@ -48,21 +73,49 @@ def decode(subjects: Subjects, pairs: int) -> list[Comparison]:
     """Tokens a second while decoding, against transformers in float32."""
     ours, theirs = subjects.load("onnx", prefix_cache_bytes=0), subjects.load("transformers")
     row = chat(STORY, max_tokens=TOKENS)
-    values = compare(lambda: 1 / stream_times(ours, row)[1], lambda: 1 / stream_times(theirs, row)[1], pairs)
-    return [comparison("decode", "decode, default build", "transformers float32", "tokens/s", values, at_least=6.0)]
+    values = compare(
+        lambda: 1 / stream_times(ours, row)[1], lambda: 1 / stream_times(theirs, row)[1], pairs
+    )
+    return [
+        comparison(
+            "decode",
+            "decode, default build",
+            "transformers float32",
+            "tokens/s",
+            values,
+            at_least=6.0,
+        )
+    ]
 
 
 def threads(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Decoding on every core this process may use, against half of the processors: what onnxruntime-genai takes when it is not told."""
+    """Decoding on every core this process may use, against half of the processors: what
+    onnxruntime-genai takes when it is not told.
+    """
     half = max(1, (os.cpu_count() or 1) // 2)
-    ours, theirs = (subjects.load("onnx", prefix_cache_bytes=0, threads=threads) for threads in (0, half))
+    ours, theirs = (
+        subjects.load("onnx", prefix_cache_bytes=0, threads=threads) for threads in (0, half)
+    )
     row = chat(STORY, max_tokens=TOKENS)
-    values = compare(lambda: 1 / stream_times(ours, row)[1], lambda: 1 / stream_times(theirs, row)[1], pairs)
-    return [comparison("threads", "decode on every core", f"{half} of {os.cpu_count()} threads", "tokens/s", values, at_least=1.0)]
+    values = compare(
+        lambda: 1 / stream_times(ours, row)[1], lambda: 1 / stream_times(theirs, row)[1], pairs
+    )
+    return [
+        comparison(
+            "threads",
+            "decode on every core",
+            f"{half} of {os.cpu_count()} threads",
+            "tokens/s",
+            values,
+            at_least=1.0,
+        )
+    ]
 
 
 def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Decoding and time to first token against llama.cpp on the GGUF, where somebody installed it by hand."""
+    """Decoding and time to first token against llama.cpp on the GGUF, where somebody installed it
+    by hand.
+    """
     from benchmarks.llama_cpp_peer import open_peer
 
     peer = open_peer()
@@ -83,14 +136,23 @@ def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
     speeds = ([1 / between for _, between in mine[1:]], [1 / between for _, between in other[1:]])
     return [
         comparison("llama_cpp", "decode", "llama-cpp-python", "tokens/s", speeds, at_least=1.1),
-        comparison("llama_cpp", "time to first token, 50-token prompt", "llama-cpp-python", "s", first, at_most=0.75),
+        comparison(
+            "llama_cpp",
+            "time to first token, 50-token prompt",
+            "llama-cpp-python",
+            "s",
+            first,
+            at_most=0.75,
+        ),
     ]
 
 
 def together(subjects: Subjects, pairs: int) -> list[Comparison]:
     """Eight requests at once through threads, against the same one by one."""
     model = subjects.load("onnx", prefix_cache_bytes=0)
-    rows = [chat(f"{STORY} Make it story number {number}.", max_tokens=TOKENS) for number in range(8)]
+    rows = [
+        chat(f"{STORY} Make it story number {number}.", max_tokens=TOKENS) for number in range(8)
+    ]
     total = 8 * TOKENS
     with ThreadPoolExecutor(8) as pool:
         values = compare(
@@ -98,23 +160,44 @@ def together(subjects: Subjects, pairs: int) -> list[Comparison]:
             lambda: total / timed(lambda: [model.predict(row) for row in rows]),
             pairs,
         )
-    return [comparison("together", "8 requests at once", "one by one", "tokens/s", values, at_least=1.5)]
+    return [
+        comparison("together", "8 requests at once", "one by one", "tokens/s", values, at_least=1.5)
+    ]
 
 
 def second_turn(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Time to first token of a second turn after 400 tokens of history, against a fresh generator."""
+    """Time to first token of a second turn after 400 tokens of history, against a fresh
+    generator.
+    """
     warm, cold = subjects.load("onnx"), subjects.load("onnx", prefix_cache_bytes=0)
     numbers = count()
 
     def turn(model: Any) -> float:
-        question = f"Conversation {next(numbers)}. " + "Here is what I know about foxes and their ways. " * 34
+        question = (
+            f"Conversation {next(numbers)}. "
+            + "Here is what I know about foxes and their ways. " * 34
+        )
         messages = [{"role": "user", "content": question}]
-        answer = model.predict({"messages": messages, "max_tokens": 8, "temperature": 0.0})[0]["choices"][0]["message"]["content"]
-        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Is that all?"}]
+        answer = model.predict({"messages": messages, "max_tokens": 8, "temperature": 0.0})[0][
+            "choices"
+        ][0]["message"]["content"]
+        messages += [
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": "Is that all?"},
+        ]
         return stream_times(model, {"messages": messages, "max_tokens": 4, "temperature": 0.0})[0]
 
     values = compare(lambda: turn(warm), lambda: turn(cold), pairs)
-    return [comparison("second_turn", "first token of a second turn, 400 tokens of history", "fresh generator", "s", values, at_most=0.15)]
+    return [
+        comparison(
+            "second_turn",
+            "first token of a second turn, 400 tokens of history",
+            "fresh generator",
+            "s",
+            values,
+            at_most=0.15,
+        )
+    ]
 
 
 FRESH = """
@@ -122,14 +205,17 @@ import time; started = time.perf_counter()
 import sys, resource, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 loaded = time.perf_counter() - started
-model.predict({"messages": [{"role": "user", "content": "Hello"}], "temperature": 0.0, "max_tokens": 16})
+messages = [{"role": "user", "content": "Hello"}]
+model.predict({"messages": messages, "temperature": 0.0, "max_tokens": 16})
 import psutil
 print(loaded, psutil.Process().memory_info().rss)
 """
 
 
 def fresh_process(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Loading in a fresh process through pyfunc, and the memory held after one chat, against the transformers version."""
+    """Loading in a fresh process through pyfunc, and the memory held after one chat, against the
+    transformers version.
+    """
     seconds: dict[str, list[float]] = {"onnx": [], "transformers": []}
     held: dict[str, list[float]] = {"onnx": [], "transformers": []}
 
@@ -140,10 +226,26 @@ def fresh_process(subjects: Subjects, pairs: int) -> list[Comparison]:
         return loaded
 
     compare(lambda: measure("onnx"), lambda: measure("transformers"), pairs)
-    memory, load = ([values[variant][1:] for variant in ("onnx", "transformers")] for values in (held, seconds))
+    memory, load = (
+        [values[variant][1:] for variant in ("onnx", "transformers")] for values in (held, seconds)
+    )
     return [
-        comparison("fresh_process", "RSS, loaded and one chat", "transformers version", "MB", (memory[0], memory[1]), at_most=0.4),
-        comparison("fresh_process", "load in a fresh process", "transformers version", "s", (load[0], load[1]), at_most=0.3),
+        comparison(
+            "fresh_process",
+            "RSS, loaded and one chat",
+            "transformers version",
+            "MB",
+            (memory[0], memory[1]),
+            at_most=0.4,
+        ),
+        comparison(
+            "fresh_process",
+            "load in a fresh process",
+            "transformers version",
+            "s",
+            (load[0], load[1]),
+            at_most=0.3,
+        ),
     ]
 
 
@@ -155,30 +257,64 @@ def guided(subjects: Subjects, pairs: int) -> list[Comparison]:
         "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer"}},
         "required": ["name", "age"],
     }
-    schema = {"type": "array", "items": {**item, "additionalProperties": False}, "minItems": 12, "maxItems": 12}
+    schema = {
+        "type": "array",
+        "items": {**item, "additionalProperties": False},
+        "minItems": 12,
+        "maxItems": 12,
+    }
     held = chat(
-        "List people", max_tokens=TOKENS, response_format={"type": "json_schema", "json_schema": {"name": "people", "schema": schema}}
+        "List people",
+        max_tokens=TOKENS,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "people", "schema": schema},
+        },
     )
     free = chat(STORY, max_tokens=TOKENS)
-    values = compare(lambda: 1000 * stream_times(model, held)[1], lambda: 1000 * stream_times(model, free)[1], pairs)
-    return [comparison("guided", "JSON-schema guided, a token", "unguided", "ms", values, at_most=1.3)]
+    values = compare(
+        lambda: 1000 * stream_times(model, held)[1],
+        lambda: 1000 * stream_times(model, free)[1],
+        pairs,
+    )
+    return [
+        comparison("guided", "JSON-schema guided, a token", "unguided", "ms", values, at_most=1.3)
+    ]
 
 
 def served(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Four requests at once through ``mlflow models serve`` with one worker, against the naive wrapper."""
+    """Four requests at once through ``mlflow models serve`` with one worker, against the naive
+    wrapper.
+    """
     import requests
 
-    with _server(subjects, "onnx") as ours, _server(subjects, "naive") as theirs, ThreadPoolExecutor(4) as pool:
+    with (
+        _server(subjects, "onnx") as ours,
+        _server(subjects, "naive") as theirs,
+        ThreadPoolExecutor(4) as pool,
+    ):
 
         def ask(url: str) -> Callable[[], float]:
             def post(number: int) -> None:
-                row = {"messages": chat(f"{STORY} Number {number}.")["messages"], "max_tokens": TOKENS}
+                row = {
+                    "messages": chat(f"{STORY} Number {number}.")["messages"],
+                    "max_tokens": TOKENS,
+                }
                 requests.post(f"{url}/invocations", json=row, timeout=300).raise_for_status()
 
             return lambda: timed(lambda: list(pool.map(post, range(4))))
 
         values = compare(ask(ours), ask(theirs), pairs)
-    return [comparison("served", "4 requests at once, mlflow models serve", "naive wrapper", "s", values, at_most=0.75)]
+    return [
+        comparison(
+            "served",
+            "4 requests at once, mlflow models serve",
+            "naive wrapper",
+            "s",
+            values,
+            at_most=0.75,
+        )
+    ]
 
 
 @contextmanager
@@ -189,7 +325,11 @@ def _server(subjects: Subjects, variant: str) -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     scripts = Path(sys.executable).parent
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": subjects.tracking_uri, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": subjects.tracking_uri,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
     command = [
         str(scripts / "mlflow"),
         "models",
@@ -204,7 +344,14 @@ def _server(subjects: Subjects, variant: str) -> Iterator[str]:
         "local",
     ]
     with (subjects.home / f"{variant}.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=subjects.home, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            cwd=subjects.home,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(360):
@@ -213,7 +360,9 @@ def _server(subjects: Subjects, variant: str) -> Iterator[str]:
                 break
             except requests.RequestException:
                 if server.poll() is not None:
-                    raise RuntimeError((subjects.home / f"{variant}.log").read_text()[-2000:]) from None
+                    raise RuntimeError(
+                        (subjects.home / f"{variant}.log").read_text()[-2000:]
+                    ) from None
                 time.sleep(0.5)
         yield url
     finally:

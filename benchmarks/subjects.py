@@ -1,4 +1,6 @@
-"""What is measured: the embedded model in its variants, logged once in a store of their own; and the raw loop below them."""
+"""What is measured: the embedded model in its variants, logged once in a store of their own; and
+the raw loop below them.
+"""
 
 import json
 import os
@@ -40,7 +42,12 @@ class Subjects:
         from steps.pipeline.compose import compose_config
 
         onnx = compose_config(self._overrides).onnx
-        return " ".join([onnx.precision.value, *(f"{key}={value}" for key, value in sorted(onnx.extra_options.items()))])
+        return " ".join(
+            [
+                onnx.precision.value,
+                *(f"{key}={value}" for key, value in sorted(onnx.extra_options.items())),
+            ]
+        )
 
     def release(self) -> None:
         """Free the loaded models, so that none of one line is in the way of another."""
@@ -76,17 +83,23 @@ class Subjects:
         from steps.snapshots import onnx_build
         from steps.snapshots.store import Store
 
-        return onnx_build.build(self.checkpoint, compose_config(self._overrides).onnx, Store(), self._snapshot.digest)
+        return onnx_build.build(
+            self.checkpoint, compose_config(self._overrides).onnx, Store(), self._snapshot.digest
+        )
 
     @cached_property
     def _experiment(self) -> str:
         import mlflow
 
         mlflow.set_tracking_uri(self.tracking_uri)
-        return str(mlflow.create_experiment("benchmarks", artifact_location=str(self.home / "artifacts")))
+        return str(
+            mlflow.create_experiment("benchmarks", artifact_location=str(self.home / "artifacts"))
+        )
 
     def uri(self, variant: str) -> str:
-        """A logged model: ``onnx``, ``transformers`` or the ``naive`` wrapper; logged when it is first asked for."""
+        """A logged model: ``onnx``, ``transformers`` or the ``naive`` wrapper; logged when it is
+        first asked for.
+        """
         if variant not in self._uris:
             self._uris[variant] = self._log(variant)
         return self._uris[variant]
@@ -99,10 +112,17 @@ class Subjects:
         from steps.wrappers.log_onnx import log_onnx
         from steps.wrappers.log_transformers import log_transformers
 
-        common: dict[str, Any] = {"name": "smollm2-135m-instruct", "generation": GenerationConfig(), "tags": {}, "metadata": {}}
+        common: dict[str, Any] = {
+            "name": "smollm2-135m-instruct",
+            "generation": GenerationConfig(),
+            "tags": {},
+            "metadata": {},
+        }
         with mlflow.start_run(experiment_id=self._experiment):
             if variant == "onnx":
-                return log_onnx(self.onnx, artifact_key="onnx-model", serving=ServingConfig(), **common)
+                return log_onnx(
+                    self.onnx, artifact_key="onnx-model", serving=ServingConfig(), **common
+                )
             if variant == "transformers":
                 return log_transformers(self.checkpoint, **common)
             naive = mlflow.pyfunc.log_model(
@@ -132,7 +152,12 @@ class Subjects:
         """Run a script in a fresh process with a variant's URI; the floats it prints last."""
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
         done = subprocess.run(
-            [sys.executable, "-c", source, self.uri(variant)], cwd=self.home, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", source, self.uri(variant)],
+            cwd=self.home,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"the process of variant {variant} failed:\n{done.stderr[-2000:]}")
@@ -140,7 +165,9 @@ class Subjects:
 
 
 class RawLoop:
-    """onnxruntime-genai alone, on as many threads as the wrapper has: the shortest loop that generates."""
+    """onnxruntime-genai alone, on as many threads as the wrapper has: the shortest loop that
+    generates.
+    """
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime_genai as og
@@ -149,14 +176,26 @@ class RawLoop:
 
         self._og = og
         config = og.Config(str(folder))
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": Settings().intra_op_threads}}}}))
+        config.overlay(
+            json.dumps(
+                {
+                    "model": {
+                        "decoder": {
+                            "session_options": {"intra_op_num_threads": Settings().intra_op_threads}
+                        }
+                    }
+                }
+            )
+        )
         self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
 
     def answer(self, content: str, limit: int) -> str:
         """Template, encode, generate, decode."""
         og = self._og
-        ids = self._tokenizer.encode(self._tokenizer.apply_chat_template(json.dumps([{"role": "user", "content": content}])))
+        ids = self._tokenizer.encode(
+            self._tokenizer.apply_chat_template(json.dumps([{"role": "user", "content": content}]))
+        )
         parameters = og.GeneratorParams(self._model)
         parameters.set_search_options(max_length=len(ids) + limit, do_sample=False)
         generator = og.Generator(self._model, parameters)

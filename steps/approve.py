@@ -1,10 +1,13 @@
-"""Approve a version that has passed its gates, so that an alias may move to it: bound to its bytes and its evidence.
+"""Approve a version that has passed its gates, so that an alias may move to it: bound to its bytes
+and its evidence.
 
-Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``), ``alias``, ``reason``, ``signing_key``, ``dry_run``;
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``), ``alias``,
+``reason``, ``signing_key``, ``dry_run``;
 the node ``promotion``.
 Writes: one version of the registered model ``<name>.approvals``, which approvers alone may edit.
 
-    mlflow run . -e approve --env-manager local -P target=models:/smollm2-135m-instruct/3 -P reason='read its answers'
+    mlflow run . -e approve --env-manager local -P target=models:/smollm2-135m-instruct/3 \
+        -P reason='read its answers'
 """
 
 from steps.config.root import Config

@@ -9,21 +9,31 @@ import os
 import sys
 
 from steps.config import names
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 from steps.pipeline.compose import composed
 
 
 def main() -> None:
-    """Print the answer; ends with 2 on a bad model name and 1 where the registry has no such version."""
-    parser = argparse.ArgumentParser(prog="python -m steps.ask", description="Ask a registered model one question.")
+    """Print the answer; ends with 2 on a bad model name and 1 where the registry has no such
+    version.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m steps.ask", description="Ask a registered model one question."
+    )
     parser.add_argument("question")
     parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
-    parser.add_argument("--name", help="name in the Model Registry, where it is not the one that the config gives")
+    parser.add_argument(
+        "--name", help="name in the Model Registry, where it is not the one that the config gives"
+    )
     parser.add_argument("--alias", default="champion")
     parser.add_argument("--max-tokens", type=int, default=128, help="tokens the answer may have")
     given = parser.parse_args()
     try:
-        name = names.check("--name", given.name) if given.name else composed([f"model={given.model}"]).model.registered_name
+        name = (
+            names.check("--name", given.name)
+            if given.name
+            else composed([f"model={given.model}"]).model.registered_name
+        )
     except ConfigError as error:
         print(f"ask: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -35,13 +45,25 @@ def main() -> None:
     try:
         model = mlflow.pyfunc.load_model(uri)
     except MlflowException as error:
-        print(f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what there is", file=sys.stderr)
+        print(
+            f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what"
+            " there is",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from error
-    response = model.predict({"messages": [{"role": "user", "content": given.question}], "max_tokens": given.max_tokens})
+    messages = [{"role": "user", "content": given.question}]
+    try:
+        response = model.predict({"messages": messages, "max_tokens": given.max_tokens})
+    except MlflowException as error:
+        print(f"ask: error: {uri} does not answer: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
     message = response[0]["choices"][0]["message"]
     print(message["content"] or message.get("reasoning_content", ""))
     if not message["content"] and message.get("reasoning_content"):
-        print(f"ask: {given.max_tokens} tokens were reasoning alone; --max-tokens allows more", file=sys.stderr)
+        print(
+            f"ask: {given.max_tokens} tokens were reasoning alone; --max-tokens allows more",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

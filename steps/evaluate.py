@@ -1,7 +1,9 @@
 """Judge both variants, and the incumbent champion if there is one, side by side.
 
-Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``; ``evaluate`` and ``promotion.gates``.
-Writes: ``report.json`` and ``report.html`` on its run, with ``signing_key`` also ``report.json.sig``; metrics on the run and on every
+Reads: ``transformers_uri`` and ``onnx_uri`` (``models:/…``), or any ``evaluate.candidates``;
+``evaluate`` and ``promotion.gates``.
+Writes: ``report.json`` and ``report.html`` on its run, with ``signing_key`` also
+``report.json.sig``; metrics on the run and on every
 logged model.
 
     mlflow run . -e evaluate --env-manager local -P model=smollm2_135m -P evaluate=smoke
@@ -10,13 +12,12 @@ logged model.
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.config.errors import ConfigError
 from steps.config.root import Config
-from steps.pipeline.errors import StepError
+from steps.core.errors import ConfigError, StepError
+from steps.evaluation import packs
+from steps.evaluation.evaluate import evaluate_models
+from steps.evaluation.publish import log_report
 from steps.pipeline.step import StepRun, step
-from steps.scoring import packs
-from steps.scoring.judge import judge
-from steps.scoring.publish import log_report
 from steps.snapshots.store import Store
 
 
@@ -25,26 +26,34 @@ def _inputs(config: Config) -> tuple[str, ...]:
 
 
 def _candidates(config: Config) -> list[str]:
-    return config.evaluate.candidates or [uri for uri in (config.transformers_uri, config.onnx_uri) if uri]
+    return config.evaluate.candidates or [
+        uri for uri in (config.transformers_uri, config.onnx_uri) if uri
+    ]
 
 
 def _incumbent(config: Config) -> str | None:
-    """URI of what serves now, also where it is one of the candidates: the others are compared with it."""
-    from steps.pipeline.handoff import exists
+    """URI of what serves now, also where it is one of the candidates: the others are compared with
+    it.
+    """
+    from steps.pipeline.artifact_lookup import exists
 
     uri = f"models:/{config.model.registered_name}@{config.promotion.alias}"
     return uri if config.evaluate.incumbent and exists(uri) else None
 
 
 def _folder_digests(config: Config) -> dict[str, str]:
-    """The user's own packs, texts and tasks by their bytes; what is shipped is part of the source."""
-    from steps.pipeline import digest
+    """The user's own packs, texts and tasks by their bytes; what is shipped is part of the
+    source.
+    """
+    from steps.core import digest
 
     settings = config.evaluate
     found: dict[str, str] = {}
     pack = packs.folder_of(settings.pack)
     if not pack.is_relative_to(packs.SHIPPED):
-        found["evaluate.pack"] = digest.of_value([digest.of_folder(pack), packs.load(settings.pack).digest])
+        found["evaluate.pack"] = digest.of_value(
+            [digest.of_folder(pack), packs.load(settings.pack).digest]
+        )
     texts = settings.fidelity.texts if settings.fidelity.enabled else None
     tasks = settings.lm_eval_path if settings.lm_eval_tasks else None
     for key, chosen in (("evaluate.fidelity.texts", texts), ("evaluate.lm_eval_path", tasks)):
@@ -57,11 +66,13 @@ def _folder_digests(config: Config) -> dict[str, str]:
 
 
 def _model_digests(config: Config) -> dict[str, str]:
-    """The candidates that the config names, for an alias moves; and the incumbent, unless it is one of the candidates.
+    """The candidates that the config names, for an alias moves; and the incumbent, unless it is one
+    of the candidates.
 
     Promoting a candidate asks for no new evaluation of it.
     """
-    from steps.pipeline.handoff import digest_of, model_id_of
+    from steps.core.model_uri import model_id_of
+    from steps.pipeline.artifact_lookup import digest_of
 
     found: dict[str, str] = {}
     for number, uri in enumerate(config.evaluate.candidates):
@@ -80,7 +91,9 @@ def _also_reads(config: Config) -> Mapping[str, str]:
 
 
 def _signer(config: Config) -> dict[str, str]:
-    """Who signs: a report without that signature is another output. Also says at once that a file is not a key."""
+    """Who signs: a report without that signature is another output. Also says at once that a file
+    is not a key.
+    """
     from steps.core import signatures
 
     return {"signing_key": signatures.signer_of(config.signing_key)} if config.signing_key else {}
@@ -93,16 +106,19 @@ def _sign(config: Config, report: Path) -> None:
     from steps.core import signatures
 
     if config.signing_key:
-        mlflow.log_text(signatures.sign(report.read_bytes(), config.signing_key).decode("ascii") + "\n", f"{report.name}.sig")
+        mlflow.log_text(
+            signatures.sign(report.read_bytes(), config.signing_key).decode("ascii") + "\n",
+            f"{report.name}.sig",
+        )
 
 
 @step(
     reads=("model.registered_name", "evaluate", "promotion.gates"),
     inputs=_inputs,
     files=(
-        "steps/scoring",
+        "steps/evaluation",
         "steps/core/confine.py",
-        "steps/pipeline/peak_rss.py",
+        "steps/core/peak_rss.py",
     ),  # packs, texts, the page's template, and what candidates' processes load by path
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
     also_reads=_also_reads,
@@ -111,12 +127,13 @@ def evaluate(config: Config, run: StepRun) -> str:
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="evaluate-") as folder:
-        judge(
+        evaluate_models(
             _candidates(config),
             config,
             incumbent_uri=_incumbent(config),
             workdir=Path(folder),
-            cache=Store(config.store.path).root / "answers",  # an evaluation that was interrupted goes on from here
+            # an evaluation that was interrupted goes on from here
+            cache=Store(config.store.path).root / "answers",
             log_to=log_report,
         )
         _sign(config, Path(folder, "report.json"))

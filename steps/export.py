@@ -1,11 +1,14 @@
 """Write one version with its evidence into a folder, to be carried to another tracking server.
 
-Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@<alias>``), ``archive`` (a folder that does not exist yet),
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@<alias>``), ``archive`` (a
+folder that does not exist yet),
 ``signing_key`` (a PEM file), ``dry_run``.
-Writes: the folder: weights, model signature, evidence, card, licence, a sha256 manifest, and with ``signing_key``
+Writes: the folder: weights, model signature, evidence, card, licence, a sha256 manifest, and with
+``signing_key``
 the signature ``archive.sig``; ``transfer.json`` on its run.
 
-    mlflow run . -e export --env-manager local -P target=models:/smollm2-135m-instruct@champion -P archive=/tmp/champion
+    mlflow run . -e export --env-manager local \
+        -P target=models:/smollm2-135m-instruct@champion -P archive=/tmp/champion
 """
 
 from steps.config.root import Config
@@ -16,8 +19,8 @@ from steps.pipeline.step import StepRun, step
 def export(config: Config, run: StepRun) -> str:
     import mlflow
 
+    from steps.registry.export_archive import export as write
     from steps.registry.table import show_transfer
-    from steps.registry.transfer import export as write
 
     done = write(config)
     mlflow.log_dict(done.to_json(), "transfer.json")

@@ -1,7 +1,8 @@
 """Fetch a model's weights into the local store and describe them.
 
 Reads: the config group ``model/``.
-Writes: ``snapshot.json`` on its run: repository, revision, licence, and the size and sha256 of every file.
+Writes: ``snapshot.json`` on its run: repository, revision, licence, and the size and sha256 of
+every file.
 
     mlflow run . -e fetch_model --env-manager local -P model=smollm2_135m
 """
@@ -15,12 +16,23 @@ from steps.snapshots.store import Store
 
 def _stale(config: Config, uri: str) -> str | None:
     """Why the same fetch would not give the same bytes, or this machine has them no longer."""
-    from steps.pipeline.handoff import read_snapshot
+    from steps.snapshots.provenance import read_snapshot
 
     return stale(config.model, read_snapshot(uri), Store(config.store.path))
 
 
-@step(reads=("model",), packages=("transformers", "huggingface-hub", "gguf"), stale=_stale)
+def _digest(uri: str) -> str:
+    from steps.snapshots.provenance import snapshot_digest
+
+    return snapshot_digest(uri)
+
+
+@step(
+    reads=("model",),
+    packages=("transformers", "huggingface-hub", "gguf"),
+    stale=_stale,
+    output_digest=_digest,
+)
 def fetch_model(config: Config, run: StepRun) -> str:
     import mlflow
 

@@ -1,7 +1,9 @@
 """Show who or what moved which alias, from where to where, when, why, and on which evidence.
 
-Reads: ``target`` (``models:/<name>``), ``limit`` (newest entries to show); nothing else, so a user who may only read can run it.
-Writes: the entries to the screen, newest first, or as JSON with ``format=json``; ``history.json`` on its run, where
+Reads: ``target`` (``models:/<name>``), ``limit`` (newest entries to show); nothing else, so a user
+who may only read can run it.
+Writes: the entries to the screen, newest first, or as JSON with ``format=json``; ``history.json``
+on its run, where
 ``mlflow run`` made one.
 
     mlflow run . -e history --env-manager local -P target=models:/smollm2-135m-instruct
@@ -9,11 +11,10 @@ Writes: the entries to the screen, newest first, or as JSON with ``format=json``
 
 import sys
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
 from steps.pipeline.arguments import translate
 from steps.pipeline.compose import compose_config, composed
-from steps.pipeline.errors import StepError
 from steps.pipeline.launcher import show_config
 
 FORMATS = ("table", "json")
@@ -21,11 +22,17 @@ OPTIONS = ("format", "limit")  # of this command alone, beside the config's keys
 
 
 def main() -> None:
-    """Print the history; ends with 2 on a bad target and 1 where there is none or the server does not answer."""
+    """Print the history; ends with 2 on a bad target and 1 where there is none or the server does
+    not answer.
+    """
     try:
         arguments = translate(sys.argv[1:])
         words = list(arguments.overrides)
-        chosen = {key: value.strip("'") for key, _, value in (word.partition("=") for word in words) if key in OPTIONS}
+        chosen = {
+            key: value.strip("'")
+            for key, _, value in (word.partition("=") for word in words)
+            if key in OPTIONS
+        }
         if chosen.get("format", "table") not in FORMATS:
             raise ConfigError("format", chosen["format"], f"one of {', '.join(FORMATS)}")
         limit = chosen.get("limit")
@@ -33,7 +40,11 @@ def main() -> None:
             raise ConfigError("limit", limit, "a number of entries of at least 1")
         kept = [word for word in words if word.partition("=")[0] not in OPTIONS]
         if arguments.flags and not arguments.inspecting:
-            raise ConfigError("overrides", " ".join(arguments.flags), "key=value; history runs once and makes no run of its own")
+            raise ConfigError(
+                "overrides",
+                " ".join(arguments.flags),
+                "key=value; history runs once and makes no run of its own",
+            )
         if arguments.inspecting:
             composed(kept)
             sys.argv = [sys.argv[0], *arguments.flags, *kept]

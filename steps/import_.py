@@ -1,9 +1,11 @@
 """Take an exported version into this tracking server. Aliases are not set: that is ``promote``'s.
 
-Reads: ``archive`` (a folder that ``export`` wrote), ``promotion.require_signer`` (a PEM file), ``dry_run``.
+Reads: ``archive`` (a folder that ``export`` wrote), ``promotion.require_signer`` (a PEM file),
+``dry_run``.
 Writes: a logged model, its evidence and a version; ``transfer.json`` on its run.
 
-    MLFLOW_TRACKING_URI=https://production.example.org mlflow run . -e import --env-manager local -P archive=/tmp/champion
+    MLFLOW_TRACKING_URI=https://production.example.org mlflow run . -e import --env-manager local -P
+    archive=/tmp/champion
 """
 
 from steps.config.root import Config
@@ -14,8 +16,8 @@ from steps.pipeline.step import StepRun, step
 def import_(config: Config, run: StepRun) -> str:
     import mlflow
 
+    from steps.registry.export_archive import import_ as take
     from steps.registry.table import show_transfer
-    from steps.registry.transfer import import_ as take
 
     done = take(config)
     mlflow.log_dict(done.to_json(), "transfer.json")

@@ -1,7 +1,10 @@
-"""Log the model for ONNX Runtime GenAI: a prebuilt folder, or one built here, behind a models-from-code pyfunc.
+"""Log the model for ONNX Runtime GenAI: a prebuilt folder, or one built here, behind a
+models-from-code pyfunc.
 
-Reads: ``snapshot_uri`` (``runs:/<run>/snapshot.json``); the config nodes ``model``, ``onnx`` and ``generation``.
-Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat and plain prompts, and needs no torch.
+Reads: ``snapshot_uri`` (``runs:/<run>/snapshot.json``); the config nodes ``model``, ``onnx`` and
+``generation``.
+Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat and plain prompts, and needs
+no torch.
 
     mlflow run . -e log_onnx_wrapper --env-manager local -P model=smollm2_135m -P onnx=int4_cpu
 """
@@ -21,12 +24,11 @@ log = logging.getLogger(__name__)
 @step(
     reads=("model.registered_name", "model.homepage", "model.artifact_key", "onnx", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/served", "steps/pipeline/logged_model.py"),
+    files=("steps/wrappers/served", "steps/snapshots/provenance.py"),
     packages=tuple(dict.fromkeys((*PACKAGES, *onnx_build.PACKAGES))),
 )
 def log_onnx_wrapper(config: Config, run: StepRun) -> str:
-    from steps.pipeline.handoff import read_snapshot
-    from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
+    from steps.snapshots.provenance import metadata_of, read_snapshot, tag_digest, tags_of
 
     snapshot = read_snapshot(run.inputs["snapshot_uri"])
     store = Store(config.store.path)

@@ -1,6 +1,7 @@
 """Log the checkpoint with MLflow's transformers flavor, task ``llm/v1/chat``.
 
-Reads: ``snapshot_uri`` (``runs:/<run>/snapshot.json``); the config nodes ``model`` and ``generation``.
+Reads: ``snapshot_uri`` (``runs:/<run>/snapshot.json``); the config nodes ``model`` and
+``generation``.
 Writes: a logged model, ``models:/m-…``, that answers OpenAI-style chat.
 
     mlflow run . -e log_transformers --env-manager local -P model=smollm2_135m
@@ -22,12 +23,11 @@ log = logging.getLogger(__name__)
 @step(
     reads=("model.registered_name", "model.homepage", "generation"),
     inputs=("snapshot_uri",),
-    files=("steps/wrappers/served", "steps/pipeline/logged_model.py", "steps/config/onnx.py"),
+    files=("steps/wrappers/served", "steps/snapshots/provenance.py", "steps/config/onnx.py"),
     packages=PACKAGES,
 )
 def log_transformers(config: Config, run: StepRun) -> str:
-    from steps.pipeline.handoff import read_snapshot
-    from steps.pipeline.logged_model import metadata_of, tag_digest, tags_of
+    from steps.snapshots.provenance import metadata_of, read_snapshot, tag_digest, tags_of
 
     snapshot = read_snapshot(run.inputs["snapshot_uri"])
     checkpoint = Store(config.store.path).checkpoint(snapshot)

@@ -1,6 +1,7 @@
 """Run the whole chain: from a model's name to promoted versions in the Model Registry.
 
-Reads: the whole config; any input URI that is given is taken instead of running the step that makes it.
+Reads: the whole config; any input URI that is given is taken instead of running the step that makes
+it.
 Writes: one child run a step, two logged models, a report, registered versions and their aliases.
 
     mlflow run . --env-manager local -P model=smollm2_135m
@@ -13,9 +14,10 @@ from steps.pipeline.step import StepRun, step
 @step()
 def main(config: Config, run: StepRun) -> str:
     from steps.pipeline.chain import Chain
-    from steps.pipeline.closing import say_where_to_look
+    from steps.registry.summary import say_where_to_look
+    from steps.snapshots import provenance
 
-    output = Chain(config, run.overrides).run()
+    output = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size).run()
     say_where_to_look(config)
     return output
 

@@ -1,6 +1,8 @@
-"""Move an alias, ``champion`` unless told otherwise, to a version that its evidence and a canary speak for.
+"""Move an alias, ``champion`` unless told otherwise, to a version that its evidence and a canary
+speak for.
 
-Reads: ``target`` (``models:/<name>/<version>``, ``models:/<name>@<alias>``; ``models:/<name>`` or nothing lets the policy choose),
+Reads: ``target`` (``models:/<name>/<version>``, ``models:/<name>@<alias>``; ``models:/<name>`` or
+nothing lets the policy choose),
 ``alias``, ``force`` with ``reason``, ``dry_run``; the node ``promotion``.
 Writes: one entry in ``<name>.history`` and the aliases it moves; ``promotion.json`` on its run.
 
@@ -13,10 +15,10 @@ from steps.pipeline.step import StepRun, step
 
 @step()
 def promote(config: Config, run: StepRun) -> str:
-    from steps.pipeline.closing import show
     from steps.registry.notifications import announced
-    from steps.registry.outcome import ARTIFACT
     from steps.registry.promote import promote as move
+    from steps.registry.result import ARTIFACT
+    from steps.registry.summary import show
     from steps.registry.table import show_moves
 
     promotion = announced(config, lambda: move(config))

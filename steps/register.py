@@ -14,10 +14,12 @@ from steps.registry.register import register as register_versions
 
 @step(inputs=("report_uri",))
 def register(config: Config, run: StepRun) -> str:
-    from steps.pipeline.closing import show
     from steps.registry.notifications import announced
+    from steps.registry.summary import show
 
-    promotion = announced(config, lambda: register_versions(run.inputs["report_uri"], config, dry_run=config.dry_run))
+    promotion = announced(
+        config, lambda: register_versions(run.inputs["report_uri"], config, dry_run=config.dry_run)
+    )
     show(promotion)
     return f"runs:/{run.run_id}/{ARTIFACT}"
 

@@ -1,10 +1,13 @@
-"""Reject a version for an alias: no promotion until its bytes or its evidence change, or an approver approves it.
+"""Reject a version for an alias: no promotion until its bytes or its evidence change, or an
+approver approves it.
 
-Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``), ``alias``, ``reason``, ``signing_key``, ``dry_run``;
+Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``), ``alias``,
+``reason``, ``signing_key``, ``dry_run``;
 the node ``promotion``.
 Writes: one version of the registered model ``<name>.approvals``, which approvers alone may edit.
 
-    mlflow run . -e reject --env-manager local -P target=models:/smollm2-135m-instruct/3 -P reason='rude to customers'
+    mlflow run . -e reject --env-manager local -P target=models:/smollm2-135m-instruct/3 \
+        -P reason='rude to customers'
 """
 
 from steps.config.root import Config

@@ -1,16 +1,24 @@
-"""Compare ONNX builds of one checkpoint: each logged by a nested run, all judged side by side, one table and a Pareto picture.
+"""Compare ONNX builds of one checkpoint: each logged by a nested run, all judged side by side, one
+table and a Pareto picture.
 
-Reads: ``snapshot_uri`` and ``transformers_uri``; the nodes ``evaluate`` (with ``evaluate.builds``), ``model``, ``onnx`` and ``generation``.
-Writes: one nested run a build, and on its own run ``sweep.md``, ``sweep.json``, ``sweep.png``, ``report.json`` and ``report.html``.
+Reads: ``snapshot_uri`` and ``transformers_uri``; the nodes ``evaluate`` (with ``evaluate.builds``),
+``model``, ``onnx`` and ``generation``.
+Writes: one nested run a build, and on its own run ``sweep.md``, ``sweep.json``, ``sweep.png``,
+``report.json`` and ``report.html``.
 
-    mlflow run . -e sweep --env-manager local -P overrides="evaluate=sweep evaluate.builds=[int4_cpu,int8_cpu]"
+    mlflow run . -e sweep --env-manager local \
+        -P overrides="evaluate=sweep evaluate.builds=[int4_cpu,int8_cpu]"
 """
 
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step(reads=("evaluate", "model.registered_name"), inputs=("snapshot_uri", "transformers_uri"), packages=("mlflow", "onnxruntime-genai"))
+@step(
+    reads=("evaluate", "model.registered_name"),
+    inputs=("snapshot_uri", "transformers_uri"),
+    packages=("mlflow", "onnxruntime-genai"),
+)
 def sweep(config: Config, run: StepRun) -> str:
     import logging
     from pathlib import Path
@@ -18,27 +26,32 @@ def sweep(config: Config, run: StepRun) -> str:
 
     import mlflow
 
-    from steps.config.errors import ConfigError
-    from steps.pipeline.builds import log_builds
-    from steps.scoring import sweep as table
-    from steps.scoring.judge import judge
-    from steps.scoring.publish import log_report
+    from steps.core.errors import ConfigError
+    from steps.evaluation import sweep as table
+    from steps.evaluation.evaluate import evaluate_models
+    from steps.evaluation.publish import log_report
+    from steps.pipeline.sweep_builds import log_builds
     from steps.snapshots.store import Store
 
     if not config.evaluate.builds:
-        raise ConfigError("evaluate.builds", [], "choices of the group onnx/ to compare", "pass evaluate=sweep")
+        raise ConfigError(
+            "evaluate.builds", [], "choices of the group onnx/ to compare", "pass evaluate=sweep"
+        )
     uris, failed = log_builds(config, run)
     with TemporaryDirectory(prefix="sweep-") as folder:
         workdir = Path(folder)
-        report = judge(
+        report = evaluate_models(
             [run.inputs["transformers_uri"], *uris.values()],
             config,
             incumbent_uri=None,
             workdir=workdir,
-            cache=Store(config.store.path).root / "answers",  # a sweep that was interrupted goes on from here
+            # a sweep that was interrupted goes on from here
+            cache=Store(config.store.path).root / "answers",
             log_to=log_report,
         )
-        names = {uri: name for name, uri in uris.items()} | {run.inputs["transformers_uri"]: "checkpoint (transformers)"}
+        names = {uri: name for name, uri in uris.items()} | {
+            run.inputs["transformers_uri"]: "checkpoint (transformers)"
+        }
         builds = table.rows(report, names, failed)
         table.write(builds, workdir)
         for file in sorted(workdir.glob("sweep.*")):

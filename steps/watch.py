@@ -1,8 +1,11 @@
-"""Wait for somebody to set the alias ``candidate``, judge that version, and promote or hold it by policy.
+"""Wait for somebody to set the alias ``candidate``, judge that version, and promote or hold it by
+policy.
 
-Reads: the alias ``candidate`` of ``target`` (``models:/<name>``), or of every registered model; ``dry_run``; the nodes
+Reads: the alias ``candidate`` of ``target`` (``models:/<name>``), or of every registered model;
+``dry_run``; the nodes
 ``promotion`` and ``evaluate``.
-Writes: what ``evaluate`` and ``promote`` write, and the verdict as the tags ``slm.candidate…`` of the version; ``watch.json`` on its run.
+Writes: what ``evaluate`` and ``promote`` write, and the verdict as the tags ``slm.candidate…`` of
+the version; ``watch.json`` on its run.
 
     mlflow run . -e watch --env-manager local -P promotion.watch.once=true
 """
@@ -10,7 +13,7 @@ Writes: what ``evaluate`` and ``promote`` write, and the verdict as the tags ``s
 import logging
 
 from steps.config.root import Config
-from steps.pipeline.errors import Terminated
+from steps.core.errors import Terminated
 from steps.pipeline.step import StepRun, step
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,13 @@ def watch(config: Config, run: StepRun) -> str:
 
     def keep(verdicts: list[Verdict]) -> None:
         try:
-            mlflow.log_dict({"schema": "slm-promote/watch/1", "verdicts": [verdict.to_json() for verdict in verdicts]}, "watch.json")
+            mlflow.log_dict(
+                {
+                    "schema": "slm-promote/watch/1",
+                    "verdicts": [verdict.to_json() for verdict in verdicts],
+                },
+                "watch.json",
+            )
         except (MlflowException, OSError) as error:  # each version has its verdict as tags
             log.warning("watch.json could not be written (%s)", redact(str(error)))
 

@@ -22,7 +22,8 @@ Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file, or of a model family, in one process, where they share what is costly.
+    """Keep the tests of a file, or of a model family, in one process, where they share what is
+    costly.
 
     xdist 3.8 has marks for that (``loadgroup``), which pytest 9.2 does not show to it.
     """
@@ -38,14 +39,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without any MLflow setting, with this interpreter's programs first on the path."""
+    """This process's environment without any MLflow setting, with this interpreter's programs first
+    on the path.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return kept | {"PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"} | extra
+    return (
+        kept
+        | {
+            "PATH": f"{BIN}{os.pathsep}{kept['PATH']}",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        }
+        | extra
+    )
 
 
 @pytest.fixture
 def namespaces() -> None:
-    """For tests of what the kernel holds: where it gives no namespaces, they would prove nothing."""
+    """For tests of what the kernel holds: where it gives no namespaces, they would prove
+    nothing.
+    """
     from steps.core import processes
 
     if missing := processes.missing():
@@ -56,12 +68,19 @@ def namespaces() -> None:
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty SQLite store with MLflow's schema: making one costs seconds, copying it nothing."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    subprocess.run([str(BIN / "mlflow"), "db", "upgrade", f"sqlite:///{path}"], check=True, capture_output=True, env=clean_environment())
+    subprocess.run(
+        [str(BIN / "mlflow"), "db", "upgrade", f"sqlite:///{path}"],
+        check=True,
+        capture_output=True,
+        env=clean_environment(),
+    )
     return path
 
 
 @pytest.fixture
-def tracking(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def tracking(
+    migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """URI of a fresh SQLite tracking store and registry; fails a test that leaves a run open."""
     import mlflow
 
@@ -86,11 +105,21 @@ def tracking(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture(scope="session")
 def shell() -> Shell:
-    """Run a command with this interpreter's programs on the path, from a folder of choice; returns what it printed."""
+    """Run a command with this interpreter's programs on the path, from a folder of choice; returns
+    what it printed.
+    """
 
-    def run(*words: str, cwd: Path, timeout: float = 600, **extra: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *words: str, cwd: Path, timeout: float = 600, **extra: str
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            list(words), cwd=cwd, env=clean_environment(**extra), capture_output=True, text=True, timeout=timeout, check=False
+            list(words),
+            cwd=cwd,
+            env=clean_environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     return run

@@ -6,7 +6,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.families.table import families
 
-# The files that take longest, as `--durations` shows: begun first, so that at the end no process waits for one of them
+# The files that take longest, as `--durations` shows: begun first, so that at the end no process
+# waits for one of them
 LONGEST = (
     "tests/project/test_fresh_clone.py",
     "tests/project/test_chain.py",
@@ -34,11 +35,14 @@ class ByFileOrFamily(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no
 
     @cached_property
     def _families(self) -> list[str]:
-        return sorted((family.name for family in families()), key=len, reverse=True)  # one name may begin with another
+        # one name may begin with another
+        return sorted((family.name for family in families()), key=len, reverse=True)
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         parameters = test.partition("[")[2]
         if file.startswith("tests/families/"):
-            return next((f"tests/families [{name}]" for name in self._families if name in parameters), file)
+            return next(
+                (f"tests/families [{name}]" for name in self._families if name in parameters), file
+            )
         return file

@@ -7,11 +7,12 @@ from enum import Enum
 from omegaconf import MISSING
 
 from steps.config import names
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# Formats that run code when loaded, or hold other frameworks' weights: never taken, wherever a checkpoint comes from.
+# Formats that run code when loaded, or hold other frameworks' weights: never taken, wherever a
+# checkpoint comes from.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5")
 GENERATED = ("phi3",)  # architectures that steps/snapshots/generated.py makes
 
@@ -46,8 +47,10 @@ class ModelConfig:
     # source: hub
     repo: str | None = None
     revision: str | None = None  # commit hash; anything else is resolved, recorded and warned about
-    trust_remote_code: bool = False  # only false: what is logged here loads without code of the checkpoint
-    # source: hub and folder; globs that a file of the checkpoint must match as well: they leave files out and never add one
+    # only false: what is logged here loads without code of the checkpoint
+    trust_remote_code: bool = False
+    # source: hub and folder; globs that a file of the checkpoint must match as well: they leave
+    # files out and never add one
     allow_patterns: list[str] = field(default_factory=lambda: ["*"])
 
     # source: package, and the tokenizer of source: generated
@@ -68,7 +71,9 @@ class ModelConfig:
     artifact_key: str = "onnx-model"  # name of the ONNX folder among the logged model's artifacts
 
     def __post_init__(self) -> None:
-        names.check("model.registered_name", self.registered_name, "pass another model.registered_name=…")
+        names.check(
+            "model.registered_name", self.registered_name, "pass another model.registered_name=…"
+        )
         needs: dict[Source, tuple[str, ...]] = {
             Source.package: ("package", "version", "sha256", "file"),
             Source.hub: ("repo",),
@@ -78,20 +83,35 @@ class ModelConfig:
         for name in needs[self.source]:
             if not getattr(self, name):
                 raise ConfigError(
-                    f"model.{name}", getattr(self, name), f"a value, as model.source is {self.source.value!r}", f"pass model.{name}=…"
+                    f"model.{name}",
+                    getattr(self, name),
+                    f"a value, as model.source is {self.source.value!r}",
+                    f"pass model.{name}=…",
                 )
         if self.repo and not REPOSITORY.fullmatch(self.repo):
             raise ConfigError("model.repo", self.repo, "owner/name, as the hub shows it")
         if self.onnx is not None and not REPOSITORY.fullmatch(self.onnx.repo):
             raise ConfigError("model.onnx.repo", self.onnx.repo, "owner/name, as the hub shows it")
         if self.source is Source.generated and self.architecture not in GENERATED:
-            raise ConfigError("model.architecture", self.architecture, f"one of {', '.join(GENERATED)}")
+            raise ConfigError(
+                "model.architecture", self.architecture, f"one of {', '.join(GENERATED)}"
+            )
         if self.sha256 and not SHA256.fullmatch(self.sha256):
             raise ConfigError("model.sha256", self.sha256, "64 lower-case hexadecimal digits")
-        if any(pattern.endswith(tuple(pickle.removeprefix("*") for pickle in PICKLES)) for pattern in self.allow_patterns):
-            raise ConfigError("model.allow_patterns", self.allow_patterns, "no pickled weights", "take the safetensors files")
+        if any(
+            pattern.endswith(tuple(pickle.removeprefix("*") for pickle in PICKLES))
+            for pattern in self.allow_patterns
+        ):
+            raise ConfigError(
+                "model.allow_patterns",
+                self.allow_patterns,
+                "no pickled weights",
+                "take the safetensors files",
+            )
         if self.trust_remote_code:
             expected = "false: weights that need code of their own cannot be logged here"
-            raise ConfigError("model.trust_remote_code", True, expected, "take a model that transformers knows")
+            raise ConfigError(
+                "model.trust_remote_code", True, expected, "take a model that transformers knows"
+            )
         if self.seed < 0:
             raise ConfigError("model.seed", self.seed, "an integer of at least 0")

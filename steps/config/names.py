@@ -1,37 +1,56 @@
 """One rule for the names of registered models, the same for every command.
 
-MLflow takes nearly any text as a name. Some of it cannot be carried by what this project writes a name into: model URIs
-(``models:/<name>@<alias>``), Hydra overrides, search filters and shell commands. Such a name is refused at the first command that
-meets it, and by every other command alike.
+MLflow takes nearly any text as a name. Some of it cannot be carried by what this project writes a
+name into: model URIs (``models:/<name>@<alias>``), Hydra overrides, search filters and shell
+commands. Such a name is refused at the first command that meets it, and by every other command
+alike.
 """
 
 import re
 import unicodedata
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 
 PUNCTUATION = " ._-+="  # accepted besides letters and digits of any script
 LONGEST = 200  # characters; MLflow's column holds 256, and the names of the companions are longer
 HISTORY_SUFFIX, APPROVALS_SUFFIX = ".history", ".approvals"
-COMPANIONS = {HISTORY_SUFFIX: "history", APPROVALS_SUFFIX: "approvals"}  # registered models that this project keeps beside another
+# registered models that this project keeps beside another
+COMPANIONS = {HISTORY_SUFFIX: "history", APPROVALS_SUFFIX: "approvals"}
 PLAIN = re.compile(r"[A-Za-z0-9./:@_-]+")
+# what Hydra reads as something else than text: numbers begin with a digit
+VALUE = re.compile(r"(?i)[-+]?[0-9].*|true|false|null|[-+]?inf|nan")
 EXPECTED = (
-    f"letters and digits of any case and script, spaces and any of {' '.join(PUNCTUATION.strip())}, beginning with a letter or a digit "
-    f"and not ending with a space, at most {LONGEST} characters, and not the word null"
+    f"letters and digits of any case and script, spaces and any of {' '.join(PUNCTUATION.strip())},"
+    f" beginning with a letter or a digit and not ending with a space, at most {LONGEST}"
+    " characters, and not the word null"
 )
 CURE = "rename the registered model: MlflowClient().rename_registered_model(old, new)"
 
 
 def fault(name: str) -> str | None:
-    """Why a text is not a name that every command accepts, as what was expected instead; None where it is one."""
-    if name == "null" or not name or not name[0].isalnum() or name.endswith(" ") or len(name) > LONGEST:
+    """Why a text is not a name that every command accepts, as what was expected instead; None where
+    it is one.
+    """
+    if (
+        name == "null"
+        or not name
+        or not name[0].isalnum()
+        or name.endswith(" ")
+        or len(name) > LONGEST
+    ):
         return EXPECTED
     if not all(each.isalnum() or each in PUNCTUATION for each in name.translate(_MARKS_AS_LETTERS)):
         return EXPECTED
     if unicodedata.normalize("NFC", name) != name:
-        return "a name in Unicode's composed form (NFC), since two spellings that look the same would be two models"
+        return (
+            "a name in Unicode's composed form (NFC), since two spellings that look the same would"
+            " be two models"
+        )
     if suffix := reserved(name):
-        return f"a name that does not end with {suffix}, which is kept for the {COMPANIONS[suffix]} of {name[: -len(suffix)]!r}"
+        return (
+            f"a name that does not end with {suffix}, which is kept for the {COMPANIONS[suffix]} of"
+            f" {name[: -len(suffix)]!r}"
+        )
     return None
 
 
@@ -57,8 +76,11 @@ def check(field: str, name: str, cure: str | None = None) -> str:
 
 
 def quoted(uri: str) -> str:
-    """A model URI as an element of a list in Hydra's override grammar, which takes only plain ASCII words bare."""
-    return uri if PLAIN.fullmatch(uri) else f"'{uri}'"
+    """A model name or URI as a value in Hydra's override grammar, which takes only plain ASCII
+    words
+    bare, and reads some of them as numbers, booleans or null.
+    """
+    return uri if PLAIN.fullmatch(uri) and not VALUE.fullmatch(uri) else f"'{uri}'"
 
 
 class _Marks(dict[int, str]):

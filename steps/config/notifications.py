@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 
 PROPOSED, HELD, WAITING, APPROVED, REJECTED = "proposed", "held", "waiting", "approved", "rejected"
 PROMOTED, ROLLED_BACK, OBSERVED = "promoted", "rolled_back", "observed"
@@ -12,28 +12,43 @@ EVENTS = (PROPOSED, HELD, WAITING, APPROVED, REJECTED, PROMOTED, ROLLED_BACK, OB
 
 @dataclass
 class NotificationsConfig:
-    """A webhook that is told of events in the registry, in CloudEvents form, signed as Standard Webhooks are."""
+    """A webhook that is told of events in the registry, in CloudEvents form, signed as Standard
+    Webhooks are.
+    """
 
-    url: str | None = None  # http:// or https:// address that gets a POST for each event; null sends nothing
-    secret_env: str = "SLM_NOTIFICATIONS_SECRET"  # environment variable that holds the signing secret, base64, as whsec_… or bare
-    secret_file: str | None = None  # file that holds it instead; the value itself is never configured
+    # http:// or https:// address that gets a POST for each event; null sends nothing
+    url: str | None = None
+    # environment variable that holds the signing secret, base64, as whsec_… or bare
+    secret_env: str = "SLM_NOTIFICATIONS_SECRET"
+    # file that holds it instead; the value itself is never configured
+    secret_file: str | None = None
     events: list[str] = field(default_factory=lambda: list(EVENTS))  # which events are sent
     timeout: float = 10.0  # seconds that one attempt waits for the receiver
     retry_seconds: float = 300.0  # seconds from the first attempt until an event is given up
-    flush_seconds: float = 15.0  # seconds that the end of the process waits for what was not delivered yet
+    # seconds that the end of the process waits for what was not delivered yet
+    flush_seconds: float = 15.0
 
     def __post_init__(self) -> None:
         if self.url is not None:
             expected = "an address of http:// or https:// without a user name and password"
             try:
                 parts = urlsplit(self.url)
-                valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+                valid = (
+                    parts.scheme in ("http", "https")
+                    and bool(parts.hostname)
+                    and (parts.port is None or parts.port > 0)
+                )
             except ValueError:  # a port that is not a number, a broken IPv6 address
                 valid = False
             if not valid:
                 raise ConfigError("notifications.url", self.url, expected)
             if parts.username is not None or parts.password is not None:
-                raise ConfigError("notifications.url", "***", expected, "the signature tells the receiver who sent it")
+                raise ConfigError(
+                    "notifications.url",
+                    "***",
+                    expected,
+                    "the signature tells the receiver who sent it",
+                )
         for event in self.events:
             if event not in EVENTS:
                 raise ConfigError("notifications.events", event, f"some of {', '.join(EVENTS)}")
@@ -41,4 +56,6 @@ class NotificationsConfig:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"notifications.{name}", getattr(self, name), "seconds above 0")
         if self.flush_seconds < 0:
-            raise ConfigError("notifications.flush_seconds", self.flush_seconds, "seconds of at least 0")
+            raise ConfigError(
+                "notifications.flush_seconds", self.flush_seconds, "seconds of at least 0"
+            )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 
 
 class Precision(Enum):
@@ -24,8 +24,9 @@ class ExecutionProvider(Enum):
     webgpu = "webgpu"
 
 
-# Combinations that the model builder names as valid, and its options that shape a text model on these providers. It takes any other
-# name without a word and builds as if it were not there; and some do not belong into a config: tokens, code from a hub, half models.
+# Combinations that the model builder names as valid, and its options that shape a text model on
+# these providers. It takes any other name without a word and builds as if it were not there; and
+# some do not belong into a config: tokens, code from a hub, half models.
 PRECISIONS = {
     ExecutionProvider.cpu: {Precision.fp32, Precision.int8, Precision.int4},
     ExecutionProvider.cuda: {Precision.fp32, Precision.fp16, Precision.int8, Precision.int4},
@@ -61,24 +62,39 @@ GRAPH_OPTIONS = {
 
 @dataclass
 class ServingConfig:
-    """Defaults of the logged wrapper; each is a ``model_config`` key that may be overridden at load time."""
+    """Defaults of the logged wrapper; each is a ``model_config`` key that may be overridden at load
+    time.
+    """
 
     threads: int = 0  # intra-op threads; 0 takes every core the process may use
     max_batch_size: int = 8  # requests decoded together
     max_queue: int = 256  # requests that may wait; one more is refused
     request_timeout: float = 600.0  # seconds
-    prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns, in bytes; 0 switches reuse off
+    # KV cache kept across turns, in bytes; 0 switches reuse off
+    prefix_cache_bytes: int = 268_435_456
     neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
-    execution_provider: str | None = None  # cpu, cuda, dml, …; null is what the folder was built for
-    provider_options: dict[str, str] = field(default_factory=dict)  # options of that execution provider
-    verify_checksums: bool = True  # compare every file with its logged sha256 when the model is loaded
+    # cpu, cuda, dml, …; null is what the folder was built for
+    execution_provider: str | None = None
+    # options of that execution provider
+    provider_options: dict[str, str] = field(default_factory=dict)
+    # compare every file with its logged sha256 when the model is loaded
+    verify_checksums: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 0), ("max_batch_size", 1), ("max_queue", 1), ("prefix_cache_bytes", 0)):
+        for name, least in (
+            ("threads", 0),
+            ("max_batch_size", 1),
+            ("max_queue", 1),
+            ("prefix_cache_bytes", 0),
+        ):
             if getattr(self, name) < least:
-                raise ConfigError(f"onnx.serving.{name}", getattr(self, name), f"an integer of at least {least}")
+                raise ConfigError(
+                    f"onnx.serving.{name}", getattr(self, name), f"an integer of at least {least}"
+                )
         if self.request_timeout <= 0:
-            raise ConfigError("onnx.serving.request_timeout", self.request_timeout, "seconds above 0")
+            raise ConfigError(
+                "onnx.serving.request_timeout", self.request_timeout, "seconds above 0"
+            )
 
 
 @dataclass
@@ -87,7 +103,8 @@ class OnnxConfig:
 
     precision: Precision = Precision.int4
     execution_provider: ExecutionProvider = ExecutionProvider.cpu
-    extra_options: dict[str, str] = field(default_factory=dict)  # --extra_options of onnxruntime_genai.models.builder
+    # --extra_options of onnxruntime_genai.models.builder
+    extra_options: dict[str, str] = field(default_factory=dict)
     prebuilt: bool = True  # take the model's prebuilt folder (model.onnx) when it names one
     serving: ServingConfig = field(default_factory=ServingConfig)
 
@@ -96,15 +113,26 @@ class OnnxConfig:
         if self.precision not in valid:
             names = ", ".join(sorted(precision.value for precision in valid))
             raise ConfigError(
-                "onnx.precision", self.precision.value, f"one of {names} for onnx.execution_provider={self.execution_provider.value}"
+                "onnx.precision",
+                self.precision.value,
+                f"one of {names} for onnx.execution_provider={self.execution_provider.value}",
             )
         quantised = self.precision in (Precision.int4, Precision.int8)
         known = GRAPH_OPTIONS | (QUANTISATION_OPTIONS if quantised else set())
         for name, value in self.extra_options.items():
             if name not in known:
                 plain = name.removeprefix("int4_")
-                cure = f"write {plain}: the prefix was dropped" if plain != name and plain in known else None
+                cure = (
+                    f"write {plain}: the prefix was dropped"
+                    if plain != name and plain in known
+                    else None
+                )
                 if name in QUANTISATION_OPTIONS:
                     cure = f"it quantises, and onnx.precision={self.precision.value} does not"
                 shown = "…" if "token" in name else value  # the message goes to logs
-                raise ConfigError(f"onnx.extra_options.{name}", shown, f"one of the builder's options {', '.join(sorted(known))}", cure)
+                raise ConfigError(
+                    f"onnx.extra_options.{name}",
+                    shown,
+                    f"one of the builder's options {', '.join(sorted(known))}",
+                    cure,
+                )

@@ -23,7 +23,8 @@ CONF = ROOT / "conf"
 class StoreConfig:
     """Content-addressed store of weights and builds."""
 
-    path: str | None = None  # folder; null is $SLM_STORE, or slm-promote in the user's cache directory
+    # folder; null is $SLM_STORE, or slm-promote in the user's cache directory
+    path: str | None = None
 
 
 @dataclass
@@ -45,18 +46,22 @@ class Config:
     report_uri: str | None = None  # runs:/<run>/report.json
 
     # what to promote, roll back, approve, reject, show, export or import
-    target: str | None = None  # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>; null lets the policy choose
+    # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>; null lets the policy
+    # choose
+    target: str | None = None
     alias: str | None = None  # alias to move; null is promotion.alias
     to: int | None = None  # version that a rollback returns to; null is the previous one
     archive: str | None = None  # folder of an exported version
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
     dry_run: bool = False  # say what would change and change nothing
-    # PEM file of a private key, EC P-256 (or, but for archives, Ed25519): signs reports, approvals, rejections and exported archives
+    # PEM file of a private key, EC P-256 (or, but for archives, Ed25519): signs reports, approvals,
+    # rejections and exported archives
     signing_key: str | None = None
 
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
-    reuse: bool = True  # main takes finished runs with the same fingerprint instead of running a step again
+    # main takes finished runs with the same fingerprint instead of running a step again
+    reuse: bool = True
 
 
 def with_inputs(config: Config, uris: Mapping[str, str]) -> Config:
@@ -71,5 +76,10 @@ def register() -> None:
     """Put the schemas into Hydra's ConfigStore."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for group, node in (("model", ModelConfig), ("onnx", OnnxConfig), ("evaluate", EvaluateConfig), ("promotion", PromotionConfig)):
+    for group, node in (
+        ("model", ModelConfig),
+        ("onnx", OnnxConfig),
+        ("evaluate", EvaluateConfig),
+        ("promotion", PromotionConfig),
+    ):
         store.store(group=group, name="schema", node=node)

@@ -1,21 +1,27 @@
-"""Start one command in a confinement that the kernel holds. A plain file that runs alone; nothing but the standard library.
+"""Start one command in a confinement that the kernel holds. A plain file that runs alone; nothing
+but the standard library.
 
     python -I -S confine.py '<spec as JSON>' command …
     python -I -S confine.py --probe
 
-The spec: ``parent`` (process id; when it ends, all of this ends), ``report`` (file descriptor that gets one JSON line: the command's
-``pid`` as the parent sees it, or an ``error``), ``layers`` (names of ``LAYERS``), ``drop`` (whether the command loses all capabilities),
-``cwd``, ``data_bytes`` (limit of ``RLIMIT_DATA``, or null), and for the layer ``files``: ``hidden`` (folders that become empty), ``show``
-(what stays visible in them), ``secret`` (files and folders that are emptied wherever they are) and ``write`` (folders that may be written
-to; all others are read-only).
+The spec: ``parent`` (process id; when it ends, all of this ends), ``report`` (file descriptor that
+gets one JSON line: the command's
+``pid`` as the parent sees it, or an ``error``), ``layers`` (names of ``LAYERS``), ``drop`` (whether
+the command loses all capabilities),
+``cwd``, ``data_bytes`` (limit of ``RLIMIT_DATA``, or null), and for the layer ``files``: ``hidden``
+(folders that become empty), ``show``
+(what stays visible in them), ``secret`` (files and folders that are emptied wherever they are) and
+``write`` (folders that may be written to; all others are read-only).
 
 ``--probe`` prints ``{layer: error}`` with an empty text where this machine has the layer.
 
-With ``processes`` there are three processes: one that waits outside of the new process namespace, the namespace's first process, and
-the command. When the first is killed the kernel kills the second, and with it every process of the namespace, detached ones too.
+With ``processes`` there are three processes: one that waits outside of the new process namespace,
+the namespace's first process, and the command. When the first is killed the kernel kills the
+second, and with it every process of the namespace, detached ones too.
 """
 
-# Paths go to system calls as text, and whatever fails before the command starts is told to who waits for it.
+# Paths go to system calls as text, and whatever fails before the command starts is told to who
+# waits for it.
 # ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, BLE001
 
 import ctypes
@@ -31,7 +37,13 @@ from typing import Any, NoReturn
 LAYERS = ("network", "processes", "files")
 
 # linux/sched.h, linux/prctl.h, linux/mount.h
-CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
+    0x20000,
+    0x8000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID_NODEV_NOEXEC = 0x1000, 0x4000, 0x40000, 2 | 4 | 8
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
@@ -58,21 +70,38 @@ def checked(result: int, what: str) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     checked(
-        libc.mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), ctypes.c_ulong(flags), os.fsencode(data)),
+        libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            os.fsencode(kind),
+            ctypes.c_ulong(flags),
+            os.fsencode(data),
+        ),
         f"mount {target}",
     )
 
 
 def read_only(path: str, *, whole: bool) -> None:
-    """Make the mount at ``path`` and all below it read-only, or with ``whole=False`` that one mount writable."""
-    attributes = MountAttributes(MOUNT_ATTR_RDONLY if whole else 0, 0 if whole else MOUNT_ATTR_RDONLY, 0, 0)
+    """Make the mount at ``path`` and all below it read-only, or with ``whole=False`` that one mount
+    writable.
+    """
+    attributes = MountAttributes(
+        MOUNT_ATTR_RDONLY if whole else 0, 0 if whole else MOUNT_ATTR_RDONLY, 0, 0
+    )
     flags = AT_RECURSIVE if whole else 0
     size = ctypes.sizeof(attributes)
-    checked(libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, ctypes.byref(attributes), size), f"mount_setattr {path}")
+    checked(
+        libc.syscall(
+            SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, ctypes.byref(attributes), size
+        ),
+        f"mount_setattr {path}",
+    )
 
 
 def tie_to(parent: int | None) -> None:
-    """Let the kernel end this process with its parent; ``parent`` is None in a namespace, where the number is not visible."""
+    """Let the kernel end this process with its parent; ``parent`` is None in a namespace, where the
+    number is not visible.
+    """
     checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
     if parent is not None and os.getppid() != parent:  # it ended before the kernel was asked
         os._exit(NOT_STARTED)
@@ -90,14 +119,19 @@ def limit(data_bytes: int | None) -> None:
 def enter(layers: Sequence[str]) -> None:
     """New namespaces for this process, and in them the user it was.
 
-    A process of another user namespace cannot be traced, so neither the memory nor the environment of any process outside can be read.
+    A process of another user namespace cannot be traced, so neither the memory nor the environment
+    of any process outside can be read.
     """
     user, group = os.geteuid(), os.getegid()
     flags = CLONE_NEWUSER | CLONE_NEWNS
     flags |= CLONE_NEWNET if "network" in layers else 0
     flags |= CLONE_NEWPID | CLONE_NEWIPC if "processes" in layers else 0
     checked(libc.unshare(flags), "unshare")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
@@ -108,20 +142,39 @@ def within(path: str, folders: Sequence[str]) -> bool:
 
 
 def hide(spec: Mapping[str, Any]) -> None:
-    """Empty folders over the hidden ones, what is shown bound back into them, and everything read-only but what may be written to."""
-    hidden = sorted({os.path.realpath(path) for path in spec["hidden"] if os.path.isdir(path)} - {"/"}, key=len)
+    """Empty folders over the hidden ones, what is shown bound back into them, and everything
+    read-only but what may be written to.
+    """
+    hidden = sorted(
+        {os.path.realpath(path) for path in spec["hidden"] if os.path.isdir(path)} - {"/"}, key=len
+    )
     write = [os.path.realpath(path) for path in spec["write"]]
     names = []
     for path in [*spec["show"], *write]:
-        names += [path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), os.path.realpath(path)]
+        names += [
+            path,
+            os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)),
+            os.path.realpath(path),
+        ]
     kept: dict[str, int] = {}
-    for name in sorted({*names}, key=len):  # what lies in a folder that is kept is there with it, links included
-        if os.path.exists(name) and within(name, hidden) and not within(name, [other for other in kept if os.path.isdir(other)]):
+    # what lies in a folder that is kept is there with it, links included
+    for name in sorted({*names}, key=len):
+        if (
+            os.path.exists(name)
+            and within(name, hidden)
+            and not within(name, [other for other in kept if os.path.isdir(other)])
+        ):
             kept[name] = os.open(name, os.O_PATH)
     nodes = "/dev/shm"
     for folder in hidden:
         if os.path.isdir(folder):  # a hidden folder may lie in one that is hidden by now
-            mount("none", folder, "tmpfs", MS_NOSUID_NODEV_NOEXEC, SHARED if folder == nodes else SMALL)
+            mount(
+                "none",
+                folder,
+                "tmpfs",
+                MS_NOSUID_NODEV_NOEXEC,
+                SHARED if folder == nodes else SMALL,
+            )
     for path in sorted(kept, key=len):  # a folder before what lies in it
         opened = f"/proc/self/fd/{kept[path]}"
         if os.path.isdir(opened):
@@ -146,7 +199,9 @@ def hide(spec: Mapping[str, Any]) -> None:
 
 
 def drop_privileges() -> None:
-    """Who is root in the new namespace could take its mounts away again; and who is root without one could read all processes."""
+    """Who is root in the new namespace could take its mounts away again; and who is root without
+    one could read all processes.
+    """
     number = 0
     while libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
         number += 1
@@ -177,14 +232,19 @@ def try_to_become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
     try:
         become(spec, command)
     except Exception as error:
-        os.write(spec["report"], json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+        os.write(
+            spec["report"],
+            json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n",
+        )
     os._exit(NOT_STARTED)
 
 
 def close_all_but(*kept: int) -> None:
-    """Only the command may hold what was passed on: the other side learns of its end by the end of these.
+    """Only the command may hold what was passed on: the other side learns of its end by the end of
+    these.
 
-    Not by a look into ``/proc``, which the command replaces meanwhile by one that does not know this process.
+    Not by a look into ``/proc``, which the command replaces meanwhile by one that does not know
+    this process.
     """
     low = 3
     for descriptor in sorted(kept):
@@ -193,10 +253,15 @@ def close_all_but(*kept: int) -> None:
     os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def first_process(spec: Mapping[str, Any], command: Sequence[str], ended: int, alive: int) -> NoReturn:
-    """The first process of a process namespace: starts the command, buries what is left behind, tells how the command ended."""
+def first_process(
+    spec: Mapping[str, Any], command: Sequence[str], ended: int, alive: int
+) -> NoReturn:
+    """The first process of a process namespace: starts the command, buries what is left behind,
+    tells how the command ended.
+    """
     tie_to(None)
-    if select.select([alive], [], [], 0)[0]:  # the end of the pipe: who waits outside was gone before the kernel was asked
+    # the end of the pipe: who waits outside was gone before the kernel was asked
+    if select.select([alive], [], [], 0)[0]:
         os._exit(NOT_STARTED)
     child = os.fork()
     if child == 0:
@@ -232,7 +297,10 @@ def start(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
         enter(spec["layers"])
         tie_to(spec["parent"])  # new credentials take it away
     except Exception as error:
-        os.write(spec["report"], json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+        os.write(
+            spec["report"],
+            json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n",
+        )
         os._exit(NOT_STARTED)
     if "processes" not in spec["layers"]:
         try_to_become(spec, command)

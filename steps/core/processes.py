@@ -1,7 +1,8 @@
 """One supervisor of child processes: evaluations' candidates, canaries and builds.
 
-A child gets the environment variables of an allow-list, dies with this process, writes its output to a bounded tail that is redacted
-when it is read, and is confined by ``confine.py`` as far as the machine's kernel allows. What it does not allow is in ``Child.missing``.
+A child gets the environment variables of an allow-list, dies with this process, writes its output
+to a bounded tail that is redacted when it is read, and is confined by ``confine.py`` as far as the
+machine's kernel allows. What it does not allow is in ``Child.missing``.
 """
 
 import contextlib
@@ -35,16 +36,18 @@ CONFINE = Path(confine.__file__)
 START_SECONDS = 60.0  # to confine itself; it takes some 50 ms on an idle machine
 PROBE_SECONDS = 30.0
 GRACE_SECONDS = 5.0  # for the output's end, once the process is gone
-FAMILY_EVERY = 20  # looks at a child's memory between two that look for its own children too
+FAMILY_SECONDS = 0.5  # between two looks for the processes that a child has started
 TAIL_BYTES = 65_536  # of output that are kept
 PR_SET_DUMPABLE = 4  # linux/prctl.h
-# What a child of ours may know of this process's environment: programs, language, threads, accelerators; never an address or a secret
+# What a child of ours may know of this process's environment: programs, language, threads,
+# accelerators; never an address or a secret
 ALLOWED = re.compile(
     r"PATH|TMPDIR|LANG|LANGUAGE|LC_\w+|TZ|USER|LOGNAME|TERM|LD_LIBRARY_PATH|VIRTUAL_ENV|SYSTEMROOT|NUMBER_OF_PROCESSORS"
     r"|(OMP|MKL|OPENBLAS|KMP|GOMP|NUMEXPR|VECLIB|CUDA|NVIDIA|HIP|ROCR|ORT|TOKENIZERS|MALLOC)_\w+"
     r"|SLM_STORE"
 )
-PYTHON = re.compile(r"PYTHON\w+")  # for our own modules; never for a model, which must load as it does elsewhere
+# for our own modules; never for a model, which must load as it does elsewhere
+PYTHON = re.compile(r"PYTHON\w+")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",
@@ -53,7 +56,8 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-# private memory that a process may ask for beyond what it is allowed to hold: stacks of threads, arenas, buffers that are never touched
+# private memory that a process may ask for beyond what it is allowed to hold: stacks of threads,
+# arenas, buffers that are never touched
 SPARE_BYTES, SPARE_SHARE, SPARE_PER_CPU = 1 << 30, 0.25, 1 << 25
 
 
@@ -66,13 +70,14 @@ class Confinement:
     """What a child is kept from; what the machine cannot keep it from is reported, not refused.
 
     Attributes:
-        layers: none for code that is trusted as this process is; else it loses all privileges. Of ``network`` (there is none),
-            ``processes`` (it sees, signals and traces none but its own) and ``files`` (home and temporary folders are empty, all others
-            read-only).
+        layers: none for code that is trusted as this process is; else it loses all privileges. Of
+            ``network`` (there is none), ``processes`` (it sees, signals and traces none but its
+            own) and ``files`` (home and temporary folders are empty, all others read-only).
         readable: files and folders that stay visible, although the layer ``files`` would hide them.
         writable: folders it may write to.
         secret: files and folders that it finds empty, besides those of ``visible.secret``.
-        memory_bytes: what it may hold; the kernel refuses more than this and ``allowance`` adds. None sets no limit.
+        memory_bytes: what it may hold; the kernel refuses more than this and ``allowance`` adds.
+            None sets no limit.
     """
 
     layers: tuple[str, ...] = confine.LAYERS
@@ -83,7 +88,9 @@ class Confinement:
 
 
 def environment(extra: Mapping[str, str] | None = None, *, python: bool = False) -> dict[str, str]:
-    """This process's environment by the allow-list, without values that hold a secret, and with ``extra``."""
+    """This process's environment by the allow-list, without values that hold a secret, and with
+    ``extra``.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -101,7 +108,14 @@ def absent() -> Mapping[str, str]:
         return dict.fromkeys(confine.LAYERS, f"{sys.platform} has no namespaces")
     command = [sys.executable, "-I", "-S", str(CONFINE), "--probe"]
     try:
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PROBE_SECONDS, check=True)
+        done = subprocess.run(
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
         found: dict[str, str] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return dict.fromkeys(confine.LAYERS, f"could not be tried: {error}")
@@ -109,13 +123,21 @@ def absent() -> Mapping[str, str]:
 
 
 def missing(layers: Sequence[str] = confine.LAYERS) -> tuple[str, ...]:
-    """What a child on this machine is not kept from, one clause each: ``network: unshare: Operation not permitted``."""
+    """What a child on this machine is not kept from, one clause each: ``network: unshare: Operation
+    not permitted``.
+    """
     return tuple(f"{layer}: {redact(absent()[layer])}" for layer in layers if layer in absent())
 
 
 def allowance(memory_bytes: int) -> int:
-    """Bytes of ``RLIMIT_DATA`` for a process that may hold ``memory_bytes``: coarser than what this process watches, held without it."""
-    return memory_bytes + max(SPARE_BYTES, int(memory_bytes * SPARE_SHARE)) + SPARE_PER_CPU * (os.cpu_count() or 1)
+    """Bytes of ``RLIMIT_DATA`` for a process that may hold ``memory_bytes``: coarser than what this
+    process watches, held without it.
+    """
+    return (
+        memory_bytes
+        + max(SPARE_BYTES, int(memory_bytes * SPARE_SHARE))
+        + SPARE_PER_CPU * (os.cpu_count() or 1)
+    )
 
 
 class Child:
@@ -147,7 +169,7 @@ class Child:
     ) -> None:
         self.missing = missing(confinement.layers)
         self._tail, self._tail_bytes = bytearray(), tail_bytes
-        self._looks, self._family = 0, 0
+        self._looked, self._family = -FAMILY_SECONDS, 0  # when, on the monotonic clock; bytes
         if confinement.layers and PROCESSES in absent():
             guard_own_environment()
         said, say = os.pipe()
@@ -183,7 +205,9 @@ class Child:
             raise ChildStartError(f"{command[0]} could not be started: {error}") from error
         finally:
             os.close(say)
-        self._reader = threading.Thread(target=self._read, name=f"output of {self.process.pid}", daemon=True)
+        self._reader = threading.Thread(
+            target=self._read, name=f"output of {self.process.pid}", daemon=True
+        )
         self._reader.start()
         self.pid = self._started(said) if sys.platform == "linux" else self.process.pid
 
@@ -191,14 +215,24 @@ class Child:
         """Process id of the command, once it is confined."""
         text, deadline = b"", time.monotonic() + START_SECONDS
         with os.fdopen(said, "rb", buffering=0) as report:
-            while not text.endswith(b"\n") and select.select([report], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            while (
+                not text.endswith(b"\n")
+                and select.select([report], [], [], max(0.0, deadline - time.monotonic()))[0]
+            ):
                 if not (data := report.read(4096)):
                     break
                 text += data
-        found = json.loads(text) if text.endswith(b"\n") else {"error": f"no word within {START_SECONDS:g} s"}
+        found = (
+            json.loads(text)
+            if text.endswith(b"\n")
+            else {"error": f"no word within {START_SECONDS:g} s"}
+        )
         if "error" in found:
             self.kill()
-            raise ChildStartError(f"a child process could not be confined: {redact(found['error'])}; its output: {self.tail()}")
+            raise ChildStartError(
+                f"a child process could not be confined: {redact(found['error'])}; its output:"
+                f" {self.tail()}"
+            )
         return int(found["pid"])
 
     def _read(self) -> None:
@@ -213,7 +247,12 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.kill()
 
     @property
@@ -239,7 +278,8 @@ class Child:
         with contextlib.suppress(psutil.Error):
             family = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # also where the process is gone and others of its group are not
+            # also where the process is gone and others of its group are not
+            os.killpg(self.process.pid, signal.SIGKILL)
         for each in family:
             with contextlib.suppress(psutil.Error):
                 each.kill()
@@ -249,18 +289,34 @@ class Child:
             self.process.stdout.close()
 
     def resident(self) -> int:
-        """Resident bytes of the process and, looked for more rarely, of its children; 0 once it is gone."""
-        if self._looks % FAMILY_EVERY == 0:
-            self._family = sum(map(_resident, self._children()))
-        self._looks += 1
+        """Resident bytes of the process and, looked for more rarely, of what it has started; 0 once
+        it is gone.
+
+        With the layer ``processes``, a process that detached itself belongs to the first process of
+        the namespace, so it is counted too. Without the layer it is not seen.
+        """
+        now = time.monotonic()
+        if now - self._looked >= FAMILY_SECONDS:
+            self._family = sum(map(_resident, self._started_by_it()))
+            self._looked = now
         own = _resident(self.pid)
         return own + self._family if own else 0
 
-    def _children(self) -> list[int]:
+    def _started_by_it(self) -> list[int]:
         try:
-            return [each.pid for each in psutil.Process(self.pid).children(recursive=True)]
+            family = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.Error:
             return []
+        supervisors = {self.process.pid, *self._supervisors(family)}
+        return [process.pid for process in family if process.pid not in {self.pid, *supervisors}]
+
+    def _supervisors(self, family: Sequence[psutil.Process]) -> list[int]:
+        """The namespace's first process, which is the command's parent."""
+        with contextlib.suppress(psutil.Error):
+            return [
+                process.pid for process in family if process.pid == psutil.Process(self.pid).ppid()
+            ]
+        return []
 
     def tail(self) -> str:
         """The end of its output, without secrets and home folder; whole once it has ended."""
@@ -279,10 +335,12 @@ def _resident(pid: int) -> int:
 
 @cache
 def guard_own_environment() -> None:
-    """Keep this user's other processes from reading this one's memory and environment, where children share its user namespace.
+    """Keep this user's other processes from reading this one's memory and environment, where
+    children share its user namespace.
 
-    Root's children cannot read them without the capabilities that they lose. Neither holds for the processes that started this one, as far
-    as they are the same user's: only a child in a namespace of its own cannot read those.
+    Root's children cannot read them without the capabilities that they lose. Neither holds for the
+    processes that started this one, as far as they are the same user's: only a child in a namespace
+    of its own cannot read those.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,6 +1,7 @@
 """Detached signatures over bytes, by EC P-256 (ECDSA with SHA-256) or Ed25519 keys in PEM files.
 
-    openssl genpkey -algorithm ed25519 -out alice.key.pem             # private: kept by alice, named by signing_key
+    openssl genpkey -algorithm ed25519 -out alice.key.pem             # private: kept by alice,
+    named by signing_key
     openssl pkey -in alice.key.pem -pubout -out alice.pub.pem         # public: named by the policy
 
 A signature is one line of base64, so that it fits into a file, a tag and a terminal alike.
@@ -17,13 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
-PASSWORD = "SLM_SIGNING_KEY_PASSWORD"  # environment variable for an encrypted private key; the value itself is never configured
+# environment variable for an encrypted private key; the value itself is never configured
+PASSWORD = "SLM_SIGNING_KEY_PASSWORD"
 LARGEST_KEY_FILE = 65_536  # bytes; a PEM key of these kinds has a few hundred
 ENDINGS = (".pub.pem", ".pem", ".pub")  # of a public key's file, left out of the signer's name
 MAKE = "make one: `openssl genpkey -algorithm ed25519 -out key.pem`"
@@ -35,7 +43,8 @@ class Signer:
     """Whose signature it is."""
 
     name: str  # of the public key's file, without its ending
-    fingerprint: str  # sha256:… over the public key (DER), the same for every file that holds the key
+    # sha256:… over the public key (DER), the same for every file that holds the key
+    fingerprint: str
 
 
 def sign(data: bytes, key_path: str | Path, *, field: str = "signing_key") -> bytes:
@@ -43,36 +52,47 @@ def sign(data: bytes, key_path: str | Path, *, field: str = "signing_key") -> by
 
     Args:
         data: what is signed.
-        key_path: PEM file of the private key; an encrypted one is opened with the password in ``SLM_SIGNING_KEY_PASSWORD``.
+        key_path: PEM file of the private key; an encrypted one is opened with the password in
+            ``SLM_SIGNING_KEY_PASSWORD``.
         field: config key that named the file, for the error.
 
     Returns:
         One line of base64, ASCII.
 
     Raises:
-        ConfigError: the file cannot be read, is not a private key of a supported kind, or its password is missing or wrong.
+        ConfigError: the file cannot be read, is not a private key of a supported kind, or its
+            password is missing or wrong.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = _private(key_path, field)
-    raw = key.sign(data) if isinstance(key, Ed25519PrivateKey) else key.sign(data, ECDSA(hashes.SHA256()))
+    raw = (
+        key.sign(data)
+        if isinstance(key, Ed25519PrivateKey)
+        else key.sign(data, ECDSA(hashes.SHA256()))
+    )
     return base64.b64encode(raw)
 
 
-def verify(data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers") -> str | None:
+def verify(
+    data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers"
+) -> str | None:
     """Name of the key that signed these bytes; arguments and errors as for :func:`identify`."""
     found = identify(data, signature, public_key_paths, field=field)
     return found.name if found else None
 
 
-def identify(data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers") -> Signer | None:
+def identify(
+    data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers"
+) -> Signer | None:
     """Which of several public keys a signature belongs to.
 
     Args:
         data: what was signed.
-        signature: as :func:`sign` returned it; anything else is not a valid signature, and not an error.
+        signature: as :func:`sign` returned it; anything else is not a valid signature, and not an
+            error.
         public_key_paths: PEM files of the public keys that count.
         field: config key that named the files, for the error.
 
@@ -104,7 +124,9 @@ def fingerprint_of(public_key_path: str | Path, *, field: str = "signers") -> st
 
 
 def name_of(public_key_path: str | Path) -> str:
-    """What a public key is called: the name of its file, without ``.pub.pem``, ``.pem`` or ``.pub``."""
+    """What a public key is called: the name of its file, without ``.pub.pem``, ``.pem`` or
+    ``.pub``.
+    """
     name = Path(public_key_path).name
     ending = next((each for each in ENDINGS if name.endswith(each) and name != each), "")
     return name.removesuffix(ending)
@@ -129,7 +151,12 @@ def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: byte
 def _fingerprint(key: EllipticCurvePublicKey | Ed25519PublicKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return "sha256:" + hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return (
+        "sha256:"
+        + hashlib.sha256(
+            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ).hexdigest()
+    )
 
 
 def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519PrivateKey:
@@ -147,10 +174,17 @@ def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519P
             key = load_pem_private_key(content, (password or "").encode() or None)
         except (TypeError, ValueError) as error:
             given = "is wrong" if password else "is not set"
-            raise ConfigError(field, str(path), "a private key that opens with its password", f"{PASSWORD} {given}: export it") from error
+            raise ConfigError(
+                field,
+                str(path),
+                "a private key that opens with its password",
+                f"{PASSWORD} {given}: export it",
+            ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(field, str(path), expected, MAKE) from error
-    if isinstance(key, Ed25519PrivateKey) or (isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)):
+    if isinstance(key, Ed25519PrivateKey) or (
+        isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+    ):
         return key
     raise ConfigError(field, str(path), f"{expected}, not {type(key).__name__}", MAKE)
 
@@ -167,7 +201,9 @@ def _public(path: str | Path, field: str) -> EllipticCurvePublicKey | Ed25519Pub
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(field, str(path), expected, MAKE_PUBLIC) from error
-    if isinstance(key, Ed25519PublicKey) or (isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)):
+    if isinstance(key, Ed25519PublicKey) or (
+        isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    ):
         return key
     raise ConfigError(field, str(path), f"{expected}, not {type(key).__name__}", MAKE)
 
@@ -177,4 +213,6 @@ def _content(path: str | Path, field: str, expected: str, cure: str) -> bytes:
         with Path(path).open("rb") as file:
             return file.read(LARGEST_KEY_FILE)
     except OSError as error:
-        raise ConfigError(field, str(path), f"{expected} ({error.strerror or error})", cure) from error
+        raise ConfigError(
+            field, str(path), f"{expected} ({error.strerror or error})", cure
+        ) from error

@@ -9,27 +9,40 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 from steps.core.redaction import FILES, SECRET_NAMES
 
-TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run")  # other processes' files and sockets
+# other processes' files and sockets
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run")
 # what may hold credentials wherever the home folder's own are hidden already, or cannot be
 SYSTEM = (
-    "/run/secrets", "/var/run/secrets", "/etc/mlflow",  # containers' and Kubernetes' secrets; the server's settings
-    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-",  # root's child is still the owner of these
+    # containers' and Kubernetes' secrets; the server's settings
+    "/run/secrets", "/var/run/secrets", "/etc/mlflow",
+    # root's child is still the owner of these
+    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-",
 )  # fmt: skip
 PROJECT = Path(__file__).parents[2]
 HOME = (
-    ".aws", ".azure", ".config/gcloud", ".databrickscfg", ".docker", ".git-credentials", ".huggingface", ".cache/huggingface/token",
-    ".cache/huggingface/stored_tokens", ".kube", ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
+    ".aws", ".azure", ".config/gcloud", ".databrickscfg", ".docker", ".git-credentials",
+    ".huggingface", ".cache/huggingface/token", ".cache/huggingface/stored_tokens", ".kube",
+    ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
 )  # fmt: skip
-VARIABLES = ("KUBECONFIG", "PIP_CONFIG_FILE", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "BOTO_CONFIG", "AWS_WEB_IDENTITY_TOKEN_FILE")
+VARIABLES = (
+    "KUBECONFIG",
+    "PIP_CONFIG_FILE",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "BOTO_CONFIG",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
 _named: dict[str, None] = {}
 
 
 def keep(*files: str | None) -> None:
-    """Keep files that a setting names, such as a signing key, from every child that is started from now on."""
+    """Keep files that a setting names, such as a signing key, from every child that is started from
+    now on.
+    """
     _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - nobody's ~ is no error
 
 
@@ -47,11 +60,21 @@ def hidden() -> list[str]:
 
 
 def secret(environment: Mapping[str, str]) -> list[str]:
-    """Files and folders of credentials, and the database of a local tracking server, whose writer could forge what is in it."""
+    """Files and folders of credentials, and the database of a local tracking server, whose writer
+    could forge what is in it.
+    """
     found = [str(Path(home) / name) for home in homes() for name in HOME]
-    found += [environment[name] for name in (*(name for name, _ in FILES), *VARIABLES) if environment.get(name)]
-    named = [Path(value) for name, value in environment.items() if name.endswith("_FILE") and SECRET_NAMES.search(name)]
-    named += [*map(Path, _named), PROJECT / ".env", Path(".env")]
+    found += [
+        environment[name]
+        for name in (*(name for name, _ in FILES), *VARIABLES)
+        if environment.get(name)
+    ]
+    named = [
+        Path(value)
+        for name, value in environment.items()
+        if name.endswith("_FILE") and SECRET_NAMES.search(name)
+    ]
+    named += [*map(Path, _named), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
     found += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
         found += database_files(environment.get(variable, ""))
@@ -61,13 +84,25 @@ def secret(environment: Mapping[str, str]) -> list[str]:
 def database_files(uri: str) -> list[str]:
     """Files of an SQLite store; none of another."""
     scheme, _, rest = uri.partition(":///")
-    return [str(Path(rest).absolute()) + end for end in DATABASE_FILES] if scheme.startswith("sqlite") and rest else []
+    path = rest.partition("?")[0].removeprefix("file:")
+    if not scheme.lower().startswith("sqlite") or not path:
+        return []
+    return [str(Path(unquote(path)).absolute()) + end for end in DATABASE_FILES]
 
 
 @cache
 def of_python() -> tuple[str, ...]:
-    """What the interpreter needs: its environments, each link on the way to its program, and libraries named by ``LD_LIBRARY_PATH``."""
-    found = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages(), str(Path(__file__).parent)]
+    """What the interpreter needs: its environments, each link on the way to its program, and
+    libraries named by ``LD_LIBRARY_PATH``.
+    """
+    found = [
+        sys.prefix,
+        sys.exec_prefix,
+        sys.base_prefix,
+        sys.base_exec_prefix,
+        *site.getsitepackages(),
+        str(Path(__file__).parent),
+    ]
     if site.ENABLE_USER_SITE:
         found.append(site.getuserbase())
     program = Path(sys.executable)

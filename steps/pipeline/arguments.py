@@ -1,6 +1,7 @@
 """Command-line words of an entry script, translated to what Hydra takes.
 
-``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty default as ``''``, and an undeclared
+``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty
+default as ``''``, and an undeclared
 ``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the three.
 """
 
@@ -12,12 +13,28 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steps.config.errors import ConfigError
 from steps.config.root import Config
+from steps.core.errors import ConfigError
 
-FLAGS = frozenset({"-m", "--multirun", "--info", "--resolve", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "-sc"})
+FLAGS = frozenset(
+    {
+        "-m",
+        "--multirun",
+        "--info",
+        "--resolve",
+        "-r",
+        "--run",
+        "-h",
+        "--help",
+        "--hydra-help",
+        "--version",
+        "-sc",
+    }
+)
 FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
-INSPECTING = frozenset({"-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc"})
+INSPECTING = frozenset(
+    {"-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc"}
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,8 @@ def translate(words: Sequence[str]) -> Arguments:
     """Translate the words after the script's name.
 
     Args:
-        words: such as ``["--model", "tiny_phi3", "--overrides", "onnx=fp32_cpu evaluate.seed=1", "--evaluate.pack", "smoke"]``.
+        words: such as ``["--model", "tiny_phi3", "--overrides", "onnx=fp32_cpu evaluate.seed=1",
+            "--evaluate.pack", "smoke"]``.
 
     Raises:
         ConfigError: a word is neither an override nor an option, or an option has no value.
@@ -57,7 +75,9 @@ def translate(words: Sequence[str]) -> Arguments:
         word = queue.pop(0)
         if word == "--overrides":
             queue[:1] = _split(_value_of(word, queue))
-        elif word in FLAGS or word.startswith(("--cfg=", "--package=", "--info=", "--config-dir=", "--shell-completion")):
+        elif word in FLAGS or word.startswith(
+            ("--cfg=", "--package=", "--info=", "--config-dir=", "--shell-completion")
+        ):
             flags.append(word)
         elif word in FLAGS_WITH_VALUE:
             flags += [word, _value_of(word, queue)]
@@ -71,7 +91,9 @@ def translate(words: Sequence[str]) -> Arguments:
         elif "=" in word or word.startswith("~"):
             overrides.append(word)
         elif word:
-            raise ConfigError("overrides", word, "key=value, a group choice such as model=tiny_phi3, or ~key")
+            raise ConfigError(
+                "overrides", word, "key=value, a group choice such as model=tiny_phi3, or ~key"
+            )
     multirun = "-m" in flags or "--multirun" in flags
     overrides += [_override(key, value, multirun) for key, value in pairs if value]
     return Arguments(tuple(overrides), tuple(flags))
@@ -91,7 +113,9 @@ def _split(text: str) -> list[str]:
 
 
 def _override(key: str, value: str, multirun: bool) -> str:
-    """``key=value`` that Hydra reads as this one value, quoted where its grammar would read something else."""
+    """``key=value`` that Hydra reads as this one value, quoted where its grammar would read
+    something else.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -114,7 +138,9 @@ def _escaped(value: str) -> str:
 
 
 def is_text(key: str) -> bool:
-    """Whether the dotted ``key`` is a string in the schema: an all-digit hash must not become a number."""
+    """Whether the dotted ``key`` is a string in the schema: an all-digit hash must not become a
+    number.
+    """
     node: object = Config
     for name in key.lstrip("+~").split("."):
         if not dataclasses.is_dataclass(node):

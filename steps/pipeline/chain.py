@@ -1,8 +1,10 @@
-"""The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made the same."""
+"""The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made
+the same.
+"""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 from mlflow.exceptions import ExecutionException
@@ -10,15 +12,17 @@ from mlflow.projects.submitted_run import SubmittedRun
 from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
-from steps.pipeline import tags
+from steps.core import tags
+from steps.core.errors import StepError
+from steps.pipeline.artifact_lookup import PRODUCERS, difference, find_output, load
 from steps.pipeline.children import prepare_environment, submit
-from steps.pipeline.errors import StepError
-from steps.pipeline.handoff import PRODUCERS, difference, find_output, load, read_snapshot
 
 log = logging.getLogger(__name__)
 STAGES = (("fetch_model",), ("log_transformers", "log_onnx_wrapper"), ("evaluate",), ("register",))
-NEVER_REUSED = frozenset({"register"})  # it is idempotent, and what it does depends on the registry of this moment
-PEAK_PER_CHECKPOINT_BYTE = 4  # building int4 from float16 weights peaks at 3 times their size; both logged at once at 4
+# it is idempotent, and what it does depends on the registry of this moment
+NEVER_REUSED = frozenset({"register"})
+# building int4 from float16 weights peaks at 3 times their size; both logged at once at 4
+PEAK_PER_CHECKPOINT_BYTE = 4
 PEAK_FIXED = 3 * 2**30  # bytes: two interpreters with torch
 
 
@@ -28,11 +32,16 @@ class Chain:
     Args:
         config: the composed config.
         overrides: the overrides it was composed from, passed on to every step.
+        snapshot_size: bytes of the checkpoint that a ``snapshot_uri`` points at.
     """
 
-    def __init__(self, config: Config, overrides: Sequence[str]) -> None:
-        self.config = config
-        self.overrides = [word for word in overrides if word.lstrip("+").split("=")[0] not in PRODUCERS]
+    def __init__(
+        self, config: Config, overrides: Sequence[str], snapshot_size: Callable[[str], int]
+    ) -> None:
+        self.config, self.snapshot_size = config, snapshot_size
+        self.overrides = [
+            word for word in overrides if word.lstrip("+").split("=")[0] not in PRODUCERS
+        ]
         self.uris: dict[str, str] = {key: uri for key in PRODUCERS if (uri := getattr(config, key))}
         self.done = 0
 
@@ -84,7 +93,9 @@ class Chain:
                 submitted[name] = self._submit(name, wait=len(names) == 1)
             for name, run in submitted.items():
                 if not run.wait():
-                    raise StepError(f"{name} failed; what it said is above and in logs/ of its run {run.run_id}")
+                    raise StepError(
+                        f"{name} failed; what it said is above and in logs/ of its run {run.run_id}"
+                    )
                 output = self._take(name, run.run_id)
                 self._say(name, f"{time.monotonic() - started:.0f} s: {output}")
         finally:
@@ -97,7 +108,9 @@ class Chain:
         try:
             return submit(name, inputs, self.overrides, wait=wait)
         except ExecutionException as error:
-            raise StepError(f"{name} failed; what it said is above and in logs/ of its run ({error})") from error
+            raise StepError(
+                f"{name} failed; what it said is above and in logs/ of its run ({error})"
+            ) from error
 
     def _take(self, name: str, run_id: str) -> str:
         output = MlflowClient().get_run(run_id).data.tags.get(tags.OUTPUT)
@@ -110,10 +123,15 @@ class Chain:
 
     def _fits_in_memory(self) -> bool:
         """Whether both variants can be logged side by side."""
-        size = read_snapshot(self.uris["snapshot_uri"]).size
+        size = self.snapshot_size(self.uris["snapshot_uri"])
         need, free = PEAK_FIXED + PEAK_PER_CHECKPOINT_BYTE * size, psutil.virtual_memory().available
         if need > free:
-            log.info("logging one variant after the other: side by side needs %.1f GB and %.1f GB are free", need / 1e9, free / 1e9)
+            log.info(
+                "logging one variant after the other: side by side needs %.1f GB and %.1f GB are"
+                " free",
+                need / 1e9,
+                free / 1e9,
+            )
         return need <= free
 
     def _say(self, name: str, text: str) -> None:

@@ -14,13 +14,19 @@ from steps.config.root import ROOT
 
 
 def prepare_environment() -> None:
-    """Let children, which are started as `python` and `mlflow`, be those of this environment, and keep MLflow quiet about folders."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    """Let children, which are started as `python` and `mlflow`, be those of this environment, and
+    keep MLflow quiet about folders.
+    """
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    )
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
 
 
-def submit(name: str, inputs: Mapping[str, str], overrides: Sequence[str], *, wait: bool) -> SubmittedRun:
+def submit(
+    name: str, inputs: Mapping[str, str], overrides: Sequence[str], *, wait: bool
+) -> SubmittedRun:
     """Start an entry point as a child of the active run.
 
     Args:

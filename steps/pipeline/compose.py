@@ -1,4 +1,6 @@
-"""Compose the config and say what is wrong with it in one line, before anything heavy is imported."""
+"""Compose the config and say what is wrong with it in one line, before anything heavy is
+imported.
+"""
 
 import difflib
 import re
@@ -8,12 +10,17 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from steps.config.errors import ConfigError
 from steps.config.root import CONF, Config, register
+from steps.core.errors import ConfigError
 
 
 def prepare() -> None:
@@ -57,13 +64,17 @@ def compose_jobs(overrides: Sequence[str]) -> list[Config]:
 
     with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        batches = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+        batches = BasicSweeper.split_arguments(
+            parser.parse_overrides(list(overrides)), max_batch_size=None
+        )
     return [compose_config(job) for batch in batches for job in batch]
 
 
 @contextmanager
 def _explained(overrides: Sequence[str]) -> Iterator[None]:
-    """Hydra's and OmegaConf's errors as one ConfigError; for a null they have a bare AssertionError, AttributeError or ValueError."""
+    """Hydra's and OmegaConf's errors as one ConfigError; for a null they have a bare
+    AssertionError, AttributeError or ValueError.
+    """
     GlobalHydra.instance().clear()
     try:
         yield
@@ -78,13 +89,20 @@ def _explained(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def _null(overrides: Sequence[str]) -> ConfigError | None:
-    """The override at fault where Hydra trips over a null: of a group, or of the prebuilt folder that a model does not name."""
+    """The override at fault where Hydra trips over a null: of a group, or of the prebuilt folder
+    that a model does not name.
+    """
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if value == "null" and _options(key):
             return ConfigError(key, None, f"one of {', '.join(_options(key))}")
         if key.startswith("model.onnx"):
-            return ConfigError(key, value, "a model that names a prebuilt folder", "write model.onnx into a file of conf/model/")
+            return ConfigError(
+                key,
+                value,
+                "a model that names a prebuilt folder",
+                "write model.onnx into a file of conf/model/",
+            )
     return None
 
 
@@ -114,26 +132,42 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         name = str(error.missing_cfg_file or "").removesuffix(".yaml")
         group, _, option = name.rpartition("/")
         known = _options(group) or sorted(error.options or [])
-        return ConfigError(group or "config", option or name, f"one of {', '.join(known)}" if known else "an installed plugin of Hydra")
+        return ConfigError(
+            group or "config",
+            option or name,
+            f"one of {', '.join(known)}" if known else "an installed plugin of Hydra",
+        )
     cause: BaseException = error
     while cause.__cause__ is not None and isinstance(cause, ConfigCompositionException):
         cause = cause.__cause__
     first = str(error).splitlines()[0]
     if isinstance(error, OverrideParseException):
-        return ConfigError("overrides", error.override, "key=value in Hydra's override grammar", "quote values with spaces or commas")
+        return ConfigError(
+            "overrides",
+            error.override,
+            "key=value in Hydra's override grammar",
+            "quote values with spaces or commas",
+        )
     key = str(getattr(cause, "full_key", "") or "")
     for pattern in (r"Could not override '([^']+)'", r"In '[^']*': (?:Key|Could not).* '([^']+)'"):
         if match := re.search(pattern, first):
             key = match[1]
             break
     if match := re.search(r"Sweep parameters '([^']+)'", str(error)):
-        return ConfigError(match[1].split("=")[0], match[1].partition("=")[2], "one value", "add -m to run once for each")
+        return ConfigError(
+            match[1].split("=")[0],
+            match[1].partition("=")[2],
+            "one value",
+            "add -m to run once for each",
+        )
     if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", first):
         return ConfigError(match[1], match[2], "one value", "add -m to run once for each")
     if match := re.search(r"Could not delete from config\. '([^']+)'", first):
         return _unknown_key(match[1], None)
     value = _given(key, overrides)
-    if unknown := re.search(r"Key '([^']+)' (?:is )?not in", str(cause)) or re.search(r"Key '([^']+)' not in", str(error)):
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in", str(cause)) or re.search(
+        r"Key '([^']+)' not in", str(error)
+    ):
         return _unknown_key(key or unknown[1], value)
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", str(error)):
         return ConfigError(match[1], match[2], f"one of {', '.join(_options(match[1]))}")
@@ -154,9 +188,21 @@ def _unknown_key(key: str, value: object) -> ConfigError:
     known = _keys()
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
     prefix = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == prefix] or [name for name in known if "." not in name]
+    siblings = [name for name in known if name.rpartition(".")[0] == prefix] or [
+        name for name in known if "." not in name
+    ]
     hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings)}"
+    if prefix in known and _takes_any_key(prefix):
+        cure = f"{prefix} takes keys of your own: write +{key}=…"
+        return ConfigError(key, value, "a key of the config", cure)
     return ConfigError(key, value, f"a key of the config; {hint}", "`--cfg job` prints the config")
+
+
+def _takes_any_key(name: str) -> bool:
+    """Whether a node of the config is a mapping, and not one of the dataclasses."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.select(compose("config"), name)
+    return isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict
 
 
 def _expectation(message: str) -> str:
@@ -164,7 +210,12 @@ def _expectation(message: str) -> str:
     if match := re.search(r"Invalid value '[^']*', expected one of \[(.*)\]", first):
         return f"one of {match[1]}"
     if match := re.search(r"could not be converted to (\w+)", first):
-        return {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "text"}.get(match[1], match[1])
+        return {
+            "Integer": "an integer",
+            "Float": "a number",
+            "Boolean": "true or false",
+            "String": "text",
+        }.get(match[1], match[1])
     if "is not a valid bool" in first:
         return "true or false"
     return f"another value ({first})"

@@ -10,13 +10,17 @@ from mlflow.tracking.fluent import _get_experiment_id
 
 
 def own() -> str:
-    """Id of the experiment that this process writes to: of its run, else the one that its next run would be in."""
+    """Id of the experiment that this process writes to: of its run, else the one that its next run
+    would be in.
+    """
     run = mlflow.active_run()
     return str(run.info.experiment_id if run else _get_experiment_id())
 
 
 def named(names: Sequence[str], client: MlflowClient) -> dict[str, str]:
-    """Id and name of those of these experiments that are there and may be read; asked for by name, as anybody may make thousands."""
+    """Id and name of those of these experiments that are there and may be read; asked for by name,
+    as anybody may make thousands.
+    """
     found: dict[str, str] = {}
     for name in dict.fromkeys(names):
         try:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from steps.config.root import Config
-from steps.pipeline import digest
+from steps.core import digest
 from steps.pipeline.source import source_digest
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digests of all that a step's output depends on, by name: ``config.model``, ``input.snapshot``, ``source``, ``package.torch``."""
+    """Digests of all that a step's output depends on, by name: ``config.model``,
+    ``input.snapshot``, ``source``, ``package.torch``.
+    """
 
     parts: Mapping[str, str]
 
@@ -28,7 +30,13 @@ class Fingerprint:
 
 
 def fingerprint(
-    config: Config, *, reads: tuple[str, ...], inputs: Mapping[str, str], module: str, files: tuple[str, ...], packages: tuple[str, ...]
+    config: Config,
+    *,
+    reads: tuple[str, ...],
+    inputs: Mapping[str, str],
+    module: str,
+    files: tuple[str, ...],
+    packages: tuple[str, ...],
 ) -> Fingerprint:
     """Fingerprint of one step.
 
@@ -58,7 +66,9 @@ def node(config: Config, name: str) -> object:
 def plain(value: object) -> object:
     """Dataclasses and enums as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, dict):

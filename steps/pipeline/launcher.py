@@ -1,4 +1,6 @@
-"""From the command line to a body: translate the words, compose and check the config, open the run, call the body."""
+"""From the command line to a body: translate the words, compose and check the config, open the run,
+call the body.
+"""
 
 import logging
 import os
@@ -10,23 +12,25 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from steps.config.errors import ConfigError
 from steps.config.root import CONF, Config, with_inputs
 from steps.core import visible
+from steps.core.errors import ConfigError, StepError, Terminated
+from steps.core.parent import end_with_parent
 from steps.core.redaction import redact
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
-from steps.pipeline.errors import StepError, Terminated
-from steps.pipeline.parent import end_with_parent
-from steps.pipeline.step import Step
+from steps.pipeline.definition import Step
 
 BAD_CONFIG = 2  # exit code
 FAILED = 1  # exit code
-AGAIN = 0.05  # seconds until a SIGTERM that came at a moment when nothing can be raised is raised again
+# seconds until a SIGTERM that came at a moment when nothing can be raised is raised again
+AGAIN = 0.05
 
 
 def launch(step: Step) -> None:
-    """Run ``step`` with the words of the command line; ends the process with 2 on a bad config and 1 on a failure."""
+    """Run ``step`` with the words of the command line; ends the process with 2 on a bad config and
+    1 on a failure.
+    """
     try:
         arguments = translate(sys.argv[1:])
         jobs = _checked(arguments)
@@ -97,7 +101,7 @@ def _multirun(step: Step, arguments: Arguments, first: Config) -> None:
 def _run(step: Step, cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from steps.pipeline.handoff import resolve_inputs
+    from steps.pipeline.artifact_lookup import resolve_inputs
     from steps.pipeline.run import opened
 
     config = typed(cfg)
@@ -122,7 +126,8 @@ def _quiet() -> None:
 def heed_sigterm() -> None:
     """Turn SIGTERM into ``Terminated`` in the main thread, again where Python had to ignore it.
 
-    An exception that a signal's handler raises within a finaliser or a lock's release is printed as "ignored" and lost.
+    An exception that a signal's handler raises within a finaliser or a lock's release is printed as
+    "ignored" and lost.
     """
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGALRM, _terminate)
@@ -138,7 +143,8 @@ def heed_sigterm() -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short how children and runs are ended
+    # a second one must not cut short how children and runs are ended
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
 

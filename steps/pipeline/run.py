@@ -19,13 +19,14 @@ from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
+from steps.core import tags
+from steps.core.errors import StepError, Terminated
 from steps.core.redaction import redact, redact_leaves, redact_override
-from steps.pipeline import tags
-from steps.pipeline.errors import StepError, Terminated
-from steps.pipeline.step import Step, StepRun
+from steps.pipeline.definition import Step, StepRun
 
 log = logging.getLogger(__name__)
-logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)  # it announces every new experiment
+# it announces every new experiment
+logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)
 PARAM_BATCH = 100  # most parameters MLflow takes in one call
 PARAM_LENGTH = 6000  # characters MLflow keeps of a parameter's value
 
@@ -55,11 +56,17 @@ class Run:
         self.tag("mlflow.runName", f"{step.name} {config.model.registered_name}")
         self.record_origin(step, overrides)
 
-    def record_origin(self, step: Step, overrides: Sequence[str], flags: Sequence[str] = ()) -> None:
+    def record_origin(
+        self, step: Step, overrides: Sequence[str], flags: Sequence[str] = ()
+    ) -> None:
         """Write overrides, commit, package versions and the repeating command."""
-        mlflow.log_text("".join(f"{name}=={version}\n" for name, version in installed()), "packages.txt")
+        mlflow.log_text(
+            "".join(f"{name}=={version}\n" for name, version in installed()), "packages.txt"
+        )
         shown = [redact_override(word) for word in overrides]
-        command = repeating_command(step.name, [*flags, *shown], self.client.get_run(self.run_id).data.tags)
+        command = repeating_command(
+            step.name, [*flags, *shown], self.client.get_run(self.run_id).data.tags
+        )
         commit, dirty = git_state()
         self.tag(tags.OVERRIDES, shlex.join(shown))
         self.tag(tags.COMMAND, command)
@@ -67,11 +74,17 @@ class Run:
         self.tag(tags.GIT_DIRTY, dirty)
         self.tag("mlflow.note.content", f"{summary(step)}\n\nTo repeat it:\n\n    {command}\n")
 
-    def describe(self, step: Step, config: Config, inputs: Mapping[str, str], overrides: tuple[str, ...]) -> StepRun:
-        """Fingerprint the step with its inputs, tag the run with it, and give the body what it needs."""
-        from steps.pipeline.handoff import digest_of
+    def describe(
+        self, step: Step, config: Config, inputs: Mapping[str, str], overrides: tuple[str, ...]
+    ) -> StepRun:
+        """Fingerprint the step with its inputs, tag the run with it, and give the body what it
+        needs.
+        """
+        from steps.pipeline.artifact_lookup import input_digest
 
-        mark = step.fingerprint(config, {key: digest_of(uri) for key, uri in inputs.items()})
+        mark = step.fingerprint(
+            config, {key: input_digest(key, uri) for key, uri in inputs.items()}
+        )
         for key, uri in inputs.items():
             self.tag(tags.INPUT + key, redact(uri))
         self.tag(tags.PARTS, json.dumps(dict(mark.parts), sort_keys=True))
@@ -94,7 +107,9 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
     try:
         active = _start(name, experiment)
     except MlflowException as error:
-        raise StepError(f"MLflow at {redact(mlflow.get_tracking_uri())} cannot make a run: {error}") from error
+        raise StepError(
+            f"MLflow at {redact(mlflow.get_tracking_uri())} cannot make a run: {error}"
+        ) from error
     run = Run(active.info.run_id)
     status = "FAILED"
     try:
@@ -109,7 +124,9 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         try:
             _upload_log()
         except Exception as error:  # noqa: BLE001 (of any artifact store's client: the run's status is worth more than its log)
-            log.warning("the log could not be uploaded to run %s: %s", run.run_id, redact(str(error)))
+            log.warning(
+                "the log could not be uploaded to run %s: %s", run.run_id, redact(str(error))
+            )
         finally:
             mlflow.end_run(status)
 
@@ -135,7 +152,9 @@ def _upload_log() -> None:
 
 def installed() -> list[tuple[str, str]]:
     """Every installed distribution and its version, sorted by name."""
-    return sorted({(dist.name.lower(), dist.version) for dist in metadata.distributions() if dist.name})
+    return sorted(
+        {(dist.name.lower(), dist.version) for dist in metadata.distributions() if dist.name}
+    )
 
 
 def leaves_of(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -148,10 +167,14 @@ def leaves_of(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def git_state(root: Path = ROOT) -> tuple[str, str]:
-    """The commit of the project, and whether the work tree differs from it: ``clean``, ``dirty`` or ``unknown``."""
+    """The commit of the project, and whether the work tree differs from it: ``clean``, ``dirty`` or
+    ``unknown``.
+    """
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), "dirty" if git("status", "--porcelain") else "clean"
@@ -160,10 +183,20 @@ def git_state(root: Path = ROOT) -> tuple[str, str]:
 
 
 def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str, str]) -> str:
-    """The command that repeats a run, from the project's URL and commit when it was run from one."""
-    url, commit = run_tags.get("mlflow.source.git.repoURL"), run_tags.get("mlflow.source.git.commit")
-    cloned = ROOT.is_relative_to(tempfile.gettempdir())  # where MLflow clones a project it is given by URL
-    where = ["mlflow", "run", url, "-v", commit] if cloned and url and commit and "://" in url else ["mlflow", "run", "."]
+    """The command that repeats a run, from the project's URL and commit when it was run from
+    one.
+    """
+    url, commit = (
+        run_tags.get("mlflow.source.git.repoURL"),
+        run_tags.get("mlflow.source.git.commit"),
+    )
+    # where MLflow clones a project it is given by URL
+    cloned = ROOT.is_relative_to(tempfile.gettempdir())
+    where = (
+        ["mlflow", "run", url, "-v", commit]
+        if cloned and url and commit and "://" in url
+        else ["mlflow", "run", "."]
+    )
     entry = [] if name == "main" else ["-e", name]
     given = ["-P", f"overrides={shlex.join(overrides)}"] if overrides else []
     return shlex.join([*where, *entry, "--env-manager", "local", *given])

@@ -1,14 +1,24 @@
-"""The source closure of a step: its entry script, the project's modules it imports, and the files it logs."""
+"""The source closure of a step: its entry script, the project's modules it imports, and the files
+it logs.
+"""
 
 import ast
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from steps.config.root import ROOT
-from steps.pipeline import digest
+from steps.core import digest
 
-# How a step is run does not change what it makes, and the config's values are in the fingerprint themselves.
-OUTSIDE = ("steps.pipeline", "steps.config")
+# How a step is run does not change what it makes, and the config's values are in the fingerprint
+# themselves.
+OUTSIDE = (
+    "steps.pipeline",
+    "steps.config",
+    "steps.core.errors",
+    "steps.core.search",
+    "steps.core.tags",
+    "steps.core.parent",
+)
 
 
 def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[Path]:
@@ -30,14 +40,25 @@ def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[P
     for entry in extra:
         place = root / entry
         found.update(
-            [place] if place.is_file() else (file for file in place.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+            [place]
+            if place.is_file()
+            else (
+                file
+                for file in place.rglob("*")
+                if file.is_file() and "__pycache__" not in file.parts
+            )
         )
     return sorted(found)
 
 
 def source_digest(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> str:
     """Digest of the closure's names and bytes."""
-    return digest.of_value([[file.relative_to(root).as_posix(), digest.of_file(file)] for file in closure(module, extra, root)])
+    return digest.of_value(
+        [
+            [file.relative_to(root).as_posix(), digest.sha256_of(file)]
+            for file in closure(module, extra, root)
+        ]
+    )
 
 
 def _path(module: str, root: Path) -> Path | None:
@@ -54,4 +75,5 @@ def _imports(path: Path) -> Iterable[str]:
             yield from (alias.name for alias in node.names if alias.name.startswith("steps"))
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("steps"):
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # a name may be a module
+            # a name may be a module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,4 +1,6 @@
-"""Who acts: the user that the tracking server authenticated, or else a name that this process only claims."""
+"""Who acts: the user that the tracking server authenticated, or else a name that this process only
+claims.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
 
 if TYPE_CHECKING:
     from requests import Response
 
-CURRENT = "/api/2.0/mlflow/users/current"  # MLflow's basic auth since 3.x: the user of this very request
-ONE = "/api/2.0/mlflow/users/get?username="  # before that: one user, shown to that user and to administrators alone
+# MLflow's basic auth since 3.x: the user of this very request
+CURRENT = "/api/2.0/mlflow/users/current"
+# before that: one user, shown to that user and to administrators alone
+ONE = "/api/2.0/mlflow/users/get?username="
 CLAIMED = "(claimed)"  # behind a name that no server confirmed
 
 
@@ -23,7 +27,8 @@ class Actor:
     """Who makes a change."""
 
     name: str
-    authenticated: bool  # the tracking server said so; False: the name is what this process says of itself
+    # the tracking server said so; False: the name is what this process says of itself
+    authenticated: bool
 
     @property
     def shown(self) -> str:
@@ -31,12 +36,13 @@ class Actor:
         return self.name if self.authenticated else f"{self.name} {CLAIMED}"
 
 
-def who(gateway: Gateway) -> Actor:
+def who(registry: RegistryClient) -> Actor:
     """Who this process is to the registry's server.
 
-    A server with MLflow's basic auth is asked, with the credentials that every other request carries: those in the address, in the
-    environment or in ``~/.mlflow/credentials``. Where there is no server, or one that cannot say, the name is claimed: the user name of
-    those credentials, else ``MLFLOW_USER``, else the user of this machine.
+    A server with MLflow's basic auth is asked, with the credentials that every other request
+    carries: those in the address, in the environment or in ``~/.mlflow/credentials``. Where there
+    is no server, or one that cannot say, the name is claimed: the user name of those credentials,
+    else ``MLFLOW_USER``, else the user of this machine.
 
     Raises:
         ServerUnavailableError: the server does not answer.
@@ -46,23 +52,29 @@ def who(gateway: Gateway) -> Actor:
     address = mlflow.get_registry_uri()
     named, password = _credentials(address)
     if urlsplit(address).scheme in ("http", "https"):
-        confirmed = gateway.repeated("asking the tracking server who we are", lambda: _ask(address, named if password else None))
+        confirmed = registry.repeated(
+            "asking the tracking server who we are",
+            lambda: _ask(address, named if password else None),
+        )
         if confirmed is not None:
             return Actor(confirmed, authenticated=True)
     return Actor(named or os.environ.get("MLFLOW_USER") or _local_user(), authenticated=False)
 
 
 def _ask(address: str, named: str | None) -> str | None:
-    """The authenticated user's name; None where the server does not know users, or knows them in another way.
+    """The authenticated user's name; None where the server does not know users, or knows them in
+    another way.
 
     Args:
         address: of the server.
-        named: user name of the request's basic credentials; None where it carries others, as an administrator is shown any user.
+        named: user name of the request's basic credentials; None where it carries others, as an
+            administrator is shown any user.
     """
     from mlflow.utils.credentials import get_default_host_creds
 
     answer = _user(_get(address, CURRENT))
-    others = get_default_host_creds(address)  # a plugin's credentials would take the place of the basic ones
+    # a plugin's credentials would take the place of the basic ones
+    others = get_default_host_creds(address)
     if answer is None and named is not None and not (others.auth or others.aws_sigv4):
         answer = _user(_get(address, ONE + quote(named, safe="")))
     return answer
@@ -82,13 +94,16 @@ def _user(response: Response) -> str | None:
     try:
         body: Any = response.json()
         name = body["user"]["username"]
-    except (ValueError, KeyError, TypeError):  # a server without users may answer any path with its start page
+    except (ValueError, KeyError, TypeError):
+        # a server without users may answer any path with its start page
         return None
     return name if isinstance(name, str) and name else None
 
 
 def _credentials(address: str) -> tuple[str | None, str | None]:
-    """User name and password that requests carry: those in the address win over the environment, and those over the file."""
+    """User name and password that requests carry: those in the address win over the environment,
+    and those over the file.
+    """
     from mlflow.utils.credentials import read_mlflow_creds
 
     parts = urlsplit(address)

@@ -16,10 +16,14 @@ EVALUATION_TAG = "slm.evaluation"
 EVIDENCE_TAG = "slm.evidence_digest"
 VERDICT_TAG = "slm.verdict"
 MODEL_ID_TAG = "slm.model_id"
-HISTORY_TAG = "slm.history"  # on a registered model: creation time of its <name>.history, ms since 1970
-ORIGIN_TAG = "slm.imported_from"  # version and logged model on the server it came from, without that server's address
-MADE_BY_TAG = "slm.made_by"  # who registered the version; "(claimed)" behind a name that no server confirmed
-APPROVAL_TAG = "slm.approval"  # whether the version waits for approval, was approved or was rejected, in words
+# on a registered model: creation time of its <name>.history, ms since 1970
+HISTORY_TAG = "slm.history"
+# version and logged model on the server it came from, without that server's address
+ORIGIN_TAG = "slm.imported_from"
+# who registered the version; "(claimed)" behind a name that no server confirmed
+MADE_BY_TAG = "slm.made_by"
+# whether the version waits for approval, was approved or was rejected, in words
+APPROVAL_TAG = "slm.approval"
 
 
 def previous_of(alias: str) -> str:

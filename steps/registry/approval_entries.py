@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from steps.core.redaction import redact
-from steps.registry.gateway import as_json
+from steps.registry.client import as_json
 from steps.registry.journal import Entry, Journal, Record
-from steps.registry.outcome import active_run_id
+from steps.registry.result import active_run_id
 from steps.registry.statements import APPROVE, REJECT, SCHEMA, Decision, Statement, Subject
 
 WAITING = "waiting"  # kind of the entry by which a version was proposed
@@ -19,14 +19,25 @@ MOST_WORDS = 500  # characters of a statement's reason that entries and tags rep
 
 def proposers(history: Journal, subject: Subject) -> list[str]:
     """Who proposed a subject first, by the journal; empty where no user has yet."""
-    found = [record for record in _records(history) if record.kind == WAITING and about(record, subject)]
+    found = [
+        record for record in _records(history) if record.kind == WAITING and about(record, subject)
+    ]
     return [found[0].actor] if found else []
 
 
 def proposal(history: Journal, version: int, alias: str) -> Record | None:
-    """The newest proposal of a version for an alias: its evidence is what a promotion went by when it asked for approval."""
+    """The newest proposal of a version for an alias: its evidence is what a promotion went by when
+    it asked for approval.
+    """
     found = [record for record in _records(history) if record.kind == WAITING]
-    return next((each for each in reversed(found) if (each.details.get("version"), each.details.get("alias")) == (version, alias)), None)
+    return next(
+        (
+            each
+            for each in reversed(found)
+            if (each.details.get("version"), each.details.get("alias")) == (version, alias)
+        ),
+        None,
+    )
 
 
 def about(record: Record, subject: Subject) -> bool:
@@ -39,12 +50,33 @@ def entry_about(decision: Decision, subject: Subject) -> Record:
     """The journal's entry about an approver's statement."""
     said, of = reason(decision), decision.statement.subject
     if not of.same(subject):  # a rejection on a newer report than the one that was used
-        subject = replace(subject, evidence=of.evidence, evidence_digest=of.evidence_digest, evidence_created=of.evidence_created)
+        subject = replace(
+            subject,
+            evidence=of.evidence,
+            evidence_digest=of.evidence_digest,
+            evidence_created=of.evidence_created,
+        )
     details = {**decision.to_json(), "reason": said}
-    return entry(decision.journal_id, decision.statement.decision, subject, decision.approver, decision.authenticated, said, details)
+    return entry(
+        decision.journal_id,
+        decision.statement.decision,
+        subject,
+        decision.approver,
+        decision.authenticated,
+        said,
+        details,
+    )
 
 
-def entry(entry_id: str, kind: str, subject: Subject, actor: str, authenticated: bool, words: str, details: Mapping[str, Any]) -> Record:
+def entry(
+    entry_id: str,
+    kind: str,
+    subject: Subject,
+    actor: str,
+    authenticated: bool,
+    words: str,
+    details: Mapping[str, Any],
+) -> Record:
     """An entry about a subject, which moves no alias."""
     return Record(
         id=entry_id,
@@ -57,7 +89,12 @@ def entry(entry_id: str, kind: str, subject: Subject, actor: str, authenticated:
         evidence_digest=subject.evidence_digest,
         identities={str(subject.version): {"model_id": None, "digest": subject.digest}},
         run_id=active_run_id(),
-        details={**details, "version": subject.version, "alias": subject.alias, "digest": subject.digest},
+        details={
+            **details,
+            "version": subject.version,
+            "alias": subject.alias,
+            "digest": subject.digest,
+        },
     )
 
 
@@ -67,9 +104,11 @@ def reason(decision: Decision) -> str:
 
 
 def repeats(history: Journal, statement: Statement, number: int, created_ms: int) -> int | None:
-    """Number under which the journal has the statement already, where it is there a second time; None where it is not.
+    """Number under which the journal has the statement already, where it is there a second time;
+    None where it is not.
 
-    Whoever may edit ``<name>.approvals`` can take a statement away and write its text and signature anew, behind later statements.
+    Whoever may edit ``<name>.approvals`` can take a statement away and write its text and signature
+    anew, behind later statements.
 
     Args:
         history: the journal.
@@ -80,36 +119,68 @@ def repeats(history: Journal, statement: Statement, number: int, created_ms: int
     for each in _genuine(history):
         first = each.record.details.get("approval")
         later = first != number or created_ms > each.created_ms + CLOCKS_MS
-        known = each.record.kind in (APPROVE, REJECT) and isinstance(first, int) and each.record.id == statement.journal_id(first)
+        known = (
+            each.record.kind in (APPROVE, REJECT)
+            and isinstance(first, int)
+            and each.record.id == statement.journal_id(first)
+        )
         if known and later:
             return int(str(first))
     return None
 
 
 def rejections(history: Journal, subject: Subject) -> list[tuple[Decision, int]]:
-    """Rejections of these bytes for this alias that the journal holds, whatever name the model had then; with each entry's time, in ms."""
+    """Rejections of these bytes for this alias that the journal holds, whatever name the model had
+    then; with each entry's time, in ms.
+    """
     found: list[tuple[Decision, int]] = []
     for each in _genuine(history):
         record, details = each.record, each.record.details
-        if record.kind != REJECT or (details.get("alias"), details.get("digest")) != (subject.alias, subject.digest):
+        if record.kind != REJECT or (details.get("alias"), details.get("digest")) != (
+            subject.alias,
+            subject.digest,
+        ):
             continue
         evidence = {"evidence": record.evidence, "evidence_digest": record.evidence_digest}
         of = {**subject.to_json(), **evidence, "evidence_created": details.get("evidence_created")}
         said = {key: details.get(key) for key in ("reason", "actor", "created")}
         try:
-            text = as_json({"schema": SCHEMA, "decision": REJECT, "subject": of, "authenticated": False, "id": record.id, **said})
-            decision = Decision(int(details["approval"]), Statement.from_json(text), record.actor, details.get("key"), record.authenticated)
+            text = as_json(
+                {
+                    "schema": SCHEMA,
+                    "decision": REJECT,
+                    "subject": of,
+                    "authenticated": False,
+                    "id": record.id,
+                    **said,
+                }
+            )
+            decision = Decision(
+                int(details["approval"]),
+                Statement.from_json(text),
+                record.actor,
+                details.get("key"),
+                record.authenticated,
+            )
         except (ValueError, TypeError, KeyError):  # an entry that somebody else wrote
             continue
         found.append((decision, each.created_ms))
     return found
 
 
-def in_order(decisions: Sequence[Decision], removed: Sequence[tuple[Decision, int]], made: Mapping[int, int]) -> list[Decision]:
-    """All of them, oldest first: what was removed stood before each statement of a higher number, or made after it was in the journal."""
+def in_order(
+    decisions: Sequence[Decision], removed: Sequence[tuple[Decision, int]], made: Mapping[int, int]
+) -> list[Decision]:
+    """All of them, oldest first: what was removed stood before each statement of a higher number,
+    or made after it was in the journal.
+    """
     line, left = [], list(removed)
     for each in decisions:
-        before = [(other, at) for other, at in left if each.number > other.number or made[each.number] > at]
+        before = [
+            (other, at)
+            for other, at in left
+            if each.number > other.number or made[each.number] > at
+        ]
         left = [pair for pair in left if pair not in before]
         line += [*(other for other, _ in before), each]
     return [*line, *(other for other, _ in left)]

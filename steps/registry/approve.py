@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from steps.config.errors import ConfigError
 from steps.config.notifications import APPROVED, REJECTED
 from steps.config.root import Config
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
-from steps.registry import actors, approvals, evidence, evidence_selection, permission, standing
+from steps.registry import actors, approvals, eligibility, evidence, evidence_selection, permission
 from steps.registry import target as targets
+from steps.registry.alias_store import AliasStore
 from steps.registry.approval_entries import entry_about, proposal
 from steps.registry.approvals import State
+from steps.registry.client import (
+    PermissionRefusedError,
+    RegistryClient,
+    ServerUnavailableError,
+    Version,
+)
+from steps.registry.eligibility import Assessment
 from steps.registry.evidence_selection import Choice
-from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.journal import Journal
-from steps.registry.ledger import Ledger
 from steps.registry.notifications import check, notify
-from steps.registry.outcome import RefusedError
-from steps.registry.standing import Standing
+from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, Decision, Statement, Subject
 
 log = logging.getLogger(__name__)
@@ -46,73 +50,109 @@ class Said:
         statement, subject = self.decision.statement, self.subject
         verb = "approved" if statement.decision == APPROVE else "rejected"
         proof = "signed" if self.decision.key else "not signed"
-        done = f"{'would be ' if self.dry_run else ''}{verb} for @{subject.alias} by {self.decision.approver} ({proof})"
-        words = f"models:/{subject.name}/{subject.version} {done}: bytes {subject.digest}, evidence {subject.evidence_digest}"
+        done = (
+            f"{'would be ' if self.dry_run else ''}{verb} for @{subject.alias} by"
+            f" {self.decision.approver} ({proof})"
+        )
+        words = (
+            f"models:/{subject.name}/{subject.version} {done}: bytes {subject.digest}, evidence"
+            f" {subject.evidence_digest}"
+        )
         if self.dry_run or statement.decision != APPROVE:
             return words
         if missing := self.state.lacks(self.needed):
             return f"{words}; {missing} of {self.needed} approvals are still missing"
         alias = "" if subject.alias == "champion" else f" -P alias={subject.alias}"
-        return f"{words}; to move it: mlflow run . -e promote --env-manager local -P target=models:/{subject.name}/{subject.version}{alias}"
+        return (
+            f"{words}; to move it: mlflow run . -e promote --env-manager local -P"
+            f" target=models:/{subject.name}/{subject.version}{alias}"
+        )
 
 
-def decide(decision: str, config: Config, *, gateway: Gateway | None = None) -> Said:
-    """Write an approval or a rejection of a version, on the evidence that it was proposed with, else what a promotion would go by now.
+def decide(decision: str, config: Config, *, registry: RegistryClient | None = None) -> Said:
+    """Write an approval or a rejection of a version, on the evidence that it was proposed with,
+    else what a promotion would go by now.
 
     Args:
         decision: ``approve`` or ``reject``.
-        config: ``target`` (a version, or an alias such as ``@candidate``), ``alias``, ``reason``, ``signing_key``, ``force``, ``dry_run``
-            and ``promotion`` count.
-        gateway: the tracking server; the default follows the process's URIs.
+        config: ``target`` (a version, or an alias such as ``@candidate``), ``alias``, ``reason``,
+            ``signing_key``, ``force``, ``dry_run`` and ``promotion`` count.
+        registry: the tracking server; the default follows the process's URIs.
 
     Raises:
         ConfigError: no reason, a target without a version, or a key file that cannot be read.
-        RefusedError: the version does not pass (``force`` approves it all the same, for a promotion by force), or its author may not
-            decide, as the policy or the history say, or the evidence that it was proposed with cannot be read; nothing was written.
+        RefusedError: the version does not pass (``force`` approves it all the same, for a promotion
+            by force), or its author may not decide, as the policy or the history say, or the
+            evidence that it was proposed with cannot be read; nothing was written.
         PermissionRefusedError: the user may not edit ``<name>.approvals``.
     """
     reason = redact((config.reason or "").strip())
     if not reason:
-        raise ConfigError("reason", config.reason, f"why you {decision} it", "pass reason='…'; the history keeps it")
+        raise ConfigError(
+            "reason",
+            config.reason,
+            f"why you {decision} it",
+            "pass reason='…'; the history keeps it",
+        )
     alias = targets.alias_of(config)
-    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
     target = targets.parse(config.target, config)
-    version = targets.version_of(gateway, target)
+    version = targets.version_of(registry, target)
     if version is None:
-        raise ConfigError("target", config.target, f"a version to {decision}", f"pass target=models:/{target.name}/<version>")
-    ledger = Ledger(gateway, version.name)
-    history = ledger.read()
-    where = _look(gateway, history, version, alias, config)
+        raise ConfigError(
+            "target",
+            config.target,
+            f"a version to {decision}",
+            f"pass target=models:/{target.name}/<version>",
+        )
+    store = AliasStore(registry, version.name)
+    history = store.read()
+    where = _look(registry, history, version, alias, config)
     if decision == APPROVE and where.objections and not config.force:
         raise RefusedError(
-            f"{version.uri} does not pass, so there is nothing to approve yet: {'; '.join(where.objections)}. To approve a promotion by "
-            "force: force=true"
+            f"{version.uri} does not pass, so there is nothing to approve yet:"
+            f" {'; '.join(where.objections)}. To approve a promotion by force: force=true"
         )
     subject = permission.subject_of(where, alias)
-    others = permission.excluded(gateway, history, version, subject)
-    statement = Statement.by(actors.who(gateway), decision, subject, reason)
+    others = permission.excluded(registry, history, version, subject)
+    statement = Statement.by(actors.who(registry), decision, subject, reason)
     check(config.notifications)
-    done = approvals.write(gateway, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run)
+    done = approvals.write(
+        registry, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run
+    )
     if not config.dry_run:
-        _note(ledger, done, subject)
+        _note(store, done, subject)
     event = APPROVED if decision == APPROVE else REJECTED
     uri, digest = subject.evidence, subject.evidence_digest
-    notify(config, event, version.name, version=version.number, alias=alias, reason=reason, evidence=uri, evidence_digest=digest)
-    state, _ = approvals.state(gateway, subject, config.promotion, history, lambda: others)
+    notify(
+        config,
+        event,
+        version.name,
+        version=version.number,
+        alias=alias,
+        reason=reason,
+        evidence=uri,
+        evidence_digest=digest,
+    )
+    state, _ = approvals.state(registry, subject, config.promotion, history, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
 
 
-def _look(gateway: Gateway, history: Journal, version: Version, alias: str, config: Config) -> Standing:
-    """Where a version stands by the report that it was proposed with, wherever that is from: this run may trust other experiments.
+def _look(
+    registry: RegistryClient, history: Journal, version: Version, alias: str, config: Config
+) -> Assessment:
+    """Where a version stands by the report that it was proposed with, wherever that is from: this
+    run may trust other experiments.
 
     Raises:
-        RefusedError: that report cannot be read any more, and there is no other: a statement about no evidence would decide nothing.
+        RefusedError: that report cannot be read any more, and there is no other: a statement about
+            no evidence would decide nothing.
     """
     proposed = proposal(history, version.number, alias)
     trouble = ""
     if proposed and proposed.evidence and not config.report_uri:
         try:
-            report = evidence.read(proposed.evidence, gateway)
+            report = evidence.read(proposed.evidence, registry)
         except ServerUnavailableError:
             raise
         except StepError as error:
@@ -121,27 +161,30 @@ def _look(gateway: Gateway, history: Journal, version: Version, alias: str, conf
             if report.digest != proposed.evidence_digest:
                 trouble = "it was changed since"
             elif evidence_selection.counts(report, config):
-                where = standing.look(gateway, version, config, Choice(report, ""))
+                where = eligibility.assess(registry, version, config, Choice(report, ""))
                 if where.digest == proposed.details.get("digest"):
                     return where
-    where = standing.look(gateway, version, config)
+    where = eligibility.assess(registry, version, config)
     if proposed and proposed.evidence and where.evidence is None:
         why = redact(f" ({trouble})" if trouble else "")
         raise RefusedError(
-            f"{version.uri} was proposed with {redact(proposed.evidence)}, which does not count now{why}, and there is no other evidence; "
-            "nothing was written: have it evaluated and proposed again, or pass report_uri=runs:/<run>/report.json"
+            f"{version.uri} was proposed with {redact(proposed.evidence)}, which does not count"
+            f" now{why}, and there is no other evidence; nothing was written: have it evaluated and"
+            " proposed again, or pass report_uri=runs:/<run>/report.json"
         )
     return where
 
 
-def _note(ledger: Ledger, decision: Decision, subject: Subject) -> None:
-    """Put the statement into the journal where the approver may; otherwise the next promotion or `watch` does."""
+def _note(store: AliasStore, decision: Decision, subject: Subject) -> None:
+    """Put the statement into the journal where the approver may; otherwise the next promotion or
+    `watch` does.
+    """
     try:
-        if ledger.gateway.aliases(ledger.history) is not None:
-            ledger.note(entry_about(decision, subject))
+        if store.registry.aliases(store.history) is not None:
+            store.note(entry_about(decision, subject))
             return
     except PermissionRefusedError:
-        log.debug("no permission on %s", ledger.history)
+        log.debug("no permission on %s", store.history)
     except StepError as error:  # the statement is written, which is what counts
-        log.warning("%s: %s", ledger.history, redact(str(error)))
-    log.info("the next promote or watch copies this into %s", ledger.history)
+        log.warning("%s: %s", store.history, redact(str(error)))
+    log.info("the next promote or watch copies this into %s", store.history)

@@ -1,11 +1,14 @@
-"""An exported version as a folder: its manifest, and the checks it must pass before anything in it is believed.
+"""An exported version as a folder: its manifest, and the checks it must pass before anything in it
+is believed.
 
-Whoever can write into the folder can write a manifest. So a manifest says which bytes there are and what they are, never what they are
+Whoever can write into the folder can write a manifest. So a manifest says which bytes there are and
+what they are, never what they are
 worth: no tag of the journal, of an approval, of a verdict or of a status is taken from it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -14,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from steps.config import names
-from steps.config.errors import ConfigError
-from steps.pipeline import digest
+from steps.core import digest
+from steps.core.errors import ConfigError
 from steps.registry.aliases import (
     CAPABILITIES_TAG,
     DIGEST_TAG,
@@ -25,16 +28,29 @@ from steps.registry.aliases import (
     SNAPSHOT_TAG,
     VARIANT_TAG,
 )
-from steps.registry.outcome import RefusedError
+from steps.registry.result import RefusedError
 
 SCHEMA = "slm-promote/archive/1"
 MANIFEST = "manifest.json"
-SIGNATURE = "archive.sig"  # of all other files; a Sigstore bundle, made by steps/registry/signing.py
+# of all other files; a Sigstore bundle, made by steps/registry/signing.py
+SIGNATURE = "archive.sig"
 MODEL, REPORT = "model", "evidence/report.json"
 CARD, LICENCE = "card.md", "licence.txt"
-# What the artefact is and where it comes from. Everything else is said by the server that the version arrives on.
-CARRIED = frozenset({VARIANT_TAG, FINGERPRINT_TAG, SNAPSHOT_TAG, REVISION_TAG, LICENCE_TAG, CAPABILITIES_TAG, DIGEST_TAG})
-LEFT_BEHIND = frozenset({"slm.imported_from", "slm.archive"})  # exports of earlier versions carried them; an import writes its own
+# What the artefact is and where it comes from. Everything else is said by the server that the
+# version arrives on.
+CARRIED = frozenset(
+    {
+        VARIANT_TAG,
+        FINGERPRINT_TAG,
+        SNAPSHOT_TAG,
+        REVISION_TAG,
+        LICENCE_TAG,
+        CAPABILITIES_TAG,
+        DIGEST_TAG,
+    }
+)
+# exports of earlier versions carried them; an import writes its own
+LEFT_BEHIND = frozenset({"slm.imported_from", "slm.archive"})
 MOST_FILES = 10_000  # a sharded checkpoint has some hundreds
 MOST_BYTES = 2 * 1024**4  # 2 TiB; the largest open checkpoints have 1.3
 LARGEST_MANIFEST = 16 * 1024**2  # bytes
@@ -74,7 +90,9 @@ _SHAPE: dict[str, Any] = {
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Digest of what a manifest says, for the parts that no file's digest covers: the name and the tags."""
+    """Digest of what a manifest says, for the parts that no file's digest covers: the name and the
+    tags.
+    """
     return digest.of_value({key: value for key, value in manifest.items() if key != "seal"})
 
 
@@ -83,16 +101,18 @@ def carried(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in sorted(tags.items()) if key in CARRIED}
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The manifest of an archive, once its form, its name, its tags and the list of its files were found to be allowed.
+def read(folder: Path, signed: str | None = None) -> dict[str, Any]:
+    """The manifest of an archive, once its form, its name, its tags and the list of its files were
+    found to be allowed.
 
     No file but the manifest is read, so this is fast and safe on anything that somebody hands over.
 
     Raises:
         ConfigError: this is not an archive.
-        RefusedError: the manifest asks for what an import does not do, or the folder holds something else than it lists; names it.
+        RefusedError: the manifest asks for what an import does not do, or the folder holds
+            something else than it lists; names it.
     """
-    manifest = _parse(folder)
+    manifest = _parse(folder, signed)
     names.check(f"archive={folder}: name", manifest["name"], "export it under another name")
     _check_tags(folder, manifest)
     listed: dict[str, Mapping[str, Any]] = {}
@@ -101,69 +121,121 @@ def read(folder: Path) -> dict[str, Any]:
         if trouble := _fault(path):
             raise RefusedError(f"archive={folder}: the manifest names {path!r}, {trouble}")
         if path in listed:
-            raise RefusedError(f"archive={folder}: the manifest names {path!r} twice; export the version again")
+            raise RefusedError(
+                f"archive={folder}: the manifest names {path!r} twice; export the version again"
+            )
         listed[path] = each
     if (total := sum(each["size"] for each in manifest["files"])) > MOST_BYTES:
-        raise RefusedError(f"archive={folder}: its files have {total} bytes, at most {MOST_BYTES} are imported")
+        raise RefusedError(
+            f"archive={folder}: its files have {total} bytes, at most {MOST_BYTES} are imported"
+        )
     if REPORT in listed and listed[REPORT]["size"] > LARGEST_REPORT:
-        raise RefusedError(f"archive={folder}: {REPORT} has {listed[REPORT]['size']} bytes, at most {LARGEST_REPORT} are read")
+        raise RefusedError(
+            f"archive={folder}: {REPORT} has {listed[REPORT]['size']} bytes, at most"
+            f" {LARGEST_REPORT} are read"
+        )
     found = _walk(folder) - {MANIFEST, SIGNATURE}
     for path in sorted({*listed, *found}):
         if path not in found:
             raise RefusedError(f"archive={folder}: {path} is missing; export the version again")
         if path not in listed:
-            raise RefusedError(f"archive={folder}: {path} is not in the manifest; remove it, or export the version again")
+            raise RefusedError(
+                f"archive={folder}: {path} is not in the manifest; remove it, or export the version"
+                " again"
+            )
         if (folder / path).stat().st_size != listed[path]["size"]:
-            raise RefusedError(f"archive={folder}: {path} is not what was exported (its size differs); export the version again")
+            raise RefusedError(
+                f"archive={folder}: {path} is not what was exported (its size differs); export the"
+                " version again"
+            )
     if REPORT not in listed:
         raise RefusedError(f"archive={folder}: {REPORT} is missing; export the version again")
     if manifest["seal"] != seal(manifest):
-        raise RefusedError(f"archive={folder}: {MANIFEST} is not what was exported (its name, tags or list differ); export it again")
+        raise RefusedError(
+            f"archive={folder}: {MANIFEST} is not what was exported (its name, tags or list"
+            " differ); export it again"
+        )
     return manifest
 
 
-def check(folder: Path) -> dict[str, Any]:
+def check(folder: Path, signed: str | None = None) -> dict[str, Any]:
     """The manifest of an archive, once every file was found to be what it says.
+
+    Args:
+        folder: the archive.
+        signed: SHA-256 of the manifest as it was signed, in hexadecimal; whoever can write into the
+            folder could have changed it since the signature was verified.
 
     Raises:
         ConfigError: this is not an archive.
         RefusedError: as :func:`read`, or a file's bytes differ; names it.
     """
-    manifest = read(folder)
+    manifest = read(folder, signed)
     for each in manifest["files"]:
-        if digest.of_file(folder / each["path"]) != each["sha256"]:
-            raise RefusedError(f"archive={folder}: {each['path']} is not what was exported (its bytes differ); export the version again")
+        if digest.sha256_of(folder / each["path"]) != each["sha256"]:
+            raise RefusedError(
+                f"archive={folder}: {each['path']} is not what was exported (its bytes differ);"
+                " export the version again"
+            )
     if (whole := digest.of_folder(folder / MODEL)) != manifest["digest"]:
-        raise RefusedError(f"archive={folder}: the model is {whole}, the manifest says {manifest['digest']}; export the version again")
+        raise RefusedError(
+            f"archive={folder}: the model is {whole}, the manifest says {manifest['digest']};"
+            " export the version again"
+        )
     return manifest
 
 
-def _parse(folder: Path) -> dict[str, Any]:
+def _parse(folder: Path, signed: str | None) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     expected = "a folder that `mlflow run . -e export` wrote"
     if folder.exists() and not folder.is_dir():
-        raise ConfigError("archive", str(folder), expected, "this is a file: unpack it into a folder first, if it holds one")
+        raise ConfigError(
+            "archive",
+            str(folder),
+            expected,
+            "this is a file: unpack it into a folder first, if it holds one",
+        )
     try:
         place = folder / MANIFEST
         if not stat.S_ISREG(place.lstat().st_mode):
-            raise RefusedError(f"archive={folder}: {MANIFEST} is a link or a special file; export the version again")
+            raise RefusedError(
+                f"archive={folder}: {MANIFEST} is a link or a special file; export the version"
+                " again"
+            )
         with place.open("rb") as stream:
             data = stream.read(LARGEST_MANIFEST + 1)
         if len(data) > LARGEST_MANIFEST:
-            raise RefusedError(f"archive={folder}: {MANIFEST} has more than {LARGEST_MANIFEST} bytes; export the version again")
+            raise RefusedError(
+                f"archive={folder}: {MANIFEST} has more than {LARGEST_MANIFEST} bytes; export the"
+                " version again"
+            )
+        if signed is not None and hashlib.sha256(data).hexdigest() != signed:
+            raise RefusedError(
+                f"archive={folder}: {MANIFEST} is not the one that was signed; get the"
+                " archive again"
+            )
         manifest: dict[str, Any] = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError("archive", str(folder), expected) from error
-    if isinstance(manifest, dict) and isinstance(manifest.get("schema"), str) and manifest["schema"] != SCHEMA:
-        raise ConfigError("archive", str(folder), f"an archive of the schema {SCHEMA}, not {manifest['schema'][:100]!r}")
+    if (
+        isinstance(manifest, dict)
+        and isinstance(manifest.get("schema"), str)
+        and manifest["schema"] != SCHEMA
+    ):
+        raise ConfigError(
+            "archive",
+            str(folder),
+            f"an archive of the schema {SCHEMA}, not {manifest['schema'][:100]!r}",
+        )
     if wrong := best_match(Draft202012Validator(_SHAPE).iter_errors(manifest)):
         place_in = ".".join(str(part) for part in wrong.absolute_path) or "the whole"
         raise ConfigError(
             "archive",
             str(folder),
-            f"{expected} ({MANIFEST}, {place_in}: {wrong.message if len(wrong.message) < 200 else '…' + wrong.message[-150:]})",
+            f"{expected} ({MANIFEST}, {place_in}:"
+            f" {wrong.message if len(wrong.message) < 200 else '…' + wrong.message[-150:]})",
         )
     return manifest
 
@@ -173,10 +245,14 @@ def _check_tags(folder: Path, manifest: dict[str, Any]) -> None:
     if foreign := sorted({*tags} - CARRIED - LEFT_BEHIND):
         allowed = ", ".join(sorted(CARRIED))
         raise RefusedError(
-            f"archive={folder}: its manifest sets the tag {foreign[0]!r}, which an import does not accept; accepted: {allowed}"
+            f"archive={folder}: its manifest sets the tag {foreign[0]!r}, which an import does not"
+            f" accept; accepted: {allowed}"
         )
     if tags.get(DIGEST_TAG, manifest["digest"]) != manifest["digest"]:
-        raise RefusedError(f"archive={folder}: its tag {DIGEST_TAG} says other bytes than the manifest's digest; export the version again")
+        raise RefusedError(
+            f"archive={folder}: its tag {DIGEST_TAG} says other bytes than the manifest's digest;"
+            " export the version again"
+        )
 
 
 def _fault(path: str) -> str | None:
@@ -194,22 +270,36 @@ def _fault(path: str) -> str | None:
 
 
 def _walk(folder: Path) -> set[str]:
-    """Paths of all files below a folder, of which each must be a regular one; links are not followed."""
+    """Paths of all files below a folder, of which each must be a regular one; links are not
+    followed.
+    """
     found: set[str] = set()
-    for where, folders, files in os.walk(folder, onerror=_raise):
-        for name in [*folders, *files]:
-            path = Path(where, name)
+    waiting, folders = [(folder, 0)], 0
+    while waiting:
+        where, level = waiting.pop()
+        for entry in os.scandir(where):
+            path = Path(entry.path)
             mode = path.lstat().st_mode
             relative = path.relative_to(folder).as_posix()
             if stat.S_ISREG(mode):
                 found.add(relative)
-            elif not stat.S_ISDIR(mode):
+            elif stat.S_ISDIR(mode):
+                folders += 1
+                waiting.append((path, level + 1))
+            else:
                 kind = "a link" if stat.S_ISLNK(mode) else "a device, a socket or a pipe"
-                raise RefusedError(f"archive={folder}: {relative} is not in the manifest as {kind}, nor may it be; replace it by a file")
-        if len(found) > MOST_FILES + 2:
-            raise RefusedError(f"archive={folder}: it holds more than {MOST_FILES} files; export the version again")
+                raise RefusedError(
+                    f"archive={folder}: {relative} is not in the manifest as {kind}, nor may it be;"
+                    " replace it by a file"
+                )
+        if level > DEEPEST:
+            raise RefusedError(
+                f"archive={folder}: it holds folders in more than {DEEPEST} levels; export the"
+                " version again"
+            )
+        if len(found) > MOST_FILES + 2 or folders > MOST_FILES:
+            raise RefusedError(
+                f"archive={folder}: it holds more than {MOST_FILES} files or folders; export the"
+                " version again"
+            )
     return found
-
-
-def _raise(error: OSError) -> None:
-    raise error

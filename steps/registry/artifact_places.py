@@ -1,7 +1,8 @@
 """Where artifacts of a stranger's run may lie, so that they are read at all.
 
-Every user may make an experiment, and chooses the address of its artifacts: of another server, which would be sent this user's credentials,
-or of a store whose client this machine does not have. So only addresses beside those of the server's own experiments are followed.
+Every user may make an experiment, and chooses the address of its artifacts: of another server,
+which would be sent this user's credentials, or of a store whose client this machine does not have.
+So only addresses beside those of the server's own experiments are followed.
 """
 
 from __future__ import annotations
@@ -44,14 +45,19 @@ class Places:
         if parts is None:
             return False
         scheme, host, path = parts
-        return any((scheme, host) == root[:2] and PurePosixPath(path).is_relative_to(root[2]) for root in self.roots)
+        return any(
+            (scheme, host) == root[:2] and PurePosixPath(path).is_relative_to(root[2])
+            for root in self.roots
+        )
 
 
 NOWHERE = Places()
 
 
 def _parts(uri: str) -> tuple[str, str, str] | None:
-    """Scheme, host and absolute path of an address; None where it holds more than these, or leads upwards."""
+    """Scheme, host and absolute path of an address; None where it holds more than these, or leads
+    upwards.
+    """
     try:
         split = urlsplit(uri)
     except ValueError:

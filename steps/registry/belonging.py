@@ -1,23 +1,35 @@
-"""Which history belongs to a registered model: the one that the model's own tag names by its creation time.
+"""Which history belongs to a registered model: the one that the model's own tag names by its
+creation time.
 
-Every user may create a registered model of a free name, ``<name>.history`` among them, and would then decide what stands in it. Whoever
-may edit ``<name>`` may move its aliases anyway, so the tag is theirs to write: it is set before the first entry, and a history that it
-does not name is not believed.
+Every user may create a registered model of a free name, ``<name>.history`` among them, and would
+then decide what stands in it. Whoever may edit ``<name>`` may move its aliases anyway, so the tag
+is theirs to write: it is set before the first entry, and a history that it does not name is not
+believed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steps.config import names
-from steps.pipeline import filters
-from steps.pipeline.errors import StepError
+from steps.core import search
+from steps.core.errors import StepError
 from steps.registry import journal
 from steps.registry.aliases import EVALUATION_TAG, HISTORY_TAG, ORIGIN_TAG
-from steps.registry.gateway import Gateway, Version
+from steps.registry.client import RegistryClient, Version
 
-PENDING = "pending"  # value of the tag while the history is being created, where there was none
+# Value of the model's tag while its history is being created: this word, and the SHA-256 of a
+# random
+# text that the history gets as a tag. Whoever reads the model's tag cannot make a history that
+# fits.
+PENDING = "pending"
+PROOF_TAG = "slm.history.proof"  # on the history: that text
+MOST_PENDING = 8  # promoters that create a history at the same moment
+RACE_SECONDS, POLL_SECONDS = 10.0, 0.2  # how long another promoter may take to name what it created
 
 
 class ForeignHistoryError(StepError):
@@ -36,89 +48,146 @@ class Found:
     tags: Mapping[str, str]
 
 
-def check(gateway: Gateway, name: str) -> None:
-    """Refuse to go by a history that is not this model's, or without the one that it had under another name. Writes nothing.
+def check(registry: RegistryClient, name: str) -> None:
+    """Refuse to go by a history that is not this model's, or without the one that it had under
+    another name. Writes nothing.
 
     Raises:
         ForeignHistoryError: somebody else made the history, or made it anew.
         RenamedModelError: the model was renamed without its history.
     """
-    model, history = _find(gateway, name), _find(gateway, journal.name_of(name))
+    model, history = _find(registry, name), _find(registry, journal.name_of(name))
     if model is None:
         return
     if history is None:
-        _check_renamed(gateway, name, model)
-    elif not _belongs(gateway, name, model, history):
-        where, tag = journal.name_of(name), f"set_registered_model_tag({name!r}, {HISTORY_TAG!r}, {history.created!r})"
+        _check_renamed(registry, name, model)
+    elif not _belongs(registry, name, model, history):
+        where, tag = (
+            journal.name_of(name),
+            f"set_registered_model_tag({name!r}, {HISTORY_TAG!r}, {history.created!r})",
+        )
         raise ForeignHistoryError(
-            f"models:/{where} is there, and no promoter of {name!r} made it, so its entries are not believed; an administrator looks at it "
-            f"and deletes it, or confirms it: `mlflow.MlflowClient().{tag}`"
+            f"models:/{where} is there, and no promoter of {name!r} made it, so its entries are not"
+            " believed; an administrator looks at it and deletes it, or confirms it:"
+            f" `mlflow.MlflowClient().{tag}`"
         )
 
 
-def claim(gateway: Gateway, name: str, description: str) -> None:
-    """Create the history of a registered model unless it is there, and tag the model with what makes it known.
+def claim(registry: RegistryClient, name: str, description: str) -> None:
+    """Create the history of a registered model unless it is there, and tag the model with what
+    makes it known.
 
     Raises:
         ForeignHistoryError, RenamedModelError: as :func:`check`.
     """
-    check(gateway, name)
+    check(registry, name)
     history = journal.name_of(name)
-    found = _find(gateway, history)
+    found = _find(registry, history)
     if found is None:
-        _tag(gateway, name, PENDING)
-        gateway.ensure_model(history, description, {journal.KIND_TAG: "history"})
-        found = _find(gateway, history)
-    if found is not None and (model := _find(gateway, name)) and model.tags.get(HISTORY_TAG) != found.created:
-        _tag(gateway, name, found.created)
+        proof = secrets.token_hex(32)
+        _tag(registry, name, _promised(_find(registry, name), proof))
+        tags = {journal.KIND_TAG: "history", PROOF_TAG: proof}
+        if not registry.ensure_model(history, description, tags):
+            _wait_for(registry, name)
+        found = _find(registry, history)
+    if (
+        found is not None
+        and (model := _find(registry, name))
+        and model.tags.get(HISTORY_TAG) != found.created
+    ):
+        _tag(registry, name, found.created)
 
 
-def _belongs(gateway: Gateway, name: str, model: Found, history: Found) -> bool:
+def _promised(model: Found | None, proof: str) -> str:
+    """The tag of a model whose history is about to be created, beside what others are creating."""
+    before = model.tags.get(HISTORY_TAG, "") if model else ""
+    digests = before.split()[1:] if before.startswith(PENDING) else []
+    digest = hashlib.sha256(proof.encode()).hexdigest()
+    return " ".join([PENDING, *digests[-MOST_PENDING:], digest])
+
+
+def _wait_for(registry: RegistryClient, name: str) -> None:
+    """Somebody else has created the history just now: another promoter, who names it in a moment.
+
+    Raises:
+        ForeignHistoryError: it was not a promoter.
+    """
+    deadline = time.monotonic() + RACE_SECONDS
+    while True:
+        try:
+            return check(registry, name)
+        except ForeignHistoryError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) -> bool:
     tag = model.tags.get(HISTORY_TAG)
+    if tag is not None and tag.startswith(PENDING):
+        proof = history.tags.get(PROOF_TAG, "")
+        return hashlib.sha256(proof.encode()).hexdigest() in tag.split()[1:]
     if tag is not None:
-        return tag in (PENDING, history.created)
-    versions = gateway.versions(name)
-    if not versions:  # a model that was deleted and made anew: what was written for the earlier one moves nothing
-        return int(history.created) < int(model.created) and bool(gateway.versions(journal.name_of(name)))
+        return tag == history.created
+    versions = registry.versions(name)
+    # a model that was deleted and made anew: what was written for the earlier one moves nothing
+    if not versions:
+        return int(history.created) < int(model.created) and bool(
+            registry.versions(journal.name_of(name))
+        )
     return _had_one(versions)
 
 
 def _had_one(versions: Sequence[Version]) -> bool:
-    """Whether a model of before there was the tag had a history: who registered a version opened it at once, who imported one did not."""
+    """Whether a model of before there was the tag had a history: who registered a version opened it
+    at once, who imported one did not.
+    """
     return any(EVALUATION_TAG in each.tags and ORIGIN_TAG not in each.tags for each in versions)
 
 
-def _check_renamed(gateway: Gateway, name: str, model: Found) -> None:
+def _check_renamed(registry: RegistryClient, name: str, model: Found) -> None:
     """MLflow renames one registered model at a time; tags and creation times stay."""
     tag = model.tags.get(HISTORY_TAG)
-    if tag == PENDING or (tag is None and not _had_one(gateway.versions(name))):
+    if (tag or "").startswith(PENDING) or (tag is None and not _had_one(registry.versions(name))):
         return
-    for left, found in _histories(gateway).items():
-        if found.created != tag and (tag is not None or not _written_for(gateway, left, model)):
+    for left, found in _histories(registry).items():
+        if found.created != tag and (tag is not None or not _written_for(registry, left, model)):
             continue
         before = left.removesuffix(journal.SUFFIX)
-        if _find(gateway, before) is not None:
+        if _find(registry, before) is not None:
             continue
         approvals = before + names.APPROVALS_SUFFIX
         others = [(left, journal.name_of(name))]
-        if _find(gateway, approvals) is not None:
+        if _find(registry, approvals) is not None:
             others.append((approvals, name + names.APPROVALS_SUFFIX))
-        calls = "; ".join(f"mlflow.MlflowClient().rename_registered_model({old!r}, {new!r})" for old, new in others)
-        raise RenamedModelError(f"models:/{name} was {before!r} before, and its history still is {left!r}; rename that as well: `{calls}`")
+        calls = "; ".join(
+            f"mlflow.MlflowClient().rename_registered_model({old!r}, {new!r})"
+            for old, new in others
+        )
+        raise RenamedModelError(
+            f"models:/{name} was {before!r} before, and its history still is {left!r}; rename that"
+            f" as well: `{calls}`"
+        )
 
 
-def _written_for(gateway: Gateway, history: str, model: Found) -> bool:
-    """Whether a history of before there was the tag is about a model of this creation time, where its entries can be read."""
+def _written_for(registry: RegistryClient, history: str, model: Found) -> bool:
+    """Whether a history of before there was the tag is about a model of this creation time, where
+    its entries can be read.
+    """
     try:
-        entries = [entry for version in gateway.versions(history) if (entry := journal.entry_of(version))]
+        entries = [
+            entry for version in registry.versions(history) if (entry := journal.entry_of(version))
+        ]
     except journal.DamagedRecordError:
         return False
     return any(entry.record.incarnation == model.created for entry in entries)
 
 
-def _find(gateway: Gateway, name: str) -> Found | None:
-    words = filters.equals("name", name)
-    page = gateway.repeated(f"reading {name!r}", lambda: gateway.client.search_registered_models(words, max_results=10))
+def _find(registry: RegistryClient, name: str) -> Found | None:
+    words = search.equals("name", name)
+    page = registry.repeated(
+        f"reading {name!r}", lambda: registry.client.search_registered_models(words, max_results=10)
+    )
     return next((_found(each) for each in page if each.name == name), None)
 
 
@@ -126,19 +195,24 @@ def _found(entity: object) -> Found:
     return Found(str(getattr(entity, "creation_timestamp", "")), dict(getattr(entity, "tags", {})))
 
 
-def _histories(gateway: Gateway) -> dict[str, Found]:
+def _histories(registry: RegistryClient) -> dict[str, Found]:
     def call() -> dict[str, Found]:
         found: dict[str, Found] = {}
         token: str | None = None
         while True:
-            page = gateway.client.search_registered_models(f"name LIKE '%{journal.SUFFIX}'", max_results=1000, page_token=token)
+            page = registry.client.search_registered_models(
+                f"name LIKE '%{journal.SUFFIX}'", max_results=1000, page_token=token
+            )
             found |= {each.name: _found(each) for each in page}
             token = page.token
             if not token:
                 return found
 
-    return gateway.repeated("listing the histories", call)
+    return registry.repeated("listing the histories", call)
 
 
-def _tag(gateway: Gateway, name: str, value: str) -> None:
-    gateway.repeated(f"tagging {name!r}", lambda: gateway.client.set_registered_model_tag(name, HISTORY_TAG, value))
+def _tag(registry: RegistryClient, name: str, value: str) -> None:
+    registry.repeated(
+        f"tagging {name!r}",
+        lambda: registry.client.set_registered_model_tag(name, HISTORY_TAG, value),
+    )

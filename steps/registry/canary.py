@@ -12,31 +12,31 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from steps.config import isolation
 from steps.config.promotion import CanaryConfig
-from steps.core import processes
+from steps.core import digest, processes
+from steps.core.errors import StepError
+from steps.core.files import temporary_folder
 from steps.core.processes import Child, ChildStartError, Confinement
 from steps.core.redaction import redact
 from steps.core.visible import database_files
-from steps.pipeline import digest
-from steps.pipeline.errors import StepError
-from steps.registry.gateway import ServerUnavailableError
+from steps.registry.client import ServerUnavailableError
 from steps.registry.retries import first_line, is_missing_artifact, is_outage
 
 log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("canary_child.py")
-PEAK_RSS = Path(__file__).parents[1] / "pipeline" / "peak_rss.py"
+PEAK_RSS = Path(__file__).parents[1] / "core" / "peak_rss.py"
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
 LARGEST_RESULT = 1 << 20  # bytes: the model's own code may write anything there
 LARGEST_MEMORY = 1 << 50  # bytes
 LONGEST_NAME, LONGEST_DETAIL = 200, 2_000  # characters
 MOST_ROWS = 100
-UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and what UTF-8 has no bytes for
+# control characters and what UTF-8 has no bytes for
+UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,27 @@ class Canary:
     def fault(self) -> str:
         """The checks that failed, in one line."""
         failed = [check for check in self.checks if not check.passed]
-        return "; ".join(f"{check.name}: {(check.detail.strip() or 'failed').splitlines()[0]}" for check in failed)
+        return "; ".join(
+            f"{check.name}: {(check.detail.strip() or 'failed').splitlines()[0]}"
+            for check in failed
+        )
 
 
 def recorded(missing: Sequence[str]) -> dict[str, list[str]]:
-    """What an entry of the history holds of the isolation in its ``details``; nothing where all of it was had."""
+    """What an entry of the history holds of the isolation in its ``details``; nothing where all of
+    it was had.
+    """
     return {"isolation_missing": list(missing)} if missing else {}
 
 
 def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
-    """Fetch a version by its registry URI, compare its bytes, and let a fresh process load and use it.
+    """Fetch a version by its registry URI, compare its bytes, and let a fresh process load and use
+    it.
 
-    The process gets the fetched folder, an empty home and working directory, no ``PYTHON*`` variable, no secret, no other files and
-    processes, and no network: cut off by the kernel where it lets this user, and in any case by refusing sockets. A remote registry could
-    not be reached that way, so the bytes are fetched from the registry URI first, by this process.
+    The process gets the fetched folder, an empty home and working directory, no ``PYTHON*``
+    variable, no secret, no other files and processes, and no network: cut off by the kernel where
+    it lets this user, and in any case by refusing sockets. A remote registry could not be reached
+    that way, so the bytes are fetched from the registry URI first, by this process.
 
     Args:
         uri: ``models:/<name>/<version>``.
@@ -86,28 +93,37 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         config: limits.
 
     Raises:
-        ConfigError: ``promotion.canary.isolation`` is required and cannot be had here; nothing was fetched.
+        ConfigError: ``promotion.canary.isolation`` is required and cannot be had here; nothing was
+            fetched.
         StepError: the bytes cannot be fetched, or are not those that were judged.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     isolation.heed("promotion.canary.isolation", config.isolation, processes.missing())
-    with TemporaryDirectory(prefix="slm-canary-") as place:
-        root = Path(place)
+    with temporary_folder("slm-canary-") as root:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(root / "model")))
+            folder = Path(
+                mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(root / "model"))
+            )
         except (MlflowException, OSError) as error:
-            if is_outage(error) and not (isinstance(error, MlflowException) and is_missing_artifact(error)):
-                raise ServerUnavailableError(f"{uri}: its files cannot be fetched, nobody answers ({redact(first_line(error))})") from error
+            if is_outage(error) and not (
+                isinstance(error, MlflowException) and is_missing_artifact(error)
+            ):
+                raise ServerUnavailableError(
+                    f"{uri}: its files cannot be fetched, nobody answers"
+                    f" ({redact(first_line(error))})"
+                ) from error
             raise StepError(
-                f"{uri}: its files cannot be fetched ({redact(str(error))}); is the artifact store up, and may you read it?"
+                f"{uri}: its files cannot be fetched ({redact(str(error))}); is the artifact store"
+                " up, and may you read it?"
             ) from error
         found = digest.of_folder(folder)
         if expected_digest is not None and found != expected_digest:
             raise StepError(
-                f"{uri}: the bytes are {found}, the evidence is about {expected_digest}; judge what is there (`mlflow run . -e evaluate`)"
-                " or restore what was judged. No reason overrules this."
+                f"{uri}: the bytes are {found}, the evidence is about {expected_digest}; judge what"
+                " is there (`mlflow run . -e evaluate`) or restore what was judged. No reason"
+                " overrules this."
             )
         (root / "home").mkdir()
         (root / "out").mkdir()
@@ -116,7 +132,14 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         log.info("canary: loading and using %s in a process of its own", uri)
         result = _watch(uri, found, root, folder, config)
     outcome = "passed" if result.passed else f"failed: {result.fault}"
-    log.info("canary: %s %s (%.1f s, %.0f MB, %s)", uri, outcome, result.seconds, result.peak_rss_bytes / 1e6, result.isolation)
+    log.info(
+        "canary: %s %s (%.1f s, %.0f MB, %s)",
+        uri,
+        outcome,
+        result.seconds,
+        result.peak_rss_bytes / 1e6,
+        result.isolation,
+    )
     return result
 
 
@@ -131,7 +154,10 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
         while child.alive:
             peak = max(peak, child.resident())
             if peak > config.memory_limit_bytes:
-                trouble = f"held {peak / 1e6:.0f} MB, more than promotion.canary.memory_limit_bytes={config.memory_limit_bytes}"
+                trouble = (
+                    f"held {peak / 1e6:.0f} MB, more than"
+                    f" promotion.canary.memory_limit_bytes={config.memory_limit_bytes}"
+                )
             elif time.monotonic() - started > config.timeout:
                 trouble = f"not done after promotion.canary.timeout={config.timeout:g} s"
             if trouble:
@@ -142,15 +168,29 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
     if (result := _result(root / "out" / "result.json")) is not None:
         checks += result[0]
         peak = max(peak, result[1])
-        if not trouble and any(check.detail.startswith("MemoryError") or "bad_alloc" in check.detail for check in checks):
-            trouble = f"asked for more memory than promotion.canary.memory_limit_bytes={config.memory_limit_bytes} leaves it"
+        if not trouble and any(
+            check.detail.startswith("MemoryError") or "bad_alloc" in check.detail
+            for check in checks
+        ):
+            trouble = (
+                "asked for more memory than"
+                f" promotion.canary.memory_limit_bytes={config.memory_limit_bytes} leaves it"
+            )
     if trouble:
         checks.append(Check("stays within its limits", False, trouble))
     else:
         within = peak <= config.memory_limit_bytes
-        checks.append(Check("stays within its limits", within, "" if within else f"held {peak / 1e6:.0f} MB"))
+        checks.append(
+            Check("stays within its limits", within, "" if within else f"held {peak / 1e6:.0f} MB")
+        )
         clean = returncode == 0 and len(checks) > 1
-        checks.append(Check("exits cleanly", clean, "" if clean else f"exit code {returncode}; its log ends: {child.tail()[-TAIL:]}"))
+        checks.append(
+            Check(
+                "exits cleanly",
+                clean,
+                "" if clean else f"exit code {returncode}; its log ends: {child.tail()[-TAIL:]}",
+            )
+        )
     return Canary(
         uri=uri,
         digest=found,
@@ -167,10 +207,27 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
     import mlflow
 
     home, out = root / "home", root / "out"
-    databases = {file for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) for file in database_files(uri)}
+    databases = {
+        file
+        for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+        for file in database_files(uri)
+    }
     return Child(
-        [sys.executable, "-I", str(root / "canary.py"), str(folder), str(out / "result.json"), str(config.concurrency)],
-        environment=processes.environment({"HOME": str(home), "TMPDIR": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/none.db"}),
+        [
+            sys.executable,
+            "-I",
+            str(root / "canary.py"),
+            str(folder),
+            str(out / "result.json"),
+            str(config.concurrency),
+        ],
+        environment=processes.environment(
+            {
+                "HOME": str(home),
+                "TMPDIR": str(home),
+                "MLFLOW_TRACKING_URI": f"sqlite:///{home}/none.db",
+            }
+        ),
         cwd=home,
         confinement=Confinement(
             readable=(folder, root / "canary.py", root / "peak_rss.py"),
@@ -184,13 +241,19 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
 def _result(path: Path) -> tuple[list[Check], int] | None:
     """The checks that the canary wrote and its peak in bytes, redacted and fit to be shown.
 
-    None where it is missing or is not a canary's result, as the model's own code could write there too.
+    None where it is missing or is not a canary's result, as the model's own code could write there
+    too.
     """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             result = json.loads(file.read(LARGEST_RESULT))
         peak, rows = result["peak_rss_bytes"], result["checks"]
-        if type(peak) is not int or not 0 <= peak < LARGEST_MEMORY or not isinstance(rows, list) or len(rows) > MOST_ROWS:
+        if (
+            type(peak) is not int
+            or not 0 <= peak < LARGEST_MEMORY
+            or not isinstance(rows, list)
+            or len(rows) > MOST_ROWS
+        ):
             return None
         return [_check(row) for row in rows], peak
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -202,7 +265,11 @@ def _check(row: Mapping[str, Any]) -> Check:
     name, passed, detail = row["name"], row["passed"], row["detail"]
     if not (isinstance(name, str) and isinstance(passed, bool) and isinstance(detail, str)):
         raise TypeError("not a row of a canary")
-    return Check(" ".join(_shown(name, LONGEST_NAME).split()) or "a check without a name", passed, _shown(detail, LONGEST_DETAIL))
+    return Check(
+        " ".join(_shown(name, LONGEST_NAME).split()) or "a check without a name",
+        passed,
+        _shown(detail, LONGEST_DETAIL),
+    )
 
 
 def _shown(text: str, longest: int) -> str:

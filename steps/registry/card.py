@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.registry.aliases import CAPABILITIES_TAG, FINGERPRINT_TAG, LICENCE_TAG, ONNX, REVISION_TAG
+from steps.registry.aliases import (
+    CAPABILITIES_TAG,
+    FINGERPRINT_TAG,
+    LICENCE_TAG,
+    ONNX,
+    REVISION_TAG,
+)
+from steps.registry.client import DESCRIPTION_LIMIT
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import DESCRIPTION_LIMIT
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MOST_LIMITS = 8  # lines; the report has them all
@@ -24,10 +30,21 @@ FIGURES: tuple[tuple[str, str, float, str], ...] = (  # label, metric, factor, f
 
 def figures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     """Label and value of the metrics that a card shows, where they were measured."""
-    return [(label, form.format(metrics[name] * factor)) for label, name, factor, form in FIGURES if name in metrics]
+    return [
+        (label, form.format(metrics[name] * factor))
+        for label, name, factor, form in FIGURES
+        if name in metrics
+    ]
 
 
-def render(name: str, version: int | str, judged: Judged, evidence: Evidence, tags: Mapping[str, str], command: str) -> str:
+def render(
+    name: str,
+    version: int | str,
+    judged: Judged,
+    evidence: Evidence,
+    tags: Mapping[str, str],
+    command: str,
+) -> str:
     """The card of one version, in Markdown.
 
     Args:
@@ -43,13 +60,24 @@ def render(name: str, version: int | str, judged: Judged, evidence: Evidence, ta
     """
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
     snapshot = evidence.snapshot
-    kind = "An ONNX build served by onnxruntime-genai" if judged.variant == ONNX else "The checkpoint's own weights served by transformers"
+    kind = (
+        "An ONNX build served by onnxruntime-genai"
+        if judged.variant == ONNX
+        else "The checkpoint's own weights served by transformers"
+    )
     limits = [clause for clause in tags.get(CAPABILITIES_TAG, "").split("; ") if clause]
-    limits += list(judged.conformance_limits[:MOST_LIMITS]) or ["No row of the chat contract is known to fail."]
+    limits += list(judged.conformance_limits[:MOST_LIMITS]) or [
+        "No row of the chat contract is known to fail."
+    ]
     if len(judged.conformance_limits) > MOST_LIMITS:
-        limits.append(f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's conformance matrix.")
+        limits.append(
+            f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's"
+            " conformance matrix."
+        )
     if not judged.passes:
         limits.append("It did not pass its gates: not for production.")
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

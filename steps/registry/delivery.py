@@ -1,6 +1,8 @@
-"""Deliver messages to a webhook from a thread of its own: whoever sends one does not wait, and no failure reaches the sender.
+"""Deliver messages to a webhook from a thread of its own: whoever sends one does not wait, and no
+failure reaches the sender.
 
-Signed as Standard Webhooks: ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature`` (``v1,base64(HMAC-SHA256(secret,
+Signed as Standard Webhooks: ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature``
+(``v1,base64(HMAC-SHA256(secret,
 "<id>.<timestamp>.<body>"))``). Every attempt has the same id, so a receiver knows a repetition.
 """
 
@@ -16,14 +18,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from steps.config.errors import ConfigError
 from steps.config.notifications import NotificationsConfig
+from steps.core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-WAITING_ROOM = 1000  # messages that may wait; more means that the receiver is away, and that an event matters less than the process
+# messages that may wait; more means that the receiver is away, and that an event matters less than
+# the process
+WAITING_ROOM = 1000
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between attempts
-REPEATED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # answers after which another attempt may help
+# answers after which another attempt may help
+REPEATED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 DELIVERED = range(200, 300)
 
 
@@ -62,13 +67,27 @@ class Courier:
             from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
         except ImportError as error:
             expected = "null, or the packages cloudevents and standardwebhooks installed"
-            raise ConfigError("notifications.url", _host(settings), expected, "pip install cloudevents standardwebhooks") from error
+            raise ConfigError(
+                "notifications.url",
+                _host(settings),
+                expected,
+                "pip install cloudevents standardwebhooks",
+            ) from error
         try:
             self._signer = Webhook(secret)
         except (ValueError, EmptyWebhookSecretError) as error:
-            place = f"secret_file={settings.secret_file!r}" if settings.secret_file else f"secret_env={settings.secret_env!r}"
+            place = (
+                f"secret_file={settings.secret_file!r}"
+                if settings.secret_file
+                else f"secret_env={settings.secret_env!r}"
+            )
             expected = "a secret in base64, with or without whsec_ before it"
-            raise ConfigError(f"notifications.{place}", "***", expected, 'make one: echo "whsec_$(openssl rand -base64 32)"') from error
+            raise ConfigError(
+                f"notifications.{place}",
+                "***",
+                expected,
+                'make one: echo "whsec_$(openssl rand -base64 32)"',
+            ) from error
         self.settings = settings
         self._queue: queue.Queue[Message] = queue.Queue(WAITING_ROOM)
         self._lock = threading.Lock()
@@ -80,15 +99,24 @@ class Courier:
         try:
             self._queue.put_nowait(message)
         except queue.Full:
-            log.warning("notification %s is dropped: %d wait for %s already", message.words, WAITING_ROOM, _host(self.settings))
+            log.warning(
+                "notification %s is dropped: %d wait for %s already",
+                message.words,
+                WAITING_ROOM,
+                _host(self.settings),
+            )
             return
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="notifications", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._work, name="notifications", daemon=True
+                )
                 self._thread.start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all that was sent is delivered or given up, no longer than ``seconds``. Returns whether it is."""
+        """Wait until all that was sent is delivered or given up, no longer than ``seconds``.
+        Returns whether it is.
+        """
         deadline = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -112,7 +140,12 @@ class Courier:
             try:
                 self._deliver(message)
             except _UndeliveredError as error:
-                log.warning("notification %s was not delivered to %s: %s", message.words, _host(self.settings), error)
+                log.warning(
+                    "notification %s was not delivered to %s: %s",
+                    message.words,
+                    _host(self.settings),
+                    error,
+                )
             except Exception:  # a bug: the next message shall be delivered all the same
                 log.exception("notification %s was not delivered", message.words)
             finally:
@@ -122,9 +155,13 @@ class Courier:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _UndeliveredError) and error.again),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, _UndeliveredError) and error.again
+            ),
             stop=stop_after_delay(self.settings.retry_seconds),
-            wait=wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
+            wait=wait_exponential_jitter(
+                multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT
+            ),
             reraise=True,
         )
         retrying(self._attempt, message)
@@ -139,12 +176,14 @@ class Courier:
                 headers={"Content-Type": message.content_type, **self.signed(message)},
                 timeout=self.settings.timeout,
                 allow_redirects=False,  # the signed message is for this address alone
-                auth=lambda request: request,  # or requests would send what .netrc holds for this host
+                # or requests would send what .netrc holds for this host
+                auth=lambda request: request,
                 stream=True,  # the answer's body is not wanted
             ) as answer:
                 status = answer.status_code
         except requests.RequestException as error:
-            self._last_failure = type(error).__name__  # its text holds the address, of which a part may be a token
+            # its text holds the address, of which a part may be a token
+            self._last_failure = type(error).__name__
             raise _UndeliveredError(self._last_failure, again=True) from error
         if status not in DELIVERED:
             self._last_failure = f"HTTP {status}"
@@ -170,7 +209,8 @@ _LOCK = threading.Lock()
 
 
 def courier(settings: NotificationsConfig, secret: str) -> Courier:
-    """The courier of an address, one for the process; what it holds is flushed when the process ends.
+    """The courier of an address, one for the process; what it holds is flushed when the process
+    ends.
 
     Raises:
         ConfigError: the secret is not base64, or empty.

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steps.config.gates import GatesConfig
+from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
 
 SCHEMA = "slm-promote/report/1"
 PROMOTE = "promote"
-SMOKE = "smoke"  # the pack that shows that everything runs; it is weaker than any other, however many items are taken of it
+# the pack that shows that everything runs; it is weaker than any other, however many items are
+# taken of it
+SMOKE = "smoke"
 CLOCK_TOLERANCE = timedelta(minutes=5)  # by how much the clocks of two machines may differ
 
 
@@ -62,26 +64,38 @@ class Evidence:
     pack: Mapping[str, Any]
     snapshot: Mapping[str, Any]
     incumbent_version: int | None
-    gates: Mapping[str, Any] | None = None  # the policy's gates that it judged by, as plain values; None where it does not say
-    text: str = field(default="", repr=False, compare=False)  # of report.json, which a signature is over
+    # the policy's gates that it judged by, as plain values; None where it does not say
+    gates: Mapping[str, Any] | None = None
+    # of report.json, which a signature is over
+    text: str = field(default="", repr=False, compare=False)
 
     def of(self, model_id: str | None, digest: str | None = None) -> Judged | None:
-        """What the report says of a logged model, if anything: by its id, or by its bytes, as an imported model has an id of its own."""
+        """What the report says of a logged model, if anything: by its id, or by its bytes, as an
+        imported model has an id of its own.
+        """
         by_id = next((each for each in self.judged if model_id and each.model_id == model_id), None)
-        return by_id or next((each for each in self.judged if digest and each.digest == digest), None)
+        return by_id or next(
+            (each for each in self.judged if digest and each.digest == digest), None
+        )
 
     def other_gates(self, gates: GatesConfig) -> str:
-        """Which gates the report judged by that are not these, in words; empty where they are the same."""
+        """Which gates the report judged by that are not these, in words; empty where they are the
+        same.
+        """
         if self.gates is None:
             return ""
         then, now = _leaves(self.gates), _leaves(json.loads(json.dumps(asdict(gates))))
         return ", ".join(
-            f"{key}={then.get(key)} then, {now.get(key)} now" for key in sorted({*then, *now}) if then.get(key) != now.get(key)
+            f"{key}={then.get(key)} then, {now.get(key)} now"
+            for key in sorted({*then, *now})
+            if then.get(key) != now.get(key)
         )
 
     @property
     def strength(self) -> tuple[bool, int]:
-        """How much it weighs beside another report: the smoke pack least, then by the number of items."""
+        """How much it weighs beside another report: the smoke pack least, then by the number of
+        items.
+        """
         return self.pack.get("name") != SMOKE, _whole(self.pack.get("items")) or 0
 
     @property
@@ -92,21 +106,28 @@ class Evidence:
     def untimely(self, limit_days: float, now: datetime | None = None) -> str | None:
         """What is wrong with its date, in words; None where it counts.
 
-        A report of exactly the limit counts, and so does one that is ahead of this machine's clock by no more than the tolerance.
+        A report of exactly the limit counts, and so does one that is ahead of this machine's clock
+        by no more than the tolerance.
         """
         age = (now or datetime.now(UTC)) - self.created
         if age < -CLOCK_TOLERANCE:
             ahead = -age.total_seconds() / 86_400
-            return f"is dated {ahead:.1f} days in the future (clocks may differ by {CLOCK_TOLERANCE.total_seconds() / 60:.0f} minutes)"
+            return (
+                f"is dated {ahead:.1f} days in the future (clocks may differ by"
+                f" {CLOCK_TOLERANCE.total_seconds() / 60:.0f} minutes)"
+            )
         if age > timedelta(days=limit_days):
-            return f"is {age.total_seconds() / 86_400:.1f} days old, promotion.max_evidence_age_days={limit_days:g}"
+            return (
+                f"is {age.total_seconds() / 86_400:.1f} days old,"
+                f" promotion.max_evidence_age_days={limit_days:g}"
+            )
         return None
 
     def age_days(self, now: datetime | None = None) -> float:
         return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400
 
 
-def read(uri: str, gateway: Gateway) -> Evidence:
+def read(uri: str, registry: RegistryClient) -> Evidence:
     """Evidence at a report URI.
 
     Raises:
@@ -116,10 +137,12 @@ def read(uri: str, gateway: Gateway) -> Evidence:
     from mlflow.exceptions import MlflowException
 
     try:
-        text = gateway.text(uri)
-    except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:  # ImportError: of the client of an artifact store
+        text = registry.text(uri)
+    except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:
+        # ImportError: of the client of an artifact store
         raise StepError(
-            f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))}); make one with `mlflow run . -e evaluate`"
+            f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))});"
+            " make one with `mlflow run . -e evaluate`"
         ) from error
     return parse(uri, text)
 
@@ -133,7 +156,10 @@ def parse(uri: str, text: str) -> Evidence:
     try:
         report = json.loads(text)
         if report["schema"] != SCHEMA:
-            raise StepError(f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate again with this version")
+            raise StepError(
+                f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate"
+                " again with this version"
+            )
         created = datetime.fromisoformat(report["created"])
         _whole((report.get("pack") or {}).get("items"))
         return Evidence(
@@ -149,7 +175,9 @@ def parse(uri: str, text: str) -> Evidence:
             text=text,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise StepError(f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})") from error
+        raise StepError(
+            f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _judged(entry: Mapping[str, Any]) -> Judged:
@@ -163,14 +191,26 @@ def _judged(entry: Mapping[str, Any]) -> Judged:
         digest=entry["digest"],
         role=entry.get("role", "candidate"),
         status=entry["status"],
-        metrics={name: float(value) for name, value in (entry.get("metrics") or {}).items() if value is not None},
+        metrics={
+            name: float(value)
+            for name, value in (entry.get("metrics") or {}).items()
+            if value is not None
+        },
         decision=verdict.get("decision", "failed"),
         gates=tuple(
-            Gate(gate["name"], gate.get("value"), gate.get("limit"), gate["passed"], str(gate.get("reason", "")))
+            Gate(
+                gate["name"],
+                gate.get("value"),
+                gate.get("limit"),
+                gate["passed"],
+                str(gate.get("reason", "")),
+            )
             for gate in verdict.get("gates", [])
         ),
         conformance_limits=tuple(
-            f"{row['name']}: {row.get('limit') or row.get('detail') or 'not held'}" for row in rows if not row["passed"]
+            f"{row['name']}: {row.get('limit') or row.get('detail') or 'not held'}"
+            for row in rows
+            if not row["passed"]
         ),
         failure=str(failure["reason"]) if failure else None,
     )
@@ -188,7 +228,11 @@ def _mapping(value: object, name: str) -> Mapping[str, Any] | None:
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in node.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        found |= (
+            _leaves(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
+        )
     return found
 
 

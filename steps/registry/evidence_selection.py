@@ -1,7 +1,9 @@
-"""Which report decides: one from where promoters trust, and of several the strongest that still counts.
+"""Which report decides: one from where promoters trust, and of several the strongest that still
+counts.
 
-A run's tags and its ``report.json`` are written by whoever may edit its experiment, and every user may have an experiment of his own; the
-names in the tags prove nothing. What a tracking server does enforce is who may edit which experiment and which registered model.
+A run's tags and its ``report.json`` are written by whoever may edit its experiment, and every user
+may have an experiment of his own; the names in the tags prove nothing. What a tracking server does
+enforce is who may edit which experiment and which registered model.
 """
 
 from __future__ import annotations
@@ -14,17 +16,21 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from steps.config.errors import ConfigError
 from steps.config.root import Config
 from steps.core import signatures
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
 from steps.registry import artifact_places, reports
 from steps.registry import evidence as evidence_module
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG
 from steps.registry.artifact_places import NOWHERE, Places
+from steps.registry.client import (
+    PermissionRefusedError,
+    RegistryClient,
+    ServerUnavailableError,
+    Version,
+)
 from steps.registry.evidence import Evidence
-from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
 from steps.registry.retries import first_line
 
 if TYPE_CHECKING:
@@ -34,7 +40,8 @@ log = logging.getLogger(__name__)
 
 SIGNATURE = ".sig"  # of the file beside report.json that holds its detached signature
 LARGEST_SIGNATURE = 1024  # bytes; one of these kinds has about a hundred
-LARGEST_REPORT = 100_000_000  # bytes of a report from elsewhere; one of a thousand items has a few million
+# bytes of a report from elsewhere; one of a thousand items has a few million
+LARGEST_REPORT = 100_000_000
 SIGNERS = "promotion.evidence.signers"
 REPORT = re.compile(r"runs:/(?P<run>[^/]+)/report\.json")
 OUTSIDE_TRIES = 2  # of reading one of them, where the server was away and is back
@@ -46,11 +53,14 @@ _named: set[str] = set()  # runs that this process has said it ignores
 class Trust:
     """Where evidence counts from."""
 
-    gateway: Gateway
+    registry: RegistryClient
     experiments: frozenset[str]  # ids
-    by_policy: bool  # the policy names them; else they are the running step's own and those of the versions' logged models
+    # the policy names them; else they are the running step's own and those of the versions' logged
+    # models
+    by_policy: bool
     signers: tuple[str, ...] = ()  # PEM files of public keys
-    places: Places = NOWHERE  # where artifacts of runs of other experiments may lie, to be read at all
+    # where artifacts of runs of other experiments may lie, to be read at all
+    places: Places = NOWHERE
 
     def against(self, report: Evidence) -> str:
         """Why a report does not count, in words; empty where it does.
@@ -60,41 +70,80 @@ class Trust:
         """
         found = REPORT.fullmatch(report.uri)
         if not found:
-            return f"{redact(report.uri)} is not an artifact of a run (runs:/<run>/report.json), so nobody knows who wrote it"
-        run: Run = self.gateway.repeated(f"reading the run {found['run']!r}", lambda: self.gateway.client.get_run(found["run"]))
-        return "" if run.info.experiment_id in self.experiments or self.signer(run, report) else self.words(run)
+            return (
+                f"{redact(report.uri)} is not an artifact of a run (runs:/<run>/report.json), so"
+                " nobody knows who wrote it"
+            )
+        run: Run = self.registry.repeated(
+            f"reading the run {found['run']!r}", lambda: self.registry.client.get_run(found["run"])
+        )
+        return (
+            ""
+            if run.info.experiment_id in self.experiments or self.signer(run, report)
+            else self.words(run)
+        )
 
     def words(self, run: Run) -> str:
         """Why the report of a run does not count, and what would make it count."""
         unsigned = f", and it is signed by none of {SIGNERS}" if self.signers else ""
-        names = ", ".join(sorted(repr(reports.experiment_name(self.gateway, place)) for place in self.experiments)) or "no experiment"
-        whose = "promotion.evidence.experiments" if self.by_policy else "the experiments of this step and of the version's logged model"
-        name = reports.experiment_name(self.gateway, run.info.experiment_id)
+        names = (
+            ", ".join(
+                sorted(
+                    repr(reports.experiment_name(self.registry, place))
+                    for place in self.experiments
+                )
+            )
+            or "no experiment"
+        )
+        whose = (
+            "promotion.evidence.experiments"
+            if self.by_policy
+            else "the experiments of this step and of the version's logged model"
+        )
+        name = reports.experiment_name(self.registry, run.info.experiment_id)
         return (
-            f"run {run.info.run_id} is in experiment {name!r}, which does not count{unsigned}; evidence counts from {names} ({whose}): "
-            f"evaluate there, or name the experiment in promotion.evidence.experiments, or sign the report by a key of {SIGNERS}"
+            f"run {run.info.run_id} is in experiment {name!r}, which does not count{unsigned};"
+            f" evidence counts from {names} ({whose}): evaluate there, or name the experiment in"
+            f" promotion.evidence.experiments, or sign the report by a key of {SIGNERS}"
         )
 
     def signature(self, run: Run) -> bytes | None:
-        """The signature beside a run's report; None where there is none, or one of the files is of a size that neither ever has."""
+        """The signature beside a run's report; None where there is none, or one of the files is of
+        a size that neither ever has.
+        """
         from mlflow.exceptions import MlflowException
 
         run_id, name = run.info.run_id, reports.REPORT_FILE + SIGNATURE
-        if not self.signers or not (run.info.experiment_id in self.experiments or self.places.holds(run.info.artifact_uri)):
+        if not self.signers or not (
+            run.info.experiment_id in self.experiments or self.places.holds(run.info.artifact_uri)
+        ):
             return None
-        files = self.gateway.repeated(f"listing the files of run {run_id!r}", lambda: self.gateway.client.list_artifacts(run_id))
+        files = self.registry.repeated(
+            f"listing the files of run {run_id!r}",
+            lambda: self.registry.client.list_artifacts(run_id),
+        )
         sizes = {each.path: each.file_size or 0 for each in files}
-        if name not in sizes or sizes[name] > LARGEST_SIGNATURE or sizes.get(reports.REPORT_FILE, 0) > LARGEST_REPORT:
+        if (
+            name not in sizes
+            or sizes[name] > LARGEST_SIGNATURE
+            or sizes.get(reports.REPORT_FILE, 0) > LARGEST_REPORT
+        ):
             return None
         try:
-            return self.gateway.text(f"runs:/{run_id}/{name}").encode()
+            return self.registry.text(f"runs:/{run_id}/{name}").encode()
         except (MlflowException, OSError):  # removed meanwhile, or no text
             return None
 
     def signer(self, run: Run, report: Evidence) -> str | None:
-        """Name of the key of the policy that signed a report's bytes as they were read, if one did."""
+        """Name of the key of the policy that signed a report's bytes as they were read, if one
+        did.
+        """
         signature = self.signature(run)
-        return signatures.verify(report.text.encode(), signature, self.signers, field=SIGNERS) if signature else None
+        return (
+            signatures.verify(report.text.encode(), signature, self.signers, field=SIGNERS)
+            if signature
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -105,32 +154,45 @@ class Choice:
     trouble: str  # why there is none, or why the one that was named does not count
 
 
-def trusted(gateway: Gateway, config: Config, versions: Iterable[Version] = ()) -> Trust:
+def trusted(registry: RegistryClient, config: Config, versions: Iterable[Version] = ()) -> Trust:
     """Where evidence about these versions counts from, by the policy."""
     from steps.pipeline import experiments
 
     settings = config.promotion.evidence
     signers = tuple(settings.signers)
     if settings.experiments:
-        known = gateway.repeated("looking for the experiments", lambda: experiments.named(settings.experiments, gateway.client))
+        known = registry.repeated(
+            "looking for the experiments",
+            lambda: experiments.named(settings.experiments, registry.client),
+        )
         for name in sorted({*settings.experiments} - {*known.values()}):
-            _say(f"experiment {name}", f"promotion.evidence.experiments: there is no experiment {name!r} on this tracking server")
-        return Trust(gateway, frozenset(known), True, signers, _places(gateway, known, signers))
+            _say(
+                f"experiment {name}",
+                f"promotion.evidence.experiments: there is no experiment {name!r} on this tracking"
+                " server",
+            )
+        return Trust(registry, frozenset(known), True, signers, _places(registry, known, signers))
     ids = {experiments.own()}
     for version in versions:
-        logged = gateway.logged_model(version.model_id) if version.model_id else None
+        logged = registry.logged_model(version.model_id) if version.model_id else None
         if logged is not None:
             ids.add(str(logged.experiment_id))
-    return Trust(gateway, frozenset(ids), False, signers, _places(gateway, ids, signers))
+    return Trust(registry, frozenset(ids), False, signers, _places(registry, ids, signers))
 
 
-def _places(gateway: Gateway, trusted_ids: Iterable[str], signers: Sequence[str]) -> Places:
-    """Where the server itself and the trusted experiments keep artifacts; nothing is looked up where no signature could count."""
+def _places(registry: RegistryClient, trusted_ids: Iterable[str], signers: Sequence[str]) -> Places:
+    """Where the server itself and the trusted experiments keep artifacts; nothing is looked up
+    where no signature could count.
+    """
     from mlflow.tracking import get_tracking_uri
 
     def location(place: str) -> str:
         try:
-            return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(place)).artifact_location)
+            return str(
+                registry.repeated(
+                    "reading the experiment", lambda: registry.client.get_experiment(place)
+                ).artifact_location
+            )
         except PermissionRefusedError:
             return ""
 
@@ -139,26 +201,27 @@ def _places(gateway: Gateway, trusted_ids: Iterable[str], signers: Sequence[str]
     return Places.around(locations, get_tracking_uri())
 
 
-def choose(gateway: Gateway, version: Version, config: Config) -> Choice:
+def choose(registry: RegistryClient, version: Version, config: Config) -> Choice:
     """The report about a version that decides.
 
-    The one that ``report_uri`` names; else the strongest of the one on the version's tags and the finished evaluations that judged the
-    same logged model. Where the policy names no experiment, the report on the tags counts wherever it is from: whoever may write them may
-    move the aliases too.
+    The one that ``report_uri`` names; else the strongest of the one on the version's tags and the
+    finished evaluations that judged the same logged model. Where the policy names no experiment,
+    the report on the tags counts wherever it is from: whoever may write them may move the aliases
+    too.
 
     Raises:
         StepError: ``report_uri`` names no report.
     """
-    trust = trusted(gateway, config, [version])
+    trust = trusted(registry, config, [version])
     if config.report_uri:
-        report = evidence_module.read(config.report_uri, gateway)
+        report = evidence_module.read(config.report_uri, registry)
         return Choice(report, trust.against(report) or weaker(report, version, trust, config))
     tagged, trouble = recorded(version, trust)
 
     def about(report: Evidence) -> bool:
         return report.of(version.model_id, version.tags.get(DIGEST_TAG)) is not None
 
-    return Choice(strongest(gateway, version.name, config, trust, about, tagged), trouble)
+    return Choice(strongest(registry, version.name, config, trust, about, tagged), trouble)
 
 
 def recorded(version: Version, trust: Trust) -> tuple[Evidence | None, str]:
@@ -167,7 +230,7 @@ def recorded(version: Version, trust: Trust) -> tuple[Evidence | None, str]:
     if not uri:
         return None, "it has no evidence"
     try:
-        report = evidence_module.read(uri, trust.gateway)
+        report = evidence_module.read(uri, trust.registry)
     except ServerUnavailableError:
         raise
     except StepError as error:
@@ -180,20 +243,31 @@ def recorded(version: Version, trust: Trust) -> tuple[Evidence | None, str]:
 
 
 def weaker(report: Evidence, version: Version, trust: Trust, config: Config) -> str:
-    """That a version's recorded evidence still counts and is stronger than a report, in words; empty where it is not."""
+    """That a version's recorded evidence still counts and is stronger than a report, in words;
+    empty where it is not.
+    """
     earlier = kept(report, version, trust, config)
     if earlier is None or not counts(report, config):
         return ""
     known = f"version {version.number} ({earlier.size}: {earlier.uri})"
-    return f"the report ({report.size}) is weaker than evidence that still counts, of {known}; evaluate with at least as many items"
+    return (
+        f"the report ({report.size}) is weaker than evidence that still counts, of {known};"
+        " evaluate with at least as many items"
+    )
 
 
 def kept(report: Evidence, version: Version, trust: Trust, config: Config) -> Evidence | None:
-    """The evidence on a version's tags that a report must not replace: it counts, and the report does not or is weaker."""
+    """The evidence on a version's tags that a report must not replace: it counts, and the report
+    does not or is weaker.
+    """
     if version.tags.get(EVIDENCE_TAG) == report.digest:
         return None
     earlier, _ = recorded(version, trust)
-    if earlier is None or not counts(earlier, config) or (counts(report, config) and earlier.strength <= report.strength):
+    if (
+        earlier is None
+        or not counts(earlier, config)
+        or (counts(report, config) and earlier.strength <= report.strength)
+    ):
         return None
     judged = earlier.of(version.model_id, version.tags.get(DIGEST_TAG))
     return earlier if judged and judged.status == "evaluated" else None
@@ -201,37 +275,46 @@ def kept(report: Evidence, version: Version, trust: Trust, config: Config) -> Ev
 
 def counts(report: Evidence, config: Config, now: datetime | None = None) -> bool:
     """Whether a report is of an age that counts, and judged by the gates of today."""
-    return report.untimely(config.promotion.max_evidence_age_days, now) is None and not report.other_gates(config.promotion.gates)
+    return report.untimely(
+        config.promotion.max_evidence_age_days, now
+    ) is None and not report.other_gates(config.promotion.gates)
 
 
 def best(reports: Sequence[Evidence], config: Config) -> Evidence | None:
-    """The report that decides: one that counts before one that does not, then the stronger, then the newer."""
+    """The report that decides: one that counts before one that does not, then the stronger, then
+    the newer.
+    """
     now = datetime.now(UTC)
-    return max(reports, key=lambda each: (counts(each, config, now), each.strength, each.created), default=None)
+    return max(
+        reports,
+        key=lambda each: (counts(each, config, now), each.strength, each.created),
+        default=None,
+    )
 
 
 def strongest(
-    gateway: Gateway,
+    registry: RegistryClient,
     name: str,
     config: Config,
     trust: Trust,
     about: Callable[[Evidence], bool] = lambda _: True,
     tagged: Evidence | None = None,
 ) -> Evidence | None:
-    """The report of a registered model that decides. A newer one that is passed over or does not count is named in the log, and why.
+    """The report of a registered model that decides. A newer one that is passed over or does not
+    count is named in the log, and why.
 
     Args:
-        gateway: the tracking server.
+        registry: the tracking server.
         name: registered model.
         config: the composed config; ``promotion`` counts.
         trust: where evidence counts from.
         about: which reports are looked for.
         tagged: one that is known already.
     """
-    inside, outside = reports.finished(gateway, name, trust.experiments, every=bool(trust.signers))
+    inside, outside = reports.finished(registry, name, trust.experiments, every=bool(trust.signers))
     found = [tagged] if tagged else []
     for run in inside:
-        report = reports.read(gateway, run)
+        report = reports.read(registry, run)
         if report is not None and about(report) and all(report.uri != each.uri for each in found):
             found.append(report)
     ignored: list[Run] = []
@@ -246,12 +329,25 @@ def strongest(
     chosen = best(found, config)
     for run in ignored[: reports.REPORTS_READ]:
         if chosen is None or run.info.start_time > chosen.created.timestamp() * 1000:
-            _say(run.info.run_id, f"{reports.uri_of(run)} about {name!r} is ignored: {trust.words(run)}")
-    for each in found:
-        if chosen is not None and each.created > chosen.created and each.untimely(config.promotion.max_evidence_age_days) is None:
-            why = "judged by other gates" if each.strength >= chosen.strength else f"weaker ({each.size})"
             _say(
-                f"{each.uri} {chosen.uri}", f"{each.uri} about {name!r} is newer and {why} than {chosen.uri} ({chosen.size}), which decides"
+                run.info.run_id,
+                f"{reports.uri_of(run)} about {name!r} is ignored: {trust.words(run)}",
+            )
+    for each in found:
+        if (
+            chosen is not None
+            and each.created > chosen.created
+            and each.untimely(config.promotion.max_evidence_age_days) is None
+        ):
+            why = (
+                "judged by other gates"
+                if each.strength >= chosen.strength
+                else f"weaker ({each.size})"
+            )
+            _say(
+                f"{each.uri} {chosen.uri}",
+                f"{each.uri} about {name!r} is newer and {why} than {chosen.uri} ({chosen.size}),"
+                " which decides",
             )
     return chosen
 
@@ -259,17 +355,18 @@ def strongest(
 def _signed(trust: Trust, run: Run) -> Evidence | None:
     """The report of a run of another experiment, if a key of the policy signed it.
 
-    Who made the run also chose where its files lie and what they are, so whatever fails here is about this run alone.
+    Who made the run also chose where its files lie and what they are, so whatever fails here is
+    about this run alone.
 
     Raises:
         ConfigError: a key file of ``promotion.evidence.signers`` cannot be read.
         ServerUnavailableError: the tracking server answers nothing else either.
     """
-    quick = replace(trust, gateway=_quick(trust.gateway))
+    quick = replace(trust, registry=_quick(trust.registry))
     trouble = ""
     for _ in range(OUTSIDE_TRIES):
         try:
-            report = reports.read(quick.gateway, run) if quick.signature(run) else None
+            report = reports.read(quick.registry, run) if quick.signature(run) else None
             return report if report is not None and quick.signer(run, report) else None
         except ConfigError:
             raise
@@ -277,14 +374,16 @@ def _signed(trust: Trust, run: Run) -> Evidence | None:
             trouble = f"{type(error).__name__}: {first_line(error)}"
             if not isinstance(error, ServerUnavailableError):
                 break
-            trust.gateway.repeated("asking the server", lambda: trust.gateway.client.get_run(run.info.run_id))
+            trust.registry.repeated(
+                "asking the server", lambda: trust.registry.client.get_run(run.info.run_id)
+            )
     _say(run.info.run_id, f"{reports.uri_of(run)} is ignored: it cannot be read ({trouble})")
     return None
 
 
 @lru_cache(maxsize=8)
-def _quick(gateway: Gateway) -> Gateway:
-    return Gateway(min(gateway.retry_seconds, OUTSIDE_SECONDS), gateway.client)
+def _quick(registry: RegistryClient) -> RegistryClient:
+    return RegistryClient(min(registry.retry_seconds, OUTSIDE_SECONDS), registry.client)
 
 
 def _say(key: str, words: str) -> None:

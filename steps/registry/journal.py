@@ -1,11 +1,15 @@
 """The history of a registered model's aliases: an append-only journal that decides who won.
 
-MLflow's alias is a register that the last writer wins, without a condition and without a past. What MLflow does have is one operation
-that its database makes unique: creating a model version, where (name, number) is a primary key, numbers are handed out in the order
-in which they become visible, and none is used twice. So each change of aliases is one *version* of a second registered model,
-``<name>.history``: writing it is the intent, its number is its place in the order, and folding all records in that order tells, to
-everybody alike, which of two racing moves holds and what the aliases must be. The aliases themselves are a projection of the journal
-that anyone may finish. See docs/promotion-protocol.md.
+MLflow's alias is a register that the last writer wins, without a condition and without a past. What
+MLflow does have is one operation
+that its database makes unique: creating a model version, where (name, number) is a primary key,
+numbers are handed out in the order
+in which they become visible, and none is used twice. So each change of aliases is one *version* of
+a second registered model,
+``<name>.history``: writing it is the intent, its number is its place in the order, and folding all
+records in that order tells, to
+everybody alike, which of two racing moves holds and what the aliases must be. The aliases
+themselves are a projection of the journal that anyone may finish. See docs/promotion-protocol.md.
 """
 
 from __future__ import annotations
@@ -17,18 +21,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import chain
 from steps.registry.actors import Actor
-from steps.registry.gateway import Version, as_json
+from steps.registry.client import Version, as_json
 
 SUFFIX = ".history"
 KIND_TAG = "slm.kind"  # on the registered model that is a journal
 RECORD_TAG = "slm.record"  # the whole record, as JSON
 ID_TAG = "slm.record_id"
-SETTLED_TAG = "slm.settled"  # "true" once its writer saw the moves in the aliases, "finished" once another run did, "lost" once it lost
-LOST = "lost"  # its writer saw that it lost and gave up: so it stays, whatever happens to the entry that won
-PROJECTION_TAG = "slm.projection."  # + a key of its own: another run that brings the aliases in line, while and after it does
+# "true" once its writer saw the moves in the aliases, "finished" once another run did, "lost" once
+# it lost
+SETTLED_TAG = "slm.settled"
+# + a key of its own: another run that brings the aliases in line, while and after it does
+PROJECTION_TAG = "slm.projection."
 LARGEST_NUMBER = 2**31 - 1  # of a version: the database's column is an integer of 32 bits
 OBSERVED = "observed"  # kind of a record that takes note of a move that was made past this project
 
@@ -62,10 +68,15 @@ class Record:
     run_id: str | None = None  # MLflow run that made the move
     details: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # ISO-8601, by the clock of the writer: for people; the order is the number's
-    authenticated: bool = False  # the tracking server confirmed the actor; False: the name is claimed, as in all older entries
-    incarnation: str = ""  # creation time of the registered model, ms since 1970: one that is deleted and made anew has another
-    identities: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # version to {"model_id": …, "digest": …}
-    previous: Mapping[str, str] = field(default_factory=dict)  # the entries before, by number, to their digests: see chain.py
+    # the tracking server confirmed the actor; False: the name is claimed, as in all older entries
+    authenticated: bool = False
+    # creation time of the registered model, ms since 1970: one that is deleted and made anew has
+    # another
+    incarnation: str = ""
+    # version to {"model_id": …, "digest": …}
+    identities: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    # the entries before, by number, to their digests: see chain.py
+    previous: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def who(self) -> str:
@@ -88,12 +99,23 @@ class Record:
         """
         plain = json.loads(text)
         known = {each.name for each in fields(Record)}
-        moves = tuple(Move(str(alias), _number(before), _number(after)) for alias, before, after in plain["moves"])
-        found = Record(**{**{key: value for key, value in plain.items() if key in known}, "moves": moves})
-        if wrong := [name for name in ("id", "kind", "actor", "reason", "incarnation") if not isinstance(getattr(found, name), str)]:
+        moves = tuple(
+            Move(str(alias), _number(before), _number(after))
+            for alias, before, after in plain["moves"]
+        )
+        found = Record(
+            **{**{key: value for key, value in plain.items() if key in known}, "moves": moves}
+        )
+        if wrong := [
+            name
+            for name in ("id", "kind", "actor", "reason", "incarnation")
+            if not isinstance(getattr(found, name), str)
+        ]:
             raise TypeError(f"{wrong[0]} is not a string")
         mappings = [found.details, found.identities, found.previous, *found.identities.values()]
-        if not all(isinstance(each, Mapping) for each in mappings) or not all(isinstance(each, str) for each in found.previous.values()):
+        if not all(isinstance(each, Mapping) for each in mappings) or not all(
+            isinstance(each, str) for each in found.previous.values()
+        ):
             raise TypeError("details, identities or previous are not as this project writes them")
         return found
 
@@ -110,9 +132,11 @@ class Entry:
     holds: bool = False
     lost_to: int | None = None  # number of the entry that had moved one of its aliases before
     digest: str = ""  # sha256:… over the record's canonical JSON
-    earlier: bool = False  # of an earlier registered model of this name, deleted since: its version numbers do not count
+    # of an earlier registered model of this name, deleted since: its version numbers do not count
+    earlier: bool = False
     altered: bool = False  # a later entry knows it by another digest
-    doubtful: bool = False  # it holds by its own word alone: a deleted entry may have moved one of its aliases before
+    # it holds by its own word alone: a deleted entry may have moved one of its aliases before
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,19 +145,30 @@ class Journal:
 
     entries: tuple[Entry, ...] = ()
     aliases: Mapping[str, int] = field(default_factory=dict)
-    last_move: Mapping[str, int] = field(default_factory=dict)  # alias to the number of the entry that moved it last
+    # alias to the number of the entry that moved it last
+    last_move: Mapping[str, int] = field(default_factory=dict)
     holes: tuple[int, ...] = ()  # numbers whose entries somebody deleted
-    faults: Mapping[int, str] = field(default_factory=dict)  # number of an entry that was altered or removed to what is wrong, in words
+    # number of an entry that was altered or removed to what is wrong, in words
+    faults: Mapping[int, str] = field(default_factory=dict)
 
     def tips(self) -> dict[str, str]:
         """What the next entry holds as its ``previous``."""
         return chain.tips(self.entries)
 
     def mistaken(self, number: int, model_id: str | None, digest: str | None) -> str:
-        """What is wrong where a version is not the one that this history moved an alias to; empty where it may be."""
+        """What is wrong where a version is not the one that this history moved an alias to; empty
+        where it may be.
+        """
         for entry in self.entries:
-            known = entry.record.identities.get(str(number)) if not (entry.earlier or entry.altered) else None
-            for now, then in ((model_id, (known or {}).get("model_id")), (digest, (known or {}).get("digest"))):
+            known = (
+                entry.record.identities.get(str(number))
+                if not (entry.earlier or entry.altered)
+                else None
+            )
+            for now, then in (
+                (model_id, (known or {}).get("model_id")),
+                (digest, (known or {}).get("digest")),
+            ):
                 if now and then and now != then:
                     return f"version {number} is {now}, entry {entry.number} has it as {then}"
         return ""
@@ -144,10 +179,14 @@ class Journal:
     def served(self) -> set[int]:
         """Versions that any alias ever pointed at."""
         moves = [move for entry in self.entries if entry.holds for move in entry.record.moves]
-        return {number for move in moves for number in (move.before, move.after) if number is not None}
+        return {
+            number for move in moves for number in (move.before, move.after) if number is not None
+        }
 
     def held(self, alias: str) -> list[int]:
-        """Versions that an alias pointed at, oldest first, each change once; what was altered since does not count."""
+        """Versions that an alias pointed at, oldest first, each change once; what was altered since
+        does not count.
+        """
         found: list[int] = []
         for entry in self.entries:
             for move in entry.record.moves:
@@ -160,7 +199,9 @@ class Journal:
 
 
 def values_since(journal: Journal, alias: str, number: int) -> set[int | None]:
-    """What the journal said of an alias from an entry on: what somebody who has read at least that far may write."""
+    """What the journal said of an alias from an entry on: what somebody who has read at least that
+    far may write.
+    """
     value: int | None = None
     found: set[int | None] = set()
     for entry in journal.entries:
@@ -184,14 +225,17 @@ def name_of(registered_name: str) -> str:
 def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
     """What the entries add up to, in the order of their numbers.
 
-    A record holds when every alias it moves is where it says it found it; otherwise it lost to the entry that moved the alias last. A
-    record written twice (a lost answer, a repeated request) counts once. Behind a hole, what a record found is taken as the truth, since
-    the deleted entry may have moved it; the first such record of an alias is doubtful. One that its writer gave up as lost stays lost.
+    A record holds when every alias it moves is where it says it found it; otherwise it lost to the
+    entry that moved the alias last. A record written twice (a lost answer, a repeated request)
+    counts once. Behind a hole, what a record found is taken as the truth, since the deleted entry
+    may have moved it; the first such record of an alias is doubtful. One that its writer gave up as
+    lost stays lost.
 
     Args:
         entries: in any order.
-        incarnation: creation time of the registered model, ms since 1970. What was written for an earlier one of the same name moves
-            nothing; entries that do not say are told by the server's clock. None takes all entries.
+        incarnation: creation time of the registered model, ms since 1970. What was written for an
+            earlier one of the same name moves nothing; entries that do not say are told by the
+            server's clock. None takes all entries.
     """
     aliases: dict[str, int] = {}
     last_move: dict[str, int] = {}
@@ -202,7 +246,11 @@ def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
     expected = 1
     faults = chain.verify(entries)
     for entry in sorted(entries, key=lambda each: each.number):
-        entry = replace(entry, earlier=_is_earlier(entry, incarnation), altered=entry.number in faults and faults[entry.number].altered)
+        entry = replace(
+            entry,
+            earlier=_is_earlier(entry, incarnation),
+            altered=entry.number in faults and faults[entry.number].altered,
+        )
         if entry.number != expected:
             holes += range(expected, entry.number)
             certain = set()
@@ -215,9 +263,15 @@ def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
         if first != entry.number:
             judged.append(replace(entry, holds=False, lost_to=first))
             continue
-        wrong = [move.alias for move in moves if aliases.get(move.alias) != move.before and (certain is None or move.alias in certain)]
-        if wrong or entry.settled == LOST:
-            judged.append(replace(entry, holds=False, lost_to=last_move.get(wrong[0]) if wrong else None))
+        wrong = [
+            move.alias
+            for move in moves
+            if aliases.get(move.alias) != move.before and (certain is None or move.alias in certain)
+        ]
+        if wrong or entry.settled == chain.LOST:
+            judged.append(
+                replace(entry, holds=False, lost_to=last_move.get(wrong[0]) if wrong else None)
+            )
             continue
         doubtful = certain is not None and not certain.issuperset(move.alias for move in moves)
         for move in moves:
@@ -229,17 +283,28 @@ def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
             if certain is not None:
                 certain.add(move.alias)
         judged.append(replace(entry, holds=True, lost_to=None, doubtful=doubtful))
-    return Journal(tuple(judged), aliases, last_move, tuple(holes), {number: fault.words for number, fault in faults.items()})
+    return Journal(
+        tuple(judged),
+        aliases,
+        last_move,
+        tuple(holes),
+        {number: fault.words for number, fault in faults.items()},
+    )
 
 
 def _is_earlier(entry: Entry, incarnation: int | None) -> bool:
     if incarnation is None:
         return False
-    return entry.record.incarnation != str(incarnation) if entry.record.incarnation else entry.created_ms < incarnation
+    return (
+        entry.record.incarnation != str(incarnation)
+        if entry.record.incarnation
+        else entry.created_ms < incarnation
+    )
 
 
 def entry_of(version: Version) -> Entry | None:
-    """The entry that a version of the journal's registered model is; None for a version that is no entry.
+    """The entry that a version of the journal's registered model is; None for a version that is no
+    entry.
 
     Raises:
         DamagedRecordError: it is meant to be one and cannot be read.
@@ -253,11 +318,21 @@ def entry_of(version: Version) -> Entry | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         name, number = version.name, version.number
         raise DamagedRecordError(
-            f"entry {number} of {name!r} cannot be read: its tag {RECORD_TAG} is not a record ({type(error).__name__}: {error}); "
-            f"restore the tag, or take the entry out of the history: `MlflowClient().delete_model_version({name!r}, '{number}')`"
+            f"entry {number} of {name!r} cannot be read: its tag {RECORD_TAG} is not a record"
+            f" ({type(error).__name__}: {error}); restore the tag, or take the entry out of the"
+            f" history: `MlflowClient().delete_model_version({name!r}, '{number}')`"
         ) from error
-    projections = tuple(value for key, value in sorted(version.tags.items()) if key.startswith(PROJECTION_TAG))
-    return Entry(version.number, record, version.created_ms, version.tags.get(SETTLED_TAG, ""), projections, digest=digest)
+    projections = tuple(
+        value for key, value in sorted(version.tags.items()) if key.startswith(PROJECTION_TAG)
+    )
+    return Entry(
+        version.number,
+        record,
+        version.created_ms,
+        version.tags.get(SETTLED_TAG, ""),
+        projections,
+        digest=digest,
+    )
 
 
 def _number(value: object) -> int | None:
@@ -269,8 +344,16 @@ def _number(value: object) -> int | None:
 
 
 def sentence(record: Record) -> str:
-    """The record as the UI shows it: the moves in the first line, which is all that a list of versions has room for, then who and why."""
-    moves = ", ".join(f"{move.alias} {move.before or 'none'} → {move.after or 'none'}" for move in record.moves) or "no alias moves"
+    """The record as the UI shows it: the moves in the first line, which is all that a list of
+    versions has room for, then who and why.
+    """
+    moves = (
+        ", ".join(
+            f"{move.alias} {move.before or 'none'} → {move.after or 'none'}"
+            for move in record.moves
+        )
+        or "no alias moves"
+    )
     forced = " (policy overruled)" if record.forced else ""
     evidence = f"\n\nEvidence: `{record.evidence}`" if record.evidence else ""
     return f"{moves}\n\n**{record.kind}**{forced} by {record.who}: {record.reason}{evidence}"

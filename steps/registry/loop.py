@@ -8,9 +8,9 @@ import queue
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from steps.config.errors import ConfigError
 from steps.config.root import Config
-from steps.registry.gateway import Gateway, ServerUnavailableError
+from steps.core.errors import ConfigError
+from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.look import looking
 from steps.registry.notifications import check
 from steps.registry.waiting import Memory
@@ -23,15 +23,16 @@ log = logging.getLogger(__name__)
 def loop(
     config: Config,
     *,
-    gateway: Gateway | None = None,
+    registry: RegistryClient | None = None,
     evaluate: Evaluate = run_evaluation,
     keep: Callable[[list[Verdict]], None] = lambda _: None,
 ) -> list[Verdict]:
-    """Look at once, then after each interval and each webhook, until the process is ended or, with ``promotion.watch.once``, once.
+    """Look at once, then after each interval and each webhook, until the process is ended or, with
+    ``promotion.watch.once``, once.
 
     Args:
         config: ``promotion.watch``, and what :func:`steps.registry.look.looking` reads.
-        gateway: the tracking server; the default follows the process's URIs.
+        registry: the tracking server; the default follows the process's URIs.
         evaluate: makes evidence about a version.
         keep: gets all verdicts so far after each new one.
 
@@ -39,7 +40,7 @@ def loop(
         ConfigError: a webhook is to be received or told and its secret is not in the environment.
     """
     settings = config.promotion.watch
-    gateway = gateway or Gateway(config.promotion.retry_seconds)
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
     inbox: queue.Queue[AliasSet] = queue.Queue()
     verdicts: list[Verdict] = []
     memory = Memory()
@@ -54,12 +55,16 @@ def loop(
                     "an environment variable that holds the webhook's secret",
                     "export it",
                 )
-            receiver = stack.enter_context(Receiver(settings.webhook_host, settings.webhook_port, secret, inbox.put))
+            receiver = stack.enter_context(
+                Receiver(settings.webhook_host, settings.webhook_port, secret, inbox.put)
+            )
             log.info("listening for webhooks on http://%s:%d", settings.webhook_host, receiver.port)
         again: list[tuple[str, int]] = []
         while True:
             try:
-                for verdict in looking(config, gateway, evaluate, again=tuple(again), memory=memory):
+                for verdict in looking(
+                    config, registry, evaluate, again=tuple(again), memory=memory
+                ):
                     verdicts.append(verdict)
                     keep(verdicts)
                 again = []

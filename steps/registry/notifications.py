@@ -1,7 +1,9 @@
-"""Tell a webhook what became of a version: proposed, held, waiting for approval, approved, rejected, promoted, rolled back, observed.
+"""Tell a webhook what became of a version: proposed, held, waiting for approval, approved,
+rejected, promoted, rolled back, observed.
 
-A notification follows what it tells of, and is nothing that a move waits for or depends on: :func:`notify` returns at once and raises
-nothing. The form is a CloudEvent in structured mode, ``application/cloudevents+json``.
+A notification follows what it tells of, and is nothing that a move waits for or depends on:
+:func:`notify` returns at once and raises nothing. The form is a CloudEvent in structured mode,
+``application/cloudevents+json``.
 """
 
 from __future__ import annotations
@@ -16,20 +18,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from steps.config.errors import ConfigError
-from steps.config.notifications import HELD, OBSERVED, PROMOTED, PROPOSED, ROLLED_BACK, WAITING, NotificationsConfig
+from steps.config.notifications import (
+    HELD,
+    OBSERVED,
+    PROMOTED,
+    PROPOSED,
+    ROLLED_BACK,
+    WAITING,
+    NotificationsConfig,
+)
 from steps.config.root import Config
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
-from steps.registry import actors, outcome
+from steps.registry import actors, result
 from steps.registry import journal as journal_module
 from steps.registry import target as targets
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.delivery import Courier, Message, courier
-from steps.registry.gateway import Gateway, ServerUnavailableError
 from steps.registry.journal import Entry, Move
-from steps.registry.ledger import Ledger
-from steps.registry.outcome import Promotion, RefusedError, Row
 from steps.registry.permission import WaitingError
+from steps.registry.result import Promotion, RefusedError, Row
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +46,13 @@ SCHEMA = "slm-promote/notification/1"
 TYPE = "slm_promote.{event}.v1"
 MOST_WORDS = 2000  # characters of a reason
 READING_SECONDS = 5.0  # for how long the history is asked for after a move
-UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)  # what a damaged entry of the history raises
+# what a damaged entry of the history raises
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
 
 
 def check(settings: NotificationsConfig) -> Courier | None:
-    """The courier of the configured webhook; None where none is configured. For the start of a command, before anything is moved.
+    """The courier of the configured webhook; None where none is configured. For the start of a
+    command, before anything is moved.
 
     Raises:
         ConfigError: there is an address and no usable secret.
@@ -52,12 +63,21 @@ def check(settings: NotificationsConfig) -> Courier | None:
         try:
             secret = Path(settings.secret_file).expanduser().read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise ConfigError("notifications.secret_file", settings.secret_file, "a file that holds the signing secret") from error
+            raise ConfigError(
+                "notifications.secret_file",
+                settings.secret_file,
+                "a file that holds the signing secret",
+            ) from error
     else:
         secret = os.environ.get(settings.secret_env, "")
         if not secret:
             expected = "an environment variable that holds the signing secret"
-            raise ConfigError("notifications.secret_env", settings.secret_env, expected, "export it, or set notifications.secret_file")
+            raise ConfigError(
+                "notifications.secret_env",
+                settings.secret_env,
+                expected,
+                "export it, or set notifications.secret_file",
+            )
     return courier(settings, secret)
 
 
@@ -77,7 +97,8 @@ def notify(
     forced: bool = False,
     event_id: str | None = None,
 ) -> None:
-    """Send one event, if it is one of ``notifications.events`` and this is not a dry run. Never waits, never raises.
+    """Send one event, if it is one of ``notifications.events`` and this is not a dry run. Never
+    waits, never raises.
 
     Args:
         config: ``notifications`` and ``dry_run`` count.
@@ -111,7 +132,7 @@ def notify(
         "evidence": evidence,
         "evidence_digest": evidence_digest,
         "forced": forced,
-        "run_id": outcome.active_run_id(),
+        "run_id": result.active_run_id(),
     }
     try:
         found = check(settings)
@@ -144,7 +165,14 @@ def announced(config: Config, call: Callable[[], Promotion]) -> Promotion:
     except StepError as error:
         if isinstance(error, RefusedError):
             event = WAITING if isinstance(error, WaitingError) else HELD
-            notify(config, event, target.name, version=target.version, reason=str(error), alias=config.alias or target.alias)
+            notify(
+                config,
+                event,
+                target.name,
+                version=target.version,
+                reason=str(error),
+                alias=config.alias or target.alias,
+            )
         tell_observed(config, target.name, _entries_since(target.name, since))
         raise
     tell_observed(config, promotion.name, _entries_since(promotion.name, since))
@@ -153,16 +181,25 @@ def announced(config: Config, call: Callable[[], Promotion]) -> Promotion:
 
 
 def tell(config: Config, promotion: Promotion) -> None:
-    """Notify of what a run did: versions that are new, those that were held, and the alias that moved."""
+    """Notify of what a run did: versions that are new, those that were held, and the alias that
+    moved.
+    """
     if promotion.dry_run:
         return
     about = partial(
-        notify, config, name=promotion.name, alias=promotion.alias, evidence=promotion.report_uri, evidence_digest=promotion.evidence_digest
+        notify,
+        config,
+        name=promotion.name,
+        alias=promotion.alias,
+        evidence=promotion.report_uri,
+        evidence_digest=promotion.evidence_digest,
     )
     for row in promotion.rows:
         if row.created:
             about(PROPOSED, version=row.version, reason="registered")
-        if row.canary not in ("", "passed") or (promotion.kind == "register" and row.decision != "promote"):
+        if row.canary not in ("", "passed") or (
+            promotion.kind == "register" and row.decision != "promote"
+        ):
             about(HELD, version=row.version, reason=_why_held(row))
     if promotion.waiting is not None:
         about(WAITING, version=promotion.waiting, reason=promotion.reason)
@@ -200,9 +237,11 @@ def tell_observed(config: Config, name: str, entries: Sequence[Entry]) -> None:
 
 @cache
 def _who() -> str | None:
-    """The user of this process as the history shows them; None where the server does not answer now."""
+    """The user of this process as the history shows them; None where the server does not answer
+    now.
+    """
     try:
-        return actors.who(Gateway(0.0)).shown
+        return actors.who(RegistryClient(0.0)).shown
     except StepError:
         return None
 
@@ -214,13 +253,23 @@ def _why_held(row: Row) -> str:
 
 
 def _entries_since(name: str, since: str) -> Sequence[Entry]:
-    """What this process added to the history since a moment of its own clock; read after the move, so that none waits for it."""
+    """What this process added to the history since a moment of its own clock; read after the move,
+    so that none waits for it.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        return [entry for entry in Ledger(Gateway(READING_SECONDS), name).read().entries if entry.record.created >= since]
+        return [
+            entry
+            for entry in AliasStore(RegistryClient(READING_SECONDS), name).read().entries
+            if entry.record.created >= since
+        ]
     except (StepError, MlflowException, *UNREADABLE) as error:
-        log.warning("history of %r: cannot be read, so no move by another client is told of (%s)", name, redact(str(error)))
+        log.warning(
+            "history of %r: cannot be read, so no move by another client is told of (%s)",
+            name,
+            redact(str(error)),
+        )
         return ()
 
 
@@ -240,12 +289,15 @@ def _message(event: str, name: str, data: dict[str, Any], event_id: str) -> Mess
 
 
 def source(name: str) -> str:
-    """Where an event comes from: the model's page on the tracking server, without credentials; a path alone where there is no server."""
+    """Where an event comes from: the model's page on the tracking server, without credentials; a
+    path alone where there is no server.
+    """
     import mlflow
 
     page = f"#/models/{quote(name, safe='')}"
     parts = urlsplit(mlflow.get_tracking_uri())
     if parts.scheme in ("http", "https") and parts.hostname:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}/{page}"
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/{page}"
     return f"/{page}"

@@ -1,4 +1,6 @@
-"""Which of the models that passed their gates wins: the Pareto front, and on it a weighted geometric mean."""
+"""Which of the models that passed their gates wins: the Pareto front, and on it a weighted
+geometric mean.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +9,8 @@ from dataclasses import dataclass, fields
 from steps.config.promotion import WeightsConfig
 from steps.registry.evidence import Judged
 
-ANSWER_TOKENS = 64  # length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
+# length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
+ANSWER_TOKENS = 64
 FLOOR = 1e-6  # stands for 0 where a logarithm is taken
 
 
@@ -42,13 +45,16 @@ def objectives(metrics: Mapping[str, float]) -> dict[str, float]:
     """The four objectives of a profile, as far as the metrics give them.
 
     Returns:
-        ``quality`` in 0..1 (higher is better); ``latency`` in seconds, ``memory`` and ``size`` in bytes (lower is better).
+        ``quality`` in 0..1 (higher is better); ``latency`` in seconds, ``memory`` and ``size`` in
+        bytes (lower is better).
     """
     found: dict[str, float] = {}
     if "quality/score" in metrics:
         found["quality"] = metrics["quality/score"]
     if "speed/ttft_p50_s" in metrics and "speed/itl_p50_s" in metrics:
-        found["latency"] = metrics["speed/ttft_p50_s"] + (ANSWER_TOKENS - 1) * metrics["speed/itl_p50_s"]
+        found["latency"] = (
+            metrics["speed/ttft_p50_s"] + (ANSWER_TOKENS - 1) * metrics["speed/itl_p50_s"]
+        )
     if "memory/peak_rss_bytes" in metrics:
         found["memory"] = metrics["memory/peak_rss_bytes"]
     if "size/bytes" in metrics:
@@ -65,14 +71,22 @@ def dominates(one: Mapping[str, float], other: Mapping[str, float], names: Seque
 def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
     """Order the models: those on the Pareto front first, then by weighted geometric mean.
 
-    The mean is taken over each objective's ratio to the best model, so it does not depend on units; a model off the front is worse than
-    another in everything that counts, so it cannot win whatever the weights. Equal utilities are ordered by variant and id, so that
-    the same report always gives the same winner.
+    The mean is taken over each objective's ratio to the best model, so it does not depend on units;
+    a model off the front is worse than another in everything that counts, so it cannot win whatever
+    the weights. Equal utilities are ordered by variant and id, so that the same report always gives
+    the same winner.
     """
     wanted = [each.name for each in fields(weights) if getattr(weights, each.name) > 0]
     figures = [objectives(model.metrics) for model in models]
     compared = [name for name in wanted if all(name in each for each in figures)]
-    best = {name: (max if name == "quality" else min)(each[name] for each in figures) for name in compared} if models else {}
+    best = (
+        {
+            name: (max if name == "quality" else min)(each[name] for each in figures)
+            for name in compared
+        }
+        if models
+        else {}
+    )
 
     def utility(each: Mapping[str, float]) -> float:
         total = 0.0
@@ -82,8 +96,22 @@ def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
         return total
 
     ranked = [
-        Ranked(model, each, not any(dominates(other, each, compared) for other in figures), utility(each))
+        Ranked(
+            model,
+            each,
+            not any(dominates(other, each, compared) for other in figures),
+            utility(each),
+        )
         for model, each in zip(models, figures, strict=True)
     ]
-    ranked.sort(key=lambda each: (not each.on_front, -each.utility, each.judged.variant, each.judged.model_id))
-    return Ranking(tuple(ranked), tuple(compared), tuple(name for name in wanted if name not in compared))
+    ranked.sort(
+        key=lambda each: (
+            not each.on_front,
+            -each.utility,
+            each.judged.variant,
+            each.judged.model_id,
+        )
+    )
+    return Ranking(
+        tuple(ranked), tuple(compared), tuple(name for name in wanted if name not in compared)
+    )

@@ -7,22 +7,29 @@ from collections.abc import Mapping, Sequence
 from steps.config.root import Config
 from steps.registry.actors import Actor
 from steps.registry.journal import Move
-from steps.registry.outcome import RefusedError
+from steps.registry.result import RefusedError
 
 
 class ProtectedAliasError(RefusedError):
-    """The policy names who may move this alias, and the actor is not among them; nothing was changed."""
+    """The policy names who may move this alias, and the actor is not among them; nothing was
+    changed.
+    """
 
 
 def fault_of(alias: str, who: Actor, protected: Mapping[str, Sequence[str]]) -> str:
-    """Why this actor may not move an alias, by ``promotion.protected``; empty where nothing is against it."""
+    """Why this actor may not move an alias, by ``promotion.protected``; empty where nothing is
+    against it.
+    """
     users = protected.get(alias)
     if users is None or (who.authenticated and who.name in users):
         return ""
     allowed = f"@{alias} may be moved by {', '.join(users)} alone (promotion.protected.{alias})"
     if who.authenticated:
         return f"{allowed}, and the tracking server says that you are {who.name}: ask one of them"
-    return f"{allowed}, and {who.shown} is a name that no server confirmed: use a tracking server with users, see docs/team-setup.md"
+    return (
+        f"{allowed}, and {who.shown} is a name that no server confirmed: use a tracking server with"
+        " users, see docs/team-setup.md"
+    )
 
 
 def check_protected(moves: Sequence[Move], who: Actor, config: Config) -> None:

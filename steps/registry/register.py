@@ -7,17 +7,26 @@ from dataclasses import dataclass, replace
 
 from steps.config import names
 from steps.config.root import Config
+from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
-from steps.registry import actors, canary, evidence_selection, outcome, permission, policy, succession, versions
+from steps.registry import (
+    actors,
+    alias_plan,
+    canary,
+    evidence_selection,
+    permission,
+    policy,
+    result,
+    versions,
+)
 from steps.registry import evidence as evidence_module
+from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
+from steps.registry.client import RegistryClient, Version
 from steps.registry.evidence import Evidence, Judged
 from steps.registry.evidence_selection import Trust
-from steps.registry.gateway import Gateway, Version
 from steps.registry.journal import Record, new_id
-from steps.registry.ledger import Ledger
-from steps.registry.outcome import ARTIFACT, Promotion, RefusedError, Row
+from steps.registry.result import ARTIFACT, Promotion, RefusedError, Row
 
 __all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
 
@@ -35,84 +44,123 @@ def register(
     config: Config,
     *,
     dry_run: bool = False,
-    gateway: Gateway | None = None,
+    registry: RegistryClient | None = None,
     kind: str = "register",
     reason: str | None = None,
 ) -> Promotion:
     """Register what a report judged, and move the aliases that it earned.
 
-    Every evaluated model gets one version; ``transformers`` and ``onnx`` go to the newest version of each that passes its gates; the
-    policy's winner gets the policy's alias, its runner-up the challenger's, and what the alias pointed at before becomes the
-    previous one. Before an alias moves, its version passes the canary; one that does not is treated as held. A held candidate gets a
-    version, for the record, and no alias. The same report again changes nothing. A report that did not see what the policy's alias points
-    at today cannot move it, however good its winner is: nobody compared the two. Nor does one that is weaker than evidence of a version
+    Every evaluated model gets one version; ``transformers`` and ``onnx`` go to the newest version
+    of each that passes its gates; the policy's winner gets the policy's alias, its runner-up the
+    challenger's, and what the alias pointed at before becomes the previous one. Before an alias
+    moves, its version passes the canary; one that does not is treated as held. A held candidate
+    gets a version, for the record, and no alias. The same report again changes nothing. A report
+    that did not see what the policy's alias points at today cannot move it, however good its winner
+    is: nobody compared the two. Nor does one that is weaker than evidence of a version
     that still counts: it leaves that version's tags and card alone, and moves no alias.
 
     Args:
         report_uri: ``runs:/<run>/report.json``.
         config: the composed config; ``promotion`` and ``model`` count.
         dry_run: say what would change and change nothing; no canary is run.
-        gateway: the tracking server; the default follows the process's URIs.
+        registry: the tracking server; the default follows the process's URIs.
         kind: of the record in the history.
         reason: of whoever asked, where somebody did.
 
     Raises:
         RefusedError: the report is from where the policy trusts nobody.
-        StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or the server refuses or does not answer.
+        StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or
+            the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.
     """
-    gateway = gateway or Gateway(config.promotion.retry_seconds)
-    report = evidence_module.read(report_uri, gateway)
-    name = names.check(f"registered_name in {report_uri}", report.registered_name, "evaluate again: `mlflow run . -e evaluate`")
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
+    report = evidence_module.read(report_uri, registry)
+    name = names.check(
+        f"registered_name in {report_uri}",
+        report.registered_name,
+        "evaluate again: `mlflow run . -e evaluate`",
+    )
     evaluated = [each for each in report.judged if each.status == "evaluated"]
     if not evaluated:
-        failures = "; ".join(f"{each.uri}: {each.failure}" for each in report.judged) or "the report names no model"
-        raise StepError(f"{report_uri}: nothing to register, as no model was evaluated ({failures})")
-    before = gateway.versions(name)
-    trust = evidence_selection.trusted(gateway, config, in_service(gateway, name, before))
+        failures = (
+            "; ".join(f"{each.uri}: {each.failure}" for each in report.judged)
+            or "the report names no model"
+        )
+        raise StepError(
+            f"{report_uri}: nothing to register, as no model was evaluated ({failures})"
+        )
+    before = registry.versions(name)
+    trust = evidence_selection.trusted(registry, config, in_service(registry, name, before))
     if why := trust.against(report):
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
-    ledger = Ledger(gateway, name)
+    store = AliasStore(registry, name)
     found: dict[str, Version | None]
     kept = _kept(before, evaluated, report, trust, config)
     if dry_run:
-        view = ledger.peek()
-        found = {each.model_id: versions.find(gateway, name, each.model_id) for each in evaluated}
+        view = store.peek()
+        found = {each.model_id: versions.find(registry, name, each.model_id) for each in evaluated}
         created = {model_id for model_id, version in found.items() if version is None}
     else:
-        gateway.ensure_model(name, describe(name, report, config), {})
-        ledger.claim()
-        served = ledger.read().served()
+        registry.ensure_model(name, describe(name, report, config), {})
+        store.claim()
+        served = store.read().served()
         weighed = [each for each in evaluated if each.model_id not in kept]
-        made = {each.model_id: versions.register(gateway, name, each, report, command(config), served) for each in weighed}
+        made = {
+            each.model_id: versions.register(registry, name, each, report, command(config), served)
+            for each in weighed
+        }
         found = {**kept, **{model_id: each.version for model_id, each in made.items()}}
         created = {model_id for model_id, each in made.items() if each.created}
-        view = ledger.open()  # once there are versions: an entry points at one
-    planned = _numbers(gateway, name, evaluated, found)
-    known = versions.without_twins(gateway.versions(name), {*view.journal.served(), *view.aliases.values()})
-    weaker = "; ".join(filter(None, (evidence_selection.weaker(report, each, trust, config) for each in kept.values())))
+        view = store.open()  # once there are versions: an entry points at one
+    planned = _numbers(registry, name, evaluated, found)
+    known = versions.without_twins(
+        registry.versions(name), {*view.journal.served(), *view.aliases.values()}
+    )
+    weaker = "; ".join(
+        filter(
+            None, (evidence_selection.weaker(report, each, trust, config) for each in kept.values())
+        )
+    )
     canaries: dict[str, str] = {}  # model id to "passed" or what failed
     isolation_missing: tuple[str, ...] = ()
     while True:
-        failed = {model_id for model_id, result in canaries.items() if result != "passed"}
-        decision = Decision({}, f"no alias moves: {weaker}") if weaker else decide(report, planned, known, view.aliases, config, failed)
-        moves = succession.moves(view.aliases, decision.aliases)
+        failed = {model_id for model_id, outcome in canaries.items() if outcome != "passed"}
+        decision = (
+            Decision({}, f"no alias moves: {weaker}")
+            if weaker
+            else decide(report, planned, known, view.aliases, config, failed)
+        )
+        moves = alias_plan.moves(view.aliases, decision.aliases)
         targets = {move.after for move in moves}
-        waiting = [each for each in evaluated if planned[each.model_id] in targets and each.model_id not in canaries]
+        waiting = [
+            each
+            for each in evaluated
+            if planned[each.model_id] in targets and each.model_id not in canaries
+        ]
         if dry_run or not waiting:
             break
         for each in waiting:
-            result = canary.run(f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary)
-            canaries[each.model_id] = "passed" if result.passed else result.fault
-            isolation_missing = result.missing or isolation_missing
-    who = actors.who(gateway)
-    subject = permission.planned_subject(report, planned, decision.aliases, view.aliases, config) if moves else None
-    withheld = permission.withhold(gateway, ledger, view, decision.aliases, subject, who, replace(config, dry_run=dry_run))
-    moves = succession.moves(view.aliases, withheld.aliases)
-    why = "; ".join(filter(None, (reason and redact(reason), redact(decision.reason), withheld.words)))
+            outcome = canary.run(
+                f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary
+            )
+            canaries[each.model_id] = "passed" if outcome.passed else outcome.fault
+            isolation_missing = outcome.missing or isolation_missing
+    who = actors.who(registry)
+    subject = (
+        permission.planned_subject(report, planned, decision.aliases, view.aliases, config)
+        if moves
+        else None
+    )
+    withheld = permission.withhold(
+        registry, store, view, decision.aliases, subject, who, replace(config, dry_run=dry_run)
+    )
+    moves = alias_plan.moves(view.aliases, withheld.aliases)
+    why = "; ".join(
+        filter(None, (reason and redact(reason), redact(decision.reason), withheld.words))
+    )
     entry = None
     if moves and not dry_run:
-        entry = ledger.commit(
+        entry = store.commit(
             view,
             Record(
                 id=new_id(),
@@ -124,7 +172,7 @@ def register(
                 profile=config.promotion.profile,
                 evidence=report.uri,
                 evidence_digest=report.digest,
-                run_id=outcome.active_run_id(),
+                run_id=result.active_run_id(),
                 details={**withheld.details, **canary.recorded(isolation_missing)},
             ),
         )
@@ -137,7 +185,7 @@ def register(
         profile=config.promotion.profile,
         alias=config.promotion.alias,
         rows=tuple(
-            outcome.row(
+            result.row(
                 name,
                 each,
                 planned[each.model_id],
@@ -157,7 +205,7 @@ def register(
         isolation_missing=isolation_missing,
         waiting=withheld.waiting,
     )
-    outcome.keep(promotion)
+    result.keep(promotion)
     return promotion
 
 
@@ -185,40 +233,65 @@ def decide(
     if untimely := report.untimely(config.promotion.max_evidence_age_days):
         return Decision({}, f"no alias moves, as the evidence {untimely}; evaluate again")
     if other := report.other_gates(config.promotion.gates):
-        return Decision({}, f"no alias moves, as the report judged by other gates ({other}); evaluate again")
+        return Decision(
+            {}, f"no alias moves, as the report judged by other gates ({other}); evaluate again"
+        )
     alias = config.promotion.alias
     champion = current.get(alias)
     serving = next((each for each in known if each.number == champion), None)
     seen = report.of(serving.model_id, serving.tags.get(DIGEST_TAG)) if serving else None
-    by_id = {each.model_id: each.number for each in reversed(known) if each.model_id} | dict(planned)
-    if seen and champion is not None:  # also where another version of the same logged model has the lower number
+    by_id = {each.model_id: each.number for each in reversed(known) if each.model_id} | dict(
+        planned
+    )
+    # also where another version of the same logged model has the lower number
+    if seen and champion is not None:
         by_id[seen.model_id] = champion
-    passing = [each for each in report.judged if each.passes and each.model_id in by_id and each.model_id not in failed_canary]
+    passing = [
+        each
+        for each in report.judged
+        if each.passes and each.model_id in by_id and each.model_id not in failed_canary
+    ]
     wanted: dict[str, int | None] = {}
     looked_at = {by_id[each.model_id] for each in report.judged if each.model_id in by_id}
     for variant in VARIANTS:
         numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
         now = current.get(variant)
-        if numbers:  # a newer one that is there already stays, unless this report or its canary speaks against it
-            wanted[variant] = max([*numbers, now] if now is not None and now not in looked_at else numbers)
+        # a newer one that is there already stays, unless this report or its canary speaks against
+        # it
+        if numbers:
+            wanted[variant] = max(
+                [*numbers, now] if now is not None and now not in looked_at else numbers
+            )
     if serving is not None and seen is None:
-        again = f"evaluate again: `mlflow run . -e evaluate`, with evaluate.incumbent=true and promotion.alias={alias}"
-        return Decision(wanted, f"@{alias} stays where it is, as the report did not see @{alias} (version {champion}); {again}")
+        again = (
+            "evaluate again: `mlflow run . -e evaluate`, with evaluate.incumbent=true and"
+            f" promotion.alias={alias}"
+        )
+        return Decision(
+            wanted,
+            f"@{alias} stays where it is, as the report did not see @{alias} (version {champion});"
+            f" {again}",
+        )
     eligible: dict[str, Judged] = {each.model_id: each for each in passing}
     if seen and seen.status == "evaluated" and seen.model_id not in failed_canary:
-        eligible.setdefault(seen.model_id, seen)  # the incumbent defends its place with its figures, also where it would not get in today
+        # the incumbent defends its place with its figures, also where it would not get in today
+        eligible.setdefault(seen.model_id, seen)
     ranking = policy.rank(list(eligible.values()), config.promotion.weights)
-    held = [_why_held(each, failed_canary) for each in report.judged if each.model_id not in eligible]
+    held = [
+        _why_held(each, failed_canary) for each in report.judged if each.model_id not in eligible
+    ]
     if ranking.winner is None:
         return Decision(wanted, "no alias moves, as no candidate passed: " + "; ".join(held))
     winner = by_id[ranking.winner.judged.model_id]
     runner_up = by_id[ranking.runner_up.judged.model_id] if ranking.runner_up else None
-    wanted |= succession.succeed(current, alias, winner, runner_up)
+    wanted |= alias_plan.succeed(current, alias, winner, runner_up)
     broken = {by_id[model_id] for model_id in failed_canary if model_id in by_id}
-    if wanted.get(challenger_of(alias)) in broken:  # the version that was beaten takes that place, but not when it does not even run
+    # the version that was beaten takes that place, but not when it does not even run
+    if wanted.get(challenger_of(alias)) in broken:
         wanted[challenger_of(alias)] = None
     reason = f"profile {config.promotion.profile}: " + "; ".join(
-        f"version {by_id[each.judged.model_id]} ({each.judged.variant}) {each.utility:+.3f}{'' if each.on_front else ', dominated'}"
+        f"version {by_id[each.judged.model_id]} ({each.judged.variant})"
+        f" {each.utility:+.3f}{'' if each.on_front else ', dominated'}"
         for each in ranking.ranked
     )
     if ranking.left_out:
@@ -228,27 +301,47 @@ def decide(
     return Decision(wanted, reason)
 
 
-def in_service(gateway: Gateway, name: str, known: Sequence[Version]) -> list[Version]:
-    """Those of a model's versions that an alias points at: the experiments of their logged models are those of its own chain."""
-    numbers = {*(gateway.aliases(name) or {}).values()} if known else set()
+def in_service(registry: RegistryClient, name: str, known: Sequence[Version]) -> list[Version]:
+    """Those of a model's versions that an alias points at: the experiments of their logged models
+    are those of its own chain.
+    """
+    numbers = {*(registry.aliases(name) or {}).values()} if known else set()
     return [each for each in known if each.number in numbers]
 
 
-def _kept(known: Sequence[Version], evaluated: Sequence[Judged], report: Evidence, trust: Trust, config: Config) -> dict[str, Version]:
-    """Versions of these models whose recorded evidence this report must not replace, by model id."""
+def _kept(
+    known: Sequence[Version],
+    evaluated: Sequence[Judged],
+    report: Evidence,
+    trust: Trust,
+    config: Config,
+) -> dict[str, Version]:
+    """Versions of these models whose recorded evidence this report must not replace, by model
+    id.
+    """
     ids = {each.model_id for each in evaluated}
     first = {each.model_id: each for each in reversed(known) if each.model_id in ids}
-    return {model_id: each for model_id, each in first.items() if model_id and evidence_selection.kept(report, each, trust, config)}
+    return {
+        model_id: each
+        for model_id, each in first.items()
+        if model_id and evidence_selection.kept(report, each, trust, config)
+    }
 
 
 def describe(name: str, report: Evidence, config: Config) -> str:
     """Description of the registered model."""
-    source = report.snapshot.get("repo") or config.model.repo or config.model.homepage or "a local checkpoint"
+    source = (
+        report.snapshot.get("repo")
+        or config.model.repo
+        or config.model.homepage
+        or "a local checkpoint"
+    )
     licence = report.snapshot.get("licence") or config.model.licence or "not recorded"
     return (
-        f"{name}: a small language model from {source}, licence {licence}. Versions are variants of the same weights behind one chat "
-        "contract: `transformers` and `onnx` are the newest that passed of each, `champion` serves, `challenger` is the runner-up, "
-        f"`previous` is what a rollback returns to. Every change of these aliases is an entry of `{name}.history`."
+        f"{name}: a small language model from {source}, licence {licence}. Versions are variants of"
+        " the same weights behind one chat contract: `transformers` and `onnx` are the newest that"
+        " passed of each, `champion` serves, `challenger` is the runner-up, `previous` is what a"
+        f" rollback returns to. Every change of these aliases is an entry of `{name}.history`."
     )
 
 
@@ -256,7 +349,11 @@ def command(config: Config) -> str:
     """What makes the model again, from the project's folder."""
     from hydra.core.hydra_config import HydraConfig
 
-    choice = str(HydraConfig.get().runtime.choices.get("model")) if HydraConfig.initialized() else config.model.registered_name
+    choice = (
+        str(HydraConfig.get().runtime.choices.get("model"))
+        if HydraConfig.initialized()
+        else config.model.registered_name
+    )
     return f"mlflow run . --env-manager local -P model={choice}"
 
 
@@ -265,17 +362,28 @@ def _why_held(judged: Judged, failed_canary: Collection[str]) -> str:
     if judged.model_id in failed_canary:
         return f"{who} (canary)"
     if judged.status != "evaluated":
-        return f"{who} (could not be evaluated: {((judged.failure or '').splitlines() or ['no reason given'])[0]})"
+        return (
+            f"{who} (could not be evaluated:"
+            f" {((judged.failure or '').splitlines() or ['no reason given'])[0]})"
+        )
     failed = ", ".join(gate.name for gate in judged.gates if gate.passed is False)
     open_ = ", ".join(gate.name for gate in judged.gates if gate.passed is None)
-    words = [f"failed {failed}" if failed else "", f"too little evidence for {open_}" if open_ else ""]
+    words = [
+        f"failed {failed}" if failed else "",
+        f"too little evidence for {open_}" if open_ else "",
+    ]
     return f"{who} ({'; '.join(filter(None, words)) or judged.decision.replace('_', ' ')})"
 
 
-def _numbers(gateway: Gateway, name: str, evaluated: Sequence[Judged], found: Mapping[str, Version | None]) -> dict[str, int]:
+def _numbers(
+    registry: RegistryClient,
+    name: str,
+    evaluated: Sequence[Judged],
+    found: Mapping[str, Version | None],
+) -> dict[str, int]:
     """Version numbers, those a dry run would create counted on from the highest there is."""
     numbers: dict[str, int] = {}
-    upcoming = max((each.number for each in gateway.versions(name)), default=0)
+    upcoming = max((each.number for each in registry.versions(name)), default=0)
     for each in evaluated:
         version = found[each.model_id]
         if version is None:

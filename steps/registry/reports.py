@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from steps.pipeline import filters
-from steps.pipeline.errors import StepError
-from steps.pipeline.pages import every_page
+from steps.core import search
+from steps.core.errors import StepError
+from steps.core.search import every_page
 from steps.registry import evidence as evidence_module
+from steps.registry.client import PermissionRefusedError, RegistryClient, ServerUnavailableError
 from steps.registry.evidence import Evidence
-from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -27,56 +27,80 @@ def uri_of(run: Run) -> str:
     return f"runs:/{run.info.run_id}/{REPORT_FILE}"
 
 
-def finished(gateway: Gateway, name: str, trusted: Collection[str], *, every: bool) -> tuple[list[Run], list[Run]]:
-    """Runs of finished evaluations of a registered model that left a report of their own, newest first: those that count, and all others.
+def finished(
+    registry: RegistryClient, name: str, trusted: Collection[str], *, every: bool
+) -> tuple[list[Run], list[Run]]:
+    """Runs of finished evaluations of a registered model that left a report of their own, newest
+    first: those that count, and all others.
 
     Args:
-        gateway: the tracking server.
+        registry: the tracking server.
         name: registered model.
         trusted: ids of the experiments that count.
-        every: whether all others are wanted, since one of them may be signed, or only the newest, to name them.
+        every: whether all others are wanted, since one of them may be signed, or only the newest,
+            to name them.
     """
-    words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND {filters.equals('tags.`slm.model`', name)}"
-    client, newest_first = gateway.client, ["attributes.start_time DESC"]
+    words = (
+        "attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND"
+        f" {search.equals('tags.`slm.model`', name)}"
+    )
+    client, newest_first = registry.client, ["attributes.start_time DESC"]
 
     def page(places: list[str], size: int, token: str | None = None) -> Any:
-        return client.search_runs(places, words, order_by=newest_first, max_results=size, page_token=token)
+        return client.search_runs(
+            places, words, order_by=newest_first, max_results=size, page_token=token
+        )
 
     def call() -> tuple[list[Run], list[Run]]:
-        known = [each.experiment_id for each in every_page(lambda token: client.search_experiments(max_results=1000, page_token=token))]
+        known = [
+            each.experiment_id
+            for each in every_page(
+                lambda token: client.search_experiments(max_results=1000, page_token=token)
+            )
+        ]
         others = [place for place in known if place not in trusted]
         inside = page([*trusted], REPORTS_READ) if trusted else []
         outside: list[Run] = []
         if others:
-            outside = every_page(lambda token: page(others, RUNS_A_PAGE, token)) if every else page(others, REPORTS_READ)
+            outside = (
+                every_page(lambda token: page(others, RUNS_A_PAGE, token))
+                if every
+                else page(others, REPORTS_READ)
+            )
         return _with_report(inside), _with_report(outside)
 
-    return gateway.repeated(f"looking for evaluations of {name!r}", call)
+    return registry.repeated(f"looking for evaluations of {name!r}", call)
 
 
-def read(gateway: Gateway, run: Run) -> Evidence | None:
-    """The report of a run; None where it was removed or is of another schema, as another one may do."""
+def read(registry: RegistryClient, run: Run) -> Evidence | None:
+    """The report of a run; None where it was removed or is of another schema, as another one may
+    do.
+    """
     import mlflow
 
     try:
-        return _seen(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, gateway)
+        return _seen(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, registry)
     except ServerUnavailableError:
         raise
     except StepError:
         return None
 
 
-def experiment_name(gateway: Gateway, experiment_id: str) -> str:
+def experiment_name(registry: RegistryClient, experiment_id: str) -> str:
     """Name of an experiment; its id where this user may not read it."""
     try:
-        return str(gateway.repeated("reading the experiment", lambda: gateway.client.get_experiment(experiment_id)).name)
+        return str(
+            registry.repeated(
+                "reading the experiment", lambda: registry.client.get_experiment(experiment_id)
+            ).name
+        )
     except PermissionRefusedError:
         return experiment_id
 
 
 @lru_cache(maxsize=SEEN_READ)
-def _seen(_server: str, run_id: str, _ended: int | None, gateway: Gateway) -> Evidence:
-    return evidence_module.read(f"runs:/{run_id}/{REPORT_FILE}", gateway)
+def _seen(_server: str, run_id: str, _ended: int | None, registry: RegistryClient) -> Evidence:
+    return evidence_module.read(f"runs:/{run_id}/{REPORT_FILE}", registry)
 
 
 def _with_report(runs: Iterable[Run]) -> list[Run]:

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
-TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"})
+TRANSIENT = frozenset(
+    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
+)
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-# MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once collide, which it calls a bad request.
+# MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once
+# collide, which it calls a bad request.
 COLLISION = re.compile(
-    r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not serialize|StaleDataError|expected to update", re.I
+    r"UniqueViolation|UNIQUE constraint|Duplicate entry|deadlock|could not"
+    r" serialize|StaleDataError|expected to update",
+    re.I,
 )
 UNREACHABLE = re.compile(
-    r"Max retries exceeded|[Cc]onnection (?:refused|aborted|reset)|ConnectionError|RemoteDisconnected|[Tt]imed? ?out|\b(?:429|50[0234])\b"
+    r"Max retries exceeded|[Cc]onnection"
+    r" (?:refused|aborted|reset)|ConnectionError|RemoteDisconnected|[Tt]imed?"
+    r" ?out|\b(?:429|50[0234])\b"
 )
 _LOCK = threading.Lock()
 _INSIDE: list[int] = []  # threads that are in a call
@@ -27,7 +34,9 @@ _BEFORE: list[str | None] = []  # the variable's value before the first of them
 
 
 def is_transient(error: MlflowException) -> bool:
-    """Whether repeating the call may help: the server is away or overloaded, or two writers met in its database."""
+    """Whether repeating the call may help: the server is away or overloaded, or two writers met in
+    its database.
+    """
     status = status_of(error)
     if status in (401, 403, 404):
         return False
@@ -37,19 +46,32 @@ def is_transient(error: MlflowException) -> bool:
 
 
 def is_missing_artifact(error: MlflowException) -> bool:
-    """Whether a download failed with an answer: MLflow calls it an internal error also where the file is just not there."""
-    return "failures occurred while downloading" in str(error) and not UNREACHABLE.search(str(error))
+    """Whether a download failed with an answer: MLflow calls it an internal error also where the
+    file is just not there.
+    """
+    return "failures occurred while downloading" in str(error) and not UNREACHABLE.search(
+        str(error)
+    )
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether what is fetched could not be had because a server is away: the same call may work a minute later."""
+    """Whether what is fetched could not be had because a server is away: the same call may work a
+    minute later.
+    """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
     if isinstance(error, MlflowException):
         return is_transient(error)
     if isinstance(error, RequestException):  # of an artifact store behind the tracking server
-        return error.response is None or error.response.status_code in (408, 429, 500, 502, 503, 504)
+        return error.response is None or error.response.status_code in (
+            408,
+            429,
+            500,
+            502,
+            503,
+            504,
+        )
     return False
 
 
@@ -64,7 +86,9 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def without_own_retries() -> Iterator[None]:
-    """MLflow reads its number of retries from the environment at each request; threads in here at once share one change of it."""
+    """MLflow reads its number of retries from the environment at each request; threads in here at
+    once share one change of it.
+    """
     with _LOCK:
         if not _INSIDE:
             _BEFORE.append(os.environ.get(OWN_RETRIES))

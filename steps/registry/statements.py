@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steps.registry.actors import Actor
-from steps.registry.gateway import as_json
+from steps.registry.client import as_json
 
 SCHEMA = "slm-promote/approval/1"
 APPROVE, REJECT = "approve", "reject"
@@ -21,7 +21,9 @@ LONGEST_NAME = 255  # characters; MLflow's user store keeps no longer ones
 
 @dataclass(frozen=True)
 class Subject:
-    """What is approved: an approval of it says nothing about other bytes, other evidence or another alias."""
+    """What is approved: an approval of it says nothing about other bytes, other evidence or another
+    alias.
+    """
 
     name: str  # registered model
     version: int  # for people and the journal; the digest is the identity
@@ -29,18 +31,30 @@ class Subject:
     digest: str  # of the bytes
     evidence_digest: str
     evidence: str | None = None  # report URI
-    evidence_created: str | None = None  # ISO-8601, of the report; None without one, and in statements of earlier days
-    forced: bool = False  # the version does not pass: an approval of one that passed says nothing about overruling the policy
+    # ISO-8601, of the report; None without one, and in statements of earlier days
+    evidence_created: str | None = None
+    # the version does not pass: an approval of one that passed says nothing about overruling the
+    # policy
+    forced: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if (key, value) != ("evidence_created", None)}
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if (key, value) != ("evidence_created", None)
+        }
 
     def same_version(self, other: Subject) -> bool:
         """Whether both are about the same bytes and alias, on whatever evidence."""
         return (self.name, self.alias, self.digest) == (other.name, other.alias, other.digest)
 
     def same(self, other: Subject) -> bool:
-        return (self.name, self.alias, self.digest, self.evidence_digest) == (other.name, other.alias, other.digest, other.evidence_digest)
+        return (self.name, self.alias, self.digest, self.evidence_digest) == (
+            other.name,
+            other.alias,
+            other.digest,
+            other.evidence_digest,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,20 +76,28 @@ class Statement:
     def by(who: Actor, decision: str, subject: Subject, reason: str) -> Statement:
         """What somebody says now."""
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return Statement(decision, subject, reason, who.name, who.authenticated, created, uuid.uuid4().hex)
+        return Statement(
+            decision, subject, reason, who.name, who.authenticated, created, uuid.uuid4().hex
+        )
 
     def holds_for(self, subject: Subject) -> bool:
-        """Whether a rejection is against this subject: the same evidence, or the same version on evidence that is not newer.
+        """Whether a rejection is against this subject: the same evidence, or the same version on
+        evidence that is not newer.
 
-        An older report is no new evidence, nor is none. A statement that does not say when its report was made counts by its own time.
+        An older report is no new evidence, nor is none. A statement that does not say when its
+        report was made counts by its own time.
         """
         if self.subject.same(subject) or not self.subject.same_version(subject):
             return self.subject.same(subject)
         made = subject.evidence_created
-        return made is None or _moment(self.subject.evidence_created or self.created, LAST) >= _moment(made, FIRST)
+        return made is None or _moment(
+            self.subject.evidence_created or self.created, LAST
+        ) >= _moment(made, FIRST)
 
     def journal_id(self, number: int) -> str:
-        """Id of the journal's entry about it as version ``number`` of ``<name>.approvals``, the same for everybody who takes note."""
+        """Id of the journal's entry about it as version ``number`` of ``<name>.approvals``, the
+        same for everybody who takes note.
+        """
         return hashlib.sha256(f"{number} {self.to_json()}".encode()).hexdigest()[:32]
 
     @staticmethod
@@ -83,17 +105,31 @@ class Statement:
         """Raises ValueError for a text that is not a statement."""
         try:
             plain = json.loads(text)
-            if plain["schema"] != SCHEMA or plain["decision"] not in (APPROVE, REJECT) or not isinstance(plain["authenticated"], bool):
+            if (
+                plain["schema"] != SCHEMA
+                or plain["decision"] not in (APPROVE, REJECT)
+                or not isinstance(plain["authenticated"], bool)
+            ):
                 raise ValueError(f"not a statement of the schema {SCHEMA}")
             subject = {key: plain["subject"].get(key) for key in Subject.__dataclass_fields__}
-            typed = all(isinstance(subject[key], str) for key in ("name", "alias", "digest", "evidence_digest"))
-            if not typed or not all(isinstance(subject[key], str | None) for key in ("evidence", "evidence_created")):
+            typed = all(
+                isinstance(subject[key], str)
+                for key in ("name", "alias", "digest", "evidence_digest")
+            )
+            if not typed or not all(
+                isinstance(subject[key], str | None) for key in ("evidence", "evidence_created")
+            ):
                 raise ValueError("its subject is not a version on some evidence")
-            words = {key: str(plain[key]) for key in ("decision", "reason", "actor", "created", "id")}
+            words = {
+                key: str(plain[key]) for key in ("decision", "reason", "actor", "created", "id")
+            }
             if not words["actor"].isprintable() or len(words["actor"]) > LONGEST_NAME:
                 raise ValueError("the actor is not a user name")
-            found = Statement(**words, authenticated=plain["authenticated"], subject=Subject(**subject))
-            found.to_json().encode()  # a ValueError where a text is not Unicode, which the history could not hold
+            found = Statement(
+                **words, authenticated=plain["authenticated"], subject=Subject(**subject)
+            )
+            # a ValueError where a text is not Unicode, which the history could not hold
+            found.to_json().encode()
             return found
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a statement ({type(error).__name__}: {error})") from error
@@ -107,12 +143,19 @@ class Decision:
     statement: Statement
     approver: str  # name of the key that signed, else the statement's actor
     key: str | None  # fingerprint of the key that signed
-    authenticated: bool  # signed by a key of the policy; else the name is what whoever may edit <name>.approvals wrote
+    # signed by a key of the policy; else the name is what whoever may edit <name>.approvals wrote
+    authenticated: bool
 
     @property
     def names(self) -> set[str]:
-        """Names by which the approver is known; a name that is only claimed beside a signature says nothing."""
-        return {self.approver, self.statement.actor} if self.statement.authenticated else {self.approver}
+        """Names by which the approver is known; a name that is only claimed beside a signature says
+        nothing.
+        """
+        return (
+            {self.approver, self.statement.actor}
+            if self.statement.authenticated
+            else {self.approver}
+        )
 
     @property
     def journal_id(self) -> str:

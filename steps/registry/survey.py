@@ -1,7 +1,8 @@
 """The whole registry in a few calls: what `watch` needs to know that there is nothing to do.
 
-One search gives all registered models with their aliases, one all versions with their tags, the journals' among them, and one the
-evaluations that ended lately; each in pages. Only a model of which this says that something changed is looked at closely.
+One search gives all registered models with their aliases, one all versions with their tags, the
+journals' among them, and one the evaluations that ended lately; each in pages. Only a model of
+which this says that something changed is looked at closely.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.config import names
-from steps.pipeline import digest, filters
-from steps.pipeline.pages import every_page
+from steps.core import digest, search
+from steps.core.search import every_page
 from steps.registry import journal
 from steps.registry.aliases import CANDIDATE
-from steps.registry.gateway import Gateway, Version, version_of
+from steps.registry.client import RegistryClient, Version, version_of
 from steps.registry.journal import KIND_TAG, Entry
 
-MODELS_A_PAGE, VERSIONS_A_PAGE, RUNS_A_PAGE = 1000, 10_000, 500  # MLflow's servers give no more of the first at once
+# MLflow's servers give no more of the first at once
+MODELS_A_PAGE, VERSIONS_A_PAGE, RUNS_A_PAGE = 1000, 10_000, 500
 MARGIN_MS = 3_600_000  # clocks of evaluating machines may differ from this one's by an hour
 
 
@@ -30,10 +32,13 @@ class Facts:
     aliases: Mapping[str, int]
     tags: Mapping[str, str]
     versions: tuple[Version, ...]  # in the order of their numbers
-    history: tuple[Version, ...] | None  # of the journal's registered model; None where there is none
+    # of the journal's registered model; None where there is none
+    history: tuple[Version, ...] | None
     approvals: tuple[Version, ...]
-    created_ms: int | None = None  # by the server's clock, milliseconds since 1970: which model of this name it is
-    reports: Mapping[str, int] = field(default_factory=dict)  # URIs of evaluations that ended lately, to when (milliseconds since 1970)
+    # by the server's clock, milliseconds since 1970: which model of this name it is
+    created_ms: int | None = None
+    # URIs of evaluations that ended lately, to when (milliseconds since 1970)
+    reports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def candidate(self) -> Version | None:
@@ -44,8 +49,13 @@ class Facts:
     @property
     def state(self) -> str:
         """Digest of all that is known of it: the same for as long as nothing about it changes."""
-        found = [[_plain(each) for each in part or ()] for part in (self.versions, self.history, self.approvals)]
-        return digest.of_value([dict(self.aliases), dict(self.tags), self.history is None, *found, dict(self.reports)])
+        found = [
+            [_plain(each) for each in part or ()]
+            for part in (self.versions, self.history, self.approvals)
+        ]
+        return digest.of_value(
+            [dict(self.aliases), dict(self.tags), self.history is None, *found, dict(self.reports)]
+        )
 
     def entries(self) -> list[Entry]:
         """The journal's entries.
@@ -57,7 +67,8 @@ class Facts:
         return [entry for entry in found if entry is not None]
 
     def is_settled(self) -> bool:
-        """Whether the aliases are what the journal says and no entry waits to be finished; also where there is no journal.
+        """Whether the aliases are what the journal says and no entry waits to be finished; also
+        where there is no journal.
 
         Raises:
             ValueError, TypeError, KeyError, AttributeError: an entry is damaged.
@@ -65,22 +76,29 @@ class Facts:
         if self.history is None:
             return True
         state = journal.fold(self.entries(), self.created_ms)
-        if {alias: number for alias, number in self.aliases.items() if alias != CANDIDATE} != dict(state.aliases):
+        if {alias: number for alias, number in self.aliases.items() if alias != CANDIDATE} != dict(
+            state.aliases
+        ):
             return False
         return not any(
-            entry.holds and not entry.settled and not entry.doubtful and entry.number in state.last_move.values() for entry in state.entries
+            entry.holds
+            and not entry.settled
+            and not entry.doubtful
+            and entry.number in state.last_move.values()
+            for entry in state.entries
         )
 
 
-def take(gateway: Gateway, only: str | None = None) -> list[Facts]:
-    """All registered models but the companions of others, by name; without their evaluations, which :func:`with_reports` adds.
+def take(registry: RegistryClient, only: str | None = None) -> list[Facts]:
+    """All registered models but the companions of others, by name; without their evaluations, which
+    :func:`with_reports` adds.
 
     Args:
-        gateway: the tracking server.
+        registry: the tracking server.
         only: the one model that is wanted.
     """
-    models = gateway.repeated("listing the registered models", lambda: _models(gateway, only))
-    versions = gateway.repeated("listing the versions", lambda: _versions(gateway, only))
+    models = registry.repeated("listing the registered models", lambda: _models(registry, only))
+    versions = registry.repeated("listing the versions", lambda: _versions(registry, only))
     found: list[Facts] = []
     for name, (aliases, tags, created_ms) in sorted(models.items()):
         if KIND_TAG in tags or names.reserved(name):
@@ -88,46 +106,72 @@ def take(gateway: Gateway, only: str | None = None) -> list[Facts]:
         history, approvals = name + names.HISTORY_SUFFIX, name + names.APPROVALS_SUFFIX
         journal_versions = tuple(versions.get(history, ())) if history in models else None
         found.append(
-            Facts(name, aliases, tags, tuple(versions.get(name, ())), journal_versions, tuple(versions.get(approvals, ())), created_ms)
+            Facts(
+                name,
+                aliases,
+                tags,
+                tuple(versions.get(name, ())),
+                journal_versions,
+                tuple(versions.get(approvals, ())),
+                created_ms,
+            )
         )
     return found
 
 
-def evaluations(gateway: Gateway, since_ms: int, only: str | None = None) -> dict[str, dict[str, int]]:
+def evaluations(
+    registry: RegistryClient, since_ms: int, only: str | None = None
+) -> dict[str, dict[str, int]]:
     """Reports of evaluations that finished at or after a moment.
 
     Args:
-        gateway: the tracking server.
+        registry: the tracking server.
         since_ms: milliseconds since 1970.
         only: the one registered model that is wanted.
 
     Returns:
         Registered model to report URI to the evaluation's end, in milliseconds since 1970.
     """
-    words = f"attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND attributes.end_time >= {max(0, since_ms)}"
+    words = (
+        "attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND attributes.end_time"
+        f" >= {max(0, since_ms)}"
+    )
     if only is not None:
-        words += f" AND {filters.equals('tags.`slm.model`', only)}"
+        words += f" AND {search.equals('tags.`slm.model`', only)}"
 
     def call() -> dict[str, dict[str, int]]:
-        client = gateway.client
+        client = registry.client
         experiments = [
-            each.experiment_id for each in every_page(lambda token: client.search_experiments(max_results=1000, page_token=token))
+            each.experiment_id
+            for each in every_page(
+                lambda token: client.search_experiments(max_results=1000, page_token=token)
+            )
         ]
         found: dict[str, dict[str, int]] = {}
-        for run in every_page(lambda token: client.search_runs(experiments, words, max_results=RUNS_A_PAGE, page_token=token)):
+        for run in every_page(
+            lambda token: client.search_runs(
+                experiments, words, max_results=RUNS_A_PAGE, page_token=token
+            )
+        ):
             name, uri = run.data.tags.get("slm.model"), run.data.tags.get("slm.output")
             if name and uri:
                 found.setdefault(name, {})[uri] = int(run.info.end_time or 0)
         return found
 
-    return gateway.repeated("looking for evaluations", call)
+    return registry.repeated("looking for evaluations", call)
 
 
-def _models(gateway: Gateway, only: str | None) -> dict[str, tuple[dict[str, int], dict[str, str], int]]:
-    client = gateway.client
+def _models(
+    registry: RegistryClient, only: str | None
+) -> dict[str, tuple[dict[str, int], dict[str, str], int]]:
+    client = registry.client
     found: dict[str, tuple[dict[str, int], dict[str, str], int]] = {}
     for condition in _conditions(only):
-        for each in every_page(lambda token, words=condition: client.search_registered_models(words, MODELS_A_PAGE, page_token=token)):
+        for each in every_page(
+            lambda token, words=condition: client.search_registered_models(
+                words, MODELS_A_PAGE, page_token=token
+            )
+        ):
             found[each.name] = (
                 {alias: int(version) for alias, version in each.aliases.items()},
                 dict(each.tags),
@@ -136,18 +180,28 @@ def _models(gateway: Gateway, only: str | None) -> dict[str, tuple[dict[str, int
     return found
 
 
-def _versions(gateway: Gateway, only: str | None) -> dict[str, list[Version]]:
-    client = gateway.client
+def _versions(registry: RegistryClient, only: str | None) -> dict[str, list[Version]]:
+    client = registry.client
     found: dict[str, list[Version]] = {}
     for condition in _conditions(only):
-        for each in every_page(lambda token, words=condition: client.search_model_versions(words, VERSIONS_A_PAGE, page_token=token)):
+        for each in every_page(
+            lambda token, words=condition: client.search_model_versions(
+                words, VERSIONS_A_PAGE, page_token=token
+            )
+        ):
             found.setdefault(each.name, []).append(version_of(each))
     return {name: sorted(listed, key=lambda each: each.number) for name, listed in found.items()}
 
 
 def _conditions(only: str | None) -> list[str | None]:
-    """Searches that find a model and its companions, or everything: MLflow's filters have no `or`."""
-    return [None] if only is None else [filters.equals("name", only + suffix) for suffix in ("", *names.COMPANIONS)]
+    """Searches that find a model and its companions, or everything: MLflow's filters have no
+    `or`.
+    """
+    return (
+        [None]
+        if only is None
+        else [search.equals("name", only + suffix) for suffix in ("", *names.COMPANIONS)]
+    )
 
 
 def _plain(version: Version) -> Sequence[Any]:

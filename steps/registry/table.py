@@ -12,14 +12,14 @@ from rich.padding import Padding
 from rich.text import Text
 
 from steps.config.root import Config
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import target as targets
+from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import CANDIDATE
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
+from steps.registry.export_archive import Transfer
 from steps.registry.journal import Entry, Journal, Move
-from steps.registry.ledger import Ledger
-from steps.registry.outcome import Promotion
-from steps.registry.transfer import Transfer
+from steps.registry.result import Promotion
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"
@@ -52,11 +52,16 @@ def show_transfer(done: Transfer, verb: str) -> None:
         return
     where = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
     verb = f"would be {verb}" if done.dry_run else verb
-    print(f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive {done.archive}")
+    print(
+        f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
+        f" {done.archive}"
+    )
 
 
 def document(name: str, journal: Journal, limit: int | None = None) -> dict[str, Any]:
-    """The history as JSON: every entry, oldest first, also those that lost a race; with ``limit`` the newest so many."""
+    """The history as JSON: every entry, oldest first, also those that lost a race; with ``limit``
+    the newest so many.
+    """
     entries = journal.entries[-limit:] if limit else journal.entries
     return {
         "schema": SCHEMA,
@@ -68,41 +73,57 @@ def document(name: str, journal: Journal, limit: int | None = None) -> dict[str,
     }
 
 
-def history(config: Config, *, as_json: bool, limit: int | None = None, gateway: Gateway | None = None) -> dict[str, Any]:
-    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in five calls whatever its length.
+def history(
+    config: Config,
+    *,
+    as_json: bool,
+    limit: int | None = None,
+    registry: RegistryClient | None = None,
+) -> dict[str, Any]:
+    """Print the history of ``target``, newest first, and return it as JSON values. Reads only, in
+    five calls whatever its length.
 
     Args:
         config: ``target`` and ``promotion.retry_seconds`` count.
         as_json: print the JSON values instead.
         limit: newest entries to show; None is all as JSON and the newest fifty on the screen.
-        gateway: the tracking server; the default follows the process's URIs.
+        registry: the tracking server; the default follows the process's URIs.
 
     Raises:
-        StepError: there is no such registered model, nothing has been written down about it, or an entry is damaged.
+        StepError: there is no such registered model, nothing has been written down about it, or an
+            entry is damaged.
     """
     target = targets.parse(config.target, config)
-    gateway = gateway or Gateway(config.promotion.retry_seconds)
-    actual = gateway.aliases(target.name)
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
+    actual = registry.aliases(target.name)
     if actual is None:
-        raise StepError(f"target=models:/{target.name}: no such registered model; make one with `mlflow run . -P model=…`")
-    ledger = Ledger(gateway, target.name)
-    ledger.check()
-    journal = ledger.read()
+        raise StepError(
+            f"target=models:/{target.name}: no such registered model; make one with `mlflow run ."
+            " -P model=…`"
+        )
+    store = AliasStore(registry, target.name)
+    store.check()
+    journal = store.read()
     if not journal.entries:
-        raise StepError(f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e register` or `-e promote`")
+        raise StepError(
+            f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e"
+            " register` or `-e promote`"
+        )
     found = document(target.name, journal, limit)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         _print(target.name, journal, actual, limit or SHOWN)
     if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` made a run for this process
-        gateway.client.log_dict(run_id, found, ARTIFACT)
+        registry.client.log_dict(run_id, found, ARTIFACT)
     return found
 
 
 def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> None:
     console = Console()
-    console = Console(width=min(console.width, WIDEST) if console.is_terminal else WIDTH, highlight=False)
+    console = Console(
+        width=min(console.width, WIDEST) if console.is_terminal else WIDTH, highlight=False
+    )
     console.print(_plain_text(f"models:/{name}"), style="bold")
     shown = journal.entries[-limit:]
     for entry in reversed(shown):
@@ -111,13 +132,23 @@ def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> N
         console.print(_plain_text(f"… and {older} older: limit={len(journal.entries)} shows all"))
     now = ", ".join(f"@{alias} {version}" for alias, version in sorted(actual.items()))
     console.print(_plain_text(f"now: {now or 'no alias is set'}"))
-    placed = {alias: number for alias, number in actual.items() if alias != CANDIDATE}  # set by people, and not a move
-    differing = sorted(alias for alias in {*placed, *journal.aliases} if placed.get(alias) != journal.aliases.get(alias))
+    # set by people, and not a move
+    placed = {alias: number for alias, number in actual.items() if alias != CANDIDATE}
+    differing = sorted(
+        alias
+        for alias in {*placed, *journal.aliases}
+        if placed.get(alias) != journal.aliases.get(alias)
+    )
     if differing:
-        words = f"not in line with the history: {', '.join(differing)}; the next promote or rollback mends or notes it"
+        words = (
+            f"not in line with the history: {', '.join(differing)}; the next promote or rollback"
+            " mends or notes it"
+        )
         console.print(_plain_text(words))
     if journal.holes:
-        console.print(_plain_text(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody"))
+        console.print(
+            _plain_text(f"entries {', '.join(map(str, journal.holes))} were deleted by somebody")
+        )
     for words in journal.faults.values():
         console.print(_plain_text(f"{words}: this history is not as it was written"))
 
@@ -162,7 +193,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
     record = entry.record
     return {
         "entry": entry.number,
-        "when": datetime.fromtimestamp(entry.created_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        "when": (
+            datetime.fromtimestamp(entry.created_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        ),
         "kind": record.kind,
         "moves": [vars(move) for move in record.moves],
         "who": record.actor,

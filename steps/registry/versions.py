@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import actors, card
 from steps.registry.aliases import (
     DIGEST_TAG,
@@ -22,15 +22,17 @@ from steps.registry.aliases import (
     VARIANT_TAG,
     VERDICT_TAG,
 )
+from steps.registry.client import RegistryClient, Version
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import Gateway, Version
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-CARRIED = (FINGERPRINT_TAG, SNAPSHOT_TAG, REVISION_TAG, LICENCE_TAG)  # taken over from the logged model
+# taken over from the logged model
+CARRIED = (FINGERPRINT_TAG, SNAPSHOT_TAG, REVISION_TAG, LICENCE_TAG)
 
-MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")  # overrides that a logged model depends on
+# overrides that a logged model depends on
+MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ def tags_of(judged: Judged, evidence: Evidence, logged: Mapping[str, str]) -> di
     }
 
 
-def find(gateway: Gateway, name: str, model_id: str) -> Version | None:
+def find(registry: RegistryClient, name: str, model_id: str) -> Version | None:
     """The version of a logged model: the lowest number, should two registrations have raced."""
-    return next((each for each in gateway.versions(name) if each.model_id == model_id), None)
+    return next((each for each in registry.versions(name) if each.model_id == model_id), None)
 
 
 def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> list[Version]:
-    """Versions without the younger twins of a logged model: a race made them and whoever made them is about to delete them.
+    """Versions without the younger twins of a logged model: a race made them and whoever made them
+    is about to delete them.
 
     Args:
         known: in the order of their numbers.
@@ -75,7 +78,9 @@ def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> lis
 
 
 def remake(run_tags: Mapping[str, str]) -> str | None:
-    """The command that makes a logged model again, from the tags of the run that logged it: what chose the model and its build, no more."""
+    """The command that makes a logged model again, from the tags of the run that logged it: what
+    chose the model and its build, no more.
+    """
     command, overrides = run_tags.get("slm.command"), run_tags.get("slm.overrides")
     if not command or overrides is None:
         return None
@@ -85,19 +90,29 @@ def remake(run_tags: Mapping[str, str]) -> str | None:
         del words[at : at + 2]
     if "-P" in words:
         words = words[: words.index("-P")]
-    chosen = [word for word in shlex.split(overrides) if word.lstrip("+~").startswith(MAKES_THE_MODEL)]
+    chosen = [
+        word for word in shlex.split(overrides) if word.lstrip("+~").startswith(MAKES_THE_MODEL)
+    ]
     return shlex.join([*words, *(["-P", f"overrides={shlex.join(chosen)}"] if chosen else [])])
 
 
-def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, command: str, served: Collection[int] = ()) -> Registered:
+def register(
+    registry: RegistryClient,
+    name: str,
+    judged: Judged,
+    evidence: Evidence,
+    command: str,
+    served: Collection[int] = (),
+) -> Registered:
     """Make sure that a logged model has exactly one version, with this evidence on it.
 
-    The database numbers versions but does not keep a logged model from getting two, so after creating one this looks again: the lowest
-    number stays, and a younger twin that no alias points at or ever pointed at is deleted. Every run does the same, so that one killed
-    in between is cleaned up by the next.
+    The database numbers versions but does not keep a logged model from getting two, so after
+    creating one this looks again: the lowest number stays, and a younger twin that no alias points
+    at or ever pointed at is deleted. Every run does the same, so that one killed in between is
+    cleaned up by the next.
 
     Args:
-        gateway: the calls to the tracking server.
+        registry: the calls to the tracking server.
         name: registered model.
         judged: what the report says of the logged model.
         evidence: the report.
@@ -107,21 +122,24 @@ def register(gateway: Gateway, name: str, judged: Judged, evidence: Evidence, co
     Raises:
         StepError: the logged model is gone, or it is not the one that was judged.
     """
-    logged = _checked(gateway, judged)
-    command = _made_by(gateway, logged) or command
+    logged = _checked(registry, judged)
+    command = _made_by(registry, logged) or command
     found, created = ensure(
-        gateway,
+        registry,
         name,
         judged.model_id,
         tags_of(judged, evidence, logged.tags),
         card.render(name, "…", judged, evidence, logged.tags, command),
         served,
     )
-    return Registered(found, created, annotate(gateway, found, judged, evidence, command))
+    return Registered(found, created, annotate(registry, found, judged, evidence, command))
 
 
-def annotate(gateway: Gateway, version: Version, judged: Judged, evidence: Evidence, command: str) -> tuple[str, ...]:
-    """Write the evidence on a version that is there: its tags and its card. Other versions of the same logged model are not looked at.
+def annotate(
+    registry: RegistryClient, version: Version, judged: Judged, evidence: Evidence, command: str
+) -> tuple[str, ...]:
+    """Write the evidence on a version that is there: its tags and its card. Other versions of the
+    same logged model are not looked at.
 
     Returns:
         The tags that changed.
@@ -129,51 +147,76 @@ def annotate(gateway: Gateway, version: Version, judged: Judged, evidence: Evide
     Raises:
         StepError: the logged model is gone, or it is not the one that was judged.
     """
-    logged = _checked(gateway, judged)
+    logged = _checked(registry, judged)
     tags = tags_of(judged, evidence, logged.tags)
     changed = tuple(key for key, value in tags.items() if version.tags.get(key) != value)
     for key in changed:
-        gateway.set_version_tag(version.name, version.number, key, tags[key])
-    text = card.render(version.name, version.number, judged, evidence, logged.tags, _made_by(gateway, logged) or command)
+        registry.set_version_tag(version.name, version.number, key, tags[key])
+    text = card.render(
+        version.name,
+        version.number,
+        judged,
+        evidence,
+        logged.tags,
+        _made_by(registry, logged) or command,
+    )
     if version.description != text:
-        gateway.describe(version.name, version.number, text)
+        registry.describe(version.name, version.number, text)
     return changed
 
 
 def ensure(
-    gateway: Gateway, name: str, model_id: str, tags: Mapping[str, str], text: str, served: Collection[int] = ()
+    registry: RegistryClient,
+    name: str,
+    model_id: str,
+    tags: Mapping[str, str],
+    text: str,
+    served: Collection[int] = (),
 ) -> tuple[Version, bool]:
-    """The one version of a logged model, and whether it was made here; arguments as for :func:`register`."""
+    """The one version of a logged model, and whether it was made here; arguments as for
+    :func:`register`.
+    """
     made: Version | None = None
-    if find(gateway, name, model_id) is None:
-        tags = {**tags, MADE_BY_TAG: actors.who(gateway).shown}
-        made = gateway.create_version(
-            name, f"models:/{model_id}", tags, text, landed=lambda version: version.model_id == model_id, model_id=model_id
+    if find(registry, name, model_id) is None:
+        tags = {**tags, MADE_BY_TAG: actors.who(registry).shown}
+        made = registry.create_version(
+            name,
+            f"models:/{model_id}",
+            tags,
+            text,
+            landed=lambda version: version.model_id == model_id,
+            model_id=model_id,
         )
-    found = [each for each in gateway.versions(name) if each.model_id == model_id]
+    found = [each for each in registry.versions(name) if each.model_id == model_id]
     if not found:
-        raise StepError(f"models:/{name}: the version of {model_id} was deleted in this moment; run this again")
+        raise StepError(
+            f"models:/{name}: the version of {model_id} was deleted in this moment; run this again"
+        )
     first, *younger = found
     if younger:
-        spared = {*served, *(gateway.aliases(name) or {}).values()}  # a search of versions does not say which have an alias
+        # a search of versions does not say which have an alias
+        spared = {*served, *(registry.aliases(name) or {}).values()}
         for twin in younger:
             if twin.number not in spared:
-                gateway.delete_version(name, twin.number)
+                registry.delete_version(name, twin.number)
     return first, made is not None and made.number == first.number
 
 
-def _checked(gateway: Gateway, judged: Judged) -> LoggedModel:
-    logged = gateway.logged_model(judged.model_id)
+def _checked(registry: RegistryClient, judged: Judged) -> LoggedModel:
+    logged = registry.logged_model(judged.model_id)
     if logged is None:
-        raise StepError(f"{judged.uri}: the logged model is not on this tracking server; evaluate one that is: `mlflow run . -e evaluate`")
+        raise StepError(
+            f"{judged.uri}: the logged model is not on this tracking server; evaluate one that is:"
+            " `mlflow run . -e evaluate`"
+        )
     recorded = logged.tags.get(DIGEST_TAG)
     if recorded and recorded != judged.digest:
         raise StepError(
-            f"{judged.uri}: the report judged {judged.digest}, the logged model says {recorded}; evaluate it again: "
-            "`mlflow run . -e evaluate`"
+            f"{judged.uri}: the report judged {judged.digest}, the logged model says {recorded};"
+            " evaluate it again: `mlflow run . -e evaluate`"
         )
     return logged
 
 
-def _made_by(gateway: Gateway, logged: LoggedModel) -> str | None:
-    return remake((gateway.run_tags(logged.source_run_id) if logged.source_run_id else None) or {})
+def _made_by(registry: RegistryClient, logged: LoggedModel) -> str | None:
+    return remake((registry.run_tags(logged.source_run_id) if logged.source_run_id else None) or {})

@@ -7,21 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from steps.pipeline import digest
+from steps.core import digest
 from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG
-from steps.registry.gateway import Version
+from steps.registry.client import Version
 from steps.registry.survey import MARGIN_MS, Facts
 
-VERDICT_TAG = "slm.candidate"  # what became of it, in words
-JUDGED_TAG = "slm.candidate.evidence"  # digest of the report it was judged on, so that it is judged once
+CANDIDATE_TAG = "slm.candidate"  # what became of it, in words
+# digest of the report it was judged on, so that it is judged once
+JUDGED_TAG = "slm.candidate.evidence"
 WHEN_TAG = "slm.candidate.judged_at"
-SEEN_TAG = "slm.candidate.seen"  # digests of what was known when it was judged: its evidence, its approvals, the version itself
-FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0  # seconds until a failing model is tried again, doubled each time
+# digests of what was known when it was judged: its evidence, its approvals, the version itself
+SEEN_TAG = "slm.candidate.seen"
+# seconds until a failing model is tried again, doubled each time
+FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 
 
 def judged_ms(version: Version) -> int | None:
-    """When a version was judged last, in milliseconds since 1970; None where it was not or the tag is damaged."""
-    if not {VERDICT_TAG, JUDGED_TAG, WHEN_TAG} <= version.tags.keys():
+    """When a version was judged last, in milliseconds since 1970; None where it was not or the tag
+    is damaged.
+    """
+    if not {CANDIDATE_TAG, JUDGED_TAG, WHEN_TAG} <= version.tags.keys():
         return None
     try:
         return int(datetime.fromisoformat(version.tags[WHEN_TAG]).timestamp() * 1000)
@@ -30,7 +35,8 @@ def judged_ms(version: Version) -> int | None:
 
 
 def seen(version: Version, facts: Facts, reports: Mapping[str, int], judged_at_ms: int) -> str:
-    """Value of ``SEEN_TAG``: three digests, of what could change its evidence, of its approvals, and of what the version is.
+    """Value of ``SEEN_TAG``: three digests, of what could change its evidence, of its approvals,
+    and of what the version is.
 
     Args:
         version: with its tags as they are now.
@@ -38,7 +44,9 @@ def seen(version: Version, facts: Facts, reports: Mapping[str, int], judged_at_m
         reports: evaluations of its model, URI to end.
         judged_at_ms: when it was judged; evaluations that ended long before it do not count.
     """
-    evidence = [version.tags.get(key) for key in (DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG)]
+    evidence = [
+        version.tags.get(key) for key in (DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG)
+    ]
     late = sorted(uri for uri, ended in reports.items() if ended >= judged_at_ms - MARGIN_MS)
     approvals = [[each.number, dict(each.tags)] for each in facts.approvals]
     parts = ([*evidence, *late], approvals, [version.source, version.status, version.created_ms])
@@ -52,9 +60,15 @@ def stands(version: Version, facts: Facts) -> bool:
 
 
 def is_another(version: Version, facts: Facts) -> bool:
-    """Whether somebody approved or rejected since a version was judged, or its registration came to an end."""
+    """Whether somebody approved or rejected since a version was judged, or its registration came to
+    an end.
+    """
     at, before = judged_ms(version), version.tags.get(SEEN_TAG, "").split(" ")
-    return at is not None and len(before) == 3 and before[1:] != seen(version, facts, facts.reports, at).split(" ")[1:]
+    return (
+        at is not None
+        and len(before) == 3
+        and before[1:] != seen(version, facts, facts.reports, at).split(" ")[1:]
+    )
 
 
 @dataclass
@@ -78,12 +92,16 @@ class Memory:
         self._observed: dict[str, int] = {}
 
     def due(self, name: str, state: str) -> bool:
-        """Whether a model is to be looked at: it did not fail, something about it changed, or it waited long enough."""
+        """Whether a model is to be looked at: it did not fail, something about it changed, or it
+        waited long enough.
+        """
         failure = self._failures.get(name)
         return failure is None or failure.state != state or self._clock() >= failure.at
 
     def failed(self, name: str, state: str, words: str) -> bool:
-        """Note a failure. Returns whether it is to be reported: it is the first in this state, or another one than before."""
+        """Note a failure. Returns whether it is to be reported: it is the first in this state, or
+        another one than before.
+        """
         before = self._failures.get(name)
         again = before is not None and before.state == state
         times = before.times + 1 if again and before else 1
@@ -96,7 +114,9 @@ class Memory:
         self._failures.pop(name, None)
 
     def unseen(self, name: str, last: int) -> int | None:
-        """Number of the journal's entry up to which this process has looked, if it has; and look up to ``last`` from here on."""
+        """Number of the journal's entry up to which this process has looked, if it has; and look up
+        to ``last`` from here on.
+        """
         before = self._observed.get(name)
         self._observed[name] = last
         return before

@@ -1,4 +1,6 @@
-"""Act when somebody sets the alias ``candidate``: find or make the evidence, promote or hold by policy, tag the version with that."""
+"""Act when somebody sets the alias ``candidate``: find or make the evidence, promote or hold by
+policy, tag the version with that.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from steps.config import names
-from steps.config.errors import ConfigError
 from steps.config.notifications import HELD, WAITING
 from steps.config.root import CONF, ROOT, Config
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.pipeline.errors import StepError
-from steps.registry import entities, policy, promote, standing, survey, waiting
+from steps.registry import eligibility, entities, policy, promote, survey, waiting
+from steps.registry.alias_store import LostRaceError
 from steps.registry.aliases import CANDIDATE, MODEL_ID_TAG
+from steps.registry.client import (
+    PermissionRefusedError,
+    RegistryClient,
+    ServerUnavailableError,
+    Version,
+)
+from steps.registry.eligibility import Assessment
 from steps.registry.evidence import Evidence, Judged
-from steps.registry.gateway import Gateway, PermissionRefusedError, ServerUnavailableError, Version
-from steps.registry.ledger import LostRaceError
 from steps.registry.notifications import notify, tell
-from steps.registry.outcome import Promotion, RefusedError, WithdrawnError
 from steps.registry.permission import WaitingError
-from steps.registry.standing import Standing
+from steps.registry.result import Promotion, RefusedError, WithdrawnError
 from steps.registry.survey import Facts
-from steps.registry.waiting import JUDGED_TAG, SEEN_TAG, VERDICT_TAG, WHEN_TAG
+from steps.registry.waiting import CANDIDATE_TAG, JUDGED_TAG, SEEN_TAG, WHEN_TAG
 
 log = logging.getLogger(__name__)
 
@@ -52,39 +58,46 @@ class Verdict:
         return dict(vars(self))
 
 
-def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate, facts: Facts) -> Verdict:
+def decide(
+    version: Version, config: Config, registry: RegistryClient, evaluate: Evaluate, facts: Facts
+) -> Verdict:
     """Promote one version or hold it, and tag it with the verdict.
 
     Args:
         version: the candidate.
         config: of the watch.
-        gateway: the tracking server.
+        registry: the tracking server.
         evaluate: makes evidence about a version.
         facts: what the survey found of its model.
     """
     from mlflow.exceptions import MlflowException
 
     own = _config_for(version, config)
-    where: Standing | None = None
+    where: Assessment | None = None
     done: Promotion | None = None
     event = HELD
     now = datetime.now(UTC)
     reports: dict[str, int] = {}
     try:
-        usable = entities.usable(gateway, version)
-        if version.model_id is None and usable.model_id is not None and not config.dry_run:  # a copy: from here on, a search finds it
-            gateway.set_version_tag(version.name, version.number, MODEL_ID_TAG, usable.model_id)
-        where = standing.look(gateway, usable, own)
-        if _lacks_evidence(gateway, where, own):
+        usable = entities.usable(registry, version)
+        # a copy: from here on, a search finds it
+        if version.model_id is None and usable.model_id is not None and not config.dry_run:
+            registry.set_version_tag(version.name, version.number, MODEL_ID_TAG, usable.model_id)
+        where = eligibility.assess(registry, usable, own)
+        if _lacks_evidence(registry, where, own):
             if config.dry_run:
                 return Verdict(version.uri, False, "dry run: would be evaluated first", None)
             evaluate(usable, own)
             now = datetime.now(UTC)
-            reports = _reports(gateway, version.name, now)
-            where = standing.look(gateway, usable, own)
+            reports = _reports(registry, version.name, now)
+            where = eligibility.assess(registry, usable, own)
         else:
-            reports = dict(facts.reports) if waiting.judged_ms(version) is not None else _reports(gateway, version.name, now)
-        words, done = _decide(gateway, where, own)
+            reports = (
+                dict(facts.reports)
+                if waiting.judged_ms(version) is not None
+                else _reports(registry, version.name, now)
+            )
+        words, done = _decide(registry, where, own)
     except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
     except WithdrawnError as error:  # no verdict: set again, it is judged again
@@ -94,28 +107,48 @@ def judge(version: Version, config: Config, gateway: Gateway, evaluate: Evaluate
     except (StepError, ConfigError, MlflowException) as error:
         words = f"held: {error}"
     words = redact(words)[:MOST_WORDS]
-    evidence = where.evidence if where else None  # what was looked at, also where something failed: it is answered once
+    # what was looked at, also where something failed: it is answered once
+    evidence = where.evidence if where else None
     if not config.dry_run:
-        gateway.set_version_tag(version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE)
-        gateway.set_version_tag(version.name, version.number, WHEN_TAG, now.isoformat(timespec="seconds"))
-        gateway.set_version_tag(version.name, version.number, VERDICT_TAG, words)
-        _remember(gateway, version, facts, reports)
+        registry.set_version_tag(
+            version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE
+        )
+        registry.set_version_tag(
+            version.name, version.number, WHEN_TAG, now.isoformat(timespec="seconds")
+        )
+        registry.set_version_tag(version.name, version.number, CANDIDATE_TAG, words)
+        _remember(registry, version, facts, reports)
         if done is not None:
             tell(config, done)
         elif event == WAITING or words.startswith("held"):
-            notify(config, event, version.name, version=version.number, reason=words, evidence=evidence.uri if evidence else None)
+            notify(
+                config,
+                event,
+                version.name,
+                version=version.number,
+                reason=words,
+                evidence=evidence.uri if evidence else None,
+            )
     return Verdict(version.uri, done is not None, words, evidence.uri if evidence else None)
 
 
-def _reports(gateway: Gateway, name: str, now: datetime) -> dict[str, int]:
-    return survey.evaluations(gateway, int(now.timestamp() * 1000) - 2 * survey.MARGIN_MS, name).get(name, {})
+def _reports(registry: RegistryClient, name: str, now: datetime) -> dict[str, int]:
+    return survey.evaluations(
+        registry, int(now.timestamp() * 1000) - 2 * survey.MARGIN_MS, name
+    ).get(name, {})
 
 
-def _remember(gateway: Gateway, version: Version, facts: Facts, reports: dict[str, int]) -> None:
-    """Tag a version with what was known when it was judged, so that the next look needs no call to see that nothing changed."""
-    tagged = gateway.version(version.name, version.number)
+def _remember(
+    registry: RegistryClient, version: Version, facts: Facts, reports: dict[str, int]
+) -> None:
+    """Tag a version with what was known when it was judged, so that the next look needs no call to
+    see that nothing changed.
+    """
+    tagged = registry.version(version.name, version.number)
     if tagged is not None and (at := waiting.judged_ms(tagged)) is not None:
-        gateway.set_version_tag(version.name, version.number, SEEN_TAG, waiting.seen(tagged, facts, reports, at))
+        registry.set_version_tag(
+            version.name, version.number, SEEN_TAG, waiting.seen(tagged, facts, reports, at)
+        )
 
 
 class EvaluationFailedError(StepError):
@@ -133,20 +166,31 @@ def run_evaluation(version: Version, config: Config) -> None:
     import mlflow
     from mlflow.exceptions import ExecutionException
 
-    words = evaluation_words(Gateway(config.promotion.retry_seconds), version, config)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # `python` is this one
+    words = evaluation_words(RegistryClient(config.promotion.retry_seconds), version, config)
+    # `python` is this one
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    )
     run = mlflow.active_run()
     experiment = run.info.experiment_id if run else None
     parameters = {"overrides": shlex.join(words)}
     try:
-        mlflow.projects.run(str(ROOT), entry_point="evaluate", parameters=parameters, env_manager="local", experiment_id=experiment)
+        mlflow.projects.run(
+            str(ROOT),
+            entry_point="evaluate",
+            parameters=parameters,
+            env_manager="local",
+            experiment_id=experiment,
+        )
     except ExecutionException as error:
-        raise EvaluationFailedError(f"its evaluation failed ({error}); what it said is in the logs/ of its run") from error
+        raise EvaluationFailedError(
+            f"its evaluation failed ({error}); what it said is in the logs/ of its run"
+        ) from error
 
 
-def evaluation_words(gateway: Gateway, version: Version, config: Config) -> list[str]:
+def evaluation_words(registry: RegistryClient, version: Version, config: Config) -> list[str]:
     """The overrides under which ``evaluate`` judges one version beside the champion."""
-    uris = ",".join(f"'{uri}'" for uri in standing.candidates(gateway, version))
+    uris = ",".join(f"'{uri}'" for uri in eligibility.candidates(registry, version))
     return [
         f"model={_model_of(version.name)}",
         *_passed_on(),
@@ -161,57 +205,91 @@ def _passed_on() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
 
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return [word for word in given if word.startswith(PASSED_ON) and not word.startswith("promotion.watch")]
+    return [
+        word
+        for word in given
+        if word.startswith(PASSED_ON) and not word.startswith("promotion.watch")
+    ]
 
 
-def _decide(gateway: Gateway, where: Standing, config: Config) -> tuple[str, Promotion | None]:
+def _decide(
+    registry: RegistryClient, where: Assessment, config: Config
+) -> tuple[str, Promotion | None]:
     version = where.version
     alias = config.promotion.alias
     if where.objections:
         return f"held: {'; '.join(where.objections)}", None
-    assert where.evidence is not None and where.judged is not None, "a version without evidence has an objection"
-    aliases = gateway.aliases(version.name) or {}
+    assert where.evidence is not None and where.judged is not None, (
+        "a version without evidence has an objection"
+    )
+    aliases = registry.aliases(version.name) or {}
     if aliases.get(alias) == version.number:
         return f"it is @{alias} already", None
-    champion = _champion(gateway, where.evidence, version.name, aliases.get(alias))
+    champion = _champion(registry, where.evidence, version.name, aliases.get(alias))
     if champion is None and alias in aliases:
         report = where.evidence
-        return f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias}; evaluate both with as many items", None
+        return (
+            (
+                f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias};"
+                " evaluate both with as many items"
+            ),
+            None,
+        )
     if champion is not None:
         ranking = policy.rank([where.judged, champion], config.promotion.weights)
         if ranking.winner is not None and ranking.winner.judged is champion:
-            scores = ", ".join(f"{each.judged.variant} {each.utility:+.3f}" for each in ranking.ranked)
-            return f"held: @{alias} (version {aliases[alias]}) is better by profile {config.promotion.profile}: {scores}", None
+            scores = ", ".join(
+                f"{each.judged.variant} {each.utility:+.3f}" for each in ranking.ranked
+            )
+            return (
+                (
+                    f"held: @{alias} (version {aliases[alias]}) is better by profile"
+                    f" {config.promotion.profile}: {scores}"
+                ),
+                None,
+            )
     if config.dry_run:
         return f"dry run: would be promoted to @{alias}", None
-    done = promote.promote(config, gateway=gateway, beaten={alias: aliases.get(alias)}, asked=CANDIDATE)
+    done = promote.promote(
+        config, registry=registry, beaten={alias: aliases.get(alias)}, asked=CANDIDATE
+    )
     return f"promoted to @{alias}, entry {done.entry} of {version.name}.history", done
 
 
-def _champion(gateway: Gateway, report: Evidence, name: str, number: int | None) -> Judged | None:
-    version = gateway.version(name, number) if number is not None else None
+def _champion(
+    registry: RegistryClient, report: Evidence, name: str, number: int | None
+) -> Judged | None:
+    version = registry.version(name, number) if number is not None else None
     return report.of(version.model_id, version.tags.get("slm.digest")) if version else None
 
 
-def _lacks_evidence(gateway: Gateway, where: Standing, config: Config) -> bool:
-    """Whether there is no report, too old a one, one by other gates, or one that did not see the champion of today."""
-    if where.evidence is None or where.judged is None or where.evidence.untimely(config.promotion.max_evidence_age_days):
+def _lacks_evidence(registry: RegistryClient, where: Assessment, config: Config) -> bool:
+    """Whether there is no report, too old a one, one by other gates, or one that did not see the
+    champion of today.
+    """
+    if (
+        where.evidence is None
+        or where.judged is None
+        or where.evidence.untimely(config.promotion.max_evidence_age_days)
+    ):
         return True
     if where.evidence.other_gates(config.promotion.gates):
         return True
-    number = (gateway.aliases(where.version.name) or {}).get(config.promotion.alias)
+    number = (registry.aliases(where.version.name) or {}).get(config.promotion.alias)
     if number is None or number == where.version.number:
         return False
-    return _champion(gateway, where.evidence, where.version.name, number) is None
+    return _champion(registry, where.evidence, where.version.name, number) is None
 
 
-def judged_before(gateway: Gateway, version: Version, config: Config) -> bool:
+def judged_before(registry: RegistryClient, version: Version, config: Config) -> bool:
     """Whether its verdict was given on the newest evidence there is."""
     tagged = version.tags.get(JUDGED_TAG)
-    if tagged is None or VERDICT_TAG not in version.tags:
+    if tagged is None or CANDIDATE_TAG not in version.tags:
         return False
     try:
-        where = standing.look(gateway, entities.usable(gateway, version), _config_for(version, config))
+        where = eligibility.assess(
+            registry, entities.usable(registry, version), _config_for(version, config)
+        )
     except RefusedError:
         return True
     return (where.evidence.digest if where.evidence else NO_EVIDENCE) == tagged
@@ -229,7 +307,9 @@ def _config_for(version: Version, config: Config) -> Config:
 
 
 def _model_of(name: str) -> str:
-    """The model config whose registered name this is; the version is judged by its URI, so any other would do as well."""
+    """The model config whose registered name this is; the version is judged by its URI, so any
+    other would do as well.
+    """
     import yaml
 
     for path in sorted(Path(CONF, "model").glob("*.yaml")):

@@ -1,6 +1,7 @@
 """Receive MLflow's registry webhooks and believe only those that carry the right signature.
 
-MLflow signs as Standard Webhooks does: ``X-MLflow-Signature: v1,base64(HMAC-SHA256(secret, "<delivery id>.<timestamp>.<body>"))``.
+MLflow signs as Standard Webhooks does: ``X-MLflow-Signature: v1,base64(HMAC-SHA256(secret,
+"<delivery id>.<timestamp>.<body>"))``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from steps.registry.aliases import CANDIDATE
 log = logging.getLogger(__name__)
 
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
-TOLERANCE = 300.0  # seconds a delivery may be old or early; Standard Webhooks recommends five minutes
+# seconds a delivery may be old or early; Standard Webhooks recommends five minutes
+TOLERANCE = 300.0
 LARGEST_BODY = 1_048_576  # bytes; an alias event has a few hundred
 REMEMBERED = 10_000  # delivery ids kept to refuse a replay; more than arrive within the tolerance
 
@@ -50,16 +52,32 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float | No
         now: seconds since 1970.
 
     Raises:
-        UnsignedError: a header is missing, the delivery is too old, or the signature is not the secret's.
+        UnsignedError: a header is missing, the delivery is too old, or the signature is not the
+            secret's.
     """
-    signature, timestamp, delivery = headers.get(SIGNATURE), headers.get(TIMESTAMP), headers.get(DELIVERY)
+    signature, timestamp, delivery = (
+        headers.get(SIGNATURE),
+        headers.get(TIMESTAMP),
+        headers.get(DELIVERY),
+    )
     if not signature or not timestamp or not delivery:
-        raise UnsignedError(f"a header is missing; expected {SIGNATURE}, {TIMESTAMP} and {DELIVERY}")
-    if not timestamp.isascii() or not timestamp.isdigit() or abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE:
+        raise UnsignedError(
+            f"a header is missing; expected {SIGNATURE}, {TIMESTAMP} and {DELIVERY}"
+        )
+    if (
+        not timestamp.isascii()
+        or not timestamp.isdigit()
+        or abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE
+    ):
         raise UnsignedError(f"the delivery is not of the last {TOLERANCE:g} seconds")
     signed = f"{delivery}.{timestamp}.".encode() + body
-    expected = "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
-    if not any(hmac.compare_digest(expected.encode(), each.encode()) for each in signature.split(" ")):
+    expected = (
+        "v1,"
+        + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+    )
+    if not any(
+        hmac.compare_digest(expected.encode(), each.encode()) for each in signature.split(" ")
+    ):
         raise UnsignedError("the signature is not right")
 
 
@@ -89,13 +107,17 @@ class Receiver:
         heard: called with every believed event about ``candidate``, on a thread of the server.
     """
 
-    def __init__(self, host: str, port: int, secret: str, heard: Callable[[AliasSet], None]) -> None:
+    def __init__(
+        self, host: str, port: int, secret: str, heard: Callable[[AliasSet], None]
+    ) -> None:
         self.secret, self.heard = secret, heard
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer((host, port), self._handler())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="webhook", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="webhook", daemon=True
+        )
 
     @property
     def port(self) -> int:
@@ -143,7 +165,10 @@ class Receiver:
                 if not length.isdigit() or int(length) > LARGEST_BODY:
                     status = 413
                 else:
-                    headers = {name: self.headers.get(name, "") for name in (SIGNATURE, TIMESTAMP, DELIVERY)}
+                    headers = {
+                        name: self.headers.get(name, "")
+                        for name in (SIGNATURE, TIMESTAMP, DELIVERY)
+                    }
                     status = receiver.take(headers, self.rfile.read(int(length)))
                 self.send_response(status)
                 self.send_header("Content-Length", "0")

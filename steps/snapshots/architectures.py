@@ -1,4 +1,6 @@
-"""Which architectures the installed packages know, asked of the packages: no list of model names stands here."""
+"""Which architectures the installed packages know, asked of the packages: no list of model names
+stands here.
+"""
 
 import ast
 import importlib.util
@@ -13,7 +15,9 @@ ASKED = "config.architectures[0]"  # what the builder's source compares with eac
 
 
 def text_generator(model_type: str) -> str | None:
-    """The class that generates text for a ``model_type`` in transformers, as ``architectures`` of config.json names it."""
+    """The class that generates text for a ``model_type`` in transformers, as ``architectures`` of
+    config.json names it.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
@@ -36,17 +40,29 @@ def encodes_and_decodes(model_type: str) -> bool:
 
 @cache
 def buildable() -> frozenset[str] | None:
-    """The architectures that the model builder of onnxruntime-genai dispatches on, read from its source without running it.
+    """The architectures that the model builder of onnxruntime-genai dispatches on, read from its
+    source without running it.
 
     Returns:
-        Their names; None where its source is not as expected, so that nothing can be said before a build is tried.
+        Their names; None where its source is not as expected, so that nothing can be said before a
+        build is tried.
     """
     package = importlib.util.find_spec("onnxruntime_genai")
-    places = [Path(place) / "models" / "builder.py" for place in (package.submodule_search_locations or ())] if package else []
+    places = (
+        [
+            Path(place) / "models" / "builder.py"
+            for place in package.submodule_search_locations or ()
+        ]
+        if package
+        else []
+    )
     source = next((place for place in places if place.is_file()), None)
     names = _compared(source.read_text(encoding="utf-8")) if source else set()
     if not names:
-        log.warning("the model builder's source names no architecture: whether it can build this model shows when it is asked to")
+        log.warning(
+            "the model builder's source names no architecture: whether it can build this model"
+            " shows when it is asked to"
+        )
         return None
     return frozenset(names)
 
@@ -55,8 +71,16 @@ def _compared(source: str) -> set[str]:
     """Every string that ``config.architectures[0]`` is compared with for equality."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Compare) and ast.unparse(node.left) == ASKED and isinstance(node.ops[0], ast.Eq | ast.In):
-            words = (word.value for word in ast.walk(node.comparators[0]) if isinstance(word, ast.Constant))
+        if (
+            isinstance(node, ast.Compare)
+            and ast.unparse(node.left) == ASKED
+            and isinstance(node.ops[0], ast.Eq | ast.In)
+        ):
+            words = (
+                word.value
+                for word in ast.walk(node.comparators[0])
+                if isinstance(word, ast.Constant)
+            )
             found |= {word for word in words if isinstance(word, str)}
     return found
 

@@ -1,4 +1,6 @@
-"""A model card's front matter (the Hub's README.md): read for the licence and for what the model was made from."""
+"""A model card's front matter (the Hub's README.md): read for the licence and for what the model
+was made from.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +9,17 @@ from typing import Any
 
 
 def card_licence(card: Path) -> str | None:
-    """The ``license`` key of the card's YAML front matter, or None where there is no card, no front matter or no such key."""
+    """The ``license`` key of the card's YAML front matter, or None where there is no card, no front
+    matter or no such key.
+    """
     value = front_matter(card).get("license")
     return str(value) if value else None
 
 
 def base_models(folder: Path) -> list[str]:
-    """What a checkpoint says it was made from, best source first: PEFT's ``adapter_config.json``, then ``base_model`` of the card."""
+    """What a checkpoint says it was made from, best source first: PEFT's ``adapter_config.json``,
+    then ``base_model`` of the card.
+    """
     found: list[object] = []
     try:
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
-"""Run one module of this project, or of a package, in a process of its own: its memory is given back, and its crash is an error here."""
+"""Run one module of this project, or of a package, in a process of its own: its memory is given
+back, and its crash is an error here.
+"""
 
 import os
 import re
@@ -12,8 +14,12 @@ from steps.core.processes import Child, ChildStartError, Confinement
 ROOT = Path(__file__).resolve().parents[2]  # the project root, where `python -m steps…` works
 TAIL = 2000  # characters of output shown when it fails
 KEPT_OUTPUT = 1 << 20  # bytes of output that are returned: the end of it
-PIP = "pip"  # the one module that may know the network's settings, which may hold a password of an index
-OF_PIP = re.compile(r"PIP_\w+|((https?|all|no)_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_(CONFIG|CACHE)_HOME", re.IGNORECASE)
+# the one module that may know the network's settings, which may hold a password of an index
+PIP = "pip"
+OF_PIP = re.compile(
+    r"PIP_\w+|((https?|all|no)_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_(CONFIG|CACHE)_HOME",
+    re.IGNORECASE,
+)
 
 
 class ChildError(RuntimeError):
@@ -29,11 +35,17 @@ class ChildError(RuntimeError):
         super().__init__(f"{' '.join(command[1:4])} ended with {returncode}: {self.tail}")
 
 
-def run(module: str, *arguments: str | Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
-    """``python -m module arguments…`` without the model hub, and without the secrets and tracking server of this process.
+def run(
+    module: str,
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+) -> str:
+    """``python -m module arguments…`` without the model hub, and without the secrets and tracking
+    server of this process.
 
-    It is ended with this process. It may write wherever this user may, since it builds in the store; its code is this project's and its
-    packages', never a model's.
+    It is ended with this process. It may write wherever this user may, since it builds in the
+    store; its code is this project's and its packages', never a model's.
 
     Returns:
         The end of its output, both streams together, without secrets.

@@ -1,6 +1,6 @@
 """Errors of the snapshots room: each names what was wrong, where, and the cure."""
 
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 
 LONGEST = 200  # characters of somebody else's message
 
@@ -25,7 +25,9 @@ class DamagedError(SnapshotError):
 
 
 class HubUnreachableError(SnapshotError):
-    """The hub gave no answer, which says nothing about the model: what is in the store may be used."""
+    """The hub gave no answer, which says nothing about the model: what is in the store may be
+    used.
+    """
 
 
 def one_line(error: BaseException) -> str:

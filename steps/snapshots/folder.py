@@ -1,4 +1,6 @@
-"""A checkpoint folder on this machine, taken into the store by copy: it may change afterwards, the snapshot does not."""
+"""A checkpoint folder on this machine, taken into the store by copy: it may change afterwards, the
+snapshot does not.
+"""
 
 import logging
 import re
@@ -6,17 +8,20 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from steps.config.errors import ConfigError
 from steps.config.model import ModelConfig
+from steps.core.digest import sha256_of
+from steps.core.errors import ConfigError
 from steps.snapshots import selection, supported
 from steps.snapshots.card import card_licence
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
-from steps.snapshots.store import Store, sha256_of
-from steps.snapshots.weights import numbers
+from steps.snapshots.safetensors_header import numbers
+from steps.snapshots.store import Store
 
 log = logging.getLogger(__name__)
-DIGEST = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")  # what the Hub's cache and our store call their folders
-CACHED = re.compile(r"models--(.+?)--(.+)")  # the Hub's cache: models--owner--name/snapshots/<commit>
+# what the Hub's cache and our store call their folders
+DIGEST = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+# the Hub's cache: models--owner--name/snapshots/<commit>
+CACHED = re.compile(r"models--(.+?)--(.+)")
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG001 (the sources share one signature)
@@ -27,16 +32,30 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG0
         SnapshotError: it holds no checkpoint that can be used.
     """
     folder, names, chosen = _chosen(model)
-    small = {name: folder / source for name, source in chosen.items() if not name.endswith(selection.SUFFIX)}
+    small = {
+        name: folder / source
+        for name, source in chosen.items()
+        if not name.endswith(selection.SUFFIX)
+    }
     with supported.laid_out(small, store) as draft:
         supported.require(draft, names, _place(model), prebuilt=model.onnx is not None)
     # refuses a file that is cut short before it is copied
-    numbers({source: folder / source for name, source in chosen.items() if name.endswith(selection.SUFFIX)})
+    numbers(
+        {
+            source: folder / source
+            for name, source in chosen.items()
+            if name.endswith(selection.SUFFIX)
+        }
+    )
     files = _bring(folder, chosen, store)
     revision = f"sha256-{listing_digest(files)[:16]}"
     name = public_name(folder, model.registered_name)
-    log.info("%s: %d files taken from the folder, %d left", name, len(chosen), len(names) - len(chosen))
-    return Snapshot("folder", name, None, revision, model.licence or card_licence(folder / "README.md"), files)
+    log.info(
+        "%s: %d files taken from the folder, %d left", name, len(chosen), len(names) - len(chosen)
+    )
+    return Snapshot(
+        "folder", name, None, revision, model.licence or card_licence(folder / "README.md"), files
+    )
 
 
 def changed(model: ModelConfig, snapshot: Snapshot) -> str | None:
@@ -48,18 +67,28 @@ def changed(model: ModelConfig, snapshot: Snapshot) -> str | None:
     """
     folder, _, chosen = _chosen(model)
     stamps = [(folder / source).stat() for source in chosen.values()]
-    now = _digests(str(folder), tuple(sorted(chosen.items())), tuple((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps))
+    now = _digests(
+        str(folder),
+        tuple(sorted(chosen.items())),
+        tuple((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps),
+    )
     had = {entry.path: entry.sha256 for entry in snapshot.files}
     different = sorted(name for name in {*now, *had} if now.get(name) != had.get(name))
-    return f"{selection.some(different)} changed in model.path={model.path!r}" if different else None
+    return (
+        f"{selection.some(different)} changed in model.path={model.path!r}" if different else None
+    )
 
 
 def public_name(folder: Path, registered_name: str) -> str:
-    """What a folder's checkpoint is called: its own name, or a better one where that is a digest."""
+    """What a folder's checkpoint is called: its own name, or a better one where that is a
+    digest.
+    """
     name = folder.absolute().name if folder.name != ".." else folder.resolve().name
     if not DIGEST.fullmatch(name):
         return name
-    cached = CACHED.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
+    cached = (
+        CACHED.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
+    )
     return "/".join(cached.groups()) if cached else registered_name
 
 
@@ -68,11 +97,20 @@ def _place(model: ModelConfig) -> selection.Place:
 
 
 def _chosen(model: ModelConfig) -> tuple[Path, list[str], dict[str, str]]:
-    """The folder, the names of all its files, and of those that are taken: name in the snapshot to name in the folder."""
+    """The folder, the names of all its files, and of those that are taken: name in the snapshot to
+    name in the folder.
+    """
     folder = Path(str(model.path)).expanduser()
     if not folder.is_dir():
-        raise ConfigError("model.path", model.path, "a folder that exists", "pass the absolute path of a checkpoint folder")
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        raise ConfigError(
+            "model.path",
+            model.path,
+            "a folder that exists",
+            "pass the absolute path of a checkpoint folder",
+        )
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
     small = {name: name for name in selection.small_files(names, model.allow_patterns)}
     return folder, names, small | selection.weight_files(folder, names, _place(model))
 
@@ -81,13 +119,23 @@ def _bring(folder: Path, chosen: Mapping[str, str], store: Store) -> tuple[FileE
     """The files as the store has them; only what it lacks is copied and needs space."""
     sums = {name: sha256_of(folder / source) for name, source in chosen.items()}
     missing = [name for name in chosen if not store.has(sums[name])]
-    store.need_space(sum((folder / chosen[name]).stat().st_size for name in missing), f"a copy of {folder.name}")
+    store.need_space(
+        sum((folder / chosen[name]).stat().st_size for name in missing), f"a copy of {folder.name}"
+    )
     entries = {name: store.add(folder / chosen[name], name) for name in missing}
-    return tuple(entries.get(name) or FileEntry(name, store.blob(sums[name]).stat().st_size, sums[name]) for name in sorted(chosen))
+    return tuple(
+        entries.get(name) or FileEntry(name, store.blob(sums[name]).stat().st_size, sums[name])
+        for name in sorted(chosen)
+    )
 
 
 @lru_cache
-def _digests(folder: str, chosen: tuple[tuple[str, str], ...], stamps: tuple[tuple[int, int], ...]) -> Mapping[str, str]:  # noqa: ARG001
-    """SHA-256 by name in the snapshot. One process asks for several outputs that go back to the same folder: it is read once, unless a
-    size or a time (`stamps`) is another."""
+def _digests(
+    folder: str,
+    chosen: tuple[tuple[str, str], ...],
+    stamps: tuple[tuple[int, int], ...],  # noqa: ARG001
+) -> Mapping[str, str]:
+    """SHA-256 by name in the snapshot. One process asks for several outputs that go back to the
+    same folder: it is read once, unless a size or a time (`stamps`) is another.
+    """
     return {name: sha256_of(Path(folder) / source) for name, source in chosen}

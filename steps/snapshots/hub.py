@@ -1,7 +1,10 @@
-"""A repository of the Hugging Face Hub, through its own client: only what the config allows, every file checked against the Hub's own hash.
+"""A repository of the Hugging Face Hub, through its own client: only what the config allows, every
+file checked against the Hub's own hash.
 
-The client resumes within a file while it runs, and keeps whole files in ``partial/`` when it is killed. `HF_ENDPOINT` names another hub;
-the token comes from `HF_TOKEN` alone: a token file in the home directory would make a run depend on who started it.
+The client resumes within a file while it runs, and keeps whole files in ``partial/`` when it is
+killed. `HF_ENDPOINT` names another hub;
+the token comes from `HF_TOKEN` alone: a token file in the home directory would make a run depend on
+who started it.
 """
 
 import hashlib
@@ -14,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.config.model import PICKLES, ModelConfig, PrebuiltOnnxConfig, Source
+from steps.core.digest import sha256_of
 from steps.snapshots import selection, supported
 from steps.snapshots.card import card_licence
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.hub_errors import explained
 from steps.snapshots.manifest import FileEntry, Snapshot
+from steps.snapshots.repository import Repository
 from steps.snapshots.selection import Place
-from steps.snapshots.store import Store, sha256_of
+from steps.snapshots.store import Store
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -28,44 +33,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
-@dataclass(frozen=True)
-class Repository:
-    """One repository at one revision, as the config asks for it.
-
-    Attributes:
-        field: config node that it stands in, for messages: ``model`` or ``model.onnx``.
-        repo: ``owner/name``.
-        requested: branch, tag or commit; None is the default branch.
-    """
-
-    field: str
-    repo: str
-    requested: str | None
-
-    @property
-    def pinned(self) -> bool:
-        """Whether the revision is a full commit hash, which never moves."""
-        return bool(COMMIT.fullmatch(self.requested or ""))
-
-
 def repositories(model: ModelConfig) -> list[Repository]:
-    """What of a model comes from the Hub: its checkpoint, its prebuilt ONNX folder, both or nothing."""
-    found = [Repository("model", str(model.repo), model.revision)] if model.source is Source.hub else []
+    """What of a model comes from the Hub: its checkpoint, its prebuilt ONNX folder, both or
+    nothing.
+    """
+    found = (
+        [Repository("model", str(model.repo), model.revision)] if model.source is Source.hub else []
+    )
     if model.onnx is not None:
         found.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
     return found
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
-    """Snapshot of a Hub repository: its small files first, and its weights once those are found good.
+    """Snapshot of a Hub repository: its small files first, and its weights once those are found
+    good.
 
     Raises:
-        SnapshotError: the Hub refuses or cannot be reached, a name is wrong, bytes differ from the Hub's hash, or the checkpoint cannot be
-            used.
+        SnapshotError: the Hub refuses or cannot be reached, a name is wrong, bytes differ from the
+            Hub's hash, or the checkpoint cannot be used.
     """
     repository = Repository("model", str(model.repo), model.revision)
     place = Place("model.repo", repository.repo, model.allow_patterns)
@@ -73,16 +62,26 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
     listed = {file.path: file for file in _list(repository, revision)}
     partial = store.partial(key) / "checkpoint"
     small = selection.small_files(listed, model.allow_patterns)
-    asked = small if selection.has_weights(listed) else [name for name in selection.HINTS if name in listed]
-    entries = _download(repository, revision, [listed[name] for name in asked], partial, store, keep=True)
-    with supported.laid_out({entry.path: store.blob(entry.sha256) for entry in entries}, store) as draft:
+    asked = (
+        small
+        if selection.has_weights(listed)
+        else [name for name in selection.HINTS if name in listed]
+    )
+    entries = _download(
+        repository, revision, [listed[name] for name in asked], partial, store, keep=True
+    )
+    with supported.laid_out(
+        {entry.path: store.blob(entry.sha256) for entry in entries}, store
+    ) as draft:
         weights = selection.weight_files(draft, listed, place)
         supported.require(draft, listed, place, prebuilt=model.onnx is not None)
         licence = model.licence or card_licence(draft / "README.md")
     names = {source: name for name, source in weights.items()}
     arrived = _download(repository, revision, [listed[source] for source in names], partial, store)
     files = (*entries, *(replace(entry, path=names[entry.path]) for entry in arrived))
-    return Snapshot("hub", repository.repo, repository.requested, revision, licence, tuple(sorted(files)))
+    return Snapshot(
+        "hub", repository.repo, repository.requested, revision, licence, tuple(sorted(files))
+    )
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,27 @@ def find_prebuilt(onnx: PrebuiltOnnxConfig) -> Prebuilt:
     prefix = f"{folder}/" if folder else ""
     revision = resolve(repository)
     listed = _list(repository, revision)
-    chosen = tuple(file for file in listed if file.path.startswith(prefix) and not selection.matches(file.path, PICKLES))
+    chosen = tuple(
+        file
+        for file in listed
+        if file.path.startswith(prefix) and not selection.matches(file.path, PICKLES)
+    )
     if f"{prefix}genai_config.json" not in [file.path for file in chosen]:
-        offered = sorted({file.path.rpartition("/")[0] for file in listed if file.path.endswith("genai_config.json")})
-        cure = f"the folders that do are {offered}" if offered else "none of its folders does: name another repository"
-        raise SnapshotError("model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", cure)
+        offered = sorted(
+            {
+                file.path.rpartition("/")[0]
+                for file in listed
+                if file.path.endswith("genai_config.json")
+            }
+        )
+        cure = (
+            f"the folders that do are {offered}"
+            if offered
+            else "none of its folders does: name another repository"
+        )
+        raise SnapshotError(
+            "model.onnx.folder", folder, f"holds no genai_config.json in {repository.repo}", cure
+        )
     return Prebuilt(repository, revision, folder, chosen)
 
 
@@ -127,14 +142,24 @@ def with_prebuilt_onnx(snapshot: Snapshot, onnx: Prebuilt, store: Store, key: st
     Raises:
         SnapshotError: as `fetch`.
     """
-    entries = _download(onnx.repository, onnx.revision, onnx.files, store.partial(key) / "onnx", store)
-    files = tuple(FileEntry(entry.path.removeprefix(f"{onnx.folder}/"), entry.size, entry.sha256) for entry in entries)
-    facts = {"onnx_repo": onnx.repository.repo, "onnx_revision": onnx.revision, "onnx_folder": onnx.folder}
+    entries = _download(
+        onnx.repository, onnx.revision, onnx.files, store.partial(key) / "onnx", store
+    )
+    files = tuple(
+        FileEntry(entry.path.removeprefix(f"{onnx.folder}/"), entry.size, entry.sha256)
+        for entry in entries
+    )
+    facts = {
+        "onnx_repo": onnx.repository.repo,
+        "onnx_revision": onnx.revision,
+        "onnx_folder": onnx.folder,
+    }
     return replace(snapshot, onnx_files=files, origin={**snapshot.origin, **facts})
 
 
 def resolve(repository: Repository) -> str:
-    """The commit that the requested revision means now; a branch or tag is warned about, for it may mean another tomorrow.
+    """The commit that the requested revision means now; a branch or tag is warned about, for it may
+    mean another tomorrow.
 
     Raises:
         SnapshotError: there is no such repository or revision, or the Hub cannot be reached.
@@ -180,7 +205,13 @@ def _list(repository: Repository, revision: str) -> list["RepoFile"]:
 
 
 def _download(
-    repository: Repository, revision: str, files: Sequence["RepoFile"], partial: Path, store: Store, *, keep: bool = False
+    repository: Repository,
+    revision: str,
+    files: Sequence["RepoFile"],
+    partial: Path,
+    store: Store,
+    *,
+    keep: bool = False,
 ) -> tuple[FileEntry, ...]:
     """Bring files into the store; those whose SHA-256 it has already are not asked for.
 
@@ -190,23 +221,34 @@ def _download(
         files: as listed.
         partial: where they arrive.
         store: where they are kept.
-        keep: leave a copy in `partial`, so that small files, which are listed without a SHA-256, are not asked for again after a cut.
+        keep: leave a copy in `partial`, so that small files, which are listed without a SHA-256,
+            are not asked for again after a cut.
     """
     from huggingface_hub import snapshot_download
 
-    entries = [FileEntry(file.path, file.lfs.size, file.lfs.sha256) for file in files if file.lfs and store.has(file.lfs.sha256)]
+    entries = [
+        FileEntry(file.path, file.lfs.size, file.lfs.sha256)
+        for file in files
+        if file.lfs and store.has(file.lfs.sha256)
+    ]
     here = {entry.path for entry in entries}
     missing = [file for file in files if file.path not in here]
     if missing:
         for cut in partial.rglob("*.incomplete"):
-            cut.unlink()  # of a killed download: the client names each attempt anew and would never touch it again
-        store.need_space(sum(file.size for file in missing if not (partial / file.path).is_file()), f"{repository.repo}'s download")
+            # of a killed download: the client names each attempt anew and would never touch it
+            # again
+            cut.unlink()
+        store.need_space(
+            sum(file.size for file in missing if not (partial / file.path).is_file()),
+            f"{repository.repo}'s download",
+        )
         with explained(repository):
             snapshot_download(
                 repository.repo,
                 revision=revision,
                 local_dir=partial,
-                allow_patterns=[re.sub(r"([\[*?])", r"[\1]", file.path) for file in missing],  # exact names: these are globs
+                # exact names: these are globs
+                allow_patterns=[re.sub(r"([\[*?])", r"[\1]", file.path) for file in missing],
                 endpoint=endpoint(),
                 token=token(),
                 library_name="slm-promote",
@@ -225,15 +267,23 @@ def _verify(repository: Repository, file: "RepoFile", path: Path) -> None:
         SnapshotError: they differ. The file is dropped, the others are kept.
     """
     if not path.is_file():
-        raise SnapshotError(f"{repository.field}.repo", repository.repo, f"{file.path} did not arrive", "run the same command again")
-    expected, found = (file.lfs.sha256, sha256_of(path)) if file.lfs else (file.blob_id, git_blob_id(path))
+        raise SnapshotError(
+            f"{repository.field}.repo",
+            repository.repo,
+            f"{file.path} did not arrive",
+            "run the same command again",
+        )
+    expected, found = (
+        (file.lfs.sha256, sha256_of(path)) if file.lfs else (file.blob_id, git_blob_id(path))
+    )
     if expected != found:
         path.unlink()
         raise SnapshotError(
             f"{repository.field}.repo",
             repository.repo,
             f"{file.path} arrived as {found}, the hub lists it as {expected}",
-            "run the same command again; if it repeats, the hub or a proxy before it serves other bytes",
+            "run the same command again; if it repeats, the hub or a proxy before it serves other"
+            " bytes",
         )
 
 

@@ -2,18 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from steps.snapshots.errors import HubUnreachableError, SnapshotError
-
-if TYPE_CHECKING:
-    from steps.snapshots.hub import Repository
+from steps.snapshots.repository import Repository
 
 KEPT = "files that arrived whole are kept: run the same command again to go on"
 
 
 @contextlib.contextmanager
-def explained(repository: "Repository") -> Iterator[None]:
+def explained(repository: Repository) -> Iterator[None]:
     """Turn the client's errors about a repository into `SnapshotError`.
 
     Raises:
@@ -48,21 +45,48 @@ def explained(repository: "Repository") -> Iterator[None]:
             "name a commit, branch or tag that the hub shows",
         ) from error
     except errors.HFValidationError as error:
-        raise SnapshotError(field, repo, "is not a repository name", "write it as owner/name") from error
+        raise SnapshotError(
+            field, repo, "is not a repository name", "write it as owner/name"
+        ) from error
     except errors.HfHubHTTPError as error:
         status = _status(error)
         if status in (401, 403):
-            raise SnapshotError(field, repo, f"the hub answered {status}", "set HF_TOKEN to a token that may read it") from error
+            raise SnapshotError(
+                field,
+                repo,
+                f"the hub answered {status}",
+                "set HF_TOKEN to a token that may read it",
+            ) from error
         if status is not None and status < 500 and status != 429:
-            raise SnapshotError(field, repo, f"the hub answered {status}", "check HF_ENDPOINT and the repository") from error
-        raise HubUnreachableError(field, repo, f"the hub is failing (it answered {status})", KEPT) from error
-    except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.FileMetadataError) as error:
-        offline = isinstance(error, errors.OfflineModeIsEnabled) or isinstance(error.__cause__, errors.OfflineModeIsEnabled)
-        problem = "HF_HUB_OFFLINE forbids asking the hub" if offline else f"the hub cannot be reached ({_root(error)})"
-        raise HubUnreachableError(field, repo, problem, f"check the network, HF_ENDPOINT and the proxy; {KEPT}") from error
+            raise SnapshotError(
+                field, repo, f"the hub answered {status}", "check HF_ENDPOINT and the repository"
+            ) from error
+        raise HubUnreachableError(
+            field, repo, f"the hub is failing (it answered {status})", KEPT
+        ) from error
+    except (
+        httpx2.HTTPError,
+        errors.OfflineModeIsEnabled,
+        errors.LocalEntryNotFoundError,
+        errors.FileMetadataError,
+    ) as error:
+        offline = isinstance(error, errors.OfflineModeIsEnabled) or isinstance(
+            error.__cause__, errors.OfflineModeIsEnabled
+        )
+        problem = (
+            "HF_HUB_OFFLINE forbids asking the hub"
+            if offline
+            else f"the hub cannot be reached ({_root(error)})"
+        )
+        raise HubUnreachableError(
+            field, repo, problem, f"check the network, HF_ENDPOINT and the proxy; {KEPT}"
+        ) from error
     except OSError as error:
-        # the client raises a bare OSError for a file whose length is wrong, the system one for a full disk
-        raise SnapshotError(field, repo, f"the download failed: {str(error).splitlines()[0]}", KEPT) from error
+        # the client raises a bare OSError for a file whose length is wrong, the system one for a
+        # full disk
+        raise SnapshotError(
+            field, repo, f"the download failed: {str(error).splitlines()[0]}", KEPT
+        ) from error
 
 
 def _status(error: Exception) -> int | None:

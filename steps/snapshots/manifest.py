@@ -27,7 +27,9 @@ class FileEntry:
     def __post_init__(self) -> None:
         pure = PurePosixPath(self.path)
         if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in self.path:
-            raise ValueError(f"path={self.path!r}: expected a relative POSIX path that stays inside its folder")
+            raise ValueError(
+                f"path={self.path!r}: expected a relative POSIX path that stays inside its folder"
+            )
 
 
 def listing_digest(files: Iterable[FileEntry]) -> str:
@@ -42,7 +44,8 @@ class Snapshot:
 
     Attributes:
         source: ``package``, ``hub``, ``folder`` or ``generated``.
-        name: what the source calls it: a Hub repository, a distribution, a folder's name, an architecture.
+        name: what the source calls it: a Hub repository, a distribution, a folder's name, an
+            architecture.
         requested: the revision as the config asked for it; None where it asked for none.
         revision: what that resolved to.
         licence: SPDX identifier, or None where nobody states one.
@@ -67,9 +70,16 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """``sha256:…`` over everything but `requested`: a branch and its commit are the same snapshot."""
+        """``sha256:…`` over everything but `requested`: a branch and its commit are the same
+        snapshot.
+        """
         content = {key: value for key, value in self._content().items() if key != "requested"}
-        return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return (
+            "sha256:"
+            + hashlib.sha256(
+                json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+            ).hexdigest()
+        )
 
     def _content(self) -> dict[str, Any]:
         content = asdict(self)
@@ -79,14 +89,18 @@ class Snapshot:
 
     def to_json(self) -> str:
         """The text of ``snapshot.json``."""
-        return json.dumps({"schema": SCHEMA, "digest": self.digest, **self._content()}, indent=2) + "\n"
+        return (
+            json.dumps({"schema": SCHEMA, "digest": self.digest, **self._content()}, indent=2)
+            + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Snapshot":
         """Read ``snapshot.json``.
 
         Raises:
-            ValueError: it is not JSON, has another schema, or its digest is not that of its content.
+            ValueError: it is not JSON, has another schema, or its digest is not that of its
+                content.
         """
         content = json.loads(text)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
@@ -99,7 +113,12 @@ class Snapshot:
                 content[key] = tuple(FileEntry(**entry) for entry in content[key])
             snapshot = cls(**content)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"snapshot.json: expected the fields of {SCHEMA!r}: {error}") from error
+            raise ValueError(
+                f"snapshot.json: expected the fields of {SCHEMA!r}: {error}"
+            ) from error
         if snapshot.digest != digest:
-            raise ValueError(f"snapshot.json: digest={digest!r}: expected {snapshot.digest!r}: the file was changed")
+            raise ValueError(
+                f"snapshot.json: digest={digest!r}: expected {snapshot.digest!r}: the file was"
+                " changed"
+            )
         return snapshot

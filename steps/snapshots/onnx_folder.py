@@ -1,6 +1,8 @@
-"""Makes an ONNX Runtime GenAI folder ready to be served: the checkpoint's tokenizer and template, one set of end tokens, true limits.
+"""Makes an ONNX Runtime GenAI folder ready to be served: the checkpoint's tokenizer and template,
+one set of end tokens, true limits.
 
-Child process: ``python -m steps.snapshots.onnx_folder <folder> <checkpoint>`` changes the folder in place.
+Child process: ``python -m steps.snapshots.onnx_folder <folder> <checkpoint>`` changes the folder in
+place.
 """
 
 import json
@@ -33,20 +35,28 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     path = folder / "genai_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     wanted = windows_of(AutoConfig.from_pretrained(checkpoint, local_files_only=True))
-    limits = capped(limits_of(checkpoint), wanted, graph_windows(folder / config["model"]["decoder"]["filename"]), config)
+    limits = capped(
+        limits_of(checkpoint),
+        wanted,
+        graph_windows(folder / config["model"]["decoder"]["filename"]),
+        config,
+    )
     config["model"]["eos_token_id"] = list(limits.eos_token_ids)
     config["model"]["context_length"] = limits.context_length
     config.setdefault("search", {})["max_length"] = limits.context_length
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")
     found = {"limits": limits.to_json(), "template": template_of(folder)}
-    (folder / CAPABILITIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / CAPABILITIES).write_text(
+        json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def graph_windows(graph: Path) -> list[int | None] | None:
     """Sliding window of each attention layer of a graph, in tokens; None for full attention.
 
     Returns:
-        None where the graph's attention is not by ``GroupQueryAttention``, the one operator here that knows windows.
+        None where the graph's attention is not by ``GroupQueryAttention``, the one operator here
+        that knows windows.
     """
     import onnx
 
@@ -54,13 +64,18 @@ def graph_windows(graph: Path) -> list[int | None] | None:
     windows: list[int | None] = []
     for node in model.graph.node:
         if node.op_type == "GroupQueryAttention":
-            sizes = [attribute.i for attribute in node.attribute if attribute.name == "local_window_size"]
+            sizes = [
+                attribute.i for attribute in node.attribute if attribute.name == "local_window_size"
+            ]
             windows.append(sizes[0] if sizes and sizes[0] > 0 else None)
     return windows or None
 
 
 def capped(
-    limits: Limits, wanted: Sequence[int | None], built: Sequence[int | None] | None, config: dict[str, dict[str, object]]
+    limits: Limits,
+    wanted: Sequence[int | None],
+    built: Sequence[int | None] | None,
+    config: dict[str, dict[str, object]],
 ) -> Limits:
     """The limits, with a context no longer than what the graph computes as the checkpoint does.
 
@@ -72,12 +87,21 @@ def capped(
     """
     longest, why = limits.context_length, None
     have = list(built) if built is not None and len(built) == len(wanted) else [None] * len(wanted)
-    differing = [window for pair in zip(wanted, have, strict=True) if pair[0] != pair[1] for window in pair if window]
+    differing = [
+        window
+        for pair in zip(wanted, have, strict=True)
+        if pair[0] != pair[1]
+        for window in pair
+        if window
+    ]
     decoder = config["model"].get("decoder")
     ring = decoder.get("sliding_window") if isinstance(decoder, dict) else None
     if differing and min(differing) < longest:
         longest = min(differing)
-        why = f"the ONNX graph lacks the checkpoint's sliding window of {longest} tokens, so its answers are right up to there alone"
+        why = (
+            f"the ONNX graph lacks the checkpoint's sliding window of {longest} tokens, so its"
+            " answers are right up to there alone"
+        )
     elif ring and not ring.get("layers") and int(ring["window_size"]) < longest:
         # the engine then bounds the cache of every layer, while the graph takes it for a whole one
         longest = int(ring["window_size"])

@@ -1,6 +1,8 @@
-"""Child process: ``python -m steps.snapshots.onnx_smoke <folder>`` loads an ONNX Runtime GenAI folder and decodes two tokens.
+"""Child process: ``python -m steps.snapshots.onnx_smoke <folder>`` loads an ONNX Runtime GenAI
+folder and decodes two tokens.
 
-Some builds are written without a complaint and fail only here, such as one with a quantisation that no CPU kernel knows.
+Some builds are written without a complaint and fail only here, such as one with a quantisation that
+no CPU kernel knows.
 """
 
 import json
@@ -17,8 +19,11 @@ def smoke(folder: Path) -> None:
     import onnxruntime_genai as og
 
     settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    ring = settings["decoder"].get("sliding_window", {})  # a bounded cache is never smaller than its window
-    window = min(int(ring["window_size"]), int(settings["context_length"])) if ring.get("layers") else 0
+    # a bounded cache is never smaller than its window
+    ring = settings["decoder"].get("sliding_window", {})
+    window = (
+        min(int(ring["window_size"]), int(settings["context_length"])) if ring.get("layers") else 0
+    )
     model = og.Model(str(folder))
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=max(len(PROMPT) + 2, window), do_sample=False)

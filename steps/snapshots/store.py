@@ -2,12 +2,14 @@
 
     blobs/ab/abcd…      a file's bytes, named by their SHA-256, read-only
     folders/<digest>/   files under their own names, as hard links to the blobs
-    records/<key>.json  what a request was answered with; written last, so a record means that everything before it was whole
+    records/<key>.json  what a request was answered with; written last, so a record means that
+    everything before it was whole
     partial/<key>/      downloads under way, kept after a cut so that they resume
     scratch/<id>/       work under way, worthless after a kill
 
-Every file arrives by rename on the same file system after fsync, so a kill leaves either nothing or a whole file. Whatever is handed out
-is hashed in full each time (about 1 GB/s a core): a size and mtime stamp would miss bit rot and a writer that restores the mtime.
+Every file arrives by rename on the same file system after fsync, so a kill leaves either nothing or
+a whole file. Whatever is handed out is hashed in full each time (about 1 GB/s a core): a size and
+mtime stamp would miss bit rot and a writer that restores the mtime.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from steps.core.digest import sha256_of
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
 
@@ -36,15 +39,6 @@ def default_root() -> Path:
     if chosen := os.environ.get("SLM_STORE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slm-promote"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
@@ -61,7 +55,9 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
 
 def request_key(request: Mapping[str, Any]) -> str:
     """Key of a request: SHA-256 over its canonical JSON."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(request, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def fsync_folder(folder: Path) -> None:
@@ -97,7 +93,7 @@ class Store:
                 "name a folder that can be written with store.path=… or SLM_STORE",
             ) from error
 
-    # -- reading ---------------------------------------------------------------------------------------------------------------
+    # -- reading
 
     def checkpoint(self, snapshot: Snapshot) -> Path:
         """Verified folder of the checkpoint's files; treat it as read-only.
@@ -108,7 +104,9 @@ class Store:
         return self.folder(snapshot.files)
 
     def onnx(self, snapshot: Snapshot) -> Path | None:
-        """Verified folder of the prebuilt ONNX files, or None where the snapshot has none. Raises as `checkpoint`."""
+        """Verified folder of the prebuilt ONNX files, or None where the snapshot has none. Raises
+        as `checkpoint`.
+        """
         return self.folder(snapshot.onnx_files) if snapshot.onnx_files else None
 
     def folder(self, files: Iterable[FileEntry]) -> Path:
@@ -119,8 +117,14 @@ class Store:
         """
         entries = tuple(sorted(files))
         if damaged := self.damaged(entries):
-            listed = ", ".join(f"{entry.path} (sha256 {entry.sha256})" for entry in damaged[:LISTED])
-            more = f" and {len(damaged) - LISTED} more of {len(entries)} files" if len(damaged) > LISTED else ""
+            listed = ", ".join(
+                f"{entry.path} (sha256 {entry.sha256})" for entry in damaged[:LISTED]
+            )
+            more = (
+                f" and {len(damaged) - LISTED} more of {len(entries)} files"
+                if len(damaged) > LISTED
+                else ""
+            )
             raise DamagedError(
                 "store.path",
                 str(self.root),
@@ -150,9 +154,11 @@ class Store:
             whole = list(pool.map(lambda entry: self.has(entry.sha256), entries))
         return [entry for entry, good in zip(entries, whole, strict=True) if not good]
 
-    # -- writing ---------------------------------------------------------------------------------------------------------------
+    # -- writing
 
-    def add(self, source: Path, path: str, expected: str | None = None, *, move: bool = False) -> FileEntry:
+    def add(
+        self, source: Path, path: str, expected: str | None = None, *, move: bool = False
+    ) -> FileEntry:
         """Take a file in; its bytes are hashed on the way.
 
         Args:
@@ -174,9 +180,16 @@ class Store:
             else:
                 size, sha256 = _copy(source, draft)
             if expected and sha256 != expected:
-                raise SnapshotError("sha256", expected, f"{path} has sha256 {sha256}", "the source serves other bytes than were pinned")
-            if not self.has(sha256):  # a blob that is whole stays: the folders that link to it share its space
-                draft.chmod(0o444)  # shared by hard link: writing in place would change every folder that holds it
+                raise SnapshotError(
+                    "sha256",
+                    expected,
+                    f"{path} has sha256 {sha256}",
+                    "the source serves other bytes than were pinned",
+                )
+            # a blob that is whole stays: the folders that link to it share its space
+            if not self.has(sha256):
+                # shared by hard link: writing in place would change every folder that holds it
+                draft.chmod(0o444)
                 blob = self.blob(sha256)
                 blob.parent.mkdir(exist_ok=True)
                 draft.replace(blob)
@@ -184,9 +197,13 @@ class Store:
         return FileEntry(path, size, sha256)
 
     def add_folder(self, folder: Path) -> tuple[FileEntry, ...]:
-        """Take in every file below `folder`, which is on the store's file system; the files move away from it."""
+        """Take in every file below `folder`, which is on the store's file system; the files move
+        away from it.
+        """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        return tuple(self.add(path, path.relative_to(folder).as_posix(), move=True) for path in paths)
+        return tuple(
+            self.add(path, path.relative_to(folder).as_posix(), move=True) for path in paths
+        )
 
     def record(self, key: str) -> str | None:
         """The text recorded under `key`, if any."""
@@ -244,7 +261,7 @@ class Store:
                 "free some, or choose another disk with store.path=…",
             )
 
-    # -- within ----------------------------------------------------------------------------------------------------------------
+    # -- within
 
     def _materialise(self, target: Path, entries: tuple[FileEntry, ...]) -> None:
         with self.scratch() as scratch, self._disk_full(target):
@@ -255,9 +272,15 @@ class Store:
                 try:
                     path.hardlink_to(self.blob(entry.sha256))
                 except OSError as error:
-                    if error.errno not in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    if error.errno not in (
+                        errno.EPERM,
+                        errno.EMLINK,
+                        errno.EOPNOTSUPP,
+                        errno.ENOSYS,
+                    ):
                         raise
-                    shutil.copyfile(self.blob(entry.sha256), path)  # a file system without hard links
+                    # a file system without hard links
+                    shutil.copyfile(self.blob(entry.sha256), path)
             if target.exists():
                 target.replace(scratch / "old")
             draft.replace(target)
@@ -267,13 +290,19 @@ class Store:
         """Whether `folder` has these files and no other; the blobs are taken as verified."""
         if not folder.is_dir():
             return False
-        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+        found = {
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+        }
         return found == {entry.path for entry in entries} and all(
-            (folder / entry.path).samefile(self.blob(entry.sha256)) or sha256_of(folder / entry.path) == entry.sha256 for entry in entries
+            (folder / entry.path).samefile(self.blob(entry.sha256))
+            or sha256_of(folder / entry.path) == entry.sha256
+            for entry in entries
         )
 
     def _clear_abandoned(self) -> None:
-        """Remove what killed processes left in ``scratch/``: the kernel has let go of their locks."""
+        """Remove what killed processes left in ``scratch/``: the kernel has let go of their
+        locks.
+        """
         with self.lock("scratch"):
             for folder in (self.root / "scratch").iterdir():
                 guard = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock", timeout=0)

@@ -1,4 +1,6 @@
-"""Whether a checkpoint can become both variants, told from its small files before its weights are fetched or copied."""
+"""Whether a checkpoint can become both variants, told from its small files before its weights are
+fetched or copied.
+"""
 
 import logging
 import re
@@ -15,12 +17,20 @@ from steps.snapshots.errors import one_line
 from steps.snapshots.selection import Place, read_object
 from steps.snapshots.store import Store
 
-QUANTISED = ("quantization_config", "compression_config", "quantization")  # transformers, compressed-tensors before it, MLX
-QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")  # AutoGPTQ, AutoAWQ, ModelOpt
-SENSES = re.compile(r"(mm_)?(vision|audio|image|img|speech|video)\w*_(config|tower|processor|embd_layer)|embd_layer")
-EMBEDS = ("config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json")  # sentence-transformers'
+# transformers, compressed-tensors before it, MLX
+QUANTISED = ("quantization_config", "compression_config", "quantization")
+# AutoGPTQ, AutoAWQ, ModelOpt
+QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+SENSES = re.compile(
+    r"(mm_)?(vision|audio|image|img|speech|video)\w*_(config|tower|processor|embd_layer)|embd_layer"
+)
+# sentence-transformers'
+EMBEDS = ("config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json")
 CONDITIONAL = "ForConditionalGeneration"
-OWN_CODE = "code that comes with a checkpoint is not run: take a checkpoint that transformers loads by itself"
+OWN_CODE = (
+    "code that comes with a checkpoint is not run: take a checkpoint that transformers loads by"
+    " itself"
+)
 
 
 def require(folder: Path, names: Collection[str], place: Place, *, prebuilt: bool) -> None:
@@ -70,18 +80,25 @@ def quiet() -> Iterator[None]:
         their_logging.set_verbosity(before)
 
 
-def _require_plain_weights(config: Mapping[str, Any], folder: Path, names: Collection[str], place: Place) -> None:
+def _require_plain_weights(
+    config: Mapping[str, Any], folder: Path, names: Collection[str], place: Place
+) -> None:
     key = next((key for key in QUANTISED if config.get(key)), None)
     file = next((file for file in QUANTISED_FILES if file in names), None)
     if key is None and file is None:
         return
     found = f"config.json has {key} ({_method(config[key], key)})" if key else f"holds {file}"
     own = config.get("_name_or_path")
-    likely = [own] if isinstance(own, str) and "/" in own and REPOSITORY.fullmatch(own) and own != place.value else []
+    likely = (
+        [own]
+        if isinstance(own, str) and "/" in own and REPOSITORY.fullmatch(own) and own != place.value
+        else []
+    )
     base = next(iter((*base_models(folder), *likely)), None)
     raise place.refusal(
         f"{found}: its weights are quantised already, and would be quantised a second time",
-        f"take the checkpoint before quantisation{f', {base}' if base else ' (the model card names it)'}",
+        "take the checkpoint before"
+        f" quantisation{f', {base}' if base else ' (the model card names it)'}",
     )
 
 
@@ -92,16 +109,30 @@ def _method(settings: object, key: str) -> str:
     if any(str(name).startswith(("load_in_", "bnb_", "_load_in_")) for name in settings):
         return str(settings.get("quant_method") or "bitsandbytes")
     method = settings.get("quant_method") or settings.get("quant_algo") or settings.get("format")
-    return str(method) if method else ("MLX" if key == "quantization" else f"method not named, {settings.get('bits', '?')} bits")
+    return (
+        str(method)
+        if method
+        else (
+            "MLX"
+            if key == "quantization"
+            else f"method not named, {settings.get('bits', '?')} bits"
+        )
+    )
 
 
 def _require_text_only(config: Mapping[str, Any], names: Collection[str], place: Place) -> None:
     model_type, architecture = config.get("model_type"), _architecture(config) or ""
     if embeds := next((name for name in EMBEDS if name in names), None):
-        raise place.refusal(f"holds an embedding model ({embeds}), which gives vectors, not text", "take a chat model")
-    if config.get("is_encoder_decoder") is True or (CONDITIONAL in architecture and architectures.encodes_and_decodes(str(model_type))):
         raise place.refusal(
-            f"config.json describes an encoder-decoder (model_type={model_type!r}, architectures[0]={architecture!r})",
+            f"holds an embedding model ({embeds}), which gives vectors, not text",
+            "take a chat model",
+        )
+    if config.get("is_encoder_decoder") is True or (
+        CONDITIONAL in architecture and architectures.encodes_and_decodes(str(model_type))
+    ):
+        raise place.refusal(
+            f"config.json describes an encoder-decoder (model_type={model_type!r},"
+            f" architectures[0]={architecture!r})",
             "take a decoder-only chat model, a …ForCausalLM",
         )
     sense = next((key for key, value in config.items() if SENSES.fullmatch(key) and value), None)
@@ -114,38 +145,58 @@ def _require_text_only(config: Mapping[str, Any], names: Collection[str], place:
 
 
 def _require_architecture(config: Mapping[str, Any], place: Place, *, prebuilt: bool) -> None:
-    model_type, architecture, own = config.get("model_type"), _architecture(config), bool(config.get("auto_map"))
+    model_type, architecture, own = (
+        config.get("model_type"),
+        _architecture(config),
+        bool(config.get("auto_map")),
+    )
     if not isinstance(model_type, str) or not model_type:
-        raise place.refusal(f"config.json has model_type={model_type!r}", "take a checkpoint that names it, as save_pretrained writes it")
+        raise place.refusal(
+            f"config.json has model_type={model_type!r}",
+            "take a checkpoint that names it, as save_pretrained writes it",
+        )
     if not architectures.known_type(model_type):
         known = f"{architectures.transformers()} does not know model_type={model_type!r}"
         if own:
-            raise place.refusal(f"config.json has auto_map: the model is code of its own, and {known}", OWN_CODE)
-        raise place.refusal(f"{known} of config.json", "take a model that it knows, or move the version (CONTRIBUTING.md)")
+            raise place.refusal(
+                f"config.json has auto_map: the model is code of its own, and {known}", OWN_CODE
+            )
+        raise place.refusal(
+            f"{known} of config.json",
+            "take a model that it knows, or move the version (CONTRIBUTING.md)",
+        )
     generator = architectures.text_generator(model_type)
     if generator is None:
         raise place.refusal(
-            f"model_type={model_type!r} of config.json generates no text in {architectures.transformers()}",
+            f"model_type={model_type!r} of config.json generates no text in"
+            f" {architectures.transformers()}",
             "take a decoder-only chat model, a …ForCausalLM",
         )
     if architecture is None and not prebuilt:
         raise place.refusal(
-            f"config.json has architectures={config.get('architectures')!r}, by which the model builder chooses",
+            f"config.json has architectures={config.get('architectures')!r}, by which the model"
+            " builder chooses",
             f'if its weights are of a text generator, add "architectures": ["{generator}"]',
         )
     if architecture is not None and architecture.lower() != generator.lower():
         if own:
-            raise place.refusal(f"config.json has auto_map and architectures[0]={architecture!r}, which is code of its own", OWN_CODE)
+            raise place.refusal(
+                f"config.json has auto_map and architectures[0]={architecture!r}, which is code of"
+                " its own",
+                OWN_CODE,
+            )
         raise place.refusal(
-            f"architectures[0]={architecture!r} of config.json is not {generator}, which generates text for model_type={model_type!r}: "
-            "it has another head, or none",
+            f"architectures[0]={architecture!r} of config.json is not {generator}, which generates"
+            f" text for model_type={model_type!r}: it has another head, or none",
             f"take the chat model of the family, whose config.json names {generator}",
         )
     buildable = architectures.buildable()
     if not prebuilt and buildable is not None and architecture not in buildable:
         raise place.refusal(
-            f"the model builder of {architectures.builder()} does not know architectures[0]={architecture!r} of config.json",
-            "take a model of another architecture, or name an ONNX folder that somebody built (model.onnx.repo, model.onnx.folder)",
+            f"the model builder of {architectures.builder()} does not know"
+            f" architectures[0]={architecture!r} of config.json",
+            "take a model of another architecture, or name an ONNX folder that somebody built"
+            " (model.onnx.repo, model.onnx.folder)",
         )
 
 
@@ -166,10 +217,14 @@ def _load(folder: Path, config: Mapping[str, Any], place: Place) -> Any:
         loaded = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a field of the wrong kind makes a config class raise
         raise place.refusal(
-            f"{architectures.transformers()} refuses config.json: {one_line(error)}", "mend the field, or save the checkpoint again"
+            f"{architectures.transformers()} refuses config.json: {one_line(error)}",
+            "mend the field, or save the checkpoint again",
         ) from error
-    # transformers fills in a default of the family, which may not be this checkpoint's: only what the file says counts
-    named = CONFIG_MAPPING[config["model_type"]].attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    # transformers fills in a default of the family, which may not be this checkpoint's: only what
+    # the file says counts
+    named = CONFIG_MAPPING[config["model_type"]].attribute_map.get(
+        "max_position_embeddings", "max_position_embeddings"
+    )
     length = config.get("max_position_embeddings", config.get(named))
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:
         raise place.refusal(

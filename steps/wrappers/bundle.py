@@ -1,7 +1,8 @@
 """Joins the files of ``served/`` into the one self-contained file that a model is logged with.
 
-One file because MLflow loads models from code under a fresh module name: two logged versions with different code can then be loaded side by
-side, which shared helper modules on ``sys.path`` would break.
+One file because MLflow loads models from code under a fresh module name: two logged versions with
+different code can then be loaded side by side, which shared helper modules on ``sys.path`` would
+break.
 """
 
 import ast
@@ -9,28 +10,69 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-TEMPLATE = ("template", "template_probe", "template_tools", "template_thinking", "template_capabilities", "template_kwargs", "conversation")
-ANSWERS = ("reasoning", "call_formats", "tool_calls", "answer", "driver", "fitting", "exchange")
+TEMPLATE = (
+    "template",
+    "template_probe",
+    "template_tools",
+    "template_thinking",
+    "template_capabilities",
+    "template_kwargs",
+    "conversation",
+)
+ANSWERS = ("reasoning", "call_formats", "tool_calls", "answer", "scheduler", "fitting", "exchange")
 GRAMMARS = ("regex_bounds", "schema_bounds", "grammars")
-COMMON = ("refusal", "limits", *GRAMMARS, "messages", *TEMPLATE, "contract", "tokenizer", *ANSWERS, "settings", "model")
+COMMON = (
+    "invalid_request",
+    "limits",
+    *GRAMMARS,
+    "messages",
+    *TEMPLATE,
+    "contract",
+    "tokenizer",
+    *ANSWERS,
+    "settings",
+    "model",
+)
 PARTS = {
-    "onnx": (*COMMON, "blank_model", "grammar_trial", "prefix_cache", "onnx_solos", "onnx_waves", "onnx_core", "onnx_model", "entry_onnx"),
-    "transformers": (*COMMON, "transformers_core", "transformers_model", "entry_transformers"),
+    "onnx": (
+        *COMMON,
+        "blank_model",
+        "grammar_trial",
+        "prefix_cache",
+        "onnx_solos",
+        "onnx_waves",
+        "onnx_backend",
+        "onnx_model",
+        "entry_onnx",
+    ),
+    "transformers": (*COMMON, "transformers_backend", "transformers_model", "entry_transformers"),
 }
 
 
 def _names(node: ast.stmt) -> Iterator[tuple[str, str | None]]:
-    """Names that a statement at the top gives a meaning; with the import that it is, which other parts may repeat, else None."""
+    """Names that a statement at the top gives a meaning; with the import that it is, which other
+    parts may repeat, else None.
+    """
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         yield node.name, None
     elif isinstance(node, ast.Assign):
-        yield from ((name.id, None) for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+        yield from (
+            (name.id, None)
+            for target in node.targets
+            for name in ast.walk(target)
+            if isinstance(name, ast.Name)
+        )
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         yield node.target.id, None
     elif isinstance(node, ast.Import):
-        yield from ((alias.asname or alias.name.split(".")[0], f"{alias.name if alias.asname else ''}") for alias in node.names)
+        yield from (
+            (alias.asname or alias.name.split(".")[0], f"{alias.name if alias.asname else ''}")
+            for alias in node.names
+        )
     elif isinstance(node, ast.ImportFrom) and not node.level:
-        yield from ((alias.asname or alias.name, f"{node.module} {alias.name}") for alias in node.names)
+        yield from (
+            (alias.asname or alias.name, f"{node.module} {alias.name}") for alias in node.names
+        )
 
 
 def bundle(variant: str) -> str:
@@ -43,7 +85,10 @@ def bundle(variant: str) -> str:
         ValueError: two parts define the same name, or a part imports one that comes after it.
     """
     defined: dict[str, tuple[str, str | None]] = {}
-    sections = [f'"""A small language model behind the chat contract; variant {variant}. Joined from steps/wrappers/served."""\n']
+    sections = [
+        f'"""A small language model behind the chat contract; variant {variant}. Joined from'
+        ' steps/wrappers/served."""\n'
+    ]
     seen: set[str] = set()
     for part in PARTS[variant]:
         source = (SERVED / f"{part}.py").read_text("utf-8")
@@ -53,14 +98,22 @@ def bundle(variant: str) -> str:
             for name, imported in _names(node):
                 known = defined.setdefault(name, (part, imported))
                 if known[1] != imported or (imported is None and known[0] != part):
-                    raise ValueError(f"served/{part}.py defines {name}, as served/{known[0]}.py does; give one another name")
+                    raise ValueError(
+                        f"served/{part}.py defines {name}, as served/{known[0]}.py does; give one"
+                        " another name"
+                    )
             if isinstance(node, ast.ImportFrom) and node.level:
                 if node.module not in seen:
-                    raise ValueError(f"served/{part}.py imports .{node.module}, which is no part before it in PARTS[{variant!r}]")
+                    raise ValueError(
+                        f"served/{part}.py imports .{node.module}, which is no part before it in"
+                        f" PARTS[{variant!r}]"
+                    )
                 for line in range(node.lineno - 1, node.end_lineno or node.lineno):
                     lines[line] = ""
         seen.add(part)
         docstring = tree.body[0]
         body = "\n".join(lines[docstring.end_lineno :]).strip("\n")
-        sections.append(f"# --- {part}: {(ast.get_docstring(tree) or '').splitlines()[0]}\n\n{body}\n")
+        sections.append(
+            f"# --- {part}: {(ast.get_docstring(tree) or '').splitlines()[0]}\n\n{body}\n"
+        )
     return "\n\n".join(sections)

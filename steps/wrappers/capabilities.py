@@ -1,4 +1,6 @@
-"""What a model can do, as data: written into the logged model, and in words for its tags, its log and its card."""
+"""What a model can do, as data: written into the logged model, and in words for its tags, its log
+and its card.
+"""
 
 import json
 from dataclasses import replace
@@ -27,7 +29,9 @@ def capabilities_of(folder: Path) -> dict[str, Any]:
 
 
 def limits_of(checkpoint: Path) -> "Limits":
-    """A checkpoint's limits, with LongRoPE's border as transformers has it: its config classes know one where config.json is silent."""
+    """A checkpoint's limits, with LongRoPE's border as transformers has it: its config classes know
+    one where config.json is silent.
+    """
     from transformers import AutoConfig
 
     from steps.wrappers.served.limits import limits_of_checkpoint
@@ -37,8 +41,12 @@ def limits_of(checkpoint: Path) -> "Limits":
     limits = limits_of_checkpoint(checkpoint)
     if rope.get("rope_type") != "longrope":
         return limits
-    border = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
-    return replace(limits, rope_border=int(border) if border and border < limits.context_length else None)
+    border = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", None
+    )
+    return replace(
+        limits, rope_border=int(border) if border and border < limits.context_length else None
+    )
 
 
 def template_of(folder: Path) -> dict[str, Any]:
@@ -60,6 +68,10 @@ def in_words(capabilities: dict[str, Any]) -> list[str]:
         words.append("no tools: requests that offer some are refused")
     thinking = template.get("thinking")
     if thinking:
-        switch = f" (chat_template_kwargs={{'{thinking['switch']}': false}} switches it off)" if thinking.get("switch") else ""
+        switch = (
+            f" (chat_template_kwargs={{'{thinking['switch']}': false}} switches it off)"
+            if thinking.get("switch")
+            else ""
+        )
         words.append(f"reasons before it answers{switch}")
     return words

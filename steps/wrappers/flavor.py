@@ -1,4 +1,6 @@
-"""What both variants share when they are saved: the logged file, its environment, signature and input example."""
+"""What both variants share when they are saved: the logged file, its environment, signature and
+input example.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,9 +16,11 @@ CHECKSUMS = "artifacts/checksums.json"
 
 
 def providing(package: str) -> str:
-    """Name the installed distribution of a package that is published once for each kind of hardware.
+    """Name the installed distribution of a package that is published once for each kind of
+    hardware.
 
-    ``onnxruntime-genai`` is the CPU's; ``onnxruntime-genai-cuda`` and ``onnxruntime-genai-directml`` bring the same module. With several
+    ``onnxruntime-genai`` is the CPU's; ``onnxruntime-genai-cuda`` and
+    ``onnxruntime-genai-directml`` bring the same module. With several
     installed the plain name goes first.
     """
     module = package.replace("-", "_")
@@ -25,8 +29,12 @@ def providing(package: str) -> str:
 
 
 def requirements(packages: Sequence[str]) -> list[str]:
-    """Pin packages to what is installed; a local build tag such as ``+cpu`` is dropped, as no index knows it."""
-    names = [providing(package) if package.startswith("onnxruntime") else package for package in packages]
+    """Pin packages to what is installed; a local build tag such as ``+cpu`` is dropped, as no index
+    knows it.
+    """
+    names = [
+        providing(package) if package.startswith("onnxruntime") else package for package in packages
+    ]
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
@@ -80,7 +88,9 @@ def add_chat_flavor(
             "checksums": {"path": CHECKSUMS, "uri": CHECKSUMS},
         },
     )
-    model.model_size_bytes = size + sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    model.model_size_bytes = size + sum(
+        file.stat().st_size for file in path.rglob("*") if file.is_file()
+    )
     conda, pip, _ = _process_pip_requirements(None, list(pip_requirements), None)
     (path / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False), "utf-8")
     (path / "requirements.txt").write_text("\n".join(pip), "utf-8")

@@ -11,7 +11,16 @@ from steps.wrappers.flavor import add_chat_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
 # all that serving needs; no torch
-PACKAGES = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "numpy", "pandas", "jinja2", "joblib")
+PACKAGES = (
+    "mlflow",
+    "onnxruntime-genai",
+    "onnxruntime",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "jinja2",
+    "joblib",
+)
 
 
 class OnnxFlavor:
@@ -29,7 +38,9 @@ class OnnxFlavor:
         self._weights, self._key, self._model_config = weights, key, model_config
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will stay."""
+        """Write what is small into ``path`` and bring the weights straight to where they will
+        stay.
+        """
         add_chat_flavor(
             mlflow_model,
             Path(path),
@@ -75,7 +86,10 @@ def log_onnx(
     from mlflow.models import Model
 
     if not (onnx_dir / "genai_config.json").is_file():
-        raise FileNotFoundError(f"{onnx_dir / 'genai_config.json'}: expected a folder built by onnxruntime_genai.models.builder")
+        raise FileNotFoundError(
+            f"{onnx_dir / 'genai_config.json'}: expected a folder built by"
+            " onnxruntime_genai.models.builder"
+        )
     weights = Weights.all_in(onnx_dir, f"artifacts/{artifact_key}")
     config = {"name": name, **asdict(generation), **asdict(serving)}
     info = Model.log(

@@ -1,4 +1,6 @@
-"""Logs a checkpoint folder as a transformers model whose python function serves the chat contract."""
+"""Logs a checkpoint folder as a transformers model whose python function serves the chat
+contract.
+"""
 
 import tempfile
 from collections.abc import Mapping
@@ -8,23 +10,33 @@ from typing import Any
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
+from steps.core.files import place_files
 from steps.wrappers.flavor import add_chat_flavor, requirements
-from steps.wrappers.weights import Weights, deliver, place_files
+from steps.wrappers.weights import Weights, deliver
 
-PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "joblib", "numpy", "pandas")  # all that serving needs
+# all that serving needs
+PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "joblib", "numpy", "pandas")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PLACE = "model"  # where the transformers flavor keeps a checkpoint
 TASK = "llm/v1/chat"
 # What MLflow may override at load is what was logged; `execution_provider` is torch's device here.
-SERVING = ("threads", "max_queue", "request_timeout", "neutralise_special_tokens", "execution_provider", "verify_checksums")
+SERVING = (
+    "threads",
+    "max_queue",
+    "request_timeout",
+    "neutralise_special_tokens",
+    "execution_provider",
+    "verify_checksums",
+)
 
 
 class TransformersFlavor:
     """What ``mlflow.models.Model.log`` asks of a flavor.
 
-    MLflow's own transformers flavor is written first, so that ``mlflow.transformers.load_model`` and the task metadata are as always; then
-    the ``python_function`` flavor is replaced by the logged file, over the same weights. MLflow is shown the checkpoint without its
-    weights, which go straight to where they will stay.
+    MLflow's own transformers flavor is written first, so that ``mlflow.transformers.load_model``
+    and the task metadata are as always; then the ``python_function`` flavor is replaced by the
+    logged file, over the same weights. MLflow is shown the checkpoint without its weights, which go
+    straight to where they will stay.
 
     Args:
         weights: the checkpoint's files.
@@ -35,18 +47,27 @@ class TransformersFlavor:
 
     __name__ = "mlflow.transformers"
 
-    def __init__(self, weights: Weights, model_config: Mapping[str, Any], name: str, licence: str | None) -> None:
-        self._weights, self._model_config, self._name, self._licence = weights, model_config, name, licence
+    def __init__(
+        self, weights: Weights, model_config: Mapping[str, Any], name: str, licence: str | None
+    ) -> None:
+        self._weights, self._model_config, self._name, self._licence = (
+            weights,
+            model_config,
+            name,
+            licence,
+        )
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will stay."""
+        """Write what is small into ``path`` and bring the weights straight to where they will
+        stay.
+        """
         import mlflow.transformers
 
         light = tuple(name for name in self._weights.files if not name.endswith(WEIGHT_SUFFIXES))
         heavy = tuple(name for name in self._weights.files if name.endswith(WEIGHT_SUFFIXES))
         pins = requirements(PACKAGES)
         with tempfile.TemporaryDirectory() as folder:
-            place_files(self._weights.folder, light, Path(folder))
+            place_files(self._weights.folder, light, Path(folder), "logging the model")
             mlflow.transformers.save_model(
                 folder,
                 path,
@@ -58,7 +79,9 @@ class TransformersFlavor:
             )
         # the flavor writes down the folder it was given, which is nobody's business and soon gone
         mlflow_model.flavors["transformers"]["source_model_name"] = self._name
-        (Path(path) / "LICENSE.txt").write_text(f"Licence of the weights: {self._licence or 'not stated by their source'}\n", "utf-8")
+        (Path(path) / "LICENSE.txt").write_text(
+            f"Licence of the weights: {self._licence or 'not stated by their source'}\n", "utf-8"
+        )
         add_chat_flavor(
             mlflow_model,
             Path(path),
@@ -76,12 +99,21 @@ class TransformersFlavor:
         from huggingface_hub import ModelCard
 
         readme = self._weights.folder / "README.md"
-        text = readme.read_text("utf-8") if readme.is_file() else f"---\nlicense: {self._licence or 'other'}\n---\n\n# {self._name}\n"
+        text = (
+            readme.read_text("utf-8")
+            if readme.is_file()
+            else f"---\nlicense: {self._licence or 'other'}\n---\n\n# {self._name}\n"
+        )
         return ModelCard(text, ignore_metadata_errors=True)
 
 
 def log_transformers(
-    checkpoint: Path, *, name: str, generation: GenerationConfig, tags: Mapping[str, str], metadata: Mapping[str, Any]
+    checkpoint: Path,
+    *,
+    name: str,
+    generation: GenerationConfig,
+    tags: Mapping[str, str],
+    metadata: Mapping[str, Any],
 ) -> str:
     """Log a checkpoint folder in the active run; its weights are not loaded.
 
@@ -102,11 +134,16 @@ def log_transformers(
     from mlflow.models import Model
 
     if not (checkpoint / "config.json").is_file():
-        raise FileNotFoundError(f"{checkpoint / 'config.json'}: expected a checkpoint folder as save_pretrained writes it")
+        raise FileNotFoundError(
+            f"{checkpoint / 'config.json'}: expected a checkpoint folder as save_pretrained"
+            " writes it"
+        )
     licence = metadata.get("licence")
     serving = {key: value for key, value in asdict(ServingConfig()).items() if key in SERVING}
     config = {"name": name, **asdict(generation), **serving}
-    flavor = TransformersFlavor(Weights.all_in(checkpoint, PLACE), config, name, str(licence) if licence else None)
+    flavor = TransformersFlavor(
+        Weights.all_in(checkpoint, PLACE), config, name, str(licence) if licence else None
+    )
     info = Model.log(
         artifact_path=None,
         name=name,

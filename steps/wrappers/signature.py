@@ -10,11 +10,13 @@ INPUT_EXAMPLE: dict[str, Any] = {
 
 
 def chat_signature() -> Any:
-    """Build the signature: the columns of an OpenAI chat request with ``messages`` optional, ``prompt``, and its numbers as params.
+    """Build the signature: the columns of an OpenAI chat request with ``messages`` optional,
+    ``prompt``, and its numbers as params.
 
-    MLflow drops columns that a signature does not name, and turns integer columns with gaps into floats that it then refuses. Marked as
-    checked by the model itself (the mark MLflow gives to models with type hints), the rows reach ``predict`` as they were sent, and it
-    refuses what it does not know.
+    MLflow drops columns that a signature does not name, and turns integer columns with gaps into
+    floats that it then refuses. Marked as checked by the model itself (the mark MLflow gives to
+    models with type hints), the rows reach ``predict`` as they were sent, and it refuses what it
+    does not know.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -48,7 +50,8 @@ def chat_signature() -> Any:
         ColSpec(Array(message), "messages", required=False),
         ColSpec(DataType.string, "prompt", required=False),
         *(ColSpec(kind, name, required=False) for name, kind in numbers.items()),
-        ColSpec(AnyType(), "stop", required=False),  # a string or a list of strings, which is why it is no param: those have one shape
+        # a string or a list of strings, which is why it is no param: those have one shape
+        ColSpec(AnyType(), "stop", required=False),
         ColSpec(DataType.boolean, "stream", required=False),
         ColSpec(AnyType(), "stream_options", required=False),
         ColSpec(AnyType(), "response_format", required=False),
@@ -64,6 +67,8 @@ def chat_signature() -> Any:
         ColSpec(AnyType(), "custom_inputs", required=False),
     ]
     params = [ParamSpec(name, kind, default=None) for name, kind in numbers.items()]
-    signature = ModelSignature(inputs=Schema(columns), outputs=CHAT_MODEL_OUTPUT_SCHEMA, params=ParamSchema(params))
+    signature = ModelSignature(
+        inputs=Schema(columns), outputs=CHAT_MODEL_OUTPUT_SCHEMA, params=ParamSchema(params)
+    )
     signature._is_signature_from_type_hint = True
     return signature

@@ -1,4 +1,6 @@
-"""Each family once a session: its checkpoint fetched into the session's store, built in float32, and opened in both served classes."""
+"""Each family once a session: its checkpoint fetched into the session's store, built in float32,
+and opened in both served classes.
+"""
 
 import os
 from collections.abc import Iterator
@@ -20,16 +22,26 @@ from tests.families.warm import WarmChildren
 from tests.families.weights import write_checkpoint
 from tests.wrappers.conftest import NAME, Context
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads of tiny models would mostly spin
+# read when torch is imported: threads of tiny models would mostly spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 FP32 = OnnxConfig(precision=Precision.fp32)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put all tests of one family together, so that it is made once and one is in memory at a time."""
+    """Put all tests of one family together, so that it is made once and one is in memory at a
+    time.
+    """
     places = {family.name: number for number, family in enumerate(families())}
-    mine = [number for number, item in enumerate(items) if "subject" in getattr(item, "fixturenames", ())]
-    ordered = sorted((items[number] for number in mine), key=lambda item: places[item.callspec.params["subject"].name])  # type: ignore[attr-defined]
+    mine = [
+        number
+        for number, item in enumerate(items)
+        if "subject" in getattr(item, "fixturenames", ())
+    ]
+    ordered = sorted(
+        (items[number] for number in mine),
+        key=lambda item: places[item.callspec.params["subject"].name],
+    )  # type: ignore[attr-defined]
     for number, item in zip(mine, ordered, strict=True):
         items[number] = item
 
@@ -40,8 +52,15 @@ def rows(**wanted: Any) -> list[Any]:
     Args:
         wanted: fields that a row must have, by their truth.
     """
-    chosen = [family for family in families() if all(bool(getattr(family, name)) is value for name, value in wanted.items())]
-    return [pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else []) for family in chosen]
+    chosen = [
+        family
+        for family in families()
+        if all(bool(getattr(family, name)) is value for name, value in wanted.items())
+    ]
+    return [
+        pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else [])
+        for family in chosen
+    ]
 
 
 class Subject:
@@ -54,7 +73,9 @@ class Subject:
         vocabularies: where tokenizers come from.
     """
 
-    def __init__(self, family: Family, folder: Path, store: Store, vocabularies: Vocabularies) -> None:
+    def __init__(
+        self, family: Family, folder: Path, store: Store, vocabularies: Vocabularies
+    ) -> None:
         self.folder, self.store = folder, store
         self.source = folder / "brought"  # the checkpoint as somebody brings it
         self.family = write_checkpoint(family, self.source, vocabularies)
@@ -63,7 +84,9 @@ class Subject:
     @cached_property
     def snapshot(self) -> Snapshot:
         """What `fetch_model` makes of it, with the config of ``mlflow run . -P model=local``."""
-        return fetch.fetch(compose_config(["model=local", f"model.path='{self.source}'"]).model, self.store)
+        return fetch.fetch(
+            compose_config(["model=local", f"model.path='{self.source}'"]).model, self.store
+        )
 
     @cached_property
     def checkpoint(self) -> Path:

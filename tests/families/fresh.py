@@ -1,4 +1,6 @@
-"""A fresh process, in another folder and without the project on its path, that loads logged models and answers with them."""
+"""A fresh process, in another folder and without the project on its path, that loads logged models
+and answers with them.
+"""
 
 import json
 import os
@@ -37,16 +39,33 @@ class FreshProcess:
     def __init__(self, folder: Path, tracking_uri: str) -> None:
         script = folder / "script.py"
         script.write_text(SOURCE, "utf-8")
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("MLFLOW_")}
-        environment = {**kept, "MLFLOW_TRACKING_URI": tracking_uri, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name != "PYTHONPATH" and not name.startswith("MLFLOW_")
+        }
+        environment = {
+            **kept,
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         words = [sys.executable, str(script)]
-        self._process = subprocess.Popen(words, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, uri: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Load a model, have it answer rows, and forget it.
 
         Returns:
-            ``answers``, or ``error``; and ``imported``, of some modules those that are in the process now.
+            ``answers``, or ``error``; and ``imported``, of some modules those that are in the
+            process now.
         """
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps({"uri": uri, "rows": rows}) + "\n")

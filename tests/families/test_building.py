@@ -1,4 +1,6 @@
-"""Every family is fetched, built and compared with its checkpoint; its end tokens are the union of what its files name."""
+"""Every family is fetched, built and compared with its checkpoint; its end tokens are the union of
+what its files name.
+"""
 
 import shutil
 from typing import Any
@@ -8,7 +10,16 @@ import pytest
 from steps.snapshots import onnx_build, parity
 from steps.wrappers.served.limits import limits_of_checkpoint
 from tests.families.conftest import FP32, Subject, rows
-from tests.families.test_text import NEW_TOKENS, VARIANTS, asked, differing, prompts, right, said, talked
+from tests.families.test_text import (
+    NEW_TOKENS,
+    VARIANTS,
+    asked,
+    differing,
+    prompts,
+    right,
+    said,
+    talked,
+)
 
 ENDING, LONG = 24, 20  # prompts, and tokens their answers may have: most of them end before
 
@@ -23,8 +34,12 @@ def test_fetch(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_build(subject: Subject) -> None:
-    """The model builder makes a graph of it, which loads and decodes (`onnx_build.build` tries that)."""
-    assert (subject.onnx / "genai_config.json").is_file() and (subject.onnx / "model.onnx").is_file()
+    """The model builder makes a graph of it, which loads and decodes (`onnx_build.build` tries
+    that).
+    """
+    assert (subject.onnx / "genai_config.json").is_file() and (
+        subject.onnx / "model.onnx"
+    ).is_file()
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
@@ -35,7 +50,9 @@ def test_parity(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_ends(subject: Subject, record_property: Any) -> None:
-    """Both variants end on every token that one of the three files names, and on none else; answers end there as `generate`'s do."""
+    """Both variants end on every token that one of the three files names, and on none else; answers
+    end there as `generate`'s do.
+    """
     reference, given = subject.reference, prompts(seed=3, count=ENDING)
     expected = reference.answers([reference.prompt_ids(prompt) for prompt in given], LONG)
     conversations = [[{"role": "user", "content": prompt}] for prompt in given[:8]]
@@ -44,11 +61,19 @@ def test_ends(subject: Subject, record_property: Any) -> None:
     assert stopped > 1, "the model hardly ever ends, which shows nothing"
     for variant in VARIANTS:
         served = subject.served(variant)
-        assert served.read_limits(subject.onnx if variant == "onnx" else subject.checkpoint).eos_token_ids == subject.family.ends
+        assert (
+            served.read_limits(
+                subject.onnx if variant == "onnx" else subject.checkpoint
+            ).eos_token_ids
+            == subject.family.ends
+        )
         assert served.limits.eos_token_ids == subject.family.ends
         found = served.predict(None, [asked(prompt, LONG) for prompt in given])
         assert differing(given, [answer for answer, _ in expected], found) == [], variant
-        assert [said(answer) for answer in served.predict(None, [talked(each, LONG) for each in conversations])] == turns, variant
+        assert [
+            said(answer)
+            for answer in served.predict(None, [talked(each, LONG) for each in conversations])
+        ] == turns, variant
     record_property("cell", f"{stopped} of {ENDING} ended")
 
 
@@ -64,10 +89,21 @@ def test_build_of_what_transformers_5_saves(subject: Subject) -> None:
     folder = onnx_build.build(anew, FP32, subject.store, f"{subject.family.name}, saved anew")
     parity.check(anew, folder)
     before, after = limits_of_checkpoint(subject.checkpoint), limits_of_checkpoint(anew)
-    assert (after.context_length, after.borders, after.eos_token_ids) == (before.context_length, before.borders, before.eos_token_ids)
+    assert (after.context_length, after.borders, after.eos_token_ids) == (
+        before.context_length,
+        before.borders,
+        before.eos_token_ids,
+    )
     reference, given = subject.reference, prompts(seed=4, count=16)
-    expected = [answer for answer, _ in reference.answers([reference.prompt_ids(prompt) for prompt in given], NEW_TOKENS)]
+    expected = [
+        answer
+        for answer, _ in reference.answers(
+            [reference.prompt_ids(prompt) for prompt in given], NEW_TOKENS
+        )
+    ]
     served = subject.open_onnx(folder)
-    assert differing(given, expected, served.predict(None, [asked(prompt) for prompt in given])) == []
+    assert (
+        differing(given, expected, served.predict(None, [asked(prompt) for prompt in given])) == []
+    )
     served.close()
     shutil.rmtree(anew)

@@ -1,4 +1,6 @@
-"""Both variants of every family are logged, and answer the same when a fresh process in another folder loads them."""
+"""Both variants of every family are logged, and answer the same when a fresh process in another
+folder loads them.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -50,7 +52,9 @@ def logs(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copy(migrated_database, folder / "mlflow.db")
     made, before = Logs(folder, f"sqlite:///{folder / 'mlflow.db'}"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(made.tracking_uri)
-    made.experiment = mlflow.create_experiment("families", artifact_location=str(folder / "artifacts"))
+    made.experiment = mlflow.create_experiment(
+        "families", artifact_location=str(folder / "artifacts")
+    )
     mlflow.set_tracking_uri(before)
     yield made
     for reader in made.readers.values():
@@ -68,20 +72,31 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     try:
         with mlflow.start_run(experiment_id=logs.experiment):
             found = capabilities_of(subject.onnx)
-            uris["onnx"] = log_onnx(subject.onnx, artifact_key="onnx-model", serving=ServingConfig(), metadata=found, **COMMON)
+            uris["onnx"] = log_onnx(
+                subject.onnx,
+                artifact_key="onnx-model",
+                serving=ServingConfig(),
+                metadata=found,
+                **COMMON,
+            )
             found = capabilities_of(subject.checkpoint)
             uris["transformers"] = log_transformers(subject.checkpoint, metadata=found, **COMMON)
     finally:
         mlflow.set_tracking_uri(before)
     given = prompts(seed=6, count=6)
     conversations = [[{"role": "user", "content": prompt}] for prompt in given[:3]]
-    expected = [subject.reference.answer(subject.reference.prompt_ids(prompt), 8)[0] for prompt in given]
+    expected = [
+        subject.reference.answer(subject.reference.prompt_ids(prompt), 8)[0] for prompt in given
+    ]
     turns = [right(subject, each, 8) for each in conversations]
     for variant in VARIANTS:
         answers = logs.reader(variant).ask(
-            uris[variant], [*(asked(each, 8) for each in given), *(talked(each, 8) for each in conversations)]
+            uris[variant],
+            [*(asked(each, 8) for each in given), *(talked(each, 8) for each in conversations)],
         )
         assert "error" not in answers, (variant, answers["error"])
         assert answers["answers"][: len(given)] == expected, variant
         assert [said(answer) for answer in answers["answers"][len(given) :]] == turns, variant
-        assert answers["imported"] == ([] if variant == "onnx" else ["torch", "transformers"]), variant
+        assert answers["imported"] == ([] if variant == "onnx" else ["torch", "transformers"]), (
+            variant
+        )

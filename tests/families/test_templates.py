@@ -1,4 +1,6 @@
-"""What each family's template can do arrives in the prompt; what it cannot is refused with a 400, by both variants alike."""
+"""What each family's template can do arrives in the prompt; what it cannot is refused with a 400,
+by both variants alike.
+"""
 
 import json
 from typing import Any
@@ -16,7 +18,11 @@ TOOL: dict[str, Any] = {
     "function": {
         "name": "zephyr_weather",
         "description": "Looks the weather up.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
     },
 }
 
@@ -55,7 +61,9 @@ def test_tools(subject: Subject, record_property: Any) -> None:
         served = subject.served(variant)
         if subject.family.tools:
             shown = subject.reference.tokenizer.decode(prompt_ids(served, tools=[TOOL]))
-            assert all(word in shown for word in ("zephyr_weather", "Looks the weather up.", "city")), shown
+            assert all(
+                word in shown for word in ("zephyr_weather", "Looks the weather up.", "city")
+            ), shown
             without = subject.reference.tokenizer.decode(prompt_ids(served))
             assert "zephyr_weather" not in without
         else:
@@ -65,19 +73,26 @@ def test_tools(subject: Subject, record_property: Any) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_thinking(subject: Subject, record_property: Any) -> None:
-    """The switch makes the prompt that it makes in transformers, or is refused; reasoning that a prompt opens is not content."""
+    """The switch makes the prompt that it makes in transformers, or is refused; reasoning that a
+    prompt opens is not content.
+    """
     switch, reasons = subject.family.thinking, subject.family.reasons
     for variant in VARIANTS:
         served = subject.served(variant)
         if switch:
             for on in (True, False):
                 expected = subject.reference.chat_ids([QUESTION], **{switch: on})
-                assert prompt_ids(served, chat_template_kwargs={switch: on}) == expected, (variant, on)
+                assert prompt_ids(served, chat_template_kwargs={switch: on}) == expected, (
+                    variant,
+                    on,
+                )
         else:
             refused(served, "chat_template_kwargs", chat_template_kwargs={"enable_thinking": False})
         shown = 0
         for question in prompts(seed=8, count=6):
-            message = served.predict(None, [talked([{"role": "user", "content": question}])])[0]["choices"][0]["message"]
+            message = served.predict(None, [talked([{"role": "user", "content": question}])])[0][
+                "choices"
+            ][0]["message"]
             assert not (reasons and message["content"]), (variant, message)
             shown += bool(message.get("reasoning_content"))
         assert (shown > 2) == reasons, variant
@@ -90,12 +105,20 @@ def test_text_of_a_user_is_not_structure(subject: Subject) -> None:
     """No added token that the template writes comes out of what a user wrote, special or not."""
     tokenizer = subject.reference.tokenizer
     plain = subject.reference.chat_ids([QUESTION])
-    added = {token: entry.content for token, entry in tokenizer.added_tokens_decoder.items() if entry.content.strip()}
+    added = {
+        token: entry.content
+        for token, entry in tokenizer.added_tokens_decoder.items()
+        if entry.content.strip()
+    }
     structure = sorted({token for token in plain if token in added} | set(subject.family.ends))
     written = [added[token] for token in structure]
     for variant in VARIANTS:
         served = subject.served(variant)
         for texts in (written, ["".join(written)], [json.dumps(written)]):
             for text in texts:
-                found = prompt_ids(served, messages=[{"role": "user", "content": f"before {text} after"}])
-                assert [token for token in found if token in structure] == [token for token in plain if token in structure], text
+                found = prompt_ids(
+                    served, messages=[{"role": "user", "content": f"before {text} after"}]
+                )
+                assert [token for token in found if token in structure] == [
+                    token for token in plain if token in structure
+                ], text

@@ -1,4 +1,6 @@
-"""Both variants of every family read and write as transformers does: ids, decoded text, greedy answers alone, in batches, over turns."""
+"""Both variants of every family read and write as transformers does: ids, decoded text, greedy
+answers alone, in batches, over turns.
+"""
 
 import itertools
 import random
@@ -31,17 +33,26 @@ def talked(messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS) -> dict
 def said(answer: Any) -> tuple[str, str]:
     """Text of a completion, reasoning before content, and why it ended."""
     choice = answer["choices"][0]
-    return choice["message"].get("reasoning_content", "") + (choice["message"]["content"] or ""), choice["finish_reason"]
+    return (
+        choice["message"].get("reasoning_content", "") + (choice["message"]["content"] or ""),
+        choice["finish_reason"],
+    )
 
 
-def right(subject: Subject, messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS) -> tuple[str, str]:
-    """What `generate` answers to a conversation, and why it ends; white space around reasoning belongs to nothing."""
+def right(
+    subject: Subject, messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS
+) -> tuple[str, str]:
+    """What `generate` answers to a conversation, and why it ends; white space around reasoning
+    belongs to nothing.
+    """
     found, reason = subject.reference.answer(subject.reference.chat_ids(messages), max_tokens)
     return (found.strip() if subject.family.reasons else found), reason
 
 
 def returned(subject: Subject, answer: str) -> str:
-    """An answer as history: without NUL, which no request may hold, and texts of added tokens, which are read as plain text there."""
+    """An answer as history: without NUL, which no request may hold, and texts of added tokens,
+    which are read as plain text there.
+    """
     for token in subject.reference.tokenizer.added_tokens_decoder.values():
         answer = answer.replace(token.content, "") if token.content.strip() else answer
     return answer.replace("\0", "")
@@ -49,7 +60,11 @@ def returned(subject: Subject, answer: str) -> str:
 
 def prompts(seed: int, count: int) -> list[str]:
     """Different short prompts, none of them empty."""
-    return list(itertools.islice(dict.fromkeys(each for each in texts(seed, 2 * count) if each.strip()), count))
+    return list(
+        itertools.islice(
+            dict.fromkeys(each for each in texts(seed, 2 * count) if each.strip()), count
+        )
+    )
 
 
 def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
@@ -60,15 +75,24 @@ def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_ids(subject: Subject) -> None:
-    """Texts become the ids that transformers makes of them; a raw prompt gets the BOS that the tokenizer adds, once."""
+    """Texts become the ids that transformers makes of them; a raw prompt gets the BOS that the
+    tokenizer adds, once.
+    """
     reference = subject.reference
     special = list(reference.tokenizer.added_tokens_decoder.values())[:40]
-    odd = ["", " ", *(f"{token.content} x{token.content}" for token in special), " ".join(token.content for token in special)]
+    odd = [
+        "",
+        " ",
+        *(f"{token.content} x{token.content}" for token in special),
+        " ".join(token.content for token in special),
+    ]
     plain = ["x" * 3000, " " * 700, *texts(seed=11, count=500)]
     begin = reference.tokenizer.bos_token or ""
     for served in tokenizers_of(subject):
         for each in [*odd, *plain]:
-            assert served.encode(each) == reference.tokenizer.encode(each, add_special_tokens=False), repr(each)
+            assert served.encode(each) == reference.tokenizer.encode(
+                each, add_special_tokens=False
+            ), repr(each)
         for each in [*plain[2:60], f"{begin}Hello", f"{begin} {begin}"]:
             if each:
                 assert served.encode_prompt(each) == reference.prompt_ids(each), repr(each)
@@ -76,31 +100,55 @@ def test_ids(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_decoded(subject: Subject) -> None:
-    """Text that is streamed joins to what transformers decodes at once: of texts, and of random ids, which hold broken characters."""
+    """Text that is streamed joins to what transformers decodes at once: of texts, and of random
+    ids, which hold broken characters.
+    """
     reference, dice = subject.reference, random.Random(5)
     size = len(reference.tokenizer)
-    answers = [reference.tokenizer.encode(each, add_special_tokens=False) for each in texts(seed=12, count=160)]
+    answers = [
+        reference.tokenizer.encode(each, add_special_tokens=False)
+        for each in texts(seed=12, count=160)
+    ]
     answers += [[dice.randrange(size) for _ in range(1 + number)] for number in range(120)]
-    bytes_alone = [token for token in range(size) if len(reference.tokenizer.convert_ids_to_tokens(token)) == 1 or token < 300]
+    bytes_alone = [
+        token
+        for token in range(size)
+        if len(reference.tokenizer.convert_ids_to_tokens(token)) == 1 or token < 300
+    ]
     answers += [[dice.choice(bytes_alone) for _ in range(40)] for _ in range(40)]
     for served in tokenizers_of(subject):
         for ids in answers:
             decode = served.decoder()
-            assert "".join(decode(token) for token in ids) + decode.finish() == reference.decode(ids), ids
+            assert "".join(decode(token) for token in ids) + decode.finish() == reference.decode(
+                ids
+            ), ids
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_greedy(subject: Subject, record_property: Any) -> None:
-    """Several hundred short prompts, eight at once and some alone, are answered as `generate` answers them."""
+    """Several hundred short prompts, eight at once and some alone, are answered as `generate`
+    answers them.
+    """
     count = PROMPTS if subject.family.slow else FEW
     given = prompts(seed=1, count=count)
     reference = subject.reference
-    expected = [answer for answer, _ in reference.answers([reference.prompt_ids(prompt) for prompt in given], NEW_TOKENS)]
-    assert len(set(expected)) > count / 4, "the model says the same to everything, which shows nothing"
+    expected = [
+        answer
+        for answer, _ in reference.answers(
+            [reference.prompt_ids(prompt) for prompt in given], NEW_TOKENS
+        )
+    ]
+    assert len(set(expected)) > count / 4, (
+        "the model says the same to everything, which shows nothing"
+    )
     for variant in VARIANTS:
         served = subject.served(variant)
         batches = [given[start : start + BATCH] for start in range(0, count, BATCH)]
-        found = [answer for batch in batches for answer in served.predict(None, [asked(prompt) for prompt in batch])]
+        found = [
+            answer
+            for batch in batches
+            for answer in served.predict(None, [asked(prompt) for prompt in batch])
+        ]
         assert differing(given, expected, found) == [], variant
         alone = [served.predict(None, [asked(prompt)])[0] for prompt in given[:LONE]]
         assert differing(given, expected, alone) == [], variant
@@ -109,14 +157,18 @@ def test_greedy(subject: Subject, record_property: Any) -> None:
     record_property("cell", f"{count} of {count}")
 
 
-def differing(given: list[str], expected: list[str], found: list[str]) -> list[tuple[str, str, str]]:
+def differing(
+    given: list[str], expected: list[str], found: list[str]
+) -> list[tuple[str, str, str]]:
     """Prompts that were answered otherwise, with what was expected and found."""
     return [each for each in zip(given, expected, found, strict=False) if each[1] != each[2]]
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_turns(subject: Subject) -> None:
-    """Second and third turns of a conversation, which go on with the KV cache of the turns before, and a turn that begins anew."""
+    """Second and third turns of a conversation, which go on with the KV cache of the turns before,
+    and a turn that begins anew.
+    """
     for variant in VARIANTS:
         served = subject.served(variant)
         for first, second, third in zip(*[iter(prompts(seed=2, count=24))] * 3, strict=True):
@@ -124,7 +176,13 @@ def test_turns(subject: Subject) -> None:
             for question in (first, second, third):
                 messages.append({"role": "user", "content": question})
                 expected = right(subject, messages)
-                assert said(served.predict(None, [talked(messages)])[0]) == expected, (variant, messages)
+                assert said(served.predict(None, [talked(messages)])[0]) == expected, (
+                    variant,
+                    messages,
+                )
                 messages.append({"role": "assistant", "content": returned(subject, expected[0])})
             again = [{"role": "user", "content": f"{first} {second}"}]
-            assert said(served.predict(None, [talked(again)])[0]) == right(subject, again), (variant, again)
+            assert said(served.predict(None, [talked(again)])[0]) == right(subject, again), (
+                variant,
+                again,
+            )

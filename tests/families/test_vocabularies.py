@@ -1,4 +1,6 @@
-"""The published tokenizers whole, before they are cut down for the other tests: ids and text beside transformers'."""
+"""The published tokenizers whole, before they are cut down for the other tests: ids and text beside
+transformers'.
+"""
 
 import json
 import random
@@ -17,12 +19,17 @@ from tests.families.weights import described, write_tokenizer
 def whole() -> list[Any]:
     """A family for each tokenizer and way of naming its tokens."""
     first = {(family.vocabulary, tuple(family.renamed)): family for family in reversed(families())}
-    return [pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else []) for family in first.values()]
+    return [
+        pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else [])
+        for family in first.values()
+    ]
 
 
 @pytest.mark.parametrize("family", whole())
 def test_whole(family: Family, vocabularies: Vocabularies, tmp_path: Path) -> None:
-    """What serves, read from what `AutoTokenizer` saves as building does, gives the ids and the text of the published files."""
+    """What serves, read from what `AutoTokenizer` saves as building does, gives the ids and the
+    text of the published files.
+    """
     from transformers import AutoTokenizer
 
     published, saved = tmp_path / "published", tmp_path / "saved"
@@ -37,4 +44,6 @@ def test_whole(family: Family, vocabularies: Vocabularies, tmp_path: Path) -> No
     for number in range(150):
         ids = [dice.randrange(len(reference)) for _ in range(1 + number)]
         decode = served.decoder()
-        assert "".join(decode(token) for token in ids) + decode.finish() == reference.decode(ids, skip_special_tokens=True), ids
+        assert "".join(decode(token) for token in ids) + decode.finish() == reference.decode(
+            ids, skip_special_tokens=True
+        ), ids

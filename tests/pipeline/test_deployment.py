@@ -28,9 +28,14 @@ def test_the_systemd_unit() -> None:
 
 
 def test_the_kubernetes_manifest() -> None:
-    (manifest,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+    (manifest,) = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    )
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == [".venv/bin/python", "-m", "steps.watch"] and container["securityContext"]["readOnlyRootFilesystem"]
+    assert (
+        container["command"] == [".venv/bin/python", "-m", "steps.watch"]
+        and container["securityContext"]["readOnlyRootFilesystem"]
+    )
     takes(container["args"])
     (port,) = container["ports"]
     assert port["name"] == container["livenessProbe"]["tcpSocket"]["port"]

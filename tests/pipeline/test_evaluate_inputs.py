@@ -7,12 +7,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from steps import evaluate as entry
-from steps.config.errors import ConfigError
-from steps.pipeline import tags
+from steps.core import tags
+from steps.core.errors import ConfigError
 from steps.pipeline.compose import compose_config
 
 ITEM = (
-    '{"id": "a", "messages": [{"role": "user", "content": "Hi"}], "checks": [{"type": "contains_any", "values": ["x"]}], "tags": ["chat"]}'
+    '{"id": "a", "messages": [{"role": "user", "content": "Hi"}], "checks": [{"type":'
+    ' "contains_any", "values": ["x"]}], "tags": ["chat"]}'
 )
 META = "name: mine\nversion: '1'\nlicence: MIT\ncontamination: none\n"
 
@@ -66,7 +67,10 @@ def test_changed_texts_are_another_input(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_no_such_texts(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluate\.fidelity\.texts='.*nowhere': expected a folder that holds files"):
+    with pytest.raises(
+        ConfigError,
+        match=r"evaluate\.fidelity\.texts='.*nowhere': expected a folder that holds files",
+    ):
         parts(f"evaluate.fidelity.texts={tmp_path}/nowhere")
 
 
@@ -90,24 +94,38 @@ def test_a_candidate_may_be_named_through_its_run() -> None:
 
 
 @pytest.mark.usefixtures("tracking")
-@pytest.mark.parametrize("uri", ["models:/nobody@champion", "models:/m-0", f"runs:/{'0' * 32}/model"])
+@pytest.mark.parametrize(
+    "uri", ["models:/nobody@champion", "models:/m-0", f"runs:/{'0' * 32}/model"]
+)
 def test_a_mistyped_candidate_is_one_line_that_names_it(uri: str) -> None:
-    with pytest.raises(ConfigError, match=rf"evaluate\.candidates='{uri}': expected a logged model"):
+    with pytest.raises(
+        ConfigError, match=rf"evaluate\.candidates='{uri}': expected a logged model"
+    ):
         parts(f"evaluate.candidates=['{uri}']")
 
 
-def test_report_is_signed_by_the_key_that_is_named(tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_report_is_signed_by_the_key_that_is_named(
+    tmp_path: Path,
+    tracking: str,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from steps.core import signatures
     from steps.pipeline.step import StepRun
     from tests.registry.test_evidence_trust import key_pair
 
-    def judge(*_: object, workdir: Path, **__: object) -> None:
+    def evaluate_models(*_: object, workdir: Path, **__: object) -> None:
         (workdir / "report.json").write_text('{"a": 1}')
         mlflow.log_artifact(str(workdir / "report.json"))
 
     private, public = key_pair(tmp_path, "ci")
-    config = compose_config(["evaluate.incumbent=false", "evaluate.candidates=[models:/m-1]", f"signing_key='{private}'"])
-    monkeypatch.setattr(entry, "judge", judge)
+    config = compose_config(
+        [
+            "evaluate.incumbent=false",
+            "evaluate.candidates=[models:/m-1]",
+            f"signing_key='{private}'",
+        ]
+    )
+    monkeypatch.setattr(entry, "evaluate_models", evaluate_models)
     with mlflow.start_run() as run:
         entry.evaluate.body(config, StepRun(run.info.run_id, {}, "sha256:0", ()))
     signature = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/report.json.sig").encode()

@@ -12,9 +12,18 @@ from steps.pipeline.fingerprint import Fingerprint, fingerprint
 from steps.pipeline.source import closure, source_digest
 
 
-def mark(config: Config, snapshot: str = "sha256:a", packages: tuple[str, ...] = ("omegaconf",)) -> Fingerprint:
+def mark(
+    config: Config, snapshot: str = "sha256:a", packages: tuple[str, ...] = ("omegaconf",)
+) -> Fingerprint:
     inputs = {"snapshot": snapshot}
-    return fingerprint(config, reads=("model", "onnx"), inputs=inputs, module="steps.fetch_model", files=(), packages=packages)
+    return fingerprint(
+        config,
+        reads=("model", "onnx"),
+        inputs=inputs,
+        module="steps.fetch_model",
+        files=(),
+        packages=packages,
+    )
 
 
 def test_what_a_step_does_not_read_changes_nothing() -> None:
@@ -41,7 +50,9 @@ def project(root: Path) -> Path:
     (root / "steps" / "room").mkdir(parents=True)
     (root / "steps" / "__init__.py").touch()
     (root / "steps" / "room" / "__init__.py").touch()
-    (root / "steps" / "entry.py").write_text("def f():\n    from steps.room import part\n    return part\n")
+    (root / "steps" / "entry.py").write_text(
+        "def f():\n    from steps.room import part\n    return part\n"
+    )
     (root / "steps" / "room" / "part.py").write_text("from steps.room.deep import x\n")
     (root / "steps" / "room" / "deep.py").write_text("x = 1\n")
     (root / "steps" / "room" / "other.py").write_text("y = 1\n")
@@ -51,7 +62,10 @@ def project(root: Path) -> Path:
 
 def test_the_closure_follows_imports_and_stops_at_what_is_not_imported(tmp_path: Path) -> None:
     root = project(tmp_path)
-    names = {path.relative_to(root).as_posix() for path in closure("steps.entry", ("steps/logged.txt",), root)}
+    names = {
+        path.relative_to(root).as_posix()
+        for path in closure("steps.entry", ("steps/logged.txt",), root)
+    }
     assert names == {
         "steps/entry.py",
         "steps/room/__init__.py",
@@ -61,8 +75,12 @@ def test_the_closure_follows_imports_and_stops_at_what_is_not_imported(tmp_path:
     }
 
 
-@pytest.mark.parametrize(("file", "changes"), [("room/deep.py", True), ("logged.txt", True), ("room/other.py", False)])
-def test_only_a_change_inside_the_closure_changes_the_digest(tmp_path: Path, file: str, changes: bool) -> None:
+@pytest.mark.parametrize(
+    ("file", "changes"), [("room/deep.py", True), ("logged.txt", True), ("room/other.py", False)]
+)
+def test_only_a_change_inside_the_closure_changes_the_digest(
+    tmp_path: Path, file: str, changes: bool
+) -> None:
     root = project(tmp_path)
     before = source_digest("steps.entry", ("steps/logged.txt",), root)
     with (root / "steps" / file).open("a") as stream:
@@ -71,24 +89,42 @@ def test_only_a_change_inside_the_closure_changes_the_digest(tmp_path: Path, fil
 
 
 def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:
-    from steps.pipeline.handoff import load
+    from steps.pipeline.artifact_lookup import load
 
     step = load("log_onnx_wrapper")
     names = {path.name for path in closure(step.module, step.files)}
-    assert {"log_onnx_wrapper.py", "onnx_model.py", "driver.py", "onnx_build.py", "parity.py"} <= names
+    assert {
+        "log_onnx_wrapper.py",
+        "onnx_model.py",
+        "driver.py",
+        "onnx_build.py",
+        "parity.py",
+    } <= names
     assert not names & {"launcher.py", "root.py", "evaluate.py"}
 
 
 @pytest.mark.parametrize(
     ("name", "files", "packages", "reads"),
     [
-        ("log_transformers", {"logged_model.py", "onnx.py"}, {"accelerate", "jinja2", "joblib", "numpy", "pandas"}, {"model.homepage"}),
-        ("log_onnx_wrapper", {"logged_model.py"}, {"jinja2", "joblib", "numpy", "pandas", "onnx-ir"}, {"model.homepage"}),
+        (
+            "log_transformers",
+            {"logged_model.py", "onnx.py"},
+            {"accelerate", "jinja2", "joblib", "numpy", "pandas"},
+            {"model.homepage"},
+        ),
+        (
+            "log_onnx_wrapper",
+            {"logged_model.py"},
+            {"jinja2", "joblib", "numpy", "pandas", "onnx-ir"},
+            {"model.homepage"},
+        ),
         ("evaluate", {"peak_rss.py"}, {"scipy"}, {"evaluate"}),
     ],
 )
-def test_all_that_shapes_an_output_counts(name: str, files: set[str], packages: set[str], reads: set[str]) -> None:
-    from steps.pipeline.handoff import load
+def test_all_that_shapes_an_output_counts(
+    name: str, files: set[str], packages: set[str], reads: set[str]
+) -> None:
+    from steps.pipeline.artifact_lookup import load
 
     step = load(name)
     assert files <= {path.name for path in closure(step.module, step.files)}
@@ -100,5 +136,9 @@ def test_all_that_shapes_an_output_counts(name: str, files: set[str], packages: 
 def test_entry_scripts_import_nothing_heavy() -> None:
     scripts = [path.stem for path in (ROOT / "steps").glob("[!_]*.py")]
     code = f"import sys, {', '.join(f'steps.{script}' for script in scripts)}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"mlflow", "torch", "transformers", "pandas", "numpy", "onnxruntime"} & set(done.stdout.split())
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"mlflow", "torch", "transformers", "pandas", "numpy", "onnxruntime"} & set(
+        done.stdout.split()
+    )

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 WITHIN_A_FINALISER = """
 import os, signal, time
-from steps.pipeline.errors import Terminated
+from steps.core.errors import Terminated
 from steps.pipeline.launcher import heed_sigterm
 
 class Closing:
@@ -34,15 +34,25 @@ except Terminated:
 
 
 def test_sigterm_within_a_finaliser_is_heeded_after_it() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHIN_A_FINALISER], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHIN_A_FINALISER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.stdout.split(), done.returncode) == (["ignored", "heeded"], 0), done.stderr
 
 
-def test_files_that_the_settings_name_are_kept_from_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_files_that_the_settings_name_are_kept_from_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("key.pem", "secret"):
         (tmp_path / name).write_text("")
     settings = SimpleNamespace(
-        signing_key=str(tmp_path / "key.pem"), notifications=SimpleNamespace(secret_file=str(tmp_path / "secret")), experiment="x"
+        signing_key=str(tmp_path / "key.pem"),
+        notifications=SimpleNamespace(secret_file=str(tmp_path / "secret")),
+        experiment="x",
     )
     monkeypatch.setattr(visible, "_named", {})
     monkeypatch.setattr(launcher, "typed", lambda _: settings)

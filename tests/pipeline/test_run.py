@@ -7,9 +7,9 @@ import mlflow
 import pytest
 from omegaconf import OmegaConf
 
+from steps.core.errors import StepError, Terminated
 from steps.pipeline import run as run_module
 from steps.pipeline.arguments import translate
-from steps.pipeline.errors import StepError, Terminated
 from steps.pipeline.run import git_state, leaves_of, opened, repeating_command
 
 
@@ -25,10 +25,18 @@ def test_the_command_that_repeats_a_local_run_is_quoted() -> None:
     assert translate(["--overrides", words[-1].removeprefix("overrides=")]).overrides == overrides
 
 
-def test_a_run_from_a_git_url_is_repeated_from_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_from_a_git_url_is_repeated_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(run_module, "ROOT", tmp_path)
-    given = {"mlflow.source.git.repoURL": "https://git.example.org/x.git", "mlflow.source.git.commit": "0" * 40}
-    assert repeating_command("main", (), given) == f"mlflow run https://git.example.org/x.git -v {'0' * 40} --env-manager local"
+    given = {
+        "mlflow.source.git.repoURL": "https://git.example.org/x.git",
+        "mlflow.source.git.commit": "0" * 40,
+    }
+    assert (
+        repeating_command("main", (), given)
+        == f"mlflow run https://git.example.org/x.git -v {'0' * 40} --env-manager local"
+    )
 
 
 def test_a_folder_without_git_is_said_to_be_one(tmp_path: Path) -> None:
@@ -37,10 +45,19 @@ def test_a_folder_without_git_is_said_to_be_one(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tracking")
 @pytest.mark.parametrize(
-    ("end", "status"), [(None, "FINISHED"), (StepError("no"), "FAILED"), (Terminated(), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+    ("end", "status"),
+    [
+        (None, "FINISHED"),
+        (StepError("no"), "FAILED"),
+        (Terminated(), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
 )
 def test_a_log_that_cannot_be_uploaded_hides_no_end(
-    end: BaseException | None, status: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    end: BaseException | None,
+    status: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse() -> None:
         raise OSError("the artifact store is away")

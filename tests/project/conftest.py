@@ -24,9 +24,21 @@ class ChainRun:
 
 @pytest.fixture(scope="session")
 def tiny_chain(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> ChainRun:
-    """`mlflow run <project>` with model=tiny_phi3 from an empty folder, with MLflow's default store."""
+    """`mlflow run <project>` with model=tiny_phi3 from an empty folder, with MLflow's default
+    store.
+    """
     folder = tmp_path_factory.mktemp("chain")
-    words = ("mlflow", "run", str(ROOT), "--env-manager", "local", "-P", "model=tiny_phi3", "-P", "overrides=evaluate=smoke")
+    words = (
+        "mlflow",
+        "run",
+        str(ROOT),
+        "--env-manager",
+        "local",
+        "-P",
+        "model=tiny_phi3",
+        "-P",
+        "overrides=evaluate=smoke",
+    )
     done = shell(*words, cwd=folder, HF_TOKEN=CANARY)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]

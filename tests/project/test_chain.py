@@ -1,4 +1,6 @@
-"""`mlflow run` of the whole chain: what it leaves in the tracking store and the registry, and what it says."""
+"""`mlflow run` of the whole chain: what it leaves in the tracking store and the registry, and what
+it says.
+"""
 
 import json
 import re
@@ -59,9 +61,16 @@ def test_every_run_says_how_it_came_to_be(client: MlflowClient) -> None:
 
 
 def test_two_versions_end_in_the_registry_with_their_evidence(client: MlflowClient) -> None:
-    versions = {version.tags["slm.variant"]: version for version in client.search_model_versions("name='tiny-phi3'")}
+    versions = {
+        version.tags["slm.variant"]: version
+        for version in client.search_model_versions("name='tiny-phi3'")
+    }
     assert sorted(versions) == ["onnx", "transformers"]
-    report = next(run.data.tags["slm.output"] for run in runs_of(client) if run.data.tags["slm.step"] == "evaluate")
+    report = next(
+        run.data.tags["slm.output"]
+        for run in runs_of(client)
+        if run.data.tags["slm.step"] == "evaluate"
+    )
     for version in versions.values():
         assert version.tags["slm.evaluation"] == report
         assert version.tags["slm.snapshot_revision"] == "seed-0"
@@ -74,21 +83,38 @@ def test_the_closing_table_and_the_commands_are_printed(tiny_chain: ChainRun) ->
     for column in ("variant", "aliases", "quality", "tokens/s", "first token", "peak memory"):
         assert column in heading
     for variant in ("transformers", "onnx"):
-        assert [line for line in lines if re.search(rf"[│|] \d+ +[│|] {variant} ", line)], tiny_chain.printed
+        assert [line for line in lines if re.search(rf"[│|] \d+ +[│|] {variant} ", line)], (
+            tiny_chain.printed
+        )
     for name in STEPS:
         assert re.search(rf"\[\d/5\] {name} ", tiny_chain.printed), name
     assert f"look:  mlflow ui --backend-store-uri {tiny_chain.uri}" in tiny_chain.printed
-    assert "ask:   nobody: tiny-phi3 has no champion yet" in tiny_chain.printed  # random weights pass no quality gate
+    # random weights pass no quality gate
+    assert "ask:   nobody: tiny-phi3 has no champion yet" in tiny_chain.printed
 
 
-def test_a_second_chain_takes_what_is_there_and_adds_no_version(tiny_chain: ChainRun, shell: Shell, client: MlflowClient) -> None:
+def test_a_second_chain_takes_what_is_there_and_adds_no_version(
+    tiny_chain: ChainRun, shell: Shell, client: MlflowClient
+) -> None:
     before = {version.version for version in client.search_model_versions("name='tiny-phi3'")}
-    words = ("mlflow", "run", str(ROOT), "--env-manager", "local", "-P", "model=tiny_phi3", "-P", "overrides=evaluate=smoke")
+    words = (
+        "mlflow",
+        "run",
+        str(ROOT),
+        "--env-manager",
+        "local",
+        "-P",
+        "model=tiny_phi3",
+        "-P",
+        "overrides=evaluate=smoke",
+    )
     done = shell(*words, cwd=tiny_chain.folder, HF_TOKEN=CANARY)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in STEPS[:4]:
         assert re.search(rf"{name}  reused from run [0-9a-f]{{32}}", done.stdout), done.stdout
-    assert {version.version for version in client.search_model_versions("name='tiny-phi3'")} == before
+    assert {
+        version.version for version in client.search_model_versions("name='tiny-phi3'")
+    } == before
 
 
 LOAD = """
@@ -102,7 +128,11 @@ print(json.dumps(chat))
 def test_every_logged_model_answers_in_a_fresh_process_elsewhere(
     tiny_chain: ChainRun, shell: Shell, client: MlflowClient, tmp_path: Path
 ) -> None:
-    uris = [run.data.tags["slm.output"] for run in runs_of(client) if run.data.tags["slm.output"].startswith("models:/")]
+    uris = [
+        run.data.tags["slm.output"]
+        for run in runs_of(client)
+        if run.data.tags["slm.output"].startswith("models:/")
+    ]
     assert len(uris) == 2
     for uri in uris:
         done = shell("python", "-c", LOAD, uri, cwd=tmp_path, MLFLOW_TRACKING_URI=tiny_chain.uri)
@@ -119,12 +149,17 @@ def test_nothing_is_left_running(client: MlflowClient) -> None:
 
 def test_no_secret_and_no_home_folder_reaches_the_store(tiny_chain: ChainRun) -> None:
     kinds = (".yaml", ".json", ".txt", ".log", ".html")
-    written = {str(path): path.read_text() for path in tiny_chain.folder.rglob("*") if path.is_file() and path.suffix in kinds}
+    written = {
+        str(path): path.read_text()
+        for path in tiny_chain.folder.rglob("*")
+        if path.is_file() and path.suffix in kinds
+    }
     assert written
     written |= {row[:200]: row for row in dump(tiny_chain.folder / "mlflow.db")}
     for name, text in written.items():
         assert CANARY not in text, name
-        for place in (ROOT, tiny_chain.folder):  # MLflow itself writes where a project and its artifacts are
+        # MLflow itself writes where a project and its artifacts are
+        for place in (ROOT, tiny_chain.folder):
             text = text.replace(str(place), "")
         assert f"{Path.home()}/" not in text, name
 

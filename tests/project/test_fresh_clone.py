@@ -1,4 +1,5 @@
-"""The README's first command on a clone of the last commit, in this environment, with the embedded model.
+"""The README's first command on a clone of the last commit, in this environment, with the embedded
+model.
 
 That `make install` makes the environment from the lock is `test_environment`'s to show.
 """
@@ -19,7 +20,7 @@ import json, sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 response = model.predict({"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32})
 print(json.dumps(response))
-"""
+"""  # noqa: E501
 
 
 def test_make_run_ends_with_a_champion_that_answers(shell: Shell, tmp_path: Path) -> None:
@@ -27,7 +28,8 @@ def test_make_run_ends_with_a_champion_that_answers(shell: Shell, tmp_path: Path
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(ROOT / ".venv")  # `test_lock` compares it with the lock
     for marker in (".run", ".dev"):
-        (clone / ".venv" / marker).touch()  # newer than the clone's lock: or make would run pip in an environment that others use
+        # newer than the clone's lock: or make would run pip in an environment that others use
+        (clone / ".venv" / marker).touch()
     done = shell("make", "run", cwd=clone, timeout=2300)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]
@@ -40,10 +42,18 @@ def test_make_run_ends_with_a_champion_that_answers(shell: Shell, tmp_path: Path
     elsewhere.mkdir()
     answers = {}
     for alias in ("champion", "transformers"):
-        asked = shell("python", "-c", ASK, f"models:/smollm2-135m-instruct@{alias}", cwd=elsewhere, MLFLOW_TRACKING_URI=uri)
+        asked = shell(
+            "python",
+            "-c",
+            ASK,
+            f"models:/smollm2-135m-instruct@{alias}",
+            cwd=elsewhere,
+            MLFLOW_TRACKING_URI=uri,
+        )
         assert asked.returncode == 0, asked.stderr[-3000:]
         (completion,) = json.loads(asked.stdout.splitlines()[-1])
         assert completion["model"] == "smollm2-135m-instruct"
         answers[alias] = completion["choices"][0]["message"]["content"]
-    assert "Paris" in answers["transformers"]  # a quantised champion of 135 million parameters may know less
+    # a quantised champion of 135 million parameters may know less
+    assert "Paris" in answers["transformers"]
     assert answers["champion"].strip()

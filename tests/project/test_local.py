@@ -1,4 +1,6 @@
-"""A checkpoint folder, step by step: each command alone finds what the one before it made, and a changed folder is said to be one."""
+"""A checkpoint folder, step by step: each command alone finds what the one before it made, and a
+changed folder is said to be one.
+"""
 
 import json
 import shutil
@@ -17,15 +19,33 @@ def folder(tmp_path: Path) -> Path:
     """The tiny model as a folder of the user's."""
     store = Store()
     return Path(
-        shutil.copytree(store.checkpoint(fetch(configured("tiny_phi3"), store)), tmp_path / "my checkpoint", copy_function=shutil.copyfile)
+        shutil.copytree(
+            store.checkpoint(fetch(configured("tiny_phi3"), store)),
+            tmp_path / "my checkpoint",
+            copy_function=shutil.copyfile,
+        )
     )
 
 
-def test_a_step_alone_finds_the_fetch_of_its_folder(shell: Shell, tracking: str, folder: Path) -> None:
+def test_a_step_alone_finds_the_fetch_of_its_folder(
+    shell: Shell, tracking: str, folder: Path
+) -> None:
     here = {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": "test"}
 
     def step(name: str) -> tuple[int, str]:
-        words = ("mlflow", "run", ".", "-e", name, "--env-manager", "local", "-P", "model=local", "-P", f"model.path={folder}")
+        words = (
+            "mlflow",
+            "run",
+            ".",
+            "-e",
+            name,
+            "--env-manager",
+            "local",
+            "-P",
+            "model=local",
+            "-P",
+            f"model.path={folder}",
+        )
         done = shell(*words, cwd=ROOT, **here)
         return done.returncode, done.stdout + done.stderr
 
@@ -37,7 +57,10 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(shell: Shell, tracking: str,
 
     code, printed = step("log_transformers")
     assert code != 0
-    assert "no finished run of fetch_model fits this config (there is no finished run of it yet); make one: mlflow run" in printed
+    assert (
+        "no finished run of fetch_model fits this config (there is no finished run of it yet); make"
+        " one: mlflow run" in printed
+    )
     mended(printed)
     code, printed = step("log_transformers")
     assert code == 0, printed[-3000:]
@@ -47,20 +70,32 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(shell: Shell, tracking: str,
     (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 20000.0}))
     code, printed = step("log_transformers")
     assert code != 0
-    assert f"and since then config.json changed in model.path='{folder}'); make one: mlflow run" in printed
+    assert (
+        f"and since then config.json changed in model.path='{folder}'); make one: mlflow run"
+        in printed
+    )
     mended(printed)
     code, printed = step("log_transformers")
     assert code == 0, printed[-3000:]
 
 
 @pytest.mark.slow
-def test_a_sweep_of_a_folder_takes_its_three_commands(shell: Shell, tracking: str, folder: Path) -> None:
+def test_a_sweep_of_a_folder_takes_its_three_commands(
+    shell: Shell, tracking: str, folder: Path
+) -> None:
     small = (
-        "evaluate.builds=[int4_cpu] evaluate.max_items=4 evaluate.speed.rounds=1 evaluate.fidelity.tokens=1088 evaluate.fidelity.window=64"
+        "evaluate.builds=[int4_cpu] evaluate.max_items=4 evaluate.speed.rounds=1"
+        " evaluate.fidelity.tokens=1088 evaluate.fidelity.window=64"
     )
     words = f"model.path='{folder}' {small}"
     done = shell(
-        "make", "sweep", "MODEL=local", f"OVERRIDES={words}", cwd=ROOT, MLFLOW_TRACKING_URI=tracking, MLFLOW_EXPERIMENT_NAME="test"
+        "make",
+        "sweep",
+        "MODEL=local",
+        f"OVERRIDES={words}",
+        cwd=ROOT,
+        MLFLOW_TRACKING_URI=tracking,
+        MLFLOW_EXPERIMENT_NAME="test",
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]

@@ -35,7 +35,9 @@ LOCK = pinned(ROOT / "requirements.txt")
 
 def test_the_lock_satisfies_what_is_asked_for() -> None:
     for requirement in requirements(ROOT / "requirements.in"):
-        assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)]), (
+            requirement
+        )
 
 
 def test_the_lock_holds_every_transitive_package() -> None:
@@ -45,7 +47,9 @@ def test_the_lock_holds_every_transitive_package() -> None:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 needed = canonicalize_name(requirement.name)
                 assert needed in LOCK, f"{name} needs {requirement}"
-                assert requirement.specifier.contains(LOCK[needed], prereleases=True), f"{name} needs {requirement}"
+                assert requirement.specifier.contains(LOCK[needed], prereleases=True), (
+                    f"{name} needs {requirement}"
+                )
 
 
 def test_this_environment_is_the_lock() -> None:
@@ -78,12 +82,15 @@ def test_mlproject_entry_points_have_a_script_and_a_step_of_that_name(name: str)
     script = f"{name}_" if keyword.iskeyword(name) else name
     assert f"python -m steps.{script} " in entry.command
     assert {kind.type for kind in entry.parameters.values()} == {"string"}
-    body = getattr(importlib.import_module(f"steps.{script}"), "main" if name == "history" else script)
+    body = getattr(
+        importlib.import_module(f"steps.{script}"), "main" if name == "history" else script
+    )
     if name != "history":  # it only reads, and makes no run
         assert isinstance(body, Step)
         assert (body.name, body.module) == (name, f"steps.{script}")
 
 
 def test_every_step_is_an_entry_point() -> None:
-    scripts = {path.stem.rstrip("_") for path in (ROOT / "steps").glob("[!_]*.py")} - {"ask"}  # `make ask` needs no run
+    # `make ask` needs no run
+    scripts = {path.stem.rstrip("_") for path in (ROOT / "steps").glob("[!_]*.py")} - {"ask"}
     assert scripts == set(ENTRY_POINTS)

@@ -1,4 +1,6 @@
-"""A chat model without weights: it answers at once, and breaks in the ways that ``model_config`` asks for."""
+"""A chat model without weights: it answers at once, and breaks in the ways that ``model_config``
+asks for.
+"""
 
 import os
 import socket
@@ -13,7 +15,8 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     """Says back the last message; ``fault`` in the model config makes it misbehave."""
 
     def load_context(self, context: Any) -> None:
-        behaves = "PARROT_BEHAVES" in os.environ  # while it is logged, as MLflow then tries it in the process of the test
+        # while it is logged, as MLflow then tries it in the process of the test
+        behaves = "PARROT_BEHAVES" in os.environ
         self.fault = None if behaves else (context.model_config or {}).get("fault")
         self.name = (context.model_config or {}).get("name", "parrot")
         self.calls = 0
@@ -51,7 +54,13 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
             "object": "chat.completion",
             "created": 0,
             "model": self.name,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": "stop",
+                }
+            ],
             "usage": {"prompt_tokens": 1, "completion_tokens": words, "total_tokens": words + 1},
         }
 

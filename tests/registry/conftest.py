@@ -24,13 +24,17 @@ def pair(tracking: str) -> Iterator[Pair]:  # noqa: ARG001
 
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
-        uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)])
+        uri = scene.log_report(
+            [scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)]
+        )
     yield Pair(slow, fast, uri)
 
 
 @pytest.fixture
 def no_canary(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let every canary pass at once, for tests that are about something else; the URIs it was asked about."""
+    """Let every canary pass at once, for tests that are about something else; the URIs it was asked
+    about.
+    """
     from steps.registry import canary
 
     asked: list[str] = []

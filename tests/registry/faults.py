@@ -1,24 +1,26 @@
-"""A gateway whose process dies, or whose answers are lost, at a call of choice."""
+"""A registry whose process dies, or whose answers are lost, at a call of choice."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
 
 T = TypeVar("T")
 
 
 class KilledError(BaseException):
-    """The process ends here: not an ``Exception``, so that nothing between here and the test can tidy up."""
+    """The process ends here: not an ``Exception``, so that nothing between here and the test can
+    tidy up.
+    """
 
 
-class FaultyGateway(Gateway):
+class FaultyGateway(RegistryClient):
     """Counts the calls to the server and breaks at one of them.
 
     Args:
         at: number of the call, from 1; 0 breaks nothing.
-        fault: ``kill`` ends the process before the call; ``lost`` lets the call happen and loses the answer; ``refused`` never lets it
-            reach the server.
+        fault: ``kill`` ends the process before the call; ``lost`` lets the call happen and loses
+            the answer; ``refused`` never lets it reach the server.
     """
 
     def __init__(self, at: int = 0, fault: str = "kill", retry_seconds: float = 20.0) -> None:

@@ -1,4 +1,6 @@
-"""Registries with many models in which nothing is left to do, written into MLflow's tables at once, so that they are made in a moment."""
+"""Registries with many models in which nothing is left to do, written into MLflow's tables at once,
+so that they are made in a moment.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +9,7 @@ from typing import Any
 
 from steps.registry import waiting
 from steps.registry.aliases import HISTORY_TAG
-from steps.registry.gateway import Version
+from steps.registry.client import Version
 from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, SETTLED_TAG, Move, Record
 from steps.registry.survey import Facts
 
@@ -25,17 +27,26 @@ def settled(uri: str, models: int, entries: int = 1, first: int = 0) -> None:
         entries: of each journal.
         first: number of the first model.
     """
-    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel, SqlRegisteredModelAlias, SqlRegisteredModelTag
+    from mlflow.store.model_registry.dbmodels.models import (
+        SqlRegisteredModel,
+        SqlRegisteredModelAlias,
+        SqlRegisteredModelTag,
+    )
 
     rows: list[Any] = []
     for number in range(first, first + models):
         name = f"model-{number:03}"
         history = f"{name}.history"
-        rows += [SqlRegisteredModel(name=each, creation_time=CREATED_MS) for each in (name, history)]
+        rows += [
+            SqlRegisteredModel(name=each, creation_time=CREATED_MS) for each in (name, history)
+        ]
         rows.append(SqlRegisteredModelTag(name=history, key=KIND_TAG, value="history"))
         rows.append(SqlRegisteredModelTag(name=name, key=HISTORY_TAG, value=str(CREATED_MS)))
         rows += _version(name, 1, _judged(name))
-        rows += [SqlRegisteredModelAlias(name=name, alias=alias, version=1) for alias in ("champion", "candidate")]
+        rows += [
+            SqlRegisteredModelAlias(name=name, alias=alias, version=1)
+            for alias in ("champion", "candidate")
+        ]
         for entry in range(entries):
             rows += _entry(name, entry)
     _store(uri, rows)
@@ -47,34 +58,70 @@ def write_entry(uri: str, name: str, entry: int, **changes: Any) -> None:
 
 
 def experiments(uri: str, number: int, created_ms: int) -> None:
-    """Many experiments, as one user makes them in a loop; newer than all others, so that a search gives them first."""
+    """Many experiments, as one user makes them in a loop; newer than all others, so that a search
+    gives them first.
+    """
     from mlflow.store.tracking.dbmodels.models import SqlExperiment
 
-    row = {"artifact_location": "/nowhere", "lifecycle_stage": "active", "creation_time": created_ms, "last_update_time": created_ms}
+    row = {
+        "artifact_location": "/nowhere",
+        "lifecycle_stage": "active",
+        "creation_time": created_ms,
+        "last_update_time": created_ms,
+    }
     _store(uri, [SqlExperiment(name=f"mine-{each}", **row) for each in range(number)])
 
 
 def _judged(name: str) -> dict[str, str]:
-    tags = {waiting.VERDICT_TAG: "held: as it is", waiting.JUDGED_TAG: "sha256:1", waiting.WHEN_TAG: WHEN}
+    tags = {
+        waiting.CANDIDATE_TAG: "held: as it is",
+        waiting.JUDGED_TAG: "sha256:1",
+        waiting.WHEN_TAG: WHEN,
+    }
     at = int(datetime.fromisoformat(WHEN).timestamp() * 1000)
     known = Version(name, 1, tags, (), SOURCE, None, "", CREATED_MS)
     return {**tags, waiting.SEEN_TAG: waiting.seen(known, Facts(name, {}, {}, (), (), ()), {}, at)}
 
 
 def _entry(name: str, entry: int, **changes: Any) -> list[Any]:
-    """The champion moves to version 1 first; then a challenger is set and taken away, again and again."""
+    """The champion moves to version 1 first; then a challenger is set and taken away, again and
+    again.
+    """
     challenger = Move("challenger", None, 1) if entry % 2 else Move("challenger", 1, None)
     moves = (Move("champion", None, 1) if entry == 0 else challenger,)
-    record = Record(**{"id": f"{name}-{entry}", "kind": "promote", "moves": moves, "actor": "rosa", "reason": f"reason {entry}", **changes})
+    record = Record(
+        **{
+            "id": f"{name}-{entry}",
+            "kind": "promote",
+            "moves": moves,
+            "actor": "rosa",
+            "reason": f"reason {entry}",
+            **changes,
+        }
+    )
     text = json.dumps({**json.loads(record.to_json()), "created": datetime.now(UTC).isoformat()})
-    return _version(f"{name}.history", entry + 1, {RECORD_TAG: text, ID_TAG: record.id, SETTLED_TAG: "true"})
+    return _version(
+        f"{name}.history", entry + 1, {RECORD_TAG: text, ID_TAG: record.id, SETTLED_TAG: "true"}
+    )
 
 
 def _version(name: str, number: int, tags: Mapping[str, str]) -> list[Any]:
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag
 
-    made = SqlModelVersion(name=name, version=number, creation_time=CREATED_MS, last_updated_time=CREATED_MS, source=SOURCE)
-    return [made, *(SqlModelVersionTag(name=name, version=number, key=key, value=value) for key, value in tags.items())]
+    made = SqlModelVersion(
+        name=name,
+        version=number,
+        creation_time=CREATED_MS,
+        last_updated_time=CREATED_MS,
+        source=SOURCE,
+    )
+    return [
+        made,
+        *(
+            SqlModelVersionTag(name=name, version=number, key=key, value=value)
+            for key, value in tags.items()
+        ),
+    ]
 
 
 def _store(uri: str, rows: list[Any]) -> None:

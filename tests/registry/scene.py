@@ -10,12 +10,24 @@ from typing import Any
 import pytest
 
 from steps.config.root import Config
-from steps.pipeline import digest
+from steps.core import digest
 
 MODEL_FILE = Path(__file__).with_name("chat_model.py")
 NAME = "parrot"
-GOOD = {"quality/score": 0.5, "speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1, "memory/peak_rss_bytes": 2e9, "size/bytes": 5e8}
-FAST = {"quality/score": 0.48, "speed/ttft_p50_s": 0.2, "speed/itl_p50_s": 0.02, "memory/peak_rss_bytes": 6e8, "size/bytes": 1e8}
+GOOD = {
+    "quality/score": 0.5,
+    "speed/ttft_p50_s": 1.0,
+    "speed/itl_p50_s": 0.1,
+    "memory/peak_rss_bytes": 2e9,
+    "size/bytes": 5e8,
+}
+FAST = {
+    "quality/score": 0.48,
+    "speed/ttft_p50_s": 0.2,
+    "speed/itl_p50_s": 0.02,
+    "memory/peak_rss_bytes": 6e8,
+    "size/bytes": 1e8,
+}
 
 
 def signature() -> Any:
@@ -24,8 +36,13 @@ def signature() -> Any:
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
     from mlflow.types.schema import ColSpec, DataType, Schema
 
-    columns = [ColSpec(type=column.type, name=column.name, required=False) for column in CHAT_MODEL_INPUT_SCHEMA.inputs]  # type: ignore[arg-type]
-    return ModelSignature(inputs=Schema([*columns, ColSpec(DataType.string, "prompt", required=False)]))
+    columns = [
+        ColSpec(type=column.type, name=column.name, required=False)
+        for column in CHAT_MODEL_INPUT_SCHEMA.inputs
+    ]  # type: ignore[arg-type]
+    return ModelSignature(
+        inputs=Schema([*columns, ColSpec(DataType.string, "prompt", required=False)])
+    )
 
 
 def log_model(variant: str, *, name: str = "parrot", fault: str | None = None) -> str:
@@ -56,7 +73,13 @@ def log_model(variant: str, *, name: str = "parrot", fault: str | None = None) -
     return str(info.model_id)
 
 
-def judged(model_id: str, variant: str, metrics: dict[str, float], decision: str = "promote", role: str = "candidate") -> dict[str, Any]:
+def judged(
+    model_id: str,
+    variant: str,
+    metrics: dict[str, float],
+    decision: str = "promote",
+    role: str = "candidate",
+) -> dict[str, Any]:
     """One candidate of a report."""
     import mlflow
 
@@ -71,10 +94,23 @@ def judged(model_id: str, variant: str, metrics: dict[str, float], decision: str
         "failure": None,
         "metrics": metrics,
         "quality": {"by_skill": {}, "items": []},
-        "conformance": {"rows": [{"name": "n above 1", "passed": False, "limit": "one choice only", "detail": ""}], "complete": True},
+        "conformance": {
+            "rows": [
+                {"name": "n above 1", "passed": False, "limit": "one choice only", "detail": ""}
+            ],
+            "complete": True,
+        },
         "verdict": {
             "decision": decision,
-            "gates": [{"name": "quality_floor", "value": metrics["quality/score"], "limit": 0.1, "passed": not held, "reason": "as it is"}],
+            "gates": [
+                {
+                    "name": "quality_floor",
+                    "value": metrics["quality/score"],
+                    "limit": 0.1,
+                    "passed": not held,
+                    "reason": "as it is",
+                }
+            ],
         },
     }
 
@@ -95,7 +131,12 @@ def log_report(
         "schema": "slm-promote/report/1",
         "created": (datetime.now(UTC) - timedelta(days=days_old)).isoformat(),
         "registered_name": name,
-        "snapshot": {"digest": "sha256:0", "repo": "nobody/parrot", "revision": "abc", "licence": "MIT"},
+        "snapshot": {
+            "digest": "sha256:0",
+            "repo": "nobody/parrot",
+            "revision": "abc",
+            "licence": "MIT",
+        },
         "incumbent": None,
         "seed": 0,
         "machine": {},
@@ -116,4 +157,11 @@ def config(*overrides: str) -> Config:
     """The composed config of the parrot."""
     from steps.pipeline.compose import compose_config
 
-    return compose_config(["model=tiny_phi3", f"model.registered_name={NAME}", "promotion.retry_seconds=20", *overrides])
+    return compose_config(
+        [
+            "model=tiny_phi3",
+            f"model.registered_name={NAME}",
+            "promotion.retry_seconds=20",
+            *overrides,
+        ]
+    )

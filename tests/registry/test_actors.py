@@ -1,4 +1,6 @@
-"""Who acts, as a server says or as it is only claimed. A real server with users: tests/server/test_approvals.py."""
+"""Who acts, as a server says or as it is only claimed. A real server with users:
+tests/server/test_approvals.py.
+"""
 
 import base64
 import threading
@@ -9,7 +11,7 @@ import mlflow
 import pytest
 
 from steps.registry.actors import Actor, who
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_USER")
 Answers = dict[str, tuple[int, str]]
@@ -24,14 +26,18 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def answers(tracking: str) -> Iterator[Answers]:
-    """The registry is a small HTTP server that answers these paths with these statuses and bodies, and others with a page."""
+    """The registry is a small HTTP server that answers these paths with these statuses and bodies,
+    and others with a page.
+    """
     known: Answers = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = known.get(self.path, (200, "<html>MLflow</html>"))
             if status == 200 and "{user}" in body:
-                credentials = base64.b64decode(self.headers.get("Authorization", "Basic ").removeprefix("Basic ")).decode()
+                credentials = base64.b64decode(
+                    self.headers.get("Authorization", "Basic ").removeprefix("Basic ")
+                ).decode()
                 body = body.replace("{user}", credentials.partition(":")[0])
             self.send_response(status)
             self.end_headers()
@@ -50,44 +56,56 @@ def answers(tracking: str) -> Iterator[Answers]:
 
 @pytest.mark.usefixtures("tracking")
 def test_without_a_server_the_name_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = Gateway(5)
-    assert who(gateway) == Actor("root", authenticated=False) and who(gateway).shown == "root (claimed)"
+    registry = RegistryClient(5)
+    assert (
+        who(registry) == Actor("root", authenticated=False)
+        and who(registry).shown == "root (claimed)"
+    )
     monkeypatch.setenv("MLFLOW_USER", "alice")
-    assert who(gateway) == Actor("alice", authenticated=False)
+    assert who(registry) == Actor("alice", authenticated=False)
 
     def unknown() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.delenv("MLFLOW_USER")
     monkeypatch.setattr("getpass.getuser", unknown)
-    assert who(gateway).name.startswith("uid ")
+    assert who(registry).name.startswith("uid ")
 
 
 @pytest.mark.parametrize("status", [200, 404, 403])
-def test_server_that_cannot_say_leaves_the_name_claimed(answers: Answers, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_server_that_cannot_say_leaves_the_name_claimed(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
     for path in ("/api/2.0/mlflow/users/current", "/api/2.0/mlflow/users/get?username=alice"):
         answers[path] = (status, '{"user": "admin"}')
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
     monkeypatch.setenv("MLFLOW_USER", "bob")
-    assert who(Gateway(5)) == Actor("alice", authenticated=False)
+    assert who(RegistryClient(5)) == Actor("alice", authenticated=False)
 
 
-def test_server_says_the_user_of_the_request(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_says_the_user_of_the_request(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers["/api/2.0/mlflow/users/current"] = (200, '{"user": {"username": "{user}"}}')
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     monkeypatch.setenv("MLFLOW_USER", "bob")
-    assert who(Gateway(5)) == Actor("alice", authenticated=True)
-    mlflow.set_registry_uri(mlflow.get_registry_uri().replace("://", "://carol%40example.org:secret@"))
-    assert who(Gateway(5)) == Actor("carol@example.org", authenticated=True)
+    assert who(RegistryClient(5)) == Actor("alice", authenticated=True)
+    mlflow.set_registry_uri(
+        mlflow.get_registry_uri().replace("://", "://carol%40example.org:secret@")
+    )
+    assert who(RegistryClient(5)) == Actor("carol@example.org", authenticated=True)
 
 
-def test_older_server_is_asked_for_the_one_user(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_server_is_asked_for_the_one_user(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers["/api/2.0/mlflow/users/current"] = (404, "")
     answers["/api/2.0/mlflow/users/get?username=alice"] = (200, '{"user": {"username": "alice"}}')
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
-    assert who(Gateway(5)) == Actor("alice", authenticated=True)
-    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")  # with a token an administrator would be shown any user
+    assert who(RegistryClient(5)) == Actor("alice", authenticated=True)
+    # with a token an administrator would be shown any user
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of somebody else")
-    assert who(Gateway(5)) == Actor("alice", authenticated=False)
+    assert who(RegistryClient(5)) == Actor("alice", authenticated=False)

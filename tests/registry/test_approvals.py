@@ -1,4 +1,5 @@
-"""Four eyes: who may approve what, what an approval is bound to, and what waits for it. On SQLite, with users that a test names.
+"""Four eyes: who may approve what, what an approval is bound to, and what waits for it. On SQLite,
+with users that a test names.
 
 The same against a real server with users: tests/server/test_approvals.py.
 """
@@ -12,18 +13,18 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 from steps.registry import actors, approvals, canary
 from steps.registry import register as room
 from steps.registry.actors import Actor
+from steps.registry.alias_store import AliasStore
 from steps.registry.approve import Said, decide
-from steps.registry.gateway import Gateway
-from steps.registry.ledger import Ledger
+from steps.registry.client import RegistryClient
 from steps.registry.look import look_once
-from steps.registry.outcome import RefusedError
 from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.promote import promote, rollback
 from steps.registry.protection import ProtectedAliasError
+from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Subject
 from tests.core import keys
 from tests.registry import scene
@@ -36,7 +37,9 @@ As = Callable[..., None]
 
 @pytest.fixture
 def acting(monkeypatch: pytest.MonkeyPatch) -> As:
-    """From here on, this user acts; a server has confirmed the name unless ``authenticated=False``."""
+    """From here on, this user acts; a server has confirmed the name unless
+    ``authenticated=False``.
+    """
 
     def act(name: str, *, authenticated: bool = True) -> None:
         monkeypatch.setattr(actors, "who", lambda _: Actor(name, authenticated))
@@ -57,47 +60,86 @@ def say(decision: str, *overrides: str, target: str = TARGET) -> Said:
 
 
 def kinds() -> list[str]:
-    return [entry.record.kind for entry in Ledger(Gateway(5), scene.NAME).read().entries]
+    return [entry.record.kind for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries]
 
 
 def tag(number: int = 1) -> str:
-    return str(mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags.get("slm.approval"))
+    return str(
+        mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags.get("slm.approval")
+    )
 
 
 def new_report(pair: Pair) -> None:
     with mlflow.start_run():
-        scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST)])
+        scene.log_report(
+            [
+                scene.judged(pair.transformers, "transformers", scene.GOOD),
+                scene.judged(pair.onnx, "onnx", scene.FAST),
+            ]
+        )
 
 
 def test_version_waits_and_moves_once_another_user_approves(registered: Pair, acting: As) -> None:
     acting("alice")
     with pytest.raises(
-        WaitingError, match=r"0 of 1 approvals for @champion \(nobody\)\. 1 more.*mlflow run \. -e approve .*models:/parrot/1"
+        WaitingError,
+        match=(
+            r"0 of 1 approvals for @champion \(nobody\)\. 1 more.*mlflow run \. -e approve"
+            r" .*models:/parrot/1"
+        ),
     ):
         promote(scene.config(TARGET, ONE, "dry_run=true"))
     assert kinds() == ["register"] and tag() == "None"
     for _ in range(2):  # proposed once, however often it is asked for
         with pytest.raises(WaitingError):
             promote(scene.config(TARGET, ONE))
-    assert kinds() == ["register", "waiting"] and tag() == "waiting: 0 of 1 approvals for @champion (nobody)"
+    assert (
+        kinds() == ["register", "waiting"]
+        and tag() == "waiting: 0 of 1 approvals for @champion (nobody)"
+    )
     assert aliases()["champion"] == 2
     for own in ("alice", "ci"):
         acting(own)
-        with pytest.raises(RefusedError, match=f"{own} made or proposed the version; somebody else must approve it; nothing was written"):
+        with pytest.raises(
+            RefusedError,
+            match=(
+                f"{own} made or proposed the version; somebody else must approve it; nothing was"
+                " written"
+            ),
+        ):
             say(APPROVE)
     acting("root", authenticated=False)
-    with pytest.raises(RefusedError, match=r"approve is not for you.*the name root is claimed, no server confirmed it; pass signing_key="):
+    with pytest.raises(
+        RefusedError,
+        match=(
+            r"approve is not for you.*the name root is claimed, no server confirmed it; pass"
+            r" signing_key="
+        ),
+    ):
         say(APPROVE)
-    assert approvals.last_number(Gateway(5), scene.NAME) == 0
+    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
     acting("bob")
     said = say(APPROVE)
-    assert "approved for @champion by bob (not signed)" in said.words and "mlflow run . -e promote" in said.words
+    assert (
+        "approved for @champion by bob (not signed)" in said.words
+        and "mlflow run . -e promote" in said.words
+    )
     acting("alice")
     done = promote(scene.config(TARGET, ONE))
-    assert aliases()["champion"] == 1 and done.entry == 4 and tag() == "approved for @champion by bob"
-    *_, waiting, approved, moved = Ledger(Gateway(5), scene.NAME).read().entries
-    assert [each.record.kind for each in (waiting, approved, moved)] == ["waiting", "approve", "promote"]
-    assert (waiting.record.actor, approved.record.actor, approved.record.reason) == ("alice", "bob", "read it")
+    assert (
+        aliases()["champion"] == 1 and done.entry == 4 and tag() == "approved for @champion by bob"
+    )
+    *_, waiting, approved, moved = AliasStore(RegistryClient(5), scene.NAME).read().entries
+    assert [each.record.kind for each in (waiting, approved, moved)] == [
+        "waiting",
+        "approve",
+        "promote",
+    ]
+    assert (waiting.record.actor, approved.record.actor, approved.record.reason) == (
+        "alice",
+        "bob",
+        "read it",
+    )
     assert moved.record.authenticated and moved.record.details["approvals"][0]["by"] == "bob"
 
 
@@ -111,7 +153,9 @@ def test_force_and_reason_do_not_overrule_it(registered: Pair, acting: As) -> No
     assert aliases()["champion"] == 2
 
 
-def test_approval_ends_with_other_evidence_and_holds_for_one_alias(registered: Pair, acting: As) -> None:
+def test_approval_ends_with_other_evidence_and_holds_for_one_alias(
+    registered: Pair, acting: As
+) -> None:
     acting("bob")
     say(APPROVE)
     acting("alice")
@@ -131,7 +175,12 @@ def test_approval_ends_with_other_evidence_and_holds_for_one_alias(registered: P
 def test_approval_ends_with_other_bytes() -> None:
     before = Subject("x", 1, "champion", "sha256:a", "sha256:e")
     assert before.same(Subject("x", 7, "champion", "sha256:a", "sha256:e"))
-    for other in (("y", "champion", "a", "e"), ("x", "champion-edge", "a", "e"), ("x", "champion", "b", "e"), ("x", "champion", "a", "f")):
+    for other in (
+        ("y", "champion", "a", "e"),
+        ("x", "champion-edge", "a", "e"),
+        ("x", "champion", "b", "e"),
+        ("x", "champion", "a", "f"),
+    ):
         name, alias, digest, evidence = other
         assert not before.same(Subject(name, 1, alias, f"sha256:{digest}", f"sha256:{evidence}"))
 
@@ -143,7 +192,13 @@ def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As
     said = say(REJECT, *named)
     assert "rejected for @champion by bob" in said.words
     acting("alice")
-    with pytest.raises(RejectedError, match="New evidence or new bytes end this, no reason overrules it; an approver can change that"):
+    with pytest.raises(
+        RejectedError,
+        match=(
+            "New evidence or new bytes end this, no reason overrules it; an approver can change"
+            " that"
+        ),
+    ):
         promote(scene.config(TARGET, *named))
     assert tag() == "rejected for @champion by bob: read it" and kinds() == ["register", "reject"]
     acting("carol")
@@ -153,30 +208,44 @@ def test_rejection_holds_until_an_approver_approves(registered: Pair, acting: As
     assert aliases()["champion"] == 1
 
 
-def test_nobody_decides_where_the_policy_asks_nobody(registered: Pair, acting: As, caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_decides_where_the_policy_asks_nobody(
+    registered: Pair, acting: As, caplog: pytest.LogCaptureFixture
+) -> None:
     """By default every user may create the model of approvals, and then write any name into it."""
     acting("eve")
-    with pytest.raises(ConfigError, match=r"promotion\.approvers=\[\]: expected user names or key files .*nothing was rejected"):
+    with pytest.raises(
+        ConfigError,
+        match=r"promotion\.approvers=\[\]: expected user names or key files .*nothing was rejected",
+    ):
         say(REJECT, "promotion.approvals=0")
     say(REJECT)  # by a policy of her own, or past this project
     acting("alice")
     promote(scene.config(TARGET))
-    assert aliases()["champion"] == 1 and "parrot.approvals: statements 1 about models:/parrot/1 are ignored" in caplog.text
+    assert (
+        aliases()["champion"] == 1
+        and "parrot.approvals: statements 1 about models:/parrot/1 are ignored" in caplog.text
+    )
 
 
-def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without_a_key_is_claimed(registered: Pair, acting: As) -> None:
+def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without_a_key_is_claimed(
+    registered: Pair, acting: As
+) -> None:
     named = ("promotion.approvals=0", "promotion.approvers=[bob]")
     acting("alice")
     promote(scene.config(TARGET, *named, "alias=champion-edge"))
-    assert Gateway(5).aliases(approvals.name_of(scene.NAME)) == {}
+    assert RegistryClient(5).aliases(approvals.name_of(scene.NAME)) == {}
     acting("bob")
     say(REJECT, *named)
-    assert [entry.record.who for entry in Ledger(Gateway(5), scene.NAME).read().entries if entry.record.kind == "reject"] == [
-        "bob (claimed)"
-    ]
+    assert [
+        entry.record.who
+        for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries
+        if entry.record.kind == "reject"
+    ] == ["bob (claimed)"]
 
 
-def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(registered: Pair, acting: As) -> None:
+def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(
+    registered: Pair, acting: As
+) -> None:
     acting("bob")
     say(APPROVE)
     acting("carol")
@@ -198,14 +267,21 @@ def test_rejection_ends_with_new_evidence_and_takes_earlier_approvals_with_it(re
     assert aliases()["champion"] == 1
 
 
-def test_only_approvers_that_the_policy_names_count(registered: Pair, acting: As, tmp_path: Path) -> None:
+def test_only_approvers_that_the_policy_names_count(
+    registered: Pair, acting: As, tmp_path: Path
+) -> None:
     named, (bob, bob_public) = "promotion.approvers=[carol]", keys.make(tmp_path, "bob")
     _, carol_public = keys.make(tmp_path, "carol", "p256")
     by_key = f"promotion.approvers=['{bob_public}','{carol_public}']"
     acting("mallory")
-    with pytest.raises(RefusedError, match=r"promotion\.approvers does not name mallory; ask one of them"):
+    with pytest.raises(
+        RefusedError, match=r"promotion\.approvers does not name mallory; ask one of them"
+    ):
         say(APPROVE, named)
-    with pytest.raises(RefusedError, match=r"it is not signed by a key that promotion\.approvers names; pass signing_key="):
+    with pytest.raises(
+        RefusedError,
+        match=r"it is not signed by a key that promotion\.approvers names; pass signing_key=",
+    ):
         say(APPROVE, by_key)
     with pytest.raises(RefusedError, match="it is not signed by a key"):
         say(REJECT, by_key, f"signing_key='{keys.make(tmp_path, 'mallory')[0]}'")
@@ -221,18 +297,26 @@ def test_only_approvers_that_the_policy_names_count(registered: Pair, acting: As
     with pytest.raises(WaitingError, match=r"1 of 2 approvals for @champion \(bob\)"):
         promote(scene.config(TARGET, by_key, "promotion.approvals=2"))
     promote(scene.config(TARGET, ONE, by_key))
-    (proof,) = Ledger(Gateway(5), scene.NAME).read().entries[-1].record.details["approvals"]
+    (proof,) = (
+        AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record.details["approvals"]
+    )
     assert proof["by"] == "bob" and proof["key"].startswith("sha256:") and proof["authenticated"]
 
 
-def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: As, tmp_path: Path) -> None:
+def test_forged_and_damaged_statements_decide_nothing(
+    registered: Pair, acting: As, tmp_path: Path
+) -> None:
     """Whoever may write into the model of approvals, without a key that the policy names."""
     bob, bob_public = keys.make(tmp_path, "bob")
     by_key, signed = f"promotion.approvers=['{bob_public}']", f"signing_key='{bob}'"
     say(REJECT, by_key, signed)
     client, where = mlflow.MlflowClient(), approvals.name_of(scene.NAME)
     real = client.get_model_version(where, "1").tags
-    forged = json.loads(real["slm.approval.statement"]) | {"decision": "approve", "actor": "bob", "id": "another"}
+    forged = json.loads(real["slm.approval.statement"]) | {
+        "decision": "approve",
+        "actor": "bob",
+        "id": "another",
+    }
     other = json.loads(real["slm.approval.statement"])
     other["subject"]["digest"] = "sha256:other"
     for text, signature in (
@@ -247,7 +331,9 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
         (json.dumps(forged | {"authenticated": "yes"}), ""),
     ):
         client.create_model_version(
-            where, f"models:/{scene.NAME}/1", tags={"slm.approval.statement": text, "slm.approval.signature": signature}
+            where,
+            f"models:/{scene.NAME}/1",
+            tags={"slm.approval.statement": text, "slm.approval.signature": signature},
         )
     client.create_model_version(where, f"models:/{scene.NAME}/1")
     acting("alice")
@@ -255,15 +341,23 @@ def test_forged_and_damaged_statements_decide_nothing(registered: Pair, acting: 
         promote(scene.config(TARGET, ONE, by_key))
     acting("bob")
     say(APPROVE, by_key, signed)
-    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=real)  # the rejection once more, as somebody may copy it
+    # the rejection once more, as somebody may copy it
+    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=real)
     acting("alice")
     promote(scene.config(TARGET, ONE, by_key))
     assert aliases()["champion"] == 1
 
 
-def test_repeated_approval_does_not_overturn_a_later_rejection(registered: Pair, acting: As, tmp_path: Path) -> None:
-    """Who may edit the model of approvals takes statements away and writes the older one anew, with the signature of another."""
-    (omar, omar_public), (rosa, rosa_public) = keys.make(tmp_path, "omar"), keys.make(tmp_path, "rosa")
+def test_repeated_approval_does_not_overturn_a_later_rejection(
+    registered: Pair, acting: As, tmp_path: Path
+) -> None:
+    """Who may edit the model of approvals takes statements away and writes the older one anew, with
+    the signature of another.
+    """
+    (omar, omar_public), (rosa, rosa_public) = (
+        keys.make(tmp_path, "omar"),
+        keys.make(tmp_path, "rosa"),
+    )
     by_key = f"promotion.approvers=['{omar_public}','{rosa_public}']"
     acting("omar")
     say(APPROVE, by_key, f"signing_key='{omar}'")
@@ -290,7 +384,9 @@ def test_repeated_approval_does_not_overturn_a_later_rejection(registered: Pair,
     assert aliases()["champion"] == 1
 
 
-def test_person_with_a_name_and_a_key_counts_once(registered: Pair, acting: As, tmp_path: Path) -> None:
+def test_person_with_a_name_and_a_key_counts_once(
+    registered: Pair, acting: As, tmp_path: Path
+) -> None:
     laptop, public = keys.make(tmp_path, "laptop")
     two = ("promotion.approvals=2", f"promotion.approvers=[rosa,'{public}']")
     acting("rosa")
@@ -331,28 +427,35 @@ def test_rejection_stays_when_the_model_is_renamed(registered: Pair, acting: As)
         promote(polly)
 
 
-def test_registration_leaves_the_champion_where_it_waits(pair: Pair, no_canary: list[str], acting: As) -> None:
+def test_registration_leaves_the_champion_where_it_waits(
+    pair: Pair, no_canary: list[str], acting: As
+) -> None:
     planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
     assert "waits for approval, no alias was moved" in planned.reason
     done = room.register(pair.report_uri, scene.config(ONE))
     assert aliases() == {"transformers": 1, "onnx": 2} and done.champion is None
-    assert "models:/parrot/2 waits for approval" in done.reason and "mlflow run . -e approve" in done.reason
+    assert (
+        "models:/parrot/2 waits for approval" in done.reason
+        and "mlflow run . -e approve" in done.reason
+    )
     assert kinds() == ["waiting", "register"] and tag(2).startswith("waiting: 0 of 1")
     acting("bob")
     say(APPROVE, target=f"target=models:/{scene.NAME}/2")
     acting("ci")
     room.register(pair.report_uri, scene.config(ONE))
     assert aliases()["champion"] == 2
-    rows = Ledger(Gateway(5), scene.NAME).read().entries
+    rows = AliasStore(RegistryClient(5), scene.NAME).read().entries
     assert rows[-1].record.details["approvals"][0]["by"] == "bob"
 
 
-def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(registered: Pair, acting: As) -> None:
+def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(
+    registered: Pair, acting: As
+) -> None:
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
 
     def look() -> list[str]:
         policy = scene.config(ONE, "promotion=quality")
-        return [verdict.words for verdict in look_once(policy, Gateway(5), lambda *_: None)]
+        return [verdict.words for verdict in look_once(policy, RegistryClient(5), lambda *_: None)]
 
     acting("watcher")
     assert [words.partition(":")[0] for words in look()] == ["waiting for approval"]
@@ -372,9 +475,14 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(r
 def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
     tracking: str, tmp_path: Path, no_canary: list[str], acting: As
 ) -> None:
-    """`watch` evaluates in its own experiment; the approver's run is in another one, where neither looks for the other's reports."""
+    """`watch` evaluates in its own experiment; the approver's run is in another one, where neither
+    looks for the other's reports.
+    """
     client = mlflow.MlflowClient()
-    places = {name: mlflow.create_experiment(name, artifact_location=(tmp_path / name).as_uri()) for name in ("watch", "mine")}
+    places = {
+        name: mlflow.create_experiment(name, artifact_location=(tmp_path / name).as_uri())
+        for name in ("watch", "mine")
+    }
     with mlflow.start_run():
         made = scene.log_model("transformers")
     client.create_registered_model(scene.NAME)
@@ -388,7 +496,9 @@ def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
     def look() -> list[str]:
         acting("watcher")
         mlflow.set_experiment(experiment_id=places["watch"])
-        words = [verdict.words for verdict in look_once(scene.config(ONE), Gateway(5), evaluate)]
+        words = [
+            verdict.words for verdict in look_once(scene.config(ONE), RegistryClient(5), evaluate)
+        ]
         acting("rosa")
         mlflow.set_experiment(experiment_id=places["mine"])
         return words
@@ -400,7 +510,9 @@ def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
     assert "promoted to @champion" in look()[0]
 
 
-def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(registered: Pair, acting: As) -> None:
+def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(
+    registered: Pair, acting: As
+) -> None:
     with mlflow.start_run() as run:
         uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD)])
     client = mlflow.MlflowClient()
@@ -413,11 +525,16 @@ def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(re
     for run_id in (run.info.run_id, registered.report_uri.split("/")[1]):
         client.delete_run(run_id)
     acting("bob")
-    with pytest.raises(RefusedError, match=rf"was proposed with {uri}, which does not count now \(.*nothing was written"):
+    with pytest.raises(
+        RefusedError,
+        match=rf"was proposed with {uri}, which does not count now \(.*nothing was written",
+    ):
         say(REJECT)
 
 
-def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejection_during_the_canary_is_heeded(
+    registered: Pair, acting: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
     acting("bob")
     say(APPROVE)
     acting("alice")
@@ -435,25 +552,53 @@ def test_rejection_during_the_canary_is_heeded(registered: Pair, acting: As, mon
 
 def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, acting: As) -> None:
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD, decision="hold")])
+        uri = scene.log_report(
+            [scene.judged(registered.transformers, "transformers", scene.GOOD, decision="hold")]
+        )
     acting("bob")
-    with pytest.raises(RefusedError, match=r"does not pass, so there is nothing to approve yet: its verdict is 'hold'.*force=true"):
+    with pytest.raises(
+        RefusedError,
+        match=(
+            r"does not pass, so there is nothing to approve yet: its verdict is 'hold'.*force=true"
+        ),
+    ):
         say(APPROVE, f"report_uri={uri}")
     with pytest.raises(ConfigError, match=r"reason=None: expected why you approve it"):
         decide(APPROVE, scene.config(TARGET))
-    with pytest.raises(ConfigError, match=r"promotion\.approvers='none\.pem': expected a PEM file with an EC P-256 or Ed25519 public key"):
-        promote(scene.config(TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"))
-    with pytest.raises(ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"promotion\.approvers='none\.pem': expected a PEM file with an EC P-256 or Ed25519"
+            r" public key"
+        ),
+    ):
+        promote(
+            scene.config(
+                TARGET, ONE, f"report_uri={registered.report_uri}", "promotion.approvers=[none.pem]"
+            )
+        )
+    with pytest.raises(
+        ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"
+    ):
         say(REJECT, target=f"target=models:/{scene.NAME}")
-    assert approvals.last_number(Gateway(5), scene.NAME) == 0
-    assert "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
-    assert approvals.last_number(Gateway(5), scene.NAME) == 0
+    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
+    assert (
+        "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
+    )
+    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
 
 
 def test_protected_alias_moves_for_its_users_alone(registered: Pair, acting: As) -> None:
     protected = "+promotion.protected.champion=[alice]"
     for name, authenticated, words in (
-        ("mallory", True, r"@champion may be moved by alice alone .*server says that you are mallory.*No reason overrules"),
+        (
+            "mallory",
+            True,
+            (
+                r"@champion may be moved by alice alone .*server says that you are mallory.*No"
+                r" reason overrules"
+            ),
+        ),
         ("alice", False, r"alice \(claimed\) is a name that no server confirmed"),
     ):
         acting(name, authenticated=authenticated)
@@ -468,11 +613,14 @@ def test_protected_alias_moves_for_its_users_alone(registered: Pair, acting: As)
         rollback(scene.config(f"target=models:/{scene.NAME}@champion", protected))
     assert aliases()["champion"] == 1
     acting("alice")
-    rollback(scene.config(f"target=models:/{scene.NAME}@champion", protected, ONE))  # nobody must wait for the way back
+    # nobody must wait for the way back
+    rollback(scene.config(f"target=models:/{scene.NAME}@champion", protected, ONE))
     assert aliases()["champion"] == 2
 
 
-def test_registration_by_others_leaves_a_protected_alias(pair: Pair, no_canary: list[str], acting: As) -> None:
+def test_registration_by_others_leaves_a_protected_alias(
+    pair: Pair, no_canary: list[str], acting: As
+) -> None:
     done = room.register(pair.report_uri, scene.config("+promotion.protected.champion=[alice]"))
     assert aliases() == {"transformers": 1, "onnx": 2}
     assert "@champion may be moved by alice alone" in done.reason and tag(2) == "None"
@@ -481,13 +629,18 @@ def test_registration_by_others_leaves_a_protected_alias(pair: Pair, no_canary: 
     assert aliases()["champion"] == 2 and done.entry == 2
 
 
-def test_approval_of_what_passed_says_nothing_about_overruling_the_policy(registered: Pair, acting: As) -> None:
+def test_approval_of_what_passed_says_nothing_about_overruling_the_policy(
+    registered: Pair, acting: As
+) -> None:
     stricter = "promotion.max_evidence_age_days=0.000001"
     acting("bob")
     say(APPROVE)
     acting("alice")
     force = (ONE, stricter, "force=true", "reason=hurry")
-    with pytest.raises(WaitingError, match=r"statement 1 \(it approves a version that passed, and it does not pass now\)"):
+    with pytest.raises(
+        WaitingError,
+        match=r"statement 1 \(it approves a version that passed, and it does not pass now\)",
+    ):
         promote(scene.config(TARGET, *force))
     acting("bob")
     say(APPROVE, stricter, "force=true")

@@ -1,4 +1,6 @@
-"""Archives that somebody made or changed by hand: each is refused in one line, and nothing is made of it."""
+"""Archives that somebody made or changed by hand: each is refused in one line, and nothing is made
+of it.
+"""
 
 import json
 import logging
@@ -12,12 +14,12 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
-from steps.pipeline import digest
-from steps.pipeline.errors import StepError
-from steps.registry import archive, signing, transfer
-from steps.registry.gateway import Version
-from steps.registry.outcome import RefusedError
+from steps.core import digest
+from steps.core.errors import ConfigError, StepError
+from steps.core.files import remove_tree
+from steps.registry import archive, export_archive, signing
+from steps.registry.client import Version
+from steps.registry.result import RefusedError
 from steps.registry.signing import PASSWORD_ENV
 from tests.registry import scene
 
@@ -25,9 +27,22 @@ from tests.registry import scene
 
 
 def seal(folder: Path, **changes: Any) -> None:
-    """Write a manifest as whoever may write into the folder can: about the files as they are, with these fields changed."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (archive.MANIFEST, archive.SIGNATURE))
-    files = [{"path": str(each.relative_to(folder)), "size": each.stat().st_size, "sha256": digest.of_file(each)} for each in paths]
+    """Write a manifest as whoever may write into the folder can: about the files as they are, with
+    these fields changed.
+    """
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (archive.MANIFEST, archive.SIGNATURE)
+    )
+    files = [
+        {
+            "path": str(each.relative_to(folder)),
+            "size": each.stat().st_size,
+            "sha256": digest.sha256_of(each),
+        }
+        for each in paths
+    ]
     manifest = {
         "schema": archive.SCHEMA,
         "name": "parrot",
@@ -65,7 +80,9 @@ def key_pair(tmp_path: Path, name: str, password: str | None = None) -> tuple[Pa
     lock = forms.BestAvailableEncryption(password.encode()) if password else forms.NoEncryption()
     private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
     private.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, lock))
-    public.write_bytes(key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
+    public.write_bytes(
+        key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    )
     return private, public
 
 
@@ -168,7 +185,9 @@ def _no_report(folder: Path) -> None:
         (_no_report, r"evidence/report\.json is missing"),
     ],
 )
-def test_odd_folders_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], why: str) -> None:
+def test_odd_folders_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], why: str
+) -> None:
     if change is not _deep:
         monkeypatch.setattr(archive, "LARGEST_MANIFEST", 1000)
         monkeypatch.setattr(archive, "MOST_FILES", 20)
@@ -183,39 +202,68 @@ def test_a_file_is_not_an_archive(folder: Path, tmp_path: Path, tracking: str) -
     cut.write_bytes(whole.read_bytes()[:50])
     for each in (whole, cut, tmp_path / "nowhere"):
         with pytest.raises(ConfigError, match=r"a folder that `mlflow run \. -e export` wrote"):
-            transfer.import_(scene.config(f"archive={each}"))
+            export_archive.import_(scene.config(f"archive={each}"))
 
 
 def test_forged_journal_makes_nothing(folder: Path, tracking: str) -> None:
-    record = {"id": "1", "kind": "promote", "moves": [["champion", 1, 2]], "actor": "rosa", "reason": "forged"}
-    seal(folder, name="parrot.history", tags={"slm.record": json.dumps(record), "slm.settled": "true"})
-    with mlflow.start_run(), pytest.raises((RefusedError, ConfigError), match="kept for the history"):
-        transfer.import_(scene.config(f"archive={folder}"))
+    record = {
+        "id": "1",
+        "kind": "promote",
+        "moves": [["champion", 1, 2]],
+        "actor": "rosa",
+        "reason": "forged",
+    }
+    seal(
+        folder,
+        name="parrot.history",
+        tags={"slm.record": json.dumps(record), "slm.settled": "true"},
+    )
+    with (
+        mlflow.start_run(),
+        pytest.raises((RefusedError, ConfigError), match="kept for the history"),
+    ):
+        export_archive.import_(scene.config(f"archive={folder}"))
     assert mlflow.MlflowClient().search_registered_models() == []
 
 
 def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
     private, public = key_pair(tmp_path, "release")
     _, other = key_pair(tmp_path, "other")
-    with pytest.raises(RefusedError, match=r"it is not signed, as promotion\.require_signer=release\.pub requires"):
-        transfer.import_(scene.config(f"archive={folder}", f"promotion.require_signer={public}"))
+    with pytest.raises(
+        RefusedError, match=r"it is not signed, as promotion\.require_signer=release\.pub requires"
+    ):
+        export_archive.import_(
+            scene.config(f"archive={folder}", f"promotion.require_signer={public}")
+        )
     signing.sign(folder, signing.check_private_key(str(private)))
     moved = folder.rename(tmp_path / "elsewhere")
-    planned = transfer.import_(scene.config(f"archive={moved}", f"promotion.require_signer={public}", "dry_run=true"))
+    planned = export_archive.import_(
+        scene.config(f"archive={moved}", f"promotion.require_signer={public}", "dry_run=true")
+    )
     assert planned.version is None and planned.files == 3
     assert signing.verify(moved, public) == signing.fingerprint(public)
-    with pytest.raises(RefusedError, match=r"does not verify with promotion\.require_signer=other\.pub"):
-        transfer.import_(scene.config(f"archive={moved}", f"promotion.require_signer={other}"))
+    with pytest.raises(
+        RefusedError, match=r"does not verify with promotion\.require_signer=other\.pub"
+    ):
+        export_archive.import_(
+            scene.config(f"archive={moved}", f"promotion.require_signer={other}")
+        )
     (moved / "model" / "MLmodel").write_text("flavors: {python_function: {}}\n")
     seal(moved)  # in good order, but not what was signed
-    with pytest.raises(RefusedError, match=r"does not verify .*files differ from those that were signed"):
-        transfer.import_(scene.config(f"archive={moved}", f"promotion.require_signer={public}"))
+    with pytest.raises(
+        RefusedError, match=r"does not verify .*files differ from those that were signed"
+    ):
+        export_archive.import_(
+            scene.config(f"archive={moved}", f"promotion.require_signer={public}")
+        )
     (moved / archive.SIGNATURE).write_text("{}")
     with pytest.raises(RefusedError, match="does not verify"):
         signing.verify(moved, public)
 
 
-def test_keys_that_cannot_be_used_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     private, public = key_pair(tmp_path, "locked", password="open sesame")
     with pytest.raises(ConfigError, match=f"for an encrypted key, export {PASSWORD_ENV}"):
         signing.check_private_key(str(private))
@@ -223,10 +271,14 @@ def test_keys_that_cannot_be_used_are_named(tmp_path: Path, monkeypatch: pytest.
     assert signing.check_private_key(str(private)) == private
     with pytest.raises(ConfigError, match=r"signing_key='nowhere\.pem': expected a file"):
         signing.check_private_key("nowhere.pem")
-    with pytest.raises(ConfigError, match=r"promotion\.require_signer=.*: expected the public part"):
+    with pytest.raises(
+        ConfigError, match=r"promotion\.require_signer=.*: expected the public part"
+    ):
         signing.check_public_key(str(private))
     monkeypatch.setitem(sys.modules, "model_signing.verifying", None)
-    with pytest.raises(StepError, match=r"need the package model-signing.*pip install model-signing"):
+    with pytest.raises(
+        StepError, match=r"need the package model-signing.*pip install model-signing"
+    ):
         signing.check_public_key(str(public))
 
 
@@ -234,20 +286,66 @@ def test_evidence_that_nobody_signed_is_imported_with_a_warning(
     folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = Version("parrot", 1, {}, (), "", None, "", 0)
-    monkeypatch.setattr("steps.registry.arrival.receive", lambda *_: made)
+    monkeypatch.setattr("steps.registry.import_archive.receive", lambda *_: made)
     with caplog.at_level(logging.WARNING):
-        assert transfer.import_(scene.config(f"archive={folder}", "dry_run=true")).version is None
+        assert (
+            export_archive.import_(scene.config(f"archive={folder}", "dry_run=true")).version
+            is None
+        )
         assert "no signature is required" not in caplog.text
-        assert transfer.import_(scene.config(f"archive={folder}")).version == 1
-    assert "no signature is required, so its evidence counts as whoever made it wrote it; set promotion.require_signer" in caplog.text
+        assert export_archive.import_(scene.config(f"archive={folder}")).version == 1
+    assert (
+        "no signature is required, so its evidence counts as whoever made it wrote it; set"
+        " promotion.require_signer" in caplog.text
+    )
 
 
-def test_full_disk_is_said_in_one_line(folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_said_in_one_line(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("steps.registry.arrival.receive", full)
-    with pytest.raises(StepError, match=r"^archive=.* could not be imported: No space left on device; mend that and run it again$"):
-        transfer.import_(scene.config(f"archive={folder}"))
+    monkeypatch.setattr("steps.registry.import_archive.receive", full)
+    with pytest.raises(
+        StepError,
+        match=(
+            r"^archive=.* could not be imported: No space left on device; mend that and run it"
+            r" again$"
+        ),
+    ):
+        export_archive.import_(scene.config(f"archive={folder}"))
+
+
+def test_archive_that_is_changed_after_its_signature_was_verified_is_refused(
+    folder: Path, tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = key_pair(tmp_path, "release")
+    signing.sign(folder, private)
+    verify = signing.verify
+
+    def then_change(*arguments: Any) -> Any:
+        signed = verify(*arguments)
+        (folder / "evidence" / "report.json").write_text('{"forged": 1}')
+        seal(folder)
+        return signed
+
+    monkeypatch.setattr(signing, "verify", then_change)
+    given = (f"archive={folder}", f"promotion.require_signer={public}")
+    with pytest.raises(RefusedError, match=r"manifest\.json is not the one that was signed"):
+        export_archive.import_(scene.config(*given))
+
+
+def test_folders_in_folders_are_refused(folder: Path) -> None:
+    at = os.open(folder / "model", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=at)
+        inner = os.open("a", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    with pytest.raises(RefusedError, match="more than 32 levels"):
+        archive.read(folder)
+    remove_tree(folder)  # pytest's own removal calls itself for each level

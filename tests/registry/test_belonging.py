@@ -4,15 +4,16 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import mlflow
 import pytest
 
-from steps.registry import look, watch
+from steps.registry import belonging, look, watch
 from steps.registry import register as room
 from steps.registry.aliases import HISTORY_TAG
 from steps.registry.belonging import ForeignHistoryError
-from steps.registry.gateway import Gateway, Version
+from steps.registry.client import RegistryClient, Version
 from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, Record
 from steps.registry.promote import promote
 from steps.registry.table import history
@@ -29,12 +30,18 @@ def refuse(version: Version, config: object) -> None:
 
 
 def forge(name: str = HISTORY, **changed: object) -> None:
-    """As anybody can: a registered model of a free name, with an entry in it that its writer seems not to have finished."""
+    """As anybody can: a registered model of a free name, with an entry in it that its writer seems
+    not to have finished.
+    """
     client = mlflow.MlflowClient()
     client.create_registered_model(name, tags={KIND_TAG: "history"})
-    record = json.loads(Record("forged", "promote", (), "admin", "as agreed", authenticated=True).to_json())
+    record = json.loads(
+        Record("forged", "promote", (), "admin", "as agreed", authenticated=True).to_json()
+    )
     record |= {"moves": [["champion", None, 2]], **changed}
-    client.create_model_version(name, f"models:/{scene.NAME}/1", tags={RECORD_TAG: json.dumps(record), ID_TAG: "forged"})
+    client.create_model_version(
+        name, f"models:/{scene.NAME}/1", tags={RECORD_TAG: json.dumps(record), ID_TAG: "forged"}
+    )
 
 
 @pytest.fixture
@@ -55,10 +62,15 @@ def test_forged_history_moves_nothing(by_hand: Pair, caplog: pytest.LogCaptureFi
         lambda: room.register(by_hand.report_uri, scene.config()),
         lambda: history(scene.config(TARGET), as_json=True),
     ):
-        with pytest.raises(ForeignHistoryError, match=rf"models:/{HISTORY} is there, and no promoter of 'parrot' made it.*set_registered"):
+        with pytest.raises(
+            ForeignHistoryError,
+            match=(
+                rf"models:/{HISTORY} is there, and no promoter of 'parrot' made it.*set_registered"
+            ),
+        ):
             call()
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    assert look.look_once(scene.config(), Gateway(5), refuse) == []
+    assert look.look_once(scene.config(), RegistryClient(5), refuse) == []
     assert "no promoter of 'parrot' made it" in caplog.text
     assert aliases() == {"candidate": 1}
     mlflow.MlflowClient().delete_registered_model(HISTORY)
@@ -77,14 +89,18 @@ def test_history_that_an_administrator_made_is_confirmed_by_the_tag(by_hand: Pai
     assert promote(scene.config(TARGET)).entry == 1
 
 
-def test_history_that_was_there_before_the_model_is_not_believed(pair: Pair, no_canary: list[str]) -> None:
+def test_history_that_was_there_before_the_model_is_not_believed(
+    pair: Pair, no_canary: list[str]
+) -> None:
     mlflow.MlflowClient().create_registered_model(HISTORY, tags={KIND_TAG: "history"})
     with pytest.raises(ForeignHistoryError):
         room.register(pair.report_uri, scene.config())
-    assert Gateway(5).versions(scene.NAME) == []
+    assert RegistryClient(5).versions(scene.NAME) == []
 
 
-def test_history_that_was_deleted_and_made_anew_by_another_is_not_believed(pair: Pair, no_canary: list[str]) -> None:
+def test_history_that_was_deleted_and_made_anew_by_another_is_not_believed(
+    pair: Pair, no_canary: list[str]
+) -> None:
     room.register(pair.report_uri, scene.config())
     client = mlflow.MlflowClient()
     client.delete_registered_model(HISTORY)
@@ -111,3 +127,51 @@ def test_history_of_a_free_name_keeps_no_model_waiting(by_hand: Pair, record: st
         mlflow.MlflowClient().set_model_version_tag("zzz.history", "1", RECORD_TAG, "garbage")
     assert promote(scene.config(TARGET)).entry == 1
     assert aliases()["champion"] == 1
+
+
+def test_history_that_somebody_made_while_the_model_waited_for_its_own(by_hand: Pair) -> None:
+    """A promoter was killed between announcing the history and creating it; what he announced does
+    not say how to make one that fits.
+    """
+    client = mlflow.MlflowClient()
+    client.set_registered_model_tag(scene.NAME, HISTORY_TAG, f"{belonging.PENDING} {'0' * 64}")
+    forge()
+    with pytest.raises(ForeignHistoryError):
+        promote(scene.config(TARGET))
+    client.delete_registered_model(HISTORY)
+    assert promote(scene.config(TARGET)).entry == 1
+
+
+def test_history_that_somebody_makes_first(by_hand: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(belonging, "RACE_SECONDS", 0.5)
+    ensure = RegistryClient.ensure_model
+
+    def too_late(self: RegistryClient, name: str, *arguments: Any) -> bool:
+        if name == HISTORY:
+            forge()
+        return ensure(self, name, *arguments)
+
+    monkeypatch.setattr(RegistryClient, "ensure_model", too_late)
+    with pytest.raises(ForeignHistoryError):
+        promote(scene.config(TARGET))
+    assert aliases() == {}
+
+
+def test_killed_between_creating_the_history_and_naming_it(
+    by_hand: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(belonging, "_wait_for", lambda *_: None)
+        patch.setattr(RegistryClient, "ensure_model", _killed(RegistryClient.ensure_model))
+        with pytest.raises(KeyboardInterrupt):
+            promote(scene.config(TARGET))
+    assert mlflow.MlflowClient().get_registered_model(HISTORY).tags[belonging.PROOF_TAG]
+    assert promote(scene.config(TARGET)).entry == 1
+
+
+def _killed(call: Any) -> Any:
+    def made(*arguments: Any) -> Any:
+        call(*arguments)
+        raise KeyboardInterrupt
+
+    return made

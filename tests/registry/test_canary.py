@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from steps.config.promotion import CanaryConfig
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import canary
 from tests.registry import scene
 
@@ -70,7 +70,9 @@ def test_broken_model_is_named(fault: str, named: str) -> None:
 def test_hungry_model_is_stopped() -> None:
     uri, digest = version_of("memory")
     result = canary.run(uri, digest, LIMITS)
-    assert not result.passed and re.search("stays within its limits: (held|asked for more memory than)", result.fault)
+    assert not result.passed and re.search(
+        "stays within its limits: (held|asked for more memory than)", result.fault
+    )
 
 
 @pytest.mark.slow
@@ -85,7 +87,13 @@ def test_hanging_model_is_stopped() -> None:
 @pytest.mark.usefixtures("tracking")
 def test_other_bytes_are_refused_before_anything_runs() -> None:
     uri, _ = version_of(None)
-    with pytest.raises(StepError, match=r"the bytes are sha256:[0-9a-f]{64}, the evidence is about sha256:other.*No reason overrules"):
+    with pytest.raises(
+        StepError,
+        match=(
+            r"the bytes are sha256:[0-9a-f]{64}, the evidence is about sha256:other.*No reason"
+            r" overrules"
+        ),
+    ):
         canary.run(uri, "sha256:other", LIMITS)
 
 
@@ -103,4 +111,6 @@ def test_secrets_do_not_reach_the_canary(monkeypatch: pytest.MonkeyPatch) -> Non
     uri, digest = version_of(None)
     monkeypatch.setattr(subprocess, "Popen", spy)
     assert canary.run(uri, digest, LIMITS).passed
-    assert seen and not [key for key, value in seen.items() if "s3cret" in value or key == "PYTHONPATH"]
+    assert seen and not [
+        key for key, value in seen.items() if "s3cret" in value or key == "PYTHONPATH"
+    ]

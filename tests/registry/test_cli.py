@@ -1,4 +1,6 @@
-"""The entry points as a user runs them: what they print, what they end with, what their runs hold."""
+"""The entry points as a user runs them: what they print, what they end with, what their runs
+hold.
+"""
 
 import json
 from collections.abc import Callable
@@ -30,9 +32,15 @@ def run(pair: Pair, tracking: str, shell: Shell, tmp_path: Path) -> Run:  # noqa
 def test_history_needs_no_run_and_ends_with_clear_errors(run: Run) -> None:
     before = len(mlflow.search_runs(search_all_experiments=True))
     done = run("steps.history", "target=models:/nobody")
-    assert done.returncode == 1 and "history: error: target=models:/nobody: no such registered model" in done.stderr
+    assert (
+        done.returncode == 1
+        and "history: error: target=models:/nobody: no such registered model" in done.stderr
+    )
     assert run("steps.history", "format=yaml").returncode == 2
-    assert "history: error: limit='0': expected a number of entries" in run("steps.history", "limit=0").stderr
+    assert (
+        "history: error: limit='0': expected a number of entries"
+        in run("steps.history", "limit=0").stderr
+    )
     assert run("steps.history", "target='nobody:3'").returncode == 2
     assert len(mlflow.search_runs(search_all_experiments=True)) == before
 
@@ -40,15 +48,28 @@ def test_history_needs_no_run_and_ends_with_clear_errors(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
-    name = ("model.registered_name=parrot", "experiment=test")  # the experiment of the report, so that it counts
+    # the experiment of the report, so that it counts
+    name = ("model.registered_name=parrot", "experiment=test")
     first = run("steps.promote", *name, "target=models:/parrot")
     assert first.returncode == 0, first.stderr
-    assert "moved champion: – → 2" in first.stdout and "entry 1 of models:/parrot.history" in first.stdout  # noqa: RUF001
+    assert (
+        "moved champion: – → 2" in first.stdout  # noqa: RUF001
+        and "entry 1 of models:/parrot.history" in first.stdout
+    )
     planned = run("steps.promote", *name, "target=models:/parrot/1", "dry_run=true")
     assert planned.returncode == 0 and "would move champion: 2 → 1" in planned.stdout
-    assert run("steps.promote", *name, "target=models:/parrot/1", "reason='it answers better'").returncode == 0
+    assert (
+        run(
+            "steps.promote", *name, "target=models:/parrot/1", "reason='it answers better'"
+        ).returncode
+        == 0
+    )
     refused = run("steps.promote", *name, "target=models:/parrot/9")
-    assert refused.returncode == 1 and "promote: error: target=models:/parrot/9: no such version; there are: 1, 2" in refused.stderr
+    assert (
+        refused.returncode == 1
+        and "promote: error: target=models:/parrot/9: no such version; there are: 1, 2"
+        in refused.stderr
+    )
     unforced = run("steps.promote", *name, "target=models:/parrot/1", "force=true")
     assert unforced.returncode == 2 and "reason" in unforced.stderr
     (tmp_path / "secret").write_text(SECRET)
@@ -68,7 +89,10 @@ def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
     out = run("steps.export", *name, "target=models:/parrot@champion", f"archive={tmp_path}/out")
     assert out.returncode == 0 and (tmp_path / "out" / "manifest.json").is_file(), out.stderr
     statuses = {
-        each.info.status for each in mlflow.MlflowClient().search_runs([each.experiment_id for each in mlflow.search_experiments()])
+        each.info.status
+        for each in mlflow.MlflowClient().search_runs(
+            [each.experiment_id for each in mlflow.search_experiments()]
+        )
     }
     assert "RUNNING" not in statuses
     assert scene.NAME == "parrot"

@@ -1,4 +1,6 @@
-"""Killed at any point between two calls to the server, and with any one answer lost: the next run finishes, and nothing is there twice."""
+"""Killed at any point between two calls to the server, and with any one answer lost: the next run
+finishes, and nothing is there twice.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +9,8 @@ import mlflow
 import pytest
 
 from steps.registry import register as room
-from steps.registry.gateway import Gateway
-from steps.registry.ledger import Ledger
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
 from steps.registry.promote import promote, rollback
 from tests.registry import scene
 from tests.registry.faults import FaultyGateway, KilledError
@@ -26,7 +28,11 @@ class Stage:
     def report(self, name: str) -> str:
         with mlflow.start_run():
             return scene.log_report(
-                [scene.judged(self.transformers, "transformers", scene.GOOD), scene.judged(self.onnx, "onnx", scene.FAST)], name=name
+                [
+                    scene.judged(self.transformers, "transformers", scene.GOOD),
+                    scene.judged(self.onnx, "onnx", scene.FAST),
+                ],
+                name=name,
             )
 
 
@@ -38,12 +44,12 @@ def stage(tracking: str, no_canary: list[str]) -> Iterator[Stage]:  # noqa: ARG0
 
 
 def state(name: str) -> dict[str, int]:
-    return Gateway(5).aliases(name) or {}
+    return RegistryClient(5).aliases(name) or {}
 
 
 def check_history(name: str) -> None:
     """No hole, no entry twice, aliases as the journal says, and every previous champion was one."""
-    journal = Ledger(Gateway(5), name).read()
+    journal = AliasStore(RegistryClient(5), name).read()
     assert journal.holes == ()
     assert [entry.number for entry in journal.entries] == list(range(1, len(journal.entries) + 1))
     ids = [entry.record.id for entry in journal.entries if entry.holds]
@@ -54,7 +60,7 @@ def check_history(name: str) -> None:
 
 
 def check_versions(name: str) -> None:
-    versions = Gateway(5).versions(name)
+    versions = RegistryClient(5).versions(name)
     ids = [version.model_id for version in versions]
     assert len(ids) == len(set(ids)) == 2, f"registered twice: {ids}"
 
@@ -63,16 +69,16 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{at}"
         uri = stage.report(name)
-        gateway = FaultyGateway(at)
+        registry = FaultyGateway(at)
         try:
-            room.register(uri, scene.config(), gateway=gateway)
+            room.register(uri, scene.config(), registry=registry)
         except KilledError:
             room.register(uri, scene.config())
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
-        assert len(Ledger(Gateway(5), name).read().entries) == 1
-        if gateway.calls < at:
+        assert len(AliasStore(RegistryClient(5), name).read().entries) == 1
+        if registry.calls < at:
             break
     else:
         pytest.fail("register makes more calls than this test injects faults")
@@ -84,12 +90,12 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
 def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{fault}-{at}"
-        gateway = FaultyGateway(at, fault)
-        room.register(stage.report(name), scene.config(), gateway=gateway)
+        registry = FaultyGateway(at, fault)
+        room.register(stage.report(name), scene.config(), registry=registry)
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
-        if gateway.calls < at:
+        if registry.calls < at:
             break
     else:
         pytest.fail("register makes more calls than this test injects faults")
@@ -104,24 +110,29 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
         if move == "rollback":
             promote(scene.config(f"target=models:/{name}/1"))
         before = state(name)
-        entries = len(Ledger(Gateway(5), name).read().entries)
-        gateway = FaultyGateway(at)
-        call, target = (promote, f"target=models:/{name}/1") if move == "promote" else (rollback, f"target=models:/{name}@champion")
+        entries = len(AliasStore(RegistryClient(5), name).read().entries)
+        registry = FaultyGateway(at)
+        call, target = (
+            (promote, f"target=models:/{name}/1")
+            if move == "promote"
+            else (rollback, f"target=models:/{name}@champion")
+        )
         killed = False
         try:
-            call(scene.config(target), gateway=gateway)
+            call(scene.config(target), registry=registry)
         except KilledError:
             killed = True
         if killed:
-            Ledger(Gateway(5), name).open()  # what every next run does first
+            AliasStore(RegistryClient(5), name).open()  # what every next run does first
             check_history(name)
-            done = len(Ledger(Gateway(5), name).read().entries) > entries
-            assert state(name)["champion"] == (wanted[0] if done else before["champion"])  # finished, or never begun
+            done = len(AliasStore(RegistryClient(5), name).read().entries) > entries
+            # finished, or never begun
+            assert state(name)["champion"] == (wanted[0] if done else before["champion"])
             if not done:
                 call(scene.config(target))
         check_history(name)
         assert (state(name)["champion"], state(name)["previous"]) == wanted
-        assert len(Ledger(Gateway(5), name).read().entries) == entries + 1
+        assert len(AliasStore(RegistryClient(5), name).read().entries) == entries + 1
         if not killed:
             break
     else:
@@ -129,48 +140,64 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
 
 
 def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
-    """A process stands still before it sets the alias; another promotes meanwhile; the first one's write lands last, and then it dies."""
+    """A process stands still before it sets the alias; another promotes meanwhile; the first one's
+    write lands last, and then it dies.
+    """
     name = "late"
     room.register(stage.report(name), scene.config())
     sleeper = FaultyGateway()
     writes = _calls_until("setting 'late'@champion", name, stage)
     sleeper.at = writes
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{name}/1"), gateway=sleeper)
+        promote(scene.config(f"target=models:/{name}/1"), registry=sleeper)
     promote(scene.config(f"target=models:/{name}/2"))
     assert state(name)["champion"] == 2
-    mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the write that was under way
-    Ledger(Gateway(5), name).open()
+    # the write that was under way
+    mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")
+    AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
     check_history(name)
-    kinds = [entry.record.kind for entry in Ledger(Gateway(5), name).read().entries]
+    kinds = [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries]
     assert kinds == ["register", "promote", "promote"]
 
 
 def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
-    """A run finishes another's move, stands still before it sets the alias, and dies after a newer move has settled."""
+    """A run finishes another's move, stands still before it sets the alias, and dies after a newer
+    move has settled.
+    """
     name = "finisher"
     room.register(stage.report(name), scene.config())
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{name}/1"), gateway=FaultyGateway(_calls_until("setting 'finisher'@champion", name, stage)))
+        promote(
+            scene.config(f"target=models:/{name}/1"),
+            registry=FaultyGateway(_calls_until("setting 'finisher'@champion", name, stage)),
+        )
     probe = FaultyGateway()
     other = f"{name}-probe"
     room.register(stage.report(other), scene.config())
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{other}/1"), gateway=FaultyGateway(_calls_until(f"setting '{other}'@champion", other, stage)))
-    Ledger(probe, other).open()
+        promote(
+            scene.config(f"target=models:/{other}/1"),
+            registry=FaultyGateway(_calls_until(f"setting '{other}'@champion", other, stage)),
+        )
+    AliasStore(probe, other).open()
     at = probe.made.index(next(made for made in probe.made if made.startswith("setting"))) + 1
     with pytest.raises(KilledError):
-        Ledger(FaultyGateway(at), name).open()
-    Gateway(5).set_version_tag(f"{name}.history", 2, "slm.settled", "true")  # its own writer came back meanwhile, and was done
-    Gateway(5).set_alias(name, "champion", 1)
-    Gateway(5).set_alias(name, "previous", 2)
-    Gateway(5).set_alias(name, "challenger", 2)
+        AliasStore(FaultyGateway(at), name).open()
+    # its own writer came back meanwhile, and was done
+    RegistryClient(5).set_version_tag(f"{name}.history", 2, "slm.settled", "true")
+    RegistryClient(5).set_alias(name, "champion", 1)
+    RegistryClient(5).set_alias(name, "previous", 2)
+    RegistryClient(5).set_alias(name, "challenger", 2)
     promote(scene.config(f"target=models:/{name}/2"))
     mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the finisher's write
-    Ledger(Gateway(5), name).open()
+    AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
-    assert [entry.record.kind for entry in Ledger(Gateway(5), name).read().entries] == ["register", "promote", "promote"]
+    assert [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries] == [
+        "register",
+        "promote",
+        "promote",
+    ]
     check_history(name)
 
 
@@ -181,8 +208,10 @@ def test_move_past_the_project_is_noted(stage: Stage) -> None:
     mlflow.MlflowClient().delete_registered_model_alias(name, "challenger")
     done = promote(scene.config(f"target=models:/{name}/2"))
     assert done.entry == 3
-    noted = Ledger(Gateway(5), name).read().entries[1].record
-    assert noted.kind == "observed" and {(move.alias, move.before, move.after) for move in noted.moves} == {
+    noted = AliasStore(RegistryClient(5), name).read().entries[1].record
+    assert noted.kind == "observed" and {
+        (move.alias, move.before, move.after) for move in noted.moves
+    } == {
         ("champion", 2, 1),
         ("challenger", 1, None),
     }
@@ -196,7 +225,7 @@ def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
     promote(scene.config(f"target=models:/{name}/1"))
     mlflow.MlflowClient().delete_model_version(f"{name}.history", "2")
     promote(scene.config(f"target=models:/{name}/2"))
-    journal = Ledger(Gateway(5), name).read()
+    journal = AliasStore(RegistryClient(5), name).read()
     assert journal.holes == (2,)
     assert state(name)["champion"] == 2 and dict(journal.aliases) == state(name)
 
@@ -205,9 +234,14 @@ def _calls_until(what: str, name: str, stage: Stage) -> int:
     """Number of the call that does ``what``, found on a model of its own."""
     other = f"{name}-count"
     room.register(stage.report(other), scene.config())
-    gateway = FaultyGateway()
-    promote(scene.config(f"target=models:/{other}/1"), gateway=gateway)
-    return gateway.made.index(next(made for made in gateway.made if made.startswith(what.replace(name, other)))) + 1
+    registry = FaultyGateway()
+    promote(scene.config(f"target=models:/{other}/1"), registry=registry)
+    return (
+        registry.made.index(
+            next(made for made in registry.made if made.startswith(what.replace(name, other)))
+        )
+        + 1
+    )
 
 
 def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
@@ -216,7 +250,7 @@ def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
     mlflow.MlflowClient().delete_model_version(name, "2")
     promote(scene.config(f"target=models:/{name}/1"))
     assert state(name) == {"transformers": 1, "champion": 1}
-    journal = Ledger(Gateway(5), name).read()
+    journal = AliasStore(RegistryClient(5), name).read()
     assert [entry.record.kind for entry in journal.entries] == ["register", "observed", "promote"]
     check_history(name)
 

@@ -1,4 +1,6 @@
-"""What runs and experiments of strangers do to a promotion by evidence: nothing, however many they are and wherever their files lie."""
+"""What runs and experiments of strangers do to a promotion by evidence: nothing, however many they
+are and wherever their files lie.
+"""
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
@@ -25,13 +27,17 @@ TARGET = f"target=models:/{scene.NAME}/1"
 
 @pytest.fixture
 def signed(pair: Pair, no_canary: list[str], tmp_path: Path) -> str:
-    """Version 1, with a signed report in an experiment that is no promoter's; the override that names the key."""
+    """Version 1, with a signed report in an experiment that is no promoter's; the override that
+    names the key.
+    """
     client = mlflow.MlflowClient()
     client.set_tag(pair.report_uri.split("/")[1], "slm.step", "put away")
     private, public = keys.make(tmp_path, "ci")
     uri = report_in("ci", [scene.judged(pair.onnx, "onnx", scene.FAST)], tmp_path)
     text = mlflow.artifacts.load_text(uri)
-    client.log_text(uri.split("/")[1], signatures.sign(text.encode(), Path(private)).decode(), "report.json.sig")
+    client.log_text(
+        uri.split("/")[1], signatures.sign(text.encode(), Path(private)).decode(), "report.json.sig"
+    )
     client.create_registered_model(scene.NAME)
     client.create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
     return f"promotion.evidence.signers=['{public}']"
@@ -41,16 +47,28 @@ def finished_run(experiment_id: str) -> str:
     """A run that says it is a finished evaluation of the parrot, and holds nothing."""
     client = mlflow.MlflowClient()
     run_id = str(client.create_run(experiment_id).info.run_id)
-    for key, value in {"slm.step": "evaluate", "slm.model": scene.NAME, "slm.output": f"runs:/{run_id}/report.json"}.items():
+    for key, value in {
+        "slm.step": "evaluate",
+        "slm.model": scene.NAME,
+        "slm.output": f"runs:/{run_id}/report.json",
+    }.items():
         client.set_tag(run_id, key, value)
     client.set_terminated(run_id)
     return run_id
 
 
 @pytest.mark.parametrize(
-    "location", ["s3://bucket/x", "gs://bucket/x", "weird://x", "http://127.0.0.1:1/api/2.0/mlflow-artifacts/artifacts/x"]
+    "location",
+    [
+        "s3://bucket/x",
+        "gs://bucket/x",
+        "weird://x",
+        "http://127.0.0.1:1/api/2.0/mlflow-artifacts/artifacts/x",
+    ],
 )
-def test_files_of_a_stranger_are_fetched_from_nowhere_else(signed: str, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_stranger_are_fetched_from_nowhere_else(
+    signed: str, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = mlflow.MlflowClient()
     run_id = finished_run(client.create_experiment("mallory", artifact_location=location))
     asked: list[str] = []
@@ -68,7 +86,9 @@ def test_files_of_a_stranger_are_fetched_from_nowhere_else(signed: str, location
 def test_run_that_cannot_be_read_is_passed_over_by_name(
     signed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id = finished_run(mlflow.create_experiment("mallory", artifact_location=str(tmp_path / "mallory")))
+    run_id = finished_run(
+        mlflow.create_experiment("mallory", artifact_location=str(tmp_path / "mallory"))
+    )
     real = mlflow.MlflowClient.list_artifacts
 
     def listing(self: mlflow.MlflowClient, run: str, *given: Any, **named: Any) -> Any:
@@ -91,7 +111,9 @@ def test_signed_report_counts_behind_any_number_of_runs(signed: str, tmp_path: P
     assert aliases()["champion"] == 1
 
 
-def test_thousand_experiments_of_others_hide_none(signed: str, tracking: str, tmp_path: Path) -> None:
+def test_thousand_experiments_of_others_hide_none(
+    signed: str, tracking: str, tmp_path: Path
+) -> None:
     registries.experiments(tracking, 1001, int(time.time() * 1000) + 1000)
     assert [*experiments.named(["ci", "no such"], mlflow.MlflowClient()).values()] == ["ci"]
     promote(scene.config(TARGET, signed, "dry_run=true"))

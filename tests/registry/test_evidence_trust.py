@@ -11,13 +11,14 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.pipeline import handoff, tags
-from steps.pipeline.errors import StepError
+from steps.core import tags
+from steps.core.errors import StepError
+from steps.pipeline import artifact_lookup
 from steps.registry import look, watch
 from steps.registry import register as room
-from steps.registry.gateway import Gateway, Version
-from steps.registry.outcome import RefusedError
+from steps.registry.client import RegistryClient, Version
 from steps.registry.promote import promote
+from steps.registry.result import RefusedError
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_register import aliases
@@ -25,10 +26,16 @@ from tests.registry.test_register import aliases
 TARGET = f"target=models:/{scene.NAME}/1"
 
 
-def report_in(experiment: str, candidates: list[dict[str, Any]], tmp_path: Path, **given: Any) -> str:
+def report_in(
+    experiment: str, candidates: list[dict[str, Any]], tmp_path: Path, **given: Any
+) -> str:
     """A report in an experiment of its own, as a user makes one who may edit no other."""
     found = mlflow.get_experiment_by_name(experiment)
-    place = found.experiment_id if found else mlflow.create_experiment(experiment, artifact_location=str(tmp_path / experiment))
+    place = (
+        found.experiment_id
+        if found
+        else mlflow.create_experiment(experiment, artifact_location=str(tmp_path / experiment))
+    )
     with mlflow.start_run(experiment_id=place):
         return scene.log_report(candidates, **given)
 
@@ -46,50 +53,72 @@ def no_evaluation(version: Version, config: object) -> None:
 def held(pair: Pair, no_canary: list[str]) -> Pair:
     """Version 1 (onnx) is held by its evidence."""
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")], items=128, pack="core")
+        uri = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")], items=128, pack="core"
+        )
     room.register(uri, scene.config())
     mlflow.MlflowClient().set_tag(pair.report_uri.split("/")[1], "slm.step", "put away")
     return pair
 
 
-def test_report_of_somebody_elses_experiment_promotes_nothing(held: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    forged = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core")
+def test_report_of_somebody_elses_experiment_promotes_nothing(
+    held: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = report_in(
+        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+    )
     with caplog.at_level(logging.WARNING), pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
     (line,) = [record.getMessage() for record in caplog.records if "mallory" in record.getMessage()]
     assert forged.split("/")[1] in line and "promotion.evidence.experiments" in line
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    (verdict,) = look.look_once(scene.config(), Gateway(5), no_evaluation)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "champion" not in aliases()
 
 
 def test_policy_chooses_by_no_report_of_somebody_else(held: Pair, tmp_path: Path) -> None:
-    report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core")
+    report_in(
+        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+    )
     done = promote(scene.config(f"target=models:/{scene.NAME}"))
     assert done.moves == () and "no candidate passed" in done.reason
 
 
 def test_report_that_is_named_must_be_trusted_too(held: Pair, tmp_path: Path) -> None:
     forged = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path)
-    with pytest.raises(RefusedError, match=r"experiment 'mallory', which does not count.*promotion.evidence.experiments"):
+    with pytest.raises(
+        RefusedError,
+        match=r"experiment 'mallory', which does not count.*promotion.evidence.experiments",
+    ):
         promote(scene.config(TARGET, f"report_uri={forged}"))
     with pytest.raises(RefusedError, match="experiment 'mallory'"):
         room.register(forged, scene.config())
-    assert promote(scene.config(TARGET, f"report_uri={forged}", "force=true", "reason='checked by hand'")).forced
+    assert promote(
+        scene.config(TARGET, f"report_uri={forged}", "force=true", "reason='checked by hand'")
+    ).forced
 
 
 def test_experiments_of_the_policy_count_and_no_others(held: Pair, tmp_path: Path) -> None:
-    report_in("release", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core")
+    report_in(
+        "release", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core"
+    )
     named = "promotion.evidence.experiments=[release]"
     promote(scene.config(TARGET, named))
     assert aliases()["champion"] == 1
-    with pytest.raises(RefusedError, match=r"its recorded evidence .* in experiment 'release', which does not count"):
-        promote(scene.config(TARGET, "promotion.evidence.experiments=[other]", "alias=champion-edge"))
+    with pytest.raises(
+        RefusedError,
+        match=r"its recorded evidence .* in experiment 'release', which does not count",
+    ):
+        promote(
+            scene.config(TARGET, "promotion.evidence.experiments=[other]", "alias=champion-edge")
+        )
 
 
 def test_output_tag_that_points_into_another_run_is_ignored(held: Pair, tmp_path: Path) -> None:
-    forged = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core")
+    forged = report_in(
+        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+    )
     with mlflow.start_run():
         mlflow.set_tags({"slm.step": "evaluate", "slm.model": scene.NAME, "slm.output": forged})
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
@@ -98,19 +127,33 @@ def test_output_tag_that_points_into_another_run_is_ignored(held: Pair, tmp_path
 
 def test_smoke_run_takes_nothing_from_a_champion(pair: Pair, no_canary: list[str]) -> None:
     with mlflow.start_run():
-        strong = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core")
+        strong = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
+        )
     room.register(strong, scene.config())
     before = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
     with mlflow.start_run():
-        smoke = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")], items=8)
+        smoke = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")], items=8
+        )
     done = room.register(smoke, scene.config())
     after = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
     assert after.tags == before.tags and after.tags["slm.evaluation"] == strong
-    assert after.description == before.description and "not for production" not in (after.description or "")
-    assert done.moves == () and "8 items" in done.reason and "128 items" in done.reason and strong in done.reason
+    assert after.description == before.description and "not for production" not in (
+        after.description or ""
+    )
+    assert (
+        done.moves == ()
+        and "8 items" in done.reason
+        and "128 items" in done.reason
+        and strong in done.reason
+    )
     promote(scene.config(TARGET, "alias=champion-edge"))
     assert version_tags(1)["slm.evaluation"] == strong and aliases()["champion-edge"] == 1
-    with pytest.raises(RefusedError, match=r"the report \(pack smoke, 8 items\) is weaker than evidence that still counts"):
+    with pytest.raises(
+        RefusedError,
+        match=r"the report \(pack smoke, 8 items\) is weaker than evidence that still counts",
+    ):
         promote(scene.config(TARGET, "alias=champion-ci", f"report_uri={smoke}"))
 
 
@@ -123,9 +166,16 @@ def test_smoke_run_does_not_promote_what_stronger_evidence_holds(held: Pair) -> 
         promote(scene.config(TARGET))
 
 
-def test_weaker_evidence_counts_once_the_stronger_is_too_old(pair: Pair, no_canary: list[str]) -> None:
+def test_weaker_evidence_counts_once_the_stronger_is_too_old(
+    pair: Pair, no_canary: list[str]
+) -> None:
     with mlflow.start_run():
-        strong = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, "hold")], items=128, pack="core", days_old=31)
+        strong = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST, "hold")],
+            items=128,
+            pack="core",
+            days_old=31,
+        )
     room.register(strong, scene.config())
     with mlflow.start_run():
         smoke = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=8)
@@ -133,15 +183,24 @@ def test_weaker_evidence_counts_once_the_stronger_is_too_old(pair: Pair, no_cana
     assert aliases()["champion"] == 1 and version_tags(1)["slm.evaluation"] == smoke
 
 
-def test_newer_evidence_that_is_passed_over_is_named(pair: Pair, no_canary: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_newer_evidence_that_is_passed_over_is_named(
+    pair: Pair, no_canary: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with mlflow.start_run():
-        strong = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core")
+        strong = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
+        )
     with mlflow.start_run():
-        newer = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=30, pack="core")
+        newer = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=30, pack="core"
+        )
     with caplog.at_level(logging.WARNING):
         promote(scene.config(f"target=models:/{scene.NAME}"))
     assert version_tags(1)["slm.evaluation"] == strong
-    words = f"{newer} about 'parrot' is newer and weaker (pack core, 30 items) than {strong} (pack core, 128 items), which decides"
+    words = (
+        f"{newer} about 'parrot' is newer and weaker (pack core, 30 items) than {strong} (pack"
+        " core, 128 items), which decides"
+    )
     assert words in caplog.text and pair.report_uri not in caplog.text
 
 
@@ -154,7 +213,9 @@ def test_newer_evidence_of_the_same_strength_counts(held: Pair) -> None:
 
 def test_evidence_from_the_future_is_refused_by_name(held: Pair) -> None:
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(held.onnx, "onnx", scene.FAST)], items=128, pack="core", days_old=-3)
+        uri = scene.log_report(
+            [scene.judged(held.onnx, "onnx", scene.FAST)], items=128, pack="core", days_old=-3
+        )
     with pytest.raises(RefusedError, match=rf"{uri} is dated 3\.0 days in the future"):
         promote(scene.config(TARGET, f"report_uri={uri}"))
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
@@ -177,7 +238,7 @@ def test_evidence_from_the_future_is_refused_by_name(held: Pair) -> None:
 def test_limits_of_age(pair: Pair, age: timedelta, words: str | None) -> None:
     from steps.registry import evidence
 
-    report = evidence.read(pair.report_uri, Gateway(5))
+    report = evidence.read(pair.report_uri, RegistryClient(5))
     said = report.untimely(30.0, report.created + age)
     assert said is None if words is None else words in (said or "")
 
@@ -186,7 +247,9 @@ def test_signed_report_counts_from_anywhere(held: Pair, tmp_path: Path) -> None:
     from steps.core import signatures
 
     private, public = key_pair(tmp_path, "ci")
-    uri = report_in("elsewhere", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core")
+    uri = report_in(
+        "elsewhere", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core"
+    )
     trusting = scene.config(TARGET, f"promotion.evidence.signers=['{public}']")
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(trusting)
@@ -198,14 +261,27 @@ def test_signed_report_counts_from_anywhere(held: Pair, tmp_path: Path) -> None:
     changed = json.loads(text) | {"seed": 7}
     client.log_text(run_id, json.dumps(changed), "report.json")
     with pytest.raises(RefusedError, match="signed by none of"):
-        promote(scene.config(TARGET, f"promotion.evidence.signers=['{public}']", f"report_uri={uri}", "alias=champion-edge"))
+        promote(
+            scene.config(
+                TARGET,
+                f"promotion.evidence.signers=['{public}']",
+                f"report_uri={uri}",
+                "alias=champion-edge",
+            )
+        )
 
 
 def test_signature_that_is_none_ends_nothing(held: Pair, tmp_path: Path) -> None:
     _, public = key_pair(tmp_path, "ci")
     client = mlflow.MlflowClient()
     for number, content in enumerate((b"\xff\xfe", b"", b"no base64", b"QUJD" * 400)):
-        uri = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core")
+        uri = report_in(
+            "mallory",
+            [scene.judged(held.onnx, "onnx", scene.FAST)],
+            tmp_path,
+            items=9999,
+            pack="core",
+        )
         file = tmp_path / str(number) / "report.json.sig"
         file.parent.mkdir()
         file.write_bytes(content)
@@ -222,12 +298,19 @@ def test_signature_that_is_none_ends_nothing(held: Pair, tmp_path: Path) -> None
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """PEM files of an Ed25519 key, private and public."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
 
     key = Ed25519PrivateKey.generate()
     private, public = folder / f"{name}.key.pem", folder / f"{name}.pub.pem"
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     return private, public
 
 
@@ -236,10 +319,14 @@ def test_chain_takes_no_run_of_somebody_elses_experiment(pair: Pair, tmp_path: P
         mine = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)])
     report_in("mallory", [scene.judged(pair.onnx, "onnx", scene.FAST)], tmp_path)
     wanted = {tags.STEP: "evaluate", tags.MODEL: scene.NAME}
-    found = handoff.finished_runs(wanted, scene.config())
+    found = artifact_lookup.finished_runs(wanted, scene.config())
     assert found[0].info.run_id == mine.split("/")[1]
-    assert {run.info.experiment_id for run in found} == {mlflow.get_experiment_by_name("test").experiment_id}  # type: ignore[union-attr]
-    named = handoff.finished_runs(wanted, scene.config("promotion.evidence.experiments=[mallory]"))
+    assert {run.info.experiment_id for run in found} == {
+        mlflow.get_experiment_by_name("test").experiment_id
+    }  # type: ignore[union-attr]
+    named = artifact_lookup.finished_runs(
+        wanted, scene.config("promotion.evidence.experiments=[mallory]")
+    )
     assert len(named) == len(found) + 1
 
 
@@ -252,12 +339,23 @@ def test_report_in_a_file_or_a_bucket_is_no_run(held: Pair, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "broken",
-    ['{"schema": "slm-promote/report/1"}', "[" * 100_000, '{"schema": "slm-promote/report/1", "created": "2026-01-01", "pack": []}', "7"],
+    [
+        '{"schema": "slm-promote/report/1"}',
+        "[" * 100_000,
+        '{"schema": "slm-promote/report/1", "created": "2026-01-01", "pack": []}',
+        "7",
+    ],
 )
 def test_broken_report_is_passed_over(held: Pair, broken: str) -> None:
     with mlflow.start_run() as run:
         mlflow.log_text(broken, "report.json")
-        mlflow.set_tags({"slm.step": "evaluate", "slm.model": scene.NAME, "slm.output": f"runs:/{run.info.run_id}/report.json"})
+        mlflow.set_tags(
+            {
+                "slm.step": "evaluate",
+                "slm.model": scene.NAME,
+                "slm.output": f"runs:/{run.info.run_id}/report.json",
+            }
+        )
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
 
@@ -265,4 +363,6 @@ def test_broken_report_is_passed_over(held: Pair, broken: str) -> None:
 def test_clock_of_the_tests_is_the_clock_of_the_reports(pair: Pair) -> None:
     from steps.registry import evidence
 
-    assert evidence.read(pair.report_uri, Gateway(5)).untimely(30.0, datetime.now(UTC)) is None
+    assert (
+        evidence.read(pair.report_uri, RegistryClient(5)).untimely(30.0, datetime.now(UTC)) is None
+    )

@@ -1,4 +1,6 @@
-"""A name with spaces, upper case, `=` and letters of another script goes through every command; one with quotes through none."""
+"""A name with spaces, upper case, `=` and letters of another script goes through every command; one
+with quotes through none.
+"""
 
 import shutil
 from pathlib import Path
@@ -6,15 +8,15 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
+from steps.pipeline.artifact_lookup import finished_runs
 from steps.pipeline.compose import compose_config
-from steps.pipeline.handoff import finished_runs
-from steps.registry import look, standing, watch
+from steps.registry import eligibility, look, watch
 from steps.registry import register as room
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
+from steps.registry.export_archive import export, import_
 from steps.registry.promote import promote, rollback
 from steps.registry.table import history
-from steps.registry.transfer import export, import_
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_transfer import elsewhere
@@ -25,10 +27,17 @@ NAME = "My Parrot+β v1=2_x"
 
 
 def test_accepted_name_goes_through_every_command(
-    pair: Pair, no_canary: list[str], migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Pair,
+    no_canary: list[str],
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with mlflow.start_run():
-        judged = [scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST)]
+        judged = [
+            scene.judged(pair.transformers, "transformers", scene.GOOD),
+            scene.judged(pair.onnx, "onnx", scene.FAST),
+        ]
         uri = scene.log_report(judged, name=NAME)
     mine = scene.config(f"model.registered_name='{NAME}'")
     assert room.register(uri, mine).entry == 1
@@ -36,14 +45,16 @@ def test_accepted_name_goes_through_every_command(
     assert promote(scene.config(f"target='models:/{NAME}/1'")).entry == 2
     assert rollback(scene.config(f"target='models:/{NAME}@champion'")).entry == 3
     assert len(history(scene.config(f"target='models:/{NAME}'"), as_json=False)["entries"]) == 3
-    version = Gateway(5).version(NAME, 2)
+    version = RegistryClient(5).version(NAME, 2)
     assert version is not None
-    composed = compose_config(watch.evaluation_words(Gateway(5), version, mine))
+    composed = compose_config(watch.evaluation_words(RegistryClient(5), version, mine))
     assert (composed.model.registered_name, composed.evaluate.candidates) == (NAME, [version.uri])
-    assert f"models:/{NAME}/2" in standing.evaluate_command(Gateway(5), version, mine)
+    assert f"models:/{NAME}/2" in eligibility.evaluate_command(RegistryClient(5), version, mine)
     mlflow.MlflowClient().set_registered_model_alias(NAME, "candidate", "1")
-    (verdict,) = look.look_once(mine, Gateway(5), lambda *_: None)
-    assert verdict.uri == f"models:/{NAME}/1" and verdict.words.startswith("held: @champion (version 2) is better")
+    (verdict,) = look.look_once(mine, RegistryClient(5), lambda *_: None)
+    assert verdict.uri == f"models:/{NAME}/1" and verdict.words.startswith(
+        "held: @champion (version 2) is better"
+    )
     export(scene.config(f"target='models:/{NAME}@champion'", f"archive={tmp_path}/out"))
     elsewhere(migrated_database, tmp_path, monkeypatch)
     with mlflow.start_run():
@@ -52,22 +63,24 @@ def test_accepted_name_goes_through_every_command(
 
 
 @pytest.mark.parametrize("name", ["it's", 'say "hi"', "a:b", "parrot.history", "a%20b"])
-def test_refused_name_is_refused_by_every_command_before_any_call(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_name_is_refused_by_every_command_before_any_call(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise AssertionError("the server was asked")
 
-    monkeypatch.setattr(Gateway, "_once", unreachable)
+    monkeypatch.setattr(RegistryClient, "_once", unreachable)
     quoted = name.replace("'", "\\'")
-    gateway = Gateway(1, client=object())  # type: ignore[arg-type]
+    registry = RegistryClient(1, client=object())  # type: ignore[arg-type]
     target = scene.config(f"target='models:/{quoted}'")
     alias = scene.config(f"target='models:/{quoted}@champion'", f"archive={tmp_path}/out")
     calls = (
         lambda: scene.config(f"model.registered_name='{quoted}'"),
-        lambda: promote(target, gateway=gateway),
-        lambda: rollback(alias, gateway=gateway),
-        lambda: history(target, as_json=False, gateway=gateway),
-        lambda: export(alias, gateway=gateway),
-        lambda: look.look_once(target, gateway, lambda *_: None),
+        lambda: promote(target, registry=registry),
+        lambda: rollback(alias, registry=registry),
+        lambda: history(target, as_json=False, registry=registry),
+        lambda: export(alias, registry=registry),
+        lambda: look.look_once(target, registry, lambda *_: None),
     )
     for call in calls:
         with pytest.raises(ConfigError, match="expected"):

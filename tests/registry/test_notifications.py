@@ -1,4 +1,6 @@
-"""What a webhook is told, over HTTP on loopback: by a receiver that is fast, slow, faulty or dead."""
+"""What a webhook is told, over HTTP on loopback: by a receiver that is fast, slow, faulty or
+dead.
+"""
 
 import base64
 import json
@@ -12,17 +14,17 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
 from steps.config.notifications import NotificationsConfig
 from steps.config.root import Config
+from steps.core.errors import ConfigError
 from steps.registry import actors, delivery, notifications
 from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import decide
 from steps.registry.delivery import Courier, Message
-from steps.registry.outcome import RefusedError
 from steps.registry.permission import WaitingError
 from steps.registry.promote import promote, rollback
+from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
 from tests.registry import scene
 from tests.registry.conftest import Pair
@@ -43,7 +45,9 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got.append(({key.lower(): value for key, value in self.headers.items()}, body))
+                receiver.got.append(
+                    ({key.lower(): value for key, value in self.headers.items()}, body)
+                )
                 time.sleep(delay)
                 self.send_response(statuses[min(len(receiver.got), len(statuses)) - 1])
                 self.send_header("Location", f"http://127.0.0.1:{receiver.port}/elsewhere")
@@ -95,7 +99,9 @@ def settings(url: str, **more: Any) -> NotificationsConfig:
 def send(chosen: NotificationsConfig, number: int = 1) -> Courier:
     made = Courier(chosen, SECRET)
     for each in range(number):
-        made.send(Message(f"id-{each}", "{}", "application/json", f"promoted of models:/parrot/{each}"))
+        made.send(
+            Message(f"id-{each}", "{}", "application/json", f"promoted of models:/parrot/{each}")
+        )
     return made
 
 
@@ -113,7 +119,12 @@ def test_event_is_a_signed_cloud_event(receivers: Receivers, tracking: str) -> N
 
     receiver = receivers()
     notifications.notify(
-        scene.config(*overrides(receiver.url)), "waiting", "my model", version=3, reason="1 approval is missing", who="rosa"
+        scene.config(*overrides(receiver.url)),
+        "waiting",
+        "my model",
+        version=3,
+        reason="1 approval is missing",
+        who="rosa",
     )
     flushed(receiver.url)
     ((headers, body),) = receiver.got
@@ -123,28 +134,49 @@ def test_event_is_a_signed_cloud_event(receivers: Receivers, tracking: str) -> N
     event = JSONFormat().read(None, body)
     data = event.get_data()
     assert isinstance(data, dict)
-    assert (data["name"], data["version"], data["who"], data["reason"]) == ("my model", 3, "rosa", "1 approval is missing")
-    assert event.get_subject() == "models:/my model/3" and event.get_source() == "/#/models/my%20model"
-    assert headers["content-type"].startswith("application/cloudevents+json") and headers["webhook-id"] == event.get_id()
+    assert (data["name"], data["version"], data["who"], data["reason"]) == (
+        "my model",
+        3,
+        "rosa",
+        "1 approval is missing",
+    )
+    assert (
+        event.get_subject() == "models:/my model/3" and event.get_source() == "/#/models/my%20model"
+    )
+    assert (
+        headers["content-type"].startswith("application/cloudevents+json")
+        and headers["webhook-id"] == event.get_id()
+    )
 
 
 def test_a_faulty_receiver_gets_it_again_under_the_same_id(receivers: Receivers) -> None:
     receiver = receivers(500, 503, 200)
     assert send(settings(receiver.url)).flush(10)
-    assert len(receiver.got) == 3 and {headers["webhook-id"] for headers, _ in receiver.got} == {"id-0"}
+    assert len(receiver.got) == 3 and {headers["webhook-id"] for headers, _ in receiver.got} == {
+        "id-0"
+    }
 
 
-@pytest.mark.parametrize(("status", "words"), [(400, "HTTP 400"), (410, "HTTP 410"), (307, "HTTP 307")])
-def test_a_refusal_or_a_redirect_is_said_once(receivers: Receivers, caplog: pytest.LogCaptureFixture, status: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"), [(400, "HTTP 400"), (410, "HTTP 410"), (307, "HTTP 307")]
+)
+def test_a_refusal_or_a_redirect_is_said_once(
+    receivers: Receivers, caplog: pytest.LogCaptureFixture, status: int, words: str
+) -> None:
     receiver = receivers(status)
     with caplog.at_level(logging.WARNING):
         assert send(settings(receiver.url)).flush(10)
     assert len(receiver.got) == 1
-    assert f"notification promoted of models:/parrot/0 was not delivered to 127.0.0.1:{receiver.port}: {words}" in caplog.text
+    assert (
+        f"notification promoted of models:/parrot/0 was not delivered to 127.0.0.1:{receiver.port}:"
+        f" {words}" in caplog.text
+    )
     assert "/hook" not in caplog.text
 
 
-def test_a_slow_receiver_delays_nobody(receivers: Receivers, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_receiver_delays_nobody(
+    receivers: Receivers, caplog: pytest.LogCaptureFixture
+) -> None:
     receiver = receivers(200, delay=30)
     begun = time.monotonic()
     courier = send(settings(receiver.url, timeout=0.3, flush_seconds=1.0), 5)
@@ -152,21 +184,29 @@ def test_a_slow_receiver_delays_nobody(receivers: Receivers, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         courier.end()
     assert time.monotonic() - begun < 5
-    assert "5 notifications were not delivered" in caplog.text and "the last attempt failed: ReadTimeout" in caplog.text
+    assert (
+        "5 notifications were not delivered" in caplog.text
+        and "the last attempt failed: ReadTimeout" in caplog.text
+    )
 
 
-def test_a_dead_receiver_is_given_up_in_one_line(receivers: Receivers, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_receiver_is_given_up_in_one_line(
+    receivers: Receivers, caplog: pytest.LogCaptureFixture
+) -> None:
     receiver = receivers()
     receiver.server.shutdown()
     receiver.server.server_close()
     with caplog.at_level(logging.WARNING):
         assert send(settings(receiver.url, retry_seconds=0.3)).flush(10)
     assert [record.getMessage() for record in caplog.records] == [
-        f"notification promoted of models:/parrot/0 was not delivered to 127.0.0.1:{receiver.port}: ConnectionError"
+        f"notification promoted of models:/parrot/0 was not delivered to 127.0.0.1:{receiver.port}:"
+        " ConnectionError"
     ]
 
 
-def test_no_more_than_the_waiting_room_holds_is_kept(receivers: Receivers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_the_waiting_room_holds_is_kept(
+    receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delivery, "WAITING_ROOM", 3)
     receiver = receivers(200, delay=30)
     begun = time.monotonic()
@@ -174,7 +214,9 @@ def test_no_more_than_the_waiting_room_holds_is_kept(receivers: Receivers, monke
     assert time.monotonic() - begun < 1
 
 
-def test_moves_are_told_as_they_are_made(pair: Pair, no_canary: list[str], receivers: Receivers) -> None:
+def test_moves_are_told_as_they_are_made(
+    pair: Pair, no_canary: list[str], receivers: Receivers
+) -> None:
     receiver = receivers()
 
     def config(*words: str) -> Any:
@@ -195,34 +237,52 @@ def test_moves_are_told_as_they_are_made(pair: Pair, no_canary: list[str], recei
         *(("observed", 1), ("promoted", 2), ("rolled_back", 1)),
     ]
     promoted = receiver.events()[4]["data"]
-    assert promoted["entry"] == 3 and {"alias": "champion", "before": 1, "after": 2} in promoted["moves"]
+    assert (
+        promoted["entry"] == 3
+        and {"alias": "champion", "before": 1, "after": 2} in promoted["moves"]
+    )
     assert receiver.events()[3]["data"]["who"] == "another client"
 
 
-def test_a_refusal_is_told_and_raised(pair: Pair, no_canary: list[str], receivers: Receivers) -> None:
+def test_a_refusal_is_told_and_raised(
+    pair: Pair, no_canary: list[str], receivers: Receivers
+) -> None:
     receiver = receivers()
     with mlflow.start_run():
         uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, "hold")])
     config = scene.config(*overrides(receiver.url, "notifications.events=[held]"))
     notifications.announced(config, lambda: room.register(uri, config))
-    refused = scene.config(*overrides(receiver.url, "notifications.events=[held]", f"target=models:/{scene.NAME}/1"))
+    refused = scene.config(
+        *overrides(receiver.url, "notifications.events=[held]", f"target=models:/{scene.NAME}/1")
+    )
     with pytest.raises(RefusedError):
         notifications.announced(refused, lambda: promote(refused))
     flushed(receiver.url)
-    assert [(each["data"]["event"], each["data"]["version"]) for each in receiver.events()] == [("held", 1), ("held", 1)]
+    assert [(each["data"]["event"], each["data"]["version"]) for each in receiver.events()] == [
+        ("held", 1),
+        ("held", 1),
+    ]
     assert "its verdict is 'hold': quality_floor" in receiver.events()[0]["data"]["reason"]
 
 
-def test_a_dead_receiver_undoes_no_move(pair: Pair, no_canary: list[str], receivers: Receivers) -> None:
+def test_a_dead_receiver_undoes_no_move(
+    pair: Pair, no_canary: list[str], receivers: Receivers
+) -> None:
     config = scene.config(*overrides("http://127.0.0.1:9/", "notifications.retry_seconds=0.1"))
-    assert notifications.announced(config, lambda: room.register(pair.report_uri, config)).entry == 1
+    assert (
+        notifications.announced(config, lambda: room.register(pair.report_uri, config)).entry == 1
+    )
 
 
-def test_secret_is_asked_for_before_anything_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_secret_is_asked_for_before_anything_moves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     def never() -> Any:
         raise AssertionError("it was moved")
 
-    config = scene.config("notifications.url=http://127.0.0.1:9/", "notifications.secret_env=NOBODY_SET_THIS")
+    config = scene.config(
+        "notifications.url=http://127.0.0.1:9/", "notifications.secret_env=NOBODY_SET_THIS"
+    )
     with pytest.raises(ConfigError, match=r"notifications\.secret_env='NOBODY_SET_THIS'"):
         notifications.announced(config, never)
     monkeypatch.setenv("NOBODY_SET_THIS", "not base64!")
@@ -230,7 +290,12 @@ def test_secret_is_asked_for_before_anything_moves(monkeypatch: pytest.MonkeyPat
         notifications.announced(config, never)
     assert "not base64!" not in str(refused.value)
     (tmp_path / "secret").write_text(SECRET + "\n")
-    assert notifications.check(NotificationsConfig(url="http://127.0.0.1:9/", secret_file=str(tmp_path / "secret"))) is not None
+    assert (
+        notifications.check(
+            NotificationsConfig(url="http://127.0.0.1:9/", secret_file=str(tmp_path / "secret"))
+        )
+        is not None
+    )
     assert notifications.check(NotificationsConfig()) is None
 
 
@@ -252,7 +317,9 @@ def test_bad_settings_are_named(key: str, value: Any) -> None:
 
 
 def test_source_holds_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://rosa:pw@mlflow.example.org:8443/base/")
+    monkeypatch.setattr(
+        mlflow, "get_tracking_uri", lambda: "https://rosa:pw@mlflow.example.org:8443/base/"
+    )
     assert notifications.source("a=b") == "https://mlflow.example.org:8443/base/#/models/a%3Db"
 
 
@@ -279,7 +346,10 @@ def test_a_version_that_waits_is_told_of_and_what_approvers_say(
     acting("ci")
     notifications.announced(config(target), lambda: promote(config(target)))
     flushed(receiver.url)
-    told = [(event["type"].split(".")[1], event["data"]["version"], event["data"]["who"]) for event in receiver.events()]
+    told = [
+        (event["type"].split(".")[1], event["data"]["version"], event["data"]["who"])
+        for event in receiver.events()
+    ]
     assert [each for each in told if each[0] != "proposed"] == [
         ("waiting", 2, "ci"),
         ("waiting", 2, "ci"),

@@ -5,7 +5,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.registry import register as room
-from steps.registry.gateway import Gateway, ServerUnavailableError
+from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.promote import promote
 from tests.registry import scene
 from tests.registry.conftest import Pair
@@ -13,19 +13,28 @@ from tests.registry.test_register import aliases
 
 
 def away(*_: object, **__: object) -> None:
-    raise MlflowException("API request failed with exception: Max retries exceeded: connection refused")
+    raise MlflowException(
+        "API request failed with exception: Max retries exceeded: connection refused"
+    )
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_evidence_that_nobody_hands_out_is_not_missing_evidence(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_that_nobody_hands_out_is_not_missing_evidence(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room.register(pair.report_uri, scene.config())
     monkeypatch.setattr(mlflow.artifacts, "load_text", away)
-    with pytest.raises(ServerUnavailableError, match=r"reading runs:/.*if a move had begun, the next run finishes it"):
-        promote(scene.config(f"target=models:/{scene.NAME}/1"), gateway=Gateway(0.1))
+    with pytest.raises(
+        ServerUnavailableError,
+        match=r"reading runs:/.*if a move had begun, the next run finishes it",
+    ):
+        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=RegistryClient(0.1))
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_result_that_cannot_be_kept_does_not_undo_the_move(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_that_cannot_be_kept_does_not_undo_the_move(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mlflow, "log_dict", away)
     with mlflow.start_run():
         done = room.register(pair.report_uri, scene.config())

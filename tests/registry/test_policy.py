@@ -1,4 +1,6 @@
-"""The Pareto front and the profiles, on figures with known answers; and what follows when an alias moves."""
+"""The Pareto front and the profiles, on figures with known answers; and what follows when an alias
+moves.
+"""
 
 import math
 from typing import Any
@@ -7,15 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.config.errors import ConfigError
 from steps.config.promotion import PromotionConfig, WeightsConfig
-from steps.registry import policy, succession
+from steps.core.errors import ConfigError
+from steps.registry import alias_plan, policy
 from steps.registry.evidence import Judged
 
 BALANCED = WeightsConfig(4, 1, 1, 0.5)
 
 
-def model(name: str, quality: float, first: float = 1.0, memory: float = 1e9, size: float = 1e8, **other: Any) -> Judged:
+def model(
+    name: str,
+    quality: float,
+    first: float = 1.0,
+    memory: float = 1e9,
+    size: float = 1e8,
+    **other: Any,
+) -> Judged:
     metrics = {
         "quality/score": quality,
         "speed/ttft_p50_s": first,
@@ -24,7 +33,19 @@ def model(name: str, quality: float, first: float = 1.0, memory: float = 1e9, si
         "size/bytes": size,
         **other,
     }
-    return Judged(f"models:/{name}", name, "onnx", "sha256:0", "candidate", "evaluated", metrics, "promote", (), (), None)
+    return Judged(
+        f"models:/{name}",
+        name,
+        "onnx",
+        "sha256:0",
+        "candidate",
+        "evaluated",
+        metrics,
+        "promote",
+        (),
+        (),
+        None,
+    )
 
 
 def order(*models: Judged, weights: WeightsConfig = BALANCED) -> list[str]:
@@ -32,7 +53,9 @@ def order(*models: Judged, weights: WeightsConfig = BALANCED) -> list[str]:
 
 
 def test_latency_is_the_time_of_sixty_four_tokens() -> None:
-    assert policy.objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})["latency"] == pytest.approx(7.3)
+    assert policy.objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})[
+        "latency"
+    ] == pytest.approx(7.3)
 
 
 def test_dominated_model_never_wins() -> None:
@@ -43,7 +66,9 @@ def test_dominated_model_never_wins() -> None:
 
 def test_utility_by_hand() -> None:
     ranking = policy.rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
-    assert {each.judged.model_id: each.utility for each in ranking.ranked} == pytest.approx({"a": -math.log(2), "b": 2 * math.log(0.8)})
+    assert {each.judged.model_id: each.utility for each in ranking.ranked} == pytest.approx(
+        {"a": -math.log(2), "b": 2 * math.log(0.8)}
+    )
 
 
 def test_profiles_trade_quality_for_size() -> None:
@@ -54,9 +79,25 @@ def test_profiles_trade_quality_for_size() -> None:
 
 
 def test_missing_figure_leaves_the_objective_out_for_all() -> None:
-    lacking = Judged("models:/x", "x", "onnx", "", "candidate", "evaluated", {"quality/score": 0.5}, "promote", (), (), None)
+    lacking = Judged(
+        "models:/x",
+        "x",
+        "onnx",
+        "",
+        "candidate",
+        "evaluated",
+        {"quality/score": 0.5},
+        "promote",
+        (),
+        (),
+        None,
+    )
     ranking = policy.rank([lacking, model("y", 0.4)], BALANCED)
-    assert ranking.compared == ("quality",) and set(ranking.left_out) == {"latency", "memory", "size"}
+    assert ranking.compared == ("quality",) and set(ranking.left_out) == {
+        "latency",
+        "memory",
+        "size",
+    }
     assert ranking.winner is not None and ranking.winner.judged.model_id == "x"
 
 
@@ -64,17 +105,23 @@ def test_nothing_to_rank() -> None:
     assert policy.rank([], BALANCED).winner is None
 
 
-figures = st.tuples(st.floats(0, 1), st.floats(0.01, 100), st.floats(1e6, 1e10), st.floats(1e6, 1e10))
+figures = st.tuples(
+    st.floats(0, 1), st.floats(0.01, 100), st.floats(1e6, 1e10), st.floats(1e6, 1e10)
+)
 
 
 @given(st.lists(figures, min_size=1, max_size=6), st.tuples(*[st.floats(0.01, 5)] * 4))
-def test_winner_is_never_dominated_and_order_of_input_does_not_matter(rows: list[tuple[float, ...]], weights: tuple[float, ...]) -> None:
+def test_winner_is_never_dominated_and_order_of_input_does_not_matter(
+    rows: list[tuple[float, ...]], weights: tuple[float, ...]
+) -> None:
     models = [model(f"m{index}", *row) for index, row in enumerate(rows)]
     ranking = policy.rank(models, WeightsConfig(*weights))
     names = ("quality", "latency", "memory", "size")
     assert ranking.winner is not None
     winner = ranking.winner.objectives
-    assert not any(policy.dominates(policy.objectives(each.metrics), winner, names) for each in models)
+    assert not any(
+        policy.dominates(policy.objectives(each.metrics), winner, names) for each in models
+    )
     assert policy.rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
 
 
@@ -90,7 +137,7 @@ def test_winner_is_never_dominated_and_order_of_input_does_not_matter(rows: list
     ],
 )
 def test_succession(current: dict[str, int], wanted: dict[str, int | None]) -> None:
-    assert succession.succeed(current, "champion", 3) == wanted
+    assert alias_plan.succeed(current, "champion", 3) == wanted
 
 
 def test_bad_weights_and_aliases_are_refused() -> None:

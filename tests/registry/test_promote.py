@@ -5,14 +5,13 @@
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
-from steps.pipeline.errors import StepError
+from steps.core.errors import ConfigError, StepError
 from steps.registry import register as room
-from steps.registry.gateway import Gateway
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
 from steps.registry.journal import name_of
-from steps.registry.ledger import Ledger
-from steps.registry.outcome import RefusedError
 from steps.registry.promote import promote, rollback
+from steps.registry.result import RefusedError
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_register import aliases, numbers
@@ -26,12 +25,18 @@ def registered(pair: Pair, no_canary: list[str]) -> Pair:
 
 
 def held() -> list[int]:
-    return Ledger(Gateway(5), scene.NAME).read().held("champion")
+    return AliasStore(RegistryClient(5), scene.NAME).read().held("champion")
 
 
 def test_named_version_becomes_champion(registered: Pair) -> None:
     done = promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    assert aliases() == {"transformers": 1, "onnx": 2, "champion": 1, "previous": 2, "challenger": 2}
+    assert aliases() == {
+        "transformers": 1,
+        "onnx": 2,
+        "champion": 1,
+        "previous": 2,
+        "challenger": 2,
+    }
     assert done.entry == 2 and not done.forced
     assert held() == [2, 1]
 
@@ -70,16 +75,31 @@ def test_dry_run_changes_nothing(registered: Pair, no_canary: list[str]) -> None
 @pytest.mark.usefixtures("no_canary")
 def test_old_evidence_is_refused_unless_overruled(pair: Pair) -> None:
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD)], days_old=40)
+        uri = scene.log_report(
+            [scene.judged(pair.transformers, "transformers", scene.GOOD)], days_old=40
+        )
     done = room.register(uri, scene.config())
     assert done.moves == () and "the evidence is 40.0 days old" in done.reason
-    with pytest.raises(RefusedError, match=r"40\.0 days old, promotion\.max_evidence_age_days=30.*mlflow run \. -e evaluate.*force=true"):
+    with pytest.raises(
+        RefusedError,
+        match=(
+            r"40\.0 days old, promotion\.max_evidence_age_days=30.*mlflow run \. -e"
+            r" evaluate.*force=true"
+        ),
+    ):
         promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}"))
     with pytest.raises(ConfigError, match="reason"):
         promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}", "force=true"))
-    done = promote(scene.config(f"target=models:/{scene.NAME}/1", f"report_uri={uri}", "force=true", "reason='the demo is today'"))
+    done = promote(
+        scene.config(
+            f"target=models:/{scene.NAME}/1",
+            f"report_uri={uri}",
+            "force=true",
+            "reason='the demo is today'",
+        )
+    )
     assert done.forced
-    record = Ledger(Gateway(5), scene.NAME).read().entries[-1].record
+    record = AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record
     assert record.forced and record.reason == "the demo is today"
     assert "40.0 days old" in record.details["objections"][0]
 
@@ -89,7 +109,9 @@ def test_held_version_is_refused_with_the_gate(pair: Pair) -> None:
     with mlflow.start_run():
         uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")])
     room.register(uri, scene.config())
-    with pytest.raises(RefusedError, match=r"verdict is 'hold': quality_floor=0\.48 \(limit 0\.1\)"):
+    with pytest.raises(
+        RefusedError, match=r"verdict is 'hold': quality_floor=0\.48 \(limit 0\.1\)"
+    ):
         promote(scene.config(f"target=models:/{scene.NAME}/1"))
     assert aliases() == {}
 
@@ -99,7 +121,12 @@ def test_version_without_evidence_names_the_command(pair: Pair) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model("stranger")
     client.create_model_version("stranger", f"models:/{pair.onnx}", model_id=pair.onnx)
-    with pytest.raises(RefusedError, match=r"no evidence; evaluate it: mlflow run .* 'evaluate.candidates=\[models:/stranger/1\]'"):
+    with pytest.raises(
+        RefusedError,
+        match=(
+            r"no evidence; evaluate it: mlflow run .* 'evaluate.candidates=\[models:/stranger/1\]'"
+        ),
+    ):
         promote(scene.config("target=models:/stranger/1"))
     done = promote(scene.config("target=models:/stranger/1", "force=true", "reason=trial"))
     assert done.forced and client.get_registered_model("stranger").aliases == {"champion": 1}
@@ -113,7 +140,9 @@ def test_evidence_about_other_bytes_is_never_overruled(registered: Pair) -> None
 
 
 def test_changed_report_is_no_evidence(registered: Pair) -> None:
-    mlflow.MlflowClient().set_model_version_tag(scene.NAME, "1", "slm.evidence_digest", "sha256:other")
+    mlflow.MlflowClient().set_model_version_tag(
+        scene.NAME, "1", "slm.evidence_digest", "sha256:other"
+    )
     client = mlflow.MlflowClient()
     run_id = registered.report_uri.removeprefix("runs:/").partition("/")[0]
     client.set_tag(run_id, "slm.step", "something else")
@@ -133,7 +162,9 @@ def test_without_a_version_the_policy_chooses(pair: Pair) -> None:
 def test_unknown_targets_are_named(registered: Pair) -> None:
     with pytest.raises(StepError, match="no such version; there are: 1, 2"):
         promote(scene.config(f"target=models:/{scene.NAME}/9"))
-    with pytest.raises(StepError, match="no such alias; there are: @challenger, @champion, @onnx, @transformers"):
+    with pytest.raises(
+        StepError, match="no such alias; there are: @challenger, @champion, @onnx, @transformers"
+    ):
         promote(scene.config(f"target=models:/{scene.NAME}@prod"))
     with pytest.raises(StepError, match="no such registered model"):
         promote(scene.config("target=models:/nobody/1"))
@@ -147,7 +178,13 @@ def test_rollback_returns_to_the_previous_champion(registered: Pair) -> None:
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     done = rollback(scene.config(f"target=models:/{scene.NAME}@champion"))
     assert done.kind == "rollback"
-    assert aliases() == {"transformers": 1, "onnx": 2, "champion": 2, "previous": 1, "challenger": 1}
+    assert aliases() == {
+        "transformers": 1,
+        "onnx": 2,
+        "champion": 2,
+        "previous": 1,
+        "challenger": 1,
+    }
     assert held() == [2, 1, 2]
 
 
@@ -161,16 +198,41 @@ def test_rollback_to_any_version_that_served(registered: Pair) -> None:
 
 
 def test_rollback_without_a_previous_is_refused(registered: Pair) -> None:
-    with pytest.raises(RefusedError, match="only one @champion so far, version 2, so there is nothing to return to"):
+    with pytest.raises(
+        RefusedError, match="only one @champion so far, version 2, so there is nothing to return to"
+    ):
         rollback(scene.config(f"target=models:/{scene.NAME}@champion"))
 
 
-def test_failing_canary_leaves_aliases_untouched(registered: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_canary_leaves_aliases_untouched(
+    registered: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from steps.registry import canary
 
     before = aliases()
     bad = canary.Check("answers a chat", False, "it did not")
-    monkeypatch.setattr(canary, "run", lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"))
-    with pytest.raises(RefusedError, match=r"canary failed \(answers a chat: it did not\)\. No reason overrules this"):
+    monkeypatch.setattr(
+        canary,
+        "run",
+        lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"),
+    )
+    with pytest.raises(
+        RefusedError,
+        match=r"canary failed \(answers a chat: it did not\)\. No reason overrules this",
+    ):
         promote(scene.config(f"target=models:/{scene.NAME}/1", "force=true", "reason=hurry"))
     assert aliases() == before and numbers(name_of(scene.NAME)) == [1]
+
+
+def test_rollback_brings_back_an_alias_that_was_deleted_by_hand(registered: Pair) -> None:
+    client = mlflow.MlflowClient()
+    before = aliases()["champion"]
+    client.delete_registered_model_alias(scene.NAME, "champion")
+    done = rollback(scene.config(f"target=models:/{scene.NAME}@champion"))
+    assert aliases()["champion"] == before
+    assert done.reason == "@champion was deleted; set again"
+
+
+def test_rollback_of_an_alias_that_never_was(registered: Pair) -> None:
+    with pytest.raises(RefusedError, match="the history knows no version that was @edge"):
+        rollback(scene.config(f"target=models:/{scene.NAME}@edge"))

@@ -6,7 +6,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import register as room
 from steps.registry.journal import name_of
 from tests.registry import scene
@@ -19,7 +19,9 @@ def aliases() -> dict[str, int]:
 
 
 def numbers(name: str = scene.NAME) -> list[int]:
-    return sorted(int(each.version) for each in mlflow.MlflowClient().search_model_versions(f"name='{name}'"))
+    return sorted(
+        int(each.version) for each in mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    )
 
 
 def test_first_report_makes_two_versions_and_four_aliases(pair: Pair) -> None:
@@ -45,10 +47,22 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
     assert version.tags["slm.verdict"] == "promote"
     assert version.tags["slm.evidence_digest"].startswith("sha256:")
     assert version.tags["slm.snapshot_revision"] == "abc"
-    for words in ("nobody/parrot", "MIT", "abc", "0.480", "n above 1: one choice only", 'load_model("models:/parrot/2")', "mlflow run ."):
+    for words in (
+        "nobody/parrot",
+        "MIT",
+        "abc",
+        "0.480",
+        "n above 1: one choice only",
+        'load_model("models:/parrot/2")',
+        "mlflow run .",
+    ):
         assert words in (version.description or "")
     assert len(version.description or "") <= 5000
-    assert mlflow.MlflowClient().get_registered_model(scene.NAME).description.startswith("parrot: a small language model")
+    assert (
+        mlflow.MlflowClient()
+        .get_registered_model(scene.NAME)
+        .description.startswith("parrot: a small language model")
+    )
 
 
 def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:
@@ -60,7 +74,9 @@ def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> 
     assert not any(row.created for row in again.rows)
     assert len(no_canary) == asked
     after = [mlflow.MlflowClient().get_model_version(scene.NAME, str(number)) for number in (1, 2)]
-    assert [each.last_updated_timestamp for each in after] == [each.last_updated_timestamp for each in before]
+    assert [each.last_updated_timestamp for each in after] == [
+        each.last_updated_timestamp for each in before
+    ]
     assert numbers(name_of(scene.NAME)) == [1]
 
 
@@ -80,7 +96,10 @@ def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair) -> None:
 def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
     with mlflow.start_run():
         uri = scene.log_report(
-            [scene.judged(pair.transformers, "transformers", scene.GOOD), scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")]
+            [
+                scene.judged(pair.transformers, "transformers", scene.GOOD),
+                scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold"),
+            ]
         )
     promotion = room.register(uri, scene.config())
     assert numbers() == [1, 2]
@@ -91,14 +110,19 @@ def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
 @pytest.mark.usefixtures("no_canary")
 def test_nothing_passed_moves_nothing(pair: Pair) -> None:
     with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")])
+        uri = scene.log_report(
+            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")]
+        )
     promotion = room.register(uri, scene.config())
     assert numbers() == [1] and aliases() == {}
     assert promotion.moves == () and "no candidate passed" in promotion.reason
 
 
 def test_nothing_evaluated_is_an_error(pair: Pair) -> None:
-    failed = scene.judged(pair.onnx, "onnx", scene.FAST) | {"status": "failed", "failure": {"reason": "out of memory", "log_tail": ""}}
+    failed = scene.judged(pair.onnx, "onnx", scene.FAST) | {
+        "status": "failed",
+        "failure": {"reason": "out of memory", "log_tail": ""},
+    }
     with mlflow.start_run():
         uri = scene.log_report([failed])
     with pytest.raises(StepError, match=r"nothing to register.*out of memory"):
@@ -109,14 +133,24 @@ def test_dry_run_says_the_same_and_writes_nothing(pair: Pair) -> None:
     planned = room.register(pair.report_uri, scene.config(), dry_run=True)
     assert mlflow.MlflowClient().search_registered_models() == []
     assert [row.version for row in planned.rows] == [None, None]
-    assert {move.alias: move.after for move in planned.moves} == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
+    assert {move.alias: move.after for move in planned.moves} == {
+        "transformers": 1,
+        "onnx": 2,
+        "champion": 2,
+        "challenger": 1,
+    }
 
 
 @pytest.mark.usefixtures("tracking")
 def test_failing_canary_leaves_the_alias_to_the_other() -> None:
     with mlflow.start_run():
         good, broken = scene.log_model("transformers"), scene.log_model("onnx", fault="shape")
-        uri = scene.log_report([scene.judged(good, "transformers", scene.GOOD), scene.judged(broken, "onnx", scene.FAST)])
+        uri = scene.log_report(
+            [
+                scene.judged(good, "transformers", scene.GOOD),
+                scene.judged(broken, "onnx", scene.FAST),
+            ]
+        )
     promotion = room.register(uri, scene.config())
     assert aliases() == {"transformers": 1, "champion": 1}
     assert promotion.rows[1].canary.startswith("answers a chat")
@@ -125,7 +159,9 @@ def test_failing_canary_leaves_the_alias_to_the_other() -> None:
 
 def test_report_about_other_bytes_is_refused(pair: Pair) -> None:
     mlflow.MlflowClient().set_logged_model_tags(pair.onnx, {"slm.digest": "sha256:other"})
-    with pytest.raises(StepError, match=r"the report judged sha256:.*the logged model says sha256:other"):
+    with pytest.raises(
+        StepError, match=r"the report judged sha256:.*the logged model says sha256:other"
+    ):
         room.register(pair.report_uri, scene.config())
 
 
@@ -146,7 +182,8 @@ def test_missing_report_names_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "alias", "winner"), [("balanced", "champion", 2), ("quality", "champion", 1), ("edge", "champion-edge", 2)]
+    ("profile", "alias", "winner"),
+    [("balanced", "champion", 2), ("quality", "champion", 1), ("edge", "champion-edge", 2)],
 )
 @pytest.mark.usefixtures("no_canary")
 def test_profiles_choose(pair: Pair, profile: str, alias: str, winner: int) -> None:
@@ -170,14 +207,22 @@ def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
     [(0.45, 2, {"challenger": 3}), (0.60, 3, {"challenger": 2, "previous": 2})],
 )
 @pytest.mark.usefixtures("no_canary")
-def test_incumbent_defends_its_place(pair: Pair, quality: float, champion: int, others: dict[str, int]) -> None:
+def test_incumbent_defends_its_place(
+    pair: Pair, quality: float, champion: int, others: dict[str, int]
+) -> None:
     room.register(pair.report_uri, scene.config())
     with mlflow.start_run():
         newer = scene.log_model("onnx", name="newer")
         uri = scene.log_report(
             [
                 scene.judged(newer, "onnx", {**scene.FAST, "quality/score": quality}),
-                scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence", role="incumbent"),
+                scene.judged(
+                    pair.onnx,
+                    "onnx",
+                    scene.FAST,
+                    decision="insufficient_evidence",
+                    role="incumbent",
+                ),
             ]
         )
     promotion = room.register(uri, scene.config())
@@ -190,24 +235,42 @@ def test_card_says_how_the_model_is_made_again() -> None:
     from steps.registry.versions import remake
 
     tags = {
-        "slm.command": "mlflow run https://git.example.org/x -v abc -e log_onnx_wrapper --env-manager local -P 'overrides=onnx=int8_cpu'",
-        "slm.overrides": "onnx=int8_cpu evaluate=smoke model=smollm2_135m snapshot_uri=runs:/1/snapshot.json onnx_uri=models:/m-1",
+        "slm.command": (
+            "mlflow run https://git.example.org/x -v abc -e log_onnx_wrapper --env-manager local -P"
+            " 'overrides=onnx=int8_cpu'"
+        ),
+        "slm.overrides": (
+            "onnx=int8_cpu evaluate=smoke model=smollm2_135m snapshot_uri=runs:/1/snapshot.json"
+            " onnx_uri=models:/m-1"
+        ),
     }
-    made = "mlflow run https://git.example.org/x -v abc --env-manager local -P 'overrides=onnx=int8_cpu model=smollm2_135m'"
+    made = (
+        "mlflow run https://git.example.org/x -v abc --env-manager local -P"
+        " 'overrides=onnx=int8_cpu model=smollm2_135m'"
+    )
     assert remake(tags) == made
     assert remake({}) is None
 
 
 def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
-    """Three who register at once: the aliases must not go to a version that its maker deletes in the next moment."""
-    from steps.registry.gateway import Version
+    """Three who register at once: the aliases must not go to a version that its maker deletes in
+    the next moment.
+    """
+    from steps.registry.client import Version
     from steps.registry.versions import without_twins
 
     def version(number: int, model_id: str | None) -> Version:
         source = f"models:/{model_id}" if model_id else "runs:/0/model"
         return Version("parrot", number, {}, (), source, None, "", 0)
 
-    known = [version(1, "m-a"), version(2, "m-b"), version(3, None), version(4, "m-b"), version(5, None), version(6, "m-a")]
+    known = [
+        version(1, "m-a"),
+        version(2, "m-b"),
+        version(3, None),
+        version(4, "m-b"),
+        version(5, None),
+        version(6, "m-a"),
+    ]
     assert [each.number for each in without_twins(known)] == [1, 2, 3, 5]
 
 
@@ -217,7 +280,9 @@ def test_report_that_leaves_things_out_gets_a_card(pair: Pair, no_canary: list[s
     with mlflow.start_run() as run:
         mlflow.log_text(json.dumps(text), "report.json")
     assert room.register(f"runs:/{run.info.run_id}/report.json", scene.config()).moves
-    assert "pack unknown (30 items)" in str(mlflow.MlflowClient().get_model_version(scene.NAME, "1").description)
+    assert "pack unknown (30 items)" in str(
+        mlflow.MlflowClient().get_model_version(scene.NAME, "1").description
+    )
 
 
 @pytest.mark.parametrize("broken", [{"policy": {"gates": [1]}}, {"pack": [1]}, {"snapshot": "x"}])

@@ -14,11 +14,11 @@ import mlflow
 import pytest
 
 from steps.config.root import Config
-from steps.pipeline.handoff import model_id_of
+from steps.core.model_uri import model_id_of
 from steps.registry import look, waiting, watch
-from steps.registry.gateway import Gateway, Version
-from steps.registry.outcome import RefusedError
+from steps.registry.client import RegistryClient, Version
 from steps.registry.promote import promote
+from steps.registry.result import RefusedError
 from steps.registry.waiting import Memory
 from tests.registry import registries, scene
 from tests.registry.conftest import Pair
@@ -59,16 +59,26 @@ def never(version: Version, config: Config) -> None:
 def test_look_where_nothing_changed_costs_four_calls(tracking: str) -> None:
     registries.settled(tracking, models=200, entries=3)
     counter = Counter(mlflow.MlflowClient())
-    assert look.look_once(scene.config(), Gateway(5, client=counter), never) == []  # type: ignore[arg-type]
-    assert sorted(counter.made) == ["search_experiments", "search_model_versions", "search_registered_models", "search_runs"]
+    assert look.look_once(scene.config(), RegistryClient(5, client=counter), never) == []  # type: ignore[arg-type]
+    assert sorted(counter.made) == [
+        "search_experiments",
+        "search_model_versions",
+        "search_registered_models",
+        "search_runs",
+    ]
 
 
 def test_change_of_one_model_is_looked_at_alone(tracking: str) -> None:
     registries.settled(tracking, models=5)
-    mlflow.MlflowClient().set_model_version_tag("model-003", "1", "slm.evaluation", "runs:/1/report.json")
+    mlflow.MlflowClient().set_model_version_tag(
+        "model-003", "1", "slm.evaluation", "runs:/1/report.json"
+    )
     counter = Counter(mlflow.MlflowClient())
-    look.look_once(scene.config(), Gateway(1, client=counter), never)  # type: ignore[arg-type]
-    assert {name for name, count in Counts(counter.made).items() if count > 1} <= {"search_experiments", "search_runs"}
+    look.look_once(scene.config(), RegistryClient(1, client=counter), never)  # type: ignore[arg-type]
+    assert {name for name, count in Counts(counter.made).items() if count > 1} <= {
+        "search_experiments",
+        "search_runs",
+    }
     assert 4 < len(counter.made) < 20
 
 
@@ -78,28 +88,47 @@ def journal_of(name: str, record: str) -> None:
     client.create_registered_model(name)
     client.create_model_version(name, registries.SOURCE)
     client.create_registered_model(f"{name}.history", tags={"slm.kind": "history"})
-    client.create_model_version(f"{name}.history", registries.SOURCE, tags={"slm.record": record, "slm.record_id": "1"})
+    client.create_model_version(
+        f"{name}.history", registries.SOURCE, tags={"slm.record": record, "slm.record_id": "1"}
+    )
     client.set_registered_model_alias(name, "candidate", "1")
 
 
-GOOD_RECORD = {"id": "1", "kind": "promote", "moves": [["champion", None, 1]], "actor": "a", "reason": "r", "details": {}}
+GOOD_RECORD = {
+    "id": "1",
+    "kind": "promote",
+    "moves": [["champion", None, 1]],
+    "actor": "a",
+    "reason": "r",
+    "details": {},
+}
 
 
 @pytest.mark.parametrize(
     "record",
-    ["{", "null", "[]", '"text"', "{}", json.dumps({**GOOD_RECORD, "moves": [[1]]}), json.dumps({**GOOD_RECORD, "moves": None})],
+    [
+        "{",
+        "null",
+        "[]",
+        '"text"',
+        "{}",
+        json.dumps({**GOOD_RECORD, "moves": [[1]]}),
+        json.dumps({**GOOD_RECORD, "moves": None}),
+    ],
 )
-def test_damaged_record_ends_nobody_elses_look(champion_is_slow: Pair, record: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_record_ends_nobody_elses_look(
+    champion_is_slow: Pair, record: str, caplog: pytest.LogCaptureFixture
+) -> None:
     journal_of("a-bad-one", record)
     set_candidate(2)
     memory, clock = Memory(), Clock()
     memory._clock = clock
     evaluator = Evaluator()
     with caplog.at_level(logging.WARNING):
-        (verdict,) = look.look_once(scene.config(), Gateway(5), evaluator, memory=memory)
+        (verdict,) = look.look_once(scene.config(), RegistryClient(5), evaluator, memory=memory)
         assert verdict.promoted and verdict.uri == f"models:/{scene.NAME}/2"
         for _ in range(3):
-            assert look.look_once(scene.config(), Gateway(5), evaluator, memory=memory) == []
+            assert look.look_once(scene.config(), RegistryClient(5), evaluator, memory=memory) == []
     assert caplog.text.count("models:/a-bad-one cannot be looked at") == 1
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
 
@@ -110,7 +139,11 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
     client = mlflow.MlflowClient()
     for name in ("a-bad-one", "a-worse-one"):
         client.create_registered_model(name)
-        client.create_model_version(name, f"models:/{champion_is_slow.onnx}", tags={"slm.evaluation": "s3://bucket/report.json"})
+        client.create_model_version(
+            name,
+            f"models:/{champion_is_slow.onnx}",
+            tags={"slm.evaluation": "s3://bucket/report.json"},
+        )
         client.set_registered_model_alias(name, "candidate", "1")
     set_candidate(2)
     real = mlflow.artifacts.load_text
@@ -120,7 +153,7 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
             raise ModuleNotFoundError("No module named 'boto3'")
         return real(uri)
 
-    judge = watch.judge
+    judge = watch.decide
 
     def broken(version: Version, *given: Any) -> Any:
         if version.name == "a-worse-one":
@@ -128,9 +161,12 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
         return judge(version, *given)
 
     monkeypatch.setattr(mlflow.artifacts, "load_text", load_text)
-    monkeypatch.setattr(look, "judge", broken)
+    monkeypatch.setattr(look, "decide", broken)
     with caplog.at_level(logging.WARNING):
-        found = {each.uri: each for each in look.look_once(scene.config(), Gateway(5), Evaluator())}
+        found = {
+            each.uri: each
+            for each in look.look_once(scene.config(), RegistryClient(5), Evaluator())
+        }
     assert found[f"models:/{scene.NAME}/2"].promoted and "models:/a-bad-one/1" in found
     assert "models:/a-worse-one cannot be looked at: OddError" in caplog.text
 
@@ -142,11 +178,13 @@ class OddError(Exception):
 def test_record_of_a_later_version_ends_nobody_elses_look(champion_is_slow: Pair) -> None:
     journal_of("a-later-one", json.dumps({**GOOD_RECORD, "field_of_a_later_version": 1}))
     set_candidate(2)
-    found = look.look_once(scene.config(), Gateway(5), Evaluator())
+    found = look.look_once(scene.config(), RegistryClient(5), Evaluator())
     assert [each.promoted for each in found if each.uri == f"models:/{scene.NAME}/2"] == [True]
 
 
-def test_name_that_no_command_accepts_is_left_out(champion_is_slow: Pair, caplog: pytest.LogCaptureFixture) -> None:
+def test_name_that_no_command_accepts_is_left_out(
+    champion_is_slow: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model("it's")
     client.create_model_version("it's", registries.SOURCE)
@@ -154,8 +192,8 @@ def test_name_that_no_command_accepts_is_left_out(champion_is_slow: Pair, caplog
     set_candidate(2)
     memory = Memory()
     with caplog.at_level(logging.WARNING):
-        (verdict,) = look.look_once(scene.config(), Gateway(5), Evaluator(), memory=memory)
-        look.look_once(scene.config(), Gateway(5), Evaluator(), memory=memory)
+        (verdict,) = look.look_once(scene.config(), RegistryClient(5), Evaluator(), memory=memory)
+        look.look_once(scene.config(), RegistryClient(5), Evaluator(), memory=memory)
     assert verdict.promoted and caplog.text.count("expected letters and digits") == 1
 
 
@@ -173,15 +211,23 @@ def test_failing_model_waits_and_is_tried_again_when_it_changes() -> None:
         assert not memory.failed("a", "s1", "broken")
     gaps = [later - earlier for earlier, later in pairwise(waits)]
     assert gaps[:3] == [120, 240, 480] and gaps[-1] == waiting.LONGEST_WAIT
-    assert memory.failed("a", "s1", "broken in another way") and memory.failed("a", "s2", "broken in another way")
+    assert memory.failed("a", "s1", "broken in another way") and memory.failed(
+        "a", "s2", "broken in another way"
+    )
     memory.passed("a")
     assert memory.due("a", "s2")
 
 
-def test_lost_artifacts_are_a_verdict_given_once(champion_is_slow: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    location = str(mlflow.MlflowClient().get_logged_model(champion_is_slow.onnx).artifact_location).removeprefix("file://")
+def test_lost_artifacts_are_a_verdict_given_once(
+    champion_is_slow: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    location = str(
+        mlflow.MlflowClient().get_logged_model(champion_is_slow.onnx).artifact_location
+    ).removeprefix("file://")
     shutil.rmtree(location)
-    run_id = str(mlflow.MlflowClient().get_model_version(scene.NAME, "1").tags["slm.evaluation"]).split("/")[1]
+    run_id = str(
+        mlflow.MlflowClient().get_model_version(scene.NAME, "1").tags["slm.evaluation"]
+    ).split("/")[1]
     shutil.rmtree(Path(str(mlflow.get_run(run_id).info.artifact_uri).removeprefix("file://")))
     set_candidate(2)
 
@@ -189,10 +235,10 @@ def test_lost_artifacts_are_a_verdict_given_once(champion_is_slow: Pair, caplog:
         mlflow.artifacts.download_artifacts(version.uri)
 
     memory = Memory()
-    (verdict,) = look.look_once(scene.config(), Gateway(1), evaluate, memory=memory)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(1), evaluate, memory=memory)
     assert verdict.words.startswith("held:") and len(verdict.words.splitlines()) == 1
-    assert look.look_once(scene.config(), Gateway(1), never, memory=memory) == []
-    assert look.look_once(scene.config(), Gateway(1), never) == []
+    assert look.look_once(scene.config(), RegistryClient(1), never, memory=memory) == []
+    assert look.look_once(scene.config(), RegistryClient(1), never) == []
 
 
 def of_a_run(pair: Pair) -> str:
@@ -208,7 +254,11 @@ def in_status(status: str) -> Callable[[Pair], str]:
         client.create_registered_model("older")
         client.create_model_version("older", f"models:/{pair.onnx}", model_id=pair.onnx)
         with sqlite3.connect(mlflow.get_tracking_uri().removeprefix("sqlite:///")) as database:
-            database.execute("update model_versions set status = ?, status_message = 'no space' where name = 'older'", (status,))
+            database.execute(
+                "update model_versions set status = ?, status_message = 'no space' where name ="
+                " 'older'",
+                (status,),
+            )
         return f"({status}); "
 
     return make
@@ -223,17 +273,27 @@ def copy_of_nothing(pair: Pair) -> str:
     return "it is a copy of models:/origin/1, which leads to no logged model"
 
 
-@pytest.mark.parametrize("make", [of_a_run, in_status("FAILED_REGISTRATION"), in_status("PENDING_REGISTRATION"), copy_of_nothing])
-def test_version_that_can_never_be_judged_has_a_clear_end(pair: Pair, no_canary: list[str], make: Callable[[Pair], str]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_a_run,
+        in_status("FAILED_REGISTRATION"),
+        in_status("PENDING_REGISTRATION"),
+        copy_of_nothing,
+    ],
+)
+def test_version_that_can_never_be_judged_has_a_clear_end(
+    pair: Pair, no_canary: list[str], make: Callable[[Pair], str]
+) -> None:
     words = make(pair)
     with pytest.raises(RefusedError) as refused:
         promote(scene.config("target=models:/older/1"))
     assert words in str(refused.value) and "evaluate it" not in str(refused.value)
     mlflow.MlflowClient().set_registered_model_alias("older", "candidate", "1")
-    (verdict,) = look.look_once(scene.config(), Gateway(5), never)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
     assert verdict.words.startswith("held: models:/older/1") and words in verdict.words
     counter = Counter(mlflow.MlflowClient())
-    assert look.look_once(scene.config(), Gateway(5, client=counter), never) == []  # type: ignore[arg-type]
+    assert look.look_once(scene.config(), RegistryClient(5, client=counter), never) == []  # type: ignore[arg-type]
     assert len(counter.made) == 4
 
 
@@ -243,16 +303,18 @@ def test_registration_that_finishes_is_judged_then(champion_is_slow: Pair) -> No
     with database:
         database.execute(make, ("PENDING_REGISTRATION", scene.NAME))
     set_candidate(2)
-    (verdict,) = look.look_once(scene.config(), Gateway(5), never)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
     assert "PENDING_REGISTRATION" in verdict.words
     with database:
         database.execute(make, ("READY", scene.NAME))
     database.close()
-    (verdict,) = look.look_once(scene.config(), Gateway(5), Evaluator())
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), Evaluator())
     assert verdict.promoted
 
 
-def test_copied_version_is_judged_by_the_logged_model_behind_it(pair: Pair, no_canary: list[str]) -> None:
+def test_copied_version_is_judged_by_the_logged_model_behind_it(
+    pair: Pair, no_canary: list[str]
+) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model("Staging Models")
     client.create_model_version("Staging Models", f"models:/{pair.onnx}", model_id=pair.onnx)
@@ -260,26 +322,35 @@ def test_copied_version_is_judged_by_the_logged_model_behind_it(pair: Pair, no_c
     client.copy_model_version("models:/staged twice/1", scene.NAME)
     assert model_id_of(f"models:/{scene.NAME}/1") == pair.onnx
     set_candidate(1)
-    (verdict,) = look.look_once(scene.config(f"target=models:/{scene.NAME}"), Gateway(5), never)  # the report is about the same bytes
+    # the report is about the same bytes
+    (verdict,) = look.look_once(
+        scene.config(f"target=models:/{scene.NAME}"), RegistryClient(5), never
+    )
     assert verdict.promoted, verdict.words
-    assert tags(1)["slm.candidate"].startswith("promoted to @champion") and tags(1)["slm.model_id"] == pair.onnx
+    assert (
+        tags(1)["slm.candidate"].startswith("promoted to @champion")
+        and tags(1)["slm.model_id"] == pair.onnx
+    )
 
 
 def test_damaged_tag_of_a_verdict_is_judged_anew(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look.look_once(scene.config(), Gateway(5), Evaluator("hold"))
+    look.look_once(scene.config(), RegistryClient(5), Evaluator("hold"))
     mlflow.MlflowClient().set_model_version_tag(scene.NAME, "2", waiting.WHEN_TAG, "yesterday")
-    assert look.look_once(scene.config(), Gateway(5), never) == []  # by a close look: the evidence is the same
+    # by a close look: the evidence is the same
+    assert look.look_once(scene.config(), RegistryClient(5), never) == []
 
 
 def test_new_evidence_is_found_by_the_survey(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look.look_once(scene.config(), Gateway(5), Evaluator("hold"))
+    look.look_once(scene.config(), RegistryClient(5), Evaluator("hold"))
     with mlflow.start_run():
         judged = [
             scene.judged(champion_is_slow.onnx, "onnx", scene.FAST),
-            scene.judged(champion_is_slow.transformers, "transformers", scene.GOOD, role="incumbent"),
+            scene.judged(
+                champion_is_slow.transformers, "transformers", scene.GOOD, role="incumbent"
+            ),
         ]
         scene.log_report(judged)
-    (verdict,) = look.look_once(scene.config(), Gateway(5), never)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
     assert verdict.promoted

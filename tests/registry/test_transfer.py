@@ -7,11 +7,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
+from steps.core.errors import ConfigError
 from steps.registry import register as room
-from steps.registry.outcome import RefusedError
+from steps.registry.export_archive import Transfer, check, export, import_
 from steps.registry.promote import promote
-from steps.registry.transfer import Transfer, check, export, import_
+from steps.registry.result import RefusedError
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.faults import FaultyGateway, KilledError
@@ -38,7 +38,11 @@ def elsewhere(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.Monke
     mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
     mlflow.set_registry_uri(f"sqlite:///{place}/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("production", artifact_location=str(place / "artifacts")))
+    mlflow.set_experiment(
+        experiment_id=mlflow.create_experiment(
+            "production", artifact_location=str(place / "artifacts")
+        )
+    )
 
 
 def take(folder: Path, *overrides: str) -> Transfer:
@@ -67,15 +71,20 @@ def test_imported_version_answers_the_same_and_can_be_promoted(
     version = client.get_model_version(scene.NAME, "1")
     assert client.get_registered_model(scene.NAME).aliases == {}
     born = client.get_registered_model(f"{scene.NAME}.history").creation_timestamp
-    assert client.get_registered_model(scene.NAME).tags["slm.history"] == str(born)  # nobody else can give it a history
-    assert version.tags["slm.digest"] == done.digest and version.tags["slm.imported_from"].startswith(f"{scene.NAME}/2 m-")
+    # nobody else can give it a history
+    assert client.get_registered_model(scene.NAME).tags["slm.history"] == str(born)
+    assert version.tags["slm.digest"] == done.digest and version.tags[
+        "slm.imported_from"
+    ].startswith(f"{scene.NAME}/2 m-")
     assert mlflow.pyfunc.load_model(f"models:/{scene.NAME}/1").predict(QUESTION) == before
     promoted = promote(scene.config(f"target=models:/{scene.NAME}/1"))
     assert promoted.entry == 1 and promoted.rows[0].decision == "promote"
     assert client.get_registered_model(scene.NAME).aliases == {"champion": 1}
 
 
-def test_importing_twice_adds_nothing(archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_twice_adds_nothing(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere(migrated_database, tmp_path, monkeypatch)
     assert take(archive, "dry_run=true").version is None
     assert mlflow.MlflowClient().search_registered_models() == []
@@ -123,7 +132,9 @@ def test_bytes_that_change_on_the_way_make_no_version(
     elsewhere(migrated_database, tmp_path, monkeypatch)
     real = mlflow.MlflowClient.log_model_artifacts
 
-    def corrupt(self: mlflow.MlflowClient, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:
+    def corrupt(
+        self: mlflow.MlflowClient, model_id: str, local_dir: str, artifact_path: str | None = None
+    ) -> None:
         real(self, model_id, local_dir, artifact_path)
         location = self.get_logged_model(model_id).artifact_location
         victim = Path(str(location).removeprefix("file://")) / "MLmodel"
@@ -152,11 +163,11 @@ def test_import_killed_before_each_call_is_taken_up_by_the_next(
     client, at = mlflow.MlflowClient(), 0
     while True:
         at += 1
-        gateway = FaultyGateway(at)
+        registry = FaultyGateway(at)
         killed = False
         with mlflow.start_run():
             try:
-                import_(scene.config(f"archive={archive}"), gateway=gateway)
+                import_(scene.config(f"archive={archive}"), registry=registry)
             except KilledError:
                 killed = True
         if killed:
@@ -184,12 +195,19 @@ def test_logged_model_of_somebody_elses_experiment_is_not_adopted(
     run_id = client.create_run(theirs).info.run_id
     assert own is not None
     tags = {"slm.archive": seal}
-    planted = client.create_logged_model(theirs, name="onnx", source_run_id=run_id, tags=tags).model_id
-    pointing_out = client.create_logged_model(own.experiment_id, name="onnx", source_run_id=run_id, tags=tags).model_id
+    planted = client.create_logged_model(
+        theirs, name="onnx", source_run_id=run_id, tags=tags
+    ).model_id
+    pointing_out = client.create_logged_model(
+        own.experiment_id, name="onnx", source_run_id=run_id, tags=tags
+    ).model_id
     take(archive)
     version = client.get_model_version(scene.NAME, "1")
     used = version.tags["slm.model_id"]
-    assert used not in (planted, pointing_out) and client.get_logged_model(used).experiment_id == own.experiment_id
+    assert (
+        used not in (planted, pointing_out)
+        and client.get_logged_model(used).experiment_id == own.experiment_id
+    )
     assert not list((tmp_path / "mallory").rglob("MLmodel"))
 
 
@@ -200,9 +218,13 @@ def test_manifest_with_another_name_is_refused(archive: Path) -> None:
         check(archive)
 
 
-def test_compiled_code_in_the_folder_is_left_behind(pair: Pair, no_canary: list[str], tmp_path: Path) -> None:
+def test_compiled_code_in_the_folder_is_left_behind(
+    pair: Pair, no_canary: list[str], tmp_path: Path
+) -> None:
     room.register(pair.report_uri, scene.config())
-    location = str(mlflow.MlflowClient().get_logged_model(pair.onnx).artifact_location).removeprefix("file://")
+    location = str(
+        mlflow.MlflowClient().get_logged_model(pair.onnx).artifact_location
+    ).removeprefix("file://")
     (Path(location) / "code" / "__pycache__").mkdir(parents=True)
     (Path(location) / "code" / "__pycache__" / "chat.pyc").write_bytes(b"compiled")
     export(scene.config(f"target=models:/{scene.NAME}@champion", f"archive={tmp_path}/out"))

@@ -7,13 +7,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.config.errors import ConfigError
-from steps.pipeline.errors import StepError
-from steps.registry import canary, succession
+from steps.core.errors import ConfigError, StepError
+from steps.registry import alias_plan, canary
 from steps.registry import register as room
-from steps.registry.gateway import Gateway
+from steps.registry.alias_store import AliasStore, LostRaceError, View
+from steps.registry.client import RegistryClient
 from steps.registry.journal import Record, name_of, new_id
-from steps.registry.ledger import Ledger, LostRaceError, View
 from steps.registry.promote import promote, rollback
 from tests.registry import scene
 from tests.registry.conftest import Pair
@@ -27,13 +26,15 @@ def registered(pair: Pair, no_canary: list[str]) -> Pair:
     return pair
 
 
-def ledger() -> Ledger:
-    return Ledger(Gateway(5), scene.NAME)
+def store() -> AliasStore:
+    return AliasStore(RegistryClient(5), scene.NAME)
 
 
 def move(view: View, number: int) -> None:
-    moves = succession.moves(view.aliases, succession.succeed(view.aliases, "champion", number))
-    ledger().commit(view, Record(id=new_id(), kind="promote", moves=moves, actor="somebody", reason="test"))
+    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", number))
+    store().commit(
+        view, Record(id=new_id(), kind="promote", moves=moves, actor="somebody", reason="test")
+    )
 
 
 def set_by_hand(alias: str, number: int) -> None:
@@ -50,7 +51,9 @@ def newer_report(pair: Pair, *, with_champion: bool) -> str:
 
 
 def test_twin_that_serves_is_never_deleted(registered: Pair) -> None:
-    mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{registered.onnx}", model_id=registered.onnx)
+    mlflow.MlflowClient().create_model_version(
+        scene.NAME, f"models:/{registered.onnx}", model_id=registered.onnx
+    )
     promote(scene.config(f"target=models:/{scene.NAME}/3"))
     assert numbers() == [1, 2, 3] and aliases()["champion"] == 3
     room.register(registered.report_uri, scene.config())
@@ -58,7 +61,7 @@ def test_twin_that_serves_is_never_deleted(registered: Pair) -> None:
 
 
 def test_alias_does_not_move_to_a_version_that_is_gone(registered: Pair) -> None:
-    view = ledger().open()
+    view = store().open()
     mlflow.MlflowClient().delete_model_version(scene.NAME, "1")
     with pytest.raises(StepError, match="version 1 was deleted"):
         move(view, 1)
@@ -69,13 +72,13 @@ def test_version_deleted_under_an_unfinished_move_takes_no_alias_with_it(registe
     from tests.registry.faults import FaultyGateway, KilledError
 
     probe = FaultyGateway()
-    promote(scene.config(f"target=models:/{scene.NAME}/1"), gateway=probe)
+    promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=probe)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
     at = next(index for index, made in enumerate(probe.made, 1) if made.startswith("setting"))
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{scene.NAME}/1"), gateway=FaultyGateway(at))
+        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=FaultyGateway(at))
     mlflow.MlflowClient().delete_model_version(scene.NAME, "1")
-    view = ledger().open()
+    view = store().open()
     assert aliases()["champion"] == 2 == view.aliases["champion"]
 
 
@@ -97,10 +100,14 @@ def test_variant_alias_goes_to_no_version_that_this_report_did_not_judge(registe
     assert aliases()["onnx"] == 2
 
 
-def test_incumbent_that_fails_the_canary_is_no_challenger(registered: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incumbent_that_fails_the_canary_is_no_challenger(
+    registered: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(uri: str, digest: str | None, _: object) -> canary.Canary:
         passed = not uri.endswith("/2")
-        return canary.Canary(uri, digest or "", passed, (canary.Check("answers a chat", passed, ""),), 0, 0.0, "none")
+        return canary.Canary(
+            uri, digest or "", passed, (canary.Check("answers a chat", passed, ""),), 0, 0.0, "none"
+        )
 
     monkeypatch.setattr(canary, "run", run)
     room.register(newer_report(registered, with_champion=True), scene.config())
@@ -112,34 +119,46 @@ def test_loser_stays_a_loser_when_the_winners_entry_is_deleted(registered: Pair)
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{third}", model_id=third)
-    view, late = ledger().open(), ledger()
+    view, late = store().open(), store()
     late._actual = lambda: dict(view.aliases)  # type: ignore[method-assign]  # it looked a moment before the other one wrote
     move(view, 1)
-    moves = succession.moves(view.aliases, succession.succeed(view.aliases, "champion", 3))
+    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", 3))
     with pytest.raises(LostRaceError, match="came first"):
-        late.commit(view, Record(id=new_id(), kind="promote", moves=moves, actor="late", reason="test"))
-    assert ledger().read().entries[-1].settled == "lost"
+        late.commit(
+            view, Record(id=new_id(), kind="promote", moves=moves, actor="late", reason="test")
+        )
+    assert store().read().entries[-1].settled == "lost"
     mlflow.MlflowClient().delete_model_version(name_of(scene.NAME), "2")
-    ledger().open()
+    store().open()
     assert aliases()["champion"] == 1
 
 
 def test_unfinished_entry_behind_a_hole_is_not_finished(registered: Pair) -> None:
-    view, client = ledger().open(), mlflow.MlflowClient()
+    view, client = store().open(), mlflow.MlflowClient()
     move(view, 1)
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     client.create_model_version(scene.NAME, f"models:/{third}", model_id=third)
-    moves = succession.moves(view.aliases, succession.succeed(view.aliases, "champion", 3))
-    ledger()._append(Record(id=new_id(), kind="promote", moves=moves, actor="killed before it saw that it lost", reason="test"))
+    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", 3))
+    store()._append(
+        Record(
+            id=new_id(),
+            kind="promote",
+            moves=moves,
+            actor="killed before it saw that it lost",
+            reason="test",
+        )
+    )
     client.delete_model_version(name_of(scene.NAME), "2")
-    ledger().open()
-    journal = ledger().read()
+    store().open()
+    journal = store().read()
     assert aliases()["champion"] == 1 == journal.aliases["champion"]
     assert journal.entries[-1].record.kind == "observed"
 
 
-def test_move_by_hand_during_the_canary_is_kept_and_noted(registered: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_move_by_hand_during_the_canary_is_kept_and_noted(
+    registered: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{third}", model_id=third)
@@ -152,7 +171,7 @@ def test_move_by_hand_during_the_canary_is_kept_and_noted(registered: Pair, monk
     with pytest.raises(LostRaceError, match=r"champion 2 → 3, observed by another client"):
         promote(scene.config(f"target=models:/{scene.NAME}/1"))
     assert aliases()["champion"] == 3
-    assert [entry.record.kind for entry in ledger().read().entries] == ["register", "observed"]
+    assert [entry.record.kind for entry in store().read().entries] == ["register", "observed"]
 
 
 def test_rollback_after_a_move_by_hand_goes_one_back(registered: Pair) -> None:
@@ -160,7 +179,9 @@ def test_rollback_after_a_move_by_hand_goes_one_back(registered: Pair) -> None:
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     tags = {"slm.digest": mlflow.MlflowClient().get_logged_model(third).tags["slm.digest"]}
-    mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{third}", model_id=third, tags=tags)
+    mlflow.MlflowClient().create_model_version(
+        scene.NAME, f"models:/{third}", model_id=third, tags=tags
+    )
     set_by_hand("champion", 3)
     rollback(scene.config(f"target=models:/{scene.NAME}@champion"))
     assert aliases()["champion"] == 1
@@ -173,14 +194,27 @@ def test_report_of_other_gates_moves_nothing(registered: Pair) -> None:
     config = scene.config()
     gates = json.loads(json.dumps(dataclasses.asdict(config.promotion.gates)))
     with mlflow.start_run() as run:
-        judged = [scene.judged(registered.transformers, "transformers", {**scene.GOOD, "quality/score": 0.99})]
-        uri = scene.log_report([*judged, scene.judged(registered.onnx, "onnx", scene.FAST)], gates=gates)
+        judged = [
+            scene.judged(
+                registered.transformers, "transformers", {**scene.GOOD, "quality/score": 0.99}
+            )
+        ]
+        uri = scene.log_report(
+            [*judged, scene.judged(registered.onnx, "onnx", scene.FAST)], gates=gates
+        )
     assert run is not None
     strict = scene.config("promotion.gates.absolute.quality_floor=0.9")
     done = room.register(uri, strict)
-    assert done.moves == () and "judged by other gates (absolute.quality_floor=0.15 then, 0.9 now)" in done.reason
+    assert (
+        done.moves == ()
+        and "judged by other gates (absolute.quality_floor=0.15 then, 0.9 now)" in done.reason
+    )
     with pytest.raises(StepError, match=r"judged by other gates .*evaluate it again"):
-        promote(scene.config(f"target=models:/{scene.NAME}/1", "promotion.gates.absolute.quality_floor=0.9"))
+        promote(
+            scene.config(
+                f"target=models:/{scene.NAME}/1", "promotion.gates.absolute.quality_floor=0.9"
+            )
+        )
     assert promote(scene.config(f"target=models:/{scene.NAME}/1")).moves
 
 
@@ -194,31 +228,46 @@ def test_report_of_other_gates_moves_nothing(registered: Pair) -> None:
         (["target=models:/parrot", "alias=challenger-edge"], "alias='challenger-edge'"),
     ],
 )
-def test_rollback_takes_an_alias_that_may_be_moved(tracking: str, words: list[str], message: str) -> None:
+def test_rollback_takes_an_alias_that_may_be_moved(
+    tracking: str, words: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         rollback(scene.config(*words))
 
 
 def test_policy_promotes_the_named_model_alone_and_says_so(registered: Pair) -> None:
     with mlflow.start_run():
-        other = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD)], name="someone-else")
+        other = scene.log_report(
+            [scene.judged(registered.transformers, "transformers", scene.GOOD)], name="someone-else"
+        )
     with pytest.raises(ConfigError, match="a report about parrot, not about someone-else"):
         promote(scene.config(f"target=models:/{scene.NAME}", f"report_uri={other}"))
     with pytest.raises(ConfigError, match="a version to promote against the policy"):
         promote(scene.config(f"target=models:/{scene.NAME}", "force=true", "reason=now"))
     promote(
-        scene.config(f"target=models:/{scene.NAME}", f"report_uri={newer_report(registered, with_champion=True)}", "reason='of the day'")
+        scene.config(
+            f"target=models:/{scene.NAME}",
+            f"report_uri={newer_report(registered, with_champion=True)}",
+            "reason='of the day'",
+        )
     )
-    record = ledger().read().entries[-1].record
+    record = store().read().entries[-1].record
     assert record.kind == "promote" and record.reason.startswith("of the day; profile balanced")
 
 
-def test_objections_of_the_record_hold_no_home_and_no_password(registered: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objections_of_the_record_hold_no_home_and_no_password(
+    registered: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed = scene.judged(registered.onnx, "onnx", scene.FAST)
-    failed |= {"status": "failed", "failure": {"reason": f"no file {Path.home()}/x, see https://rosa:pa55word@example.org"}}
+    failed |= {
+        "status": "failed",
+        "failure": {"reason": f"no file {Path.home()}/x, see https://rosa:pa55word@example.org"},
+    }
     with mlflow.start_run():
         scene.log_report([failed])
     set_by_hand("champion", 1)
     promote(scene.config(f"target=models:/{scene.NAME}/2", "force=true", "reason=trial"))
-    text = ledger().read().entries[-1].record.to_json()
-    assert "could not be evaluated" in text and "pa55word" not in text and str(Path.home()) not in text
+    text = store().read().entries[-1].record.to_json()
+    assert (
+        "could not be evaluated" in text and "pa55word" not in text and str(Path.home()) not in text
+    )

@@ -7,9 +7,9 @@ import mlflow
 import pytest
 
 from steps.config.root import Config
-from steps.registry import look, standing, watch
+from steps.registry import eligibility, look, watch
 from steps.registry import register as room
-from steps.registry.gateway import Gateway, Version
+from steps.registry.client import RegistryClient, Version
 from steps.registry.journal import name_of
 from tests.registry import scene
 from tests.registry.conftest import Pair
@@ -19,20 +19,39 @@ from tests.registry.test_register import aliases, numbers
 
 
 class Evaluator:
-    """Stands in for the step ``evaluate``: reports what it is told, with the champion beside the candidate."""
+    """Stands in for the step ``evaluate``: reports what it is told, with the champion beside the
+    candidate.
+    """
 
     def __init__(self, decision: str = "promote", quality: float = 0.48) -> None:
-        self.decision, self.metrics, self.asked = decision, {**scene.FAST, "quality/score": quality}, list[str]()
+        self.decision, self.metrics, self.asked = (
+            decision,
+            {**scene.FAST, "quality/score": quality},
+            list[str](),
+        )
 
     def __call__(self, version: Version, config: Config) -> None:
         self.asked.append(version.uri)
-        gateway = Gateway(5)
-        number = (gateway.aliases(version.name) or {}).get(config.promotion.alias)
-        champion = gateway.version(version.name, number) if number else None
+        registry = RegistryClient(5)
+        number = (registry.aliases(version.name) or {}).get(config.promotion.alias)
+        champion = registry.version(version.name, number) if number else None
         assert version.model_id is not None
-        judged = [scene.judged(version.model_id, version.tags.get("slm.variant", "onnx"), self.metrics, self.decision)]
-        if champion is not None and champion.model_id is not None and champion.model_id != version.model_id:
-            judged.append(scene.judged(champion.model_id, "transformers", scene.GOOD, role="incumbent"))
+        judged = [
+            scene.judged(
+                version.model_id,
+                version.tags.get("slm.variant", "onnx"),
+                self.metrics,
+                self.decision,
+            )
+        ]
+        if (
+            champion is not None
+            and champion.model_id is not None
+            and champion.model_id != version.model_id
+        ):
+            judged.append(
+                scene.judged(champion.model_id, "transformers", scene.GOOD, role="incumbent")
+            )
         with mlflow.start_run():
             scene.log_report(judged, name=version.name)
 
@@ -47,7 +66,7 @@ def tags(number: int) -> dict[str, str]:
 
 
 def see(evaluator: Evaluator, *overrides: str) -> list[watch.Verdict]:
-    return look.look_once(scene.config(*overrides), Gateway(5), evaluator)
+    return look.look_once(scene.config(*overrides), RegistryClient(5), evaluator)
 
 
 @pytest.fixture
@@ -56,7 +75,9 @@ def champion_is_slow(pair: Pair, no_canary: list[str]) -> Pair:
     with mlflow.start_run():
         uri = scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD)])
     room.register(uri, scene.config())
-    mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
+    mlflow.MlflowClient().create_model_version(
+        scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx
+    )
     run_id = pair.report_uri.removeprefix("runs:/").partition("/")[0]
     mlflow.MlflowClient().set_tag(run_id, "slm.step", "put away")
     return pair
@@ -75,7 +96,10 @@ def test_candidate_without_evidence_is_evaluated_and_promoted(champion_is_slow: 
     assert verdict.promoted, verdict.words
     assert aliases() == {"transformers": 1, "champion": 2, "previous": 1, "candidate": 2}
     assert tags(2)["slm.candidate"].startswith("promoted to @champion, entry 2")
-    assert tags(2)["slm.candidate.evidence"].startswith("sha256:") and "T" in tags(2)["slm.candidate.judged_at"]
+    assert (
+        tags(2)["slm.candidate.evidence"].startswith("sha256:")
+        and "T" in tags(2)["slm.candidate.judged_at"]
+    )
     assert tags(2)["slm.verdict"] == "promote"
 
 
@@ -107,16 +131,16 @@ def test_failed_evaluation_is_a_verdict(champion_is_slow: Pair) -> None:
         raise watch.EvaluationFailedError("its evaluation failed (out of memory)")
 
     set_candidate(2)
-    (verdict,) = look.look_once(scene.config(), Gateway(5), fail)
+    (verdict,) = look.look_once(scene.config(), RegistryClient(5), fail)
     assert verdict.words == "held: its evaluation failed (out of memory)"
     assert tags(2)["slm.candidate"] == verdict.words
-    assert look.look_once(scene.config(), Gateway(5), fail) == []
+    assert look.look_once(scene.config(), RegistryClient(5), fail) == []
 
 
 def test_set_again_is_judged_again(champion_is_slow: Pair) -> None:
     set_candidate(2)
     see(Evaluator("hold"))
-    again = look.look_once(scene.config(), Gateway(5), Evaluator(), again=[(scene.NAME, 2)])
+    again = look.look_once(scene.config(), RegistryClient(5), Evaluator(), again=[(scene.NAME, 2)])
     assert len(again) == 1
 
 
@@ -134,14 +158,22 @@ def test_dry_run_tags_nothing(champion_is_slow: Pair) -> None:
     assert "slm.candidate" not in tags(2)
 
 
-def test_failing_canary_is_answered_once(champion_is_slow: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_canary_is_answered_once(
+    champion_is_slow: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from steps.registry import canary
 
     bad = canary.Check("answers a chat", False, "it did not")
-    monkeypatch.setattr(canary, "run", lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"))
+    monkeypatch.setattr(
+        canary,
+        "run",
+        lambda uri, digest, _: canary.Canary(uri, digest, False, (bad,), 0, 0.0, "none"),
+    )
     set_candidate(2)
     (verdict,) = see(Evaluator())
-    assert "its canary failed" in verdict.words and tags(2)["slm.candidate.evidence"].startswith("sha256:")
+    assert "its canary failed" in verdict.words and tags(2)["slm.candidate.evidence"].startswith(
+        "sha256:"
+    )
     again = Evaluator()
     assert see(again) == [] and again.asked == []
 
@@ -151,7 +183,9 @@ def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow:
 
     client = mlflow.MlflowClient()
     client.create_registered_model("a-broken-one")
-    client.create_model_version("a-broken-one", f"models:/{champion_is_slow.onnx}", model_id=champion_is_slow.onnx)
+    client.create_model_version(
+        "a-broken-one", f"models:/{champion_is_slow.onnx}", model_id=champion_is_slow.onnx
+    )
     client.set_registered_model_alias("a-broken-one", "candidate", "1")
     set_candidate(2)
     evaluator = Evaluator()
@@ -161,14 +195,14 @@ def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow:
             raise MlflowException.invalid_parameter_value(f"nothing at {Path.home()}/models")
         evaluator(version, config)
 
-    broken, fine = look.look_once(scene.config(), Gateway(5), evaluate)
+    broken, fine = look.look_once(scene.config(), RegistryClient(5), evaluate)
     assert broken.words.startswith("held:") and "nothing at ~/models" in broken.words
     assert fine.promoted
-    assert look.look_once(scene.config(), Gateway(5), evaluate) == []
+    assert look.look_once(scene.config(), RegistryClient(5), evaluate) == []
 
 
 def test_champion_that_moves_after_the_comparison_voids_it(champion_is_slow: Pair) -> None:
-    from steps.registry.ledger import LostRaceError
+    from steps.registry.alias_store import LostRaceError
     from steps.registry.promote import promote
 
     see(Evaluator())
@@ -176,29 +210,41 @@ def test_champion_that_moves_after_the_comparison_voids_it(champion_is_slow: Pai
         promote(scene.config(f"target=models:/{scene.NAME}/2"), beaten={"champion": 7})
 
 
-def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(champion_is_slow: Pair) -> None:
+def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(
+    champion_is_slow: Pair,
+) -> None:
     from steps.pipeline.compose import compose_config
 
     client = mlflow.MlflowClient()
-    for model_id, snapshot in ((champion_is_slow.transformers, "sha256:a"), (champion_is_slow.onnx, "sha256:a")):
+    for model_id, snapshot in (
+        (champion_is_slow.transformers, "sha256:a"),
+        (champion_is_slow.onnx, "sha256:a"),
+    ):
         client.set_logged_model_tags(model_id, {"slm.snapshot_digest": snapshot})
-    version = Gateway(5).version(scene.NAME, 2)
+    version = RegistryClient(5).version(scene.NAME, 2)
     assert version is not None
     wanted = [f"models:/{scene.NAME}/2", f"models:/{scene.NAME}/1"]
-    composed = compose_config(watch.evaluation_words(Gateway(5), version, scene.config()))
+    composed = compose_config(watch.evaluation_words(RegistryClient(5), version, scene.config()))
     assert composed.evaluate.candidates == wanted and composed.model.registered_name == scene.NAME
-    command = shlex.split(standing.evaluate_command(Gateway(5), version, scene.config()))
+    command = shlex.split(eligibility.evaluate_command(RegistryClient(5), version, scene.config()))
     assert compose_config([word for word in command if "=" in word]).evaluate.candidates == wanted
     client.set_logged_model_tags(champion_is_slow.onnx, {"slm.snapshot_digest": "sha256:b"})
-    assert standing.candidates(Gateway(5), version) == wanted[:1]
+    assert eligibility.candidates(RegistryClient(5), version) == wanted[:1]
 
 
-def test_candidate_whose_strongest_evidence_did_not_see_the_champion_is_held(champion_is_slow: Pair) -> None:
+def test_candidate_whose_strongest_evidence_did_not_see_the_champion_is_held(
+    champion_is_slow: Pair,
+) -> None:
     with mlflow.start_run():
-        strong = scene.log_report([scene.judged(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core")
+        strong = scene.log_report(
+            [scene.judged(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core"
+        )
     set_candidate(2)
     evaluator = Evaluator()
     (verdict,) = see(evaluator)
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
     assert not verdict.promoted and aliases()["champion"] == 1
-    assert f"its strongest evidence, {strong} (pack core, 128 items), did not see @champion" in verdict.words
+    assert (
+        f"its strongest evidence, {strong} (pack core, 128 items), did not see @champion"
+        in verdict.words
+    )

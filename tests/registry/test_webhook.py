@@ -7,22 +7,41 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from steps.registry.webhook import DELIVERY, SIGNATURE, TIMESTAMP, AliasSet, Receiver, UnsignedError, read_event, verify
+from steps.registry.webhook import (
+    DELIVERY,
+    SIGNATURE,
+    TIMESTAMP,
+    AliasSet,
+    Receiver,
+    UnsignedError,
+    read_event,
+    verify,
+)
 
 SECRET = "a secret of the team"
 
 
-def delivery(body: str, secret: str = SECRET, at: float | None = None, number: str = "d-1") -> dict[str, str]:
+def delivery(
+    body: str, secret: str = SECRET, at: float | None = None, number: str = "d-1"
+) -> dict[str, str]:
     """Headers as MLflow sends them."""
     from mlflow.webhooks.delivery import _generate_hmac_signature
 
     timestamp = str(int(time.time() if at is None else at))
-    return {SIGNATURE: _generate_hmac_signature(secret, number, timestamp, body), TIMESTAMP: timestamp, DELIVERY: number}
+    return {
+        SIGNATURE: _generate_hmac_signature(secret, number, timestamp, body),
+        TIMESTAMP: timestamp,
+        DELIVERY: number,
+    }
 
 
-def event(alias: str = "candidate", entity: str = "model_version_alias", action: str = "created") -> str:
+def event(
+    alias: str = "candidate", entity: str = "model_version_alias", action: str = "created"
+) -> str:
     data = {"name": "parrot", "alias": alias, "version": "3"}
-    return json.dumps({"entity": entity, "action": action, "timestamp": "2026-01-01T00:00:00+00:00", "data": data})
+    return json.dumps(
+        {"entity": entity, "action": action, "timestamp": "2026-01-01T00:00:00+00:00", "data": data}
+    )
 
 
 def test_right_signature_is_believed() -> None:
@@ -65,11 +84,28 @@ def test_receiver_over_http(receiver: tuple[Receiver, list[AliasSet]]) -> None:
     url = f"http://127.0.0.1:{started.port}/"
     body = event()
     assert requests.post(url, data=body, headers=delivery(body), timeout=5).status_code == 204
-    assert requests.post(url, data=body, headers=delivery(body), timeout=5).status_code == 204  # the same delivery, sent again
-    assert requests.post(url, data=body, headers=delivery(body, secret="x", number="d-2"), timeout=5).status_code == 401
+    # the same delivery, sent again
+    assert requests.post(url, data=body, headers=delivery(body), timeout=5).status_code == 204
+    assert (
+        requests.post(
+            url, data=body, headers=delivery(body, secret="x", number="d-2"), timeout=5
+        ).status_code
+        == 401
+    )
     other = event("champion")
-    assert requests.post(url, data=other, headers=delivery(other, number="d-3"), timeout=5).status_code == 204
-    assert requests.post(url, data="{}", headers=delivery("{}", number="d-4"), timeout=5).status_code == 400
-    assert requests.post(url, data=b"", headers=delivery("") | {"Content-Length": "9999999"}, timeout=5).status_code == 413
+    assert (
+        requests.post(url, data=other, headers=delivery(other, number="d-3"), timeout=5).status_code
+        == 204
+    )
+    assert (
+        requests.post(url, data="{}", headers=delivery("{}", number="d-4"), timeout=5).status_code
+        == 400
+    )
+    assert (
+        requests.post(
+            url, data=b"", headers=delivery("") | {"Content-Length": "9999999"}, timeout=5
+        ).status_code
+        == 413
+    )
     assert requests.get(url, timeout=5).status_code == 501
     assert heard == [AliasSet("parrot", "candidate", 3)]

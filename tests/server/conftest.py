@@ -1,4 +1,6 @@
-"""A real tracking server on PostgreSQL with served artifacts, started and stopped by the tests, on loopback."""
+"""A real tracking server on PostgreSQL with served artifacts, started and stopped by the tests, on
+loopback.
+"""
 
 import base64
 import os
@@ -19,7 +21,8 @@ import requests
 from tests.conftest import BIN, clean_environment
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-ADMIN, PASSWORD, DATABASE = "admin", "adm1n-passw0rd-secret", "auth"  # of the server that asks for a password
+# of the server that asks for a password
+ADMIN, PASSWORD, DATABASE = "admin", "adm1n-passw0rd-secret", "auth"
 START_LIMIT = 90.0  # seconds a server may take to answer; the first start migrates the database
 
 
@@ -30,7 +33,9 @@ def free_port() -> int:
 
 
 class Postgres:
-    """A private cluster in a temporary folder, run by the user ``postgres`` where the tests run as root."""
+    """A private cluster in a temporary folder, run by the user ``postgres`` where the tests run as
+    root.
+    """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slm-postgres-"))
@@ -39,9 +44,33 @@ class Postgres:
         if os.getuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-        self._run("initdb", "-D", str(self.folder / "data"), "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=100"
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-l", str(self.folder / "log"), "-w", "start")
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "mlflow",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        )
+        options = (
+            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c"
+            " max_connections=100"
+        )
+        self._run(
+            "pg_ctl",
+            "-D",
+            str(self.folder / "data"),
+            "-o",
+            options,
+            "-l",
+            str(self.folder / "log"),
+            "-w",
+            "start",
+        )
 
     def _run(self, program: str, *words: str) -> None:
         command = [str(self.programs / program), *words]
@@ -77,8 +106,23 @@ class Server:
 
     def start(self) -> "Server":
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "2"]
-        command += ["--backend-store-uri", self.store, "--serve-artifacts", "--artifacts-destination", str(self.folder / "artifacts")]
+        command = [
+            str(BIN / "mlflow"),
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "2",
+        ]
+        command += [
+            "--backend-store-uri",
+            self.store,
+            "--serve-artifacts",
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *self.options],
@@ -97,12 +141,15 @@ class Server:
             except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.2)
         self.kill()
-        raise AssertionError(f"no answer after {START_LIMIT} s: {(self.folder / 'server.log').read_text()[-3000:]}")
+        raise AssertionError(
+            f"no answer after {START_LIMIT} s: {(self.folder / 'server.log').read_text()[-3000:]}"
+        )
 
     def kill(self) -> None:
         """End it and its workers at once, as a power cut would."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # the group that start_new_session made for it alone
+            # the group that start_new_session made for it alone
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 
@@ -116,7 +163,8 @@ def postgres() -> Iterator[Postgres]:
     cluster.stop()
 
 
-# a webhook on loopback is refused unless the server is told that it is among friends; its secret is encrypted with one key for all workers
+# a webhook on loopback is refused unless the server is told that it is among friends; its secret is
+# encrypted with one key for all workers
 WEBHOOKS = {
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
     "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
@@ -128,7 +176,9 @@ WEBHOOKS = {
 @pytest.fixture(scope="session")
 def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server that tests share."""
-    started = Server(postgres.database("mlflow"), tmp_path_factory.mktemp("server"), environment=WEBHOOKS).start()
+    started = Server(
+        postgres.database("mlflow"), tmp_path_factory.mktemp("server"), environment=WEBHOOKS
+    ).start()
     yield started
     started.kill()
 
@@ -157,7 +207,7 @@ def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("auth")
     settings = folder / "auth.ini"
     settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\n"
+        "[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\n"
         f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = {ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
@@ -166,7 +216,9 @@ def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "sign cookies with this",
     }
-    server = Server(postgres.database(DATABASE), folder, ("--app-name", "basic-auth"), environment).start()
+    server = Server(
+        postgres.database(DATABASE), folder, ("--app-name", "basic-auth"), environment
+    ).start()
     yield server
     server.kill()
 

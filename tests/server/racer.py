@@ -1,8 +1,10 @@
-"""A promoter in a process of its own: told a version on a line of input, it looks, says so, waits for the start, and moves the champion.
+"""A promoter in a process of its own: told a version on a line of input, it looks, says so, waits
+for the start, and moves the champion.
 
     python -m tests.server.racer <registered name> <its own name>
 
-Reads lines ``look <version>`` and ``go``, ``run <rounds> <versions …>`` to promote as often and as fast as it can, or
+Reads lines ``look <version>`` and ``go``, ``run <rounds> <versions …>`` to promote as often and as
+fast as it can, or
 ``register <report>``; writes JSON lines.
 """
 
@@ -10,50 +12,60 @@ import itertools
 import json
 import sys
 
-from steps.registry import succession
-from steps.registry.gateway import Gateway
+from steps.registry import alias_plan
+from steps.registry.alias_store import AliasStore, LostRaceError, View
+from steps.registry.client import RegistryClient
 from steps.registry.journal import Record, new_id
-from steps.registry.ledger import Ledger, LostRaceError, View
 
 
 def main() -> None:
     name, own = sys.argv[1], sys.argv[2]
-    ledger = Ledger(Gateway(60), name)
+    store = AliasStore(RegistryClient(60), name)
     say({"ready": True})
     for line in sys.stdin:
         word, *rest = line.split()
         if word == "look":
-            view, version = ledger.open(), int(rest[0])
+            view, version = store.open(), int(rest[0])
             say({"champion": view.aliases.get("champion")})
         elif word == "go":
-            say(move(ledger, view, version, own))
+            say(move(store, view, version, own))
         elif word == "register":
             say(register(rest[0]))
         elif word == "run":
             versions = itertools.cycle(int(each) for each in rest[1:])
-            say({"done": [move(ledger, ledger.open(), next(versions), own) for _ in range(int(rest[0]))]})
+            say(
+                {
+                    "done": [
+                        move(store, store.open(), next(versions), own) for _ in range(int(rest[0]))
+                    ]
+                }
+            )
 
 
-def move(ledger: Ledger, view: View, version: int, own: str) -> dict[str, object]:
-    wanted = succession.succeed(view.aliases, "champion", version)
-    moves = succession.moves(view.aliases, wanted)
+def move(store: AliasStore, view: View, version: int, own: str) -> dict[str, object]:
+    wanted = alias_plan.succeed(view.aliases, "champion", version)
+    moves = alias_plan.moves(view.aliases, wanted)
     record = Record(id=new_id(), kind="promote", moves=moves, actor=own, reason="race")
     try:
-        entry = ledger.commit(view, record)
+        entry = store.commit(view, record)
     except LostRaceError as error:
         return {"won": False, "why": str(error)}
     return {"won": True, "entry": entry.number if entry else None}
 
 
 def register(uri: str) -> dict[str, object]:
-    """Register a report as a step of its experiment does, with a canary that passes at once: it is not what is raced here."""
+    """Register a report as a step of its experiment does, with a canary that passes at once: it is
+    not what is raced here.
+    """
     import mlflow
 
     from steps.registry import canary
     from steps.registry import register as room
     from tests.registry import scene
 
-    canary.run = lambda uri, expected_digest, config: canary.Canary(uri, expected_digest or "", True, (), 0, 0.0, "none")  # noqa: ARG005
+    canary.run = lambda uri, expected_digest, config: canary.Canary(  # noqa: ARG005
+        uri, expected_digest or "", True, (), 0, 0.0, "none"
+    )
     mlflow.set_experiment("test")
     try:
         done = room.register(uri, scene.config("promotion.retry_seconds=60"))

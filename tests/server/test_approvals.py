@@ -1,4 +1,6 @@
-"""Who acts, who may move which alias and who may approve, on a real server with users, with PostgreSQL."""
+"""Who acts, who may move which alias and who may approve, on a real server with users, with
+PostgreSQL.
+"""
 
 import base64
 import subprocess
@@ -12,11 +14,11 @@ from steps.registry import actors, approvals
 from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import Said, decide
-from steps.registry.gateway import Gateway, PermissionRefusedError
-from steps.registry.outcome import RefusedError
+from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.promote import promote
 from steps.registry.protection import ProtectedAliasError
+from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
 from steps.registry.table import history
 from tests.conftest import BIN, ROOT, clean_environment
@@ -42,7 +44,13 @@ def users(guarded: Server) -> dict[str, str]:
         mlflow.set_registry_uri(guarded.uri)
         with mlflow.start_run(experiment_id=mlflow.set_experiment("judged").experiment_id):
             slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
-            uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=NAME)
+            uri = scene.log_report(
+                [
+                    scene.judged(slow, "transformers", scene.GOOD),
+                    scene.judged(fast, "onnx", scene.FAST),
+                ],
+                name=NAME,
+            )
         patch.setattr("steps.registry.canary.run", _passes)
         room.register(uri, scene.config())
         client = get_app_client("basic-auth", guarded.uri)
@@ -67,15 +75,21 @@ def act(as_user: As, users: dict[str, str]) -> Callable[[str], None]:
 
 
 def say(decision: str, *overrides: str) -> Said:
-    return decide(decision, scene.config(f"target=models:/{NAME}/1", "reason='read it'", ONE, *overrides))
+    return decide(
+        decision, scene.config(f"target=models:/{NAME}/1", "reason='read it'", ONE, *overrides)
+    )
 
 
-def test_server_says_who_acts(guarded: Server, act: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials from the environment, from a file and from the address; a name that is only said is not believed."""
-    gateway = Gateway(10)
+def test_server_says_who_acts(
+    guarded: Server, act: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials from the environment, from a file and from the address; a name that is only said
+    is not believed.
+    """
+    registry = RegistryClient(10)
     act("alice")
     monkeypatch.setenv("MLFLOW_USER", "bob")
-    assert actors.who(gateway) == Actor("alice", authenticated=True)
+    assert actors.who(registry) == Actor("alice", authenticated=True)
     for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -83,17 +97,19 @@ def test_server_says_who_acts(guarded: Server, act: Callable[[str], None], tmp_p
     (tmp_path / ".mlflow" / "credentials").write_text(
         f"[mlflow]\nmlflow_tracking_username = alice\nmlflow_tracking_password = {USERS['alice']}\n"
     )
-    assert actors.who(gateway) == Actor("alice", authenticated=True)
+    assert actors.who(registry) == Actor("alice", authenticated=True)
     inside = guarded.uri.replace("://", f"://mallory:{USERS['mallory']}@")
     mlflow.set_registry_uri(inside)
     try:
-        assert actors.who(gateway) == Actor("mallory", authenticated=True)
+        assert actors.who(registry) == Actor("mallory", authenticated=True)
     finally:
         mlflow.set_registry_uri(guarded.uri)
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_four_eyes_with_the_permissions_of_the_server(guarded: Server, act: Callable[[str], None]) -> None:
+def test_four_eyes_with_the_permissions_of_the_server(
+    guarded: Server, act: Callable[[str], None]
+) -> None:
     from mlflow.server import get_app_client
 
     act("alice")
@@ -101,26 +117,33 @@ def test_four_eyes_with_the_permissions_of_the_server(guarded: Server, act: Call
         promote(scene.config(f"target=models:/{NAME}/1", ONE))
     with pytest.raises(RefusedError, match="alice made or proposed the version"):
         say(APPROVE)
-    get_app_client("basic-auth", guarded.uri).grant_user_permission("bob", "registered_model", approvals.name_of(NAME), "EDIT")
-    act("mallory")  # the proposal has created the model of approvals, so that nobody else can and be its manager
-    with pytest.raises(PermissionRefusedError, match=rf"models:/{NAME}\.approvals: the tracking server does not let mallory write there"):
+    get_app_client("basic-auth", guarded.uri).grant_user_permission(
+        "bob", "registered_model", approvals.name_of(NAME), "EDIT"
+    )
+    # the proposal has created the model of approvals, so that nobody else can and be its manager
+    act("mallory")
+    with pytest.raises(
+        PermissionRefusedError,
+        match=rf"models:/{NAME}\.approvals: the tracking server does not let mallory write there",
+    ):
         say(APPROVE)
     with pytest.raises(PermissionRefusedError, match="does not let mallory write there"):
         say(REJECT)
     act("bob")
     said = say(REJECT)
-    assert not said.decision.authenticated and said.decision.approver == "bob"  # whoever may write there could have put in that name
+    # whoever may write there could have put in that name
+    assert not said.decision.authenticated and said.decision.approver == "bob"
     act("alice")
     with pytest.raises(RejectedError, match="rejected for @champion by bob: read it"):
         promote(scene.config(f"target=models:/{NAME}/1", ONE))
     act("bob")
     say(APPROVE)
-    assert Gateway(10).aliases(NAME) is not None
+    assert RegistryClient(10).aliases(NAME) is not None
     with pytest.raises(PermissionRefusedError):  # who approves need not be able to move the alias
         promote(scene.config(f"target=models:/{NAME}/1", ONE))
     act("alice")
     promote(scene.config(f"target=models:/{NAME}/1", ONE))
-    assert (Gateway(10).aliases(NAME) or {})["champion"] == 1
+    assert (RegistryClient(10).aliases(NAME) or {})["champion"] == 1
     act("mallory")
     entries = history(scene.config(f"target=models:/{NAME}"), as_json=True)["entries"]
     found = [(entry["kind"], entry["who"], entry["authenticated"]) for entry in entries]
@@ -134,18 +157,30 @@ def test_four_eyes_with_the_permissions_of_the_server(guarded: Server, act: Call
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_protected_alias_is_for_the_users_whom_the_server_confirms(act: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protected_alias_is_for_the_users_whom_the_server_confirms(
+    act: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     protected = "+promotion.protected.champion=[bob]"
     act("alice")
     monkeypatch.setenv("MLFLOW_USER", "bob")
     with pytest.raises(ProtectedAliasError, match="the tracking server says that you are alice"):
         promote(scene.config(f"target=models:/{NAME}/2", protected))
-    done = promote(scene.config(f"target=models:/{NAME}/2", "+promotion.protected.champion=[alice]", "alias=champion-edge"))
+    done = promote(
+        scene.config(
+            f"target=models:/{NAME}/2",
+            "+promotion.protected.champion=[alice]",
+            "alias=champion-edge",
+        )
+    )
     assert done.moves
 
 
-def test_approve_and_reject_are_commands(guarded: Server, users: dict[str, str], act: Callable[[str], None], tmp_path: Path) -> None:
-    """The entry scripts, after the test above, with a user who may edit nothing but the approvals and an experiment of his own."""
+def test_approve_and_reject_are_commands(
+    guarded: Server, users: dict[str, str], act: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The entry scripts, after the test above, with a user who may edit nothing but the approvals
+    and an experiment of his own.
+    """
     act("bob")
     environment = clean_environment(
         MLFLOW_TRACKING_URI=guarded.uri,
@@ -157,7 +192,12 @@ def test_approve_and_reject_are_commands(guarded: Server, users: dict[str, str],
 
     def run(*words: str) -> tuple[int, str]:
         done = subprocess.run(
-            [str(BIN / "python"), "-m", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [str(BIN / "python"), "-m", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -170,5 +210,5 @@ def test_approve_and_reject_are_commands(guarded: Server, users: dict[str, str],
         assert f"models:/{NAME}/2 {verb} for @champion by bob (not signed)" in printed
     auth = base64.b64encode(f"bob:{users['bob']}".encode()).decode()
     assert auth not in printed
-    found = Gateway(10).versions(approvals.name_of(NAME))
+    found = RegistryClient(10).versions(approvals.name_of(NAME))
     assert "it's fine, or not" in found[-1].description

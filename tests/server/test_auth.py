@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from steps.registry import register as room
-from steps.registry.gateway import Gateway, PermissionRefusedError
+from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.promote import promote
 from steps.registry.table import history
 from tests.conftest import BIN, ROOT, clean_environment
@@ -23,31 +23,42 @@ READER, RELEASER = "reader", "releaser"
 def registered(name: str) -> None:
     with mlflow.start_run(experiment_id=mlflow.set_experiment("test").experiment_id):
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
-        uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=name)
+        uri = scene.log_report(
+            [
+                scene.judged(slow, "transformers", scene.GOOD),
+                scene.judged(fast, "onnx", scene.FAST),
+            ],
+            name=name,
+        )
     room.register(uri, scene.config())
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_reader_may_look_and_is_refused_clearly(guarded: Server, as_user: As, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reader_may_look_and_is_refused_clearly(
+    guarded: Server, as_user: As, capsys: pytest.CaptureFixture[str]
+) -> None:
     as_user(ADMIN, PASSWORD)
     registered("guarded")
     make_user(guarded, READER, "reader-passw0rd-1")
     as_user(READER, "reader-passw0rd-1")
-    before = Gateway(10).aliases("guarded")
+    before = RegistryClient(10).aliases("guarded")
     found = history(scene.config("target=models:/guarded"), as_json=False)
     assert found["entries"][0]["who"] == ADMIN and "register" in capsys.readouterr().out
     planned = promote(scene.config("target=models:/guarded/1", "dry_run=true"))
     assert planned.moves
-    with pytest.raises(PermissionRefusedError, match=r"the tracking server refuses it .*EDIT permission on the registered model"):
+    with pytest.raises(
+        PermissionRefusedError,
+        match=r"the tracking server refuses it .*EDIT permission on the registered model",
+    ):
         promote(scene.config("target=models:/guarded/1"))
-    assert Gateway(10).aliases("guarded") == before
+    assert RegistryClient(10).aliases("guarded") == before
 
 
 @pytest.mark.usefixtures("as_user")
 def test_wrong_password_is_refused_at_once(as_user: As) -> None:
     as_user(ADMIN, "not the password")
     with pytest.raises(PermissionRefusedError, match="MLFLOW_TRACKING_PASSWORD"):
-        Gateway(60).aliases("guarded")
+        RegistryClient(60).aliases("guarded")
 
 
 @pytest.mark.usefixtures("no_canary")
@@ -63,51 +74,71 @@ def test_releaser_with_edit_on_both_models_may_promote(guarded: Server, as_user:
     as_user(RELEASER, "releaser-passw0rd-1")
     done = promote(scene.config("target=models:/released/1"))
     assert done.entry == 2
-    assert history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"] == RELEASER
+    assert (
+        history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"]
+        == RELEASER
+    )
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_report_of_a_user_who_may_only_read_decides_nothing(guarded: Server, as_user: As, caplog: pytest.LogCaptureFixture) -> None:
-    """The server lets her edit the experiment that she made, and neither the model nor the experiment of those who promote."""
+def test_report_of_a_user_who_may_only_read_decides_nothing(
+    guarded: Server, as_user: As, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server lets her edit the experiment that she made, and neither the model nor the
+    experiment of those who promote.
+    """
     from mlflow.exceptions import MlflowException
 
-    from steps.pipeline import handoff, tags
+    from steps.core import tags
+    from steps.pipeline import artifact_lookup
     from steps.registry import look, watch
-    from steps.registry.outcome import RefusedError
+    from steps.registry.result import RefusedError
 
     as_user(ADMIN, PASSWORD)
     experiment = mlflow.set_experiment("release").experiment_id
     with mlflow.start_run(experiment_id=experiment):
         onnx = scene.log_model("onnx")
-        held = scene.log_report([scene.judged(onnx, "onnx", scene.FAST, decision="hold")], name="coveted")
+        held = scene.log_report(
+            [scene.judged(onnx, "onnx", scene.FAST, decision="hold")], name="coveted"
+        )
     room.register(held, scene.config())
     mlflow.MlflowClient().set_registered_model_alias("coveted", "candidate", "1")
     make_user(guarded, "mallory", "mallory-passw0rd-1")
 
     as_user("mallory", "mallory-passw0rd-1")
     with mlflow.start_run(experiment_id=mlflow.create_experiment("of mallory")):
-        forged = scene.log_report([scene.judged(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core")
+        forged = scene.log_report(
+            [scene.judged(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core"
+        )
     with pytest.raises(MlflowException, match=r"Permission denied|403"):
         mlflow.MlflowClient().create_run(experiment)
     with pytest.raises(MlflowException, match=r"Permission denied|403"):
         mlflow.MlflowClient().set_model_version_tag("coveted", "1", "slm.evaluation", forged)
 
     as_user(ADMIN, PASSWORD)
-    gateway = Gateway(20)
-    (verdict,) = look.look_once(scene.config("target=models:/coveted"), gateway, watch.run_evaluation)
+    registry = RegistryClient(20)
+    (verdict,) = look.look_once(
+        scene.config("target=models:/coveted"), registry, watch.run_evaluation
+    )
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "experiment 'of mallory', which does not count" in caplog.text
     with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
         promote(scene.config("target=models:/coveted/1", f"report_uri={forged}"))
     with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
         room.register(forged, scene.config())
-    assert "champion" not in (gateway.aliases("coveted") or {})
-    runs = handoff.finished_runs({tags.STEP: "evaluate", tags.MODEL: "coveted"}, scene.config())
+    assert "champion" not in (registry.aliases("coveted") or {})
+    runs = artifact_lookup.finished_runs(
+        {tags.STEP: "evaluate", tags.MODEL: "coveted"}, scene.config()
+    )
     assert [run.data.tags[tags.OUTPUT] for run in runs] == [held]
 
 
-def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgres: Postgres, tmp_path: Path) -> None:
-    """Real commands with secrets in their environment, words and address; then every byte that they left is searched."""
+def test_no_secret_or_home_is_left_anywhere(
+    guarded: Server, as_user: As, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Real commands with secrets in their environment, words and address; then every byte that they
+    left is searched.
+    """
     as_user(ADMIN, PASSWORD)
     registered("secretive")
     home = tmp_path / "home-of-alice"
@@ -127,9 +158,15 @@ def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgr
     work = tmp_path / "work"
     work.mkdir()
     environment["PYTHONPATH"] = str(ROOT)
-    run_id = mlflow.search_runs(search_all_experiments=True, filter_string="tags.`slm.model` = 'secretive'").iloc[0]["run_id"]
+    run_id = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.`slm.model` = 'secretive'"
+    ).iloc[0]["run_id"]
     for words in (
-        ["steps.register", f"report_uri=runs:/{run_id}/report.json", f"reason='{with_password} {home}/x'"],
+        [
+            "steps.register",
+            f"report_uri=runs:/{run_id}/report.json",
+            f"reason='{with_password} {home}/x'",
+        ],
         ["steps.watch", target, "promotion.watch.once=true", f"reason='{with_password}'"],
         ["steps.promote", f"{target}/1", f"reason='see {with_password} and {home}/notes'"],
         ["steps.promote", f"{target}/77"],
@@ -137,11 +174,28 @@ def test_no_secret_or_home_is_left_anywhere(guarded: Server, as_user: As, postgr
         ["steps.export", f"{target}/1", f"archive={home}/archive"],
         ["steps.history", target],
     ):
-        done = subprocess.run([str(BIN / "python"), "-m", *words], cwd=work, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(BIN / "python"), "-m", *words],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         said += done.stdout + done.stderr
-        assert (done.returncode == 0) == (words[1] != f"{target}/77"), done.stdout + done.stderr  # version 77 does not exist
+        # version 77 does not exist
+        assert (done.returncode == 0) == (words[1] != f"{target}/77"), done.stdout + done.stderr
     dump = subprocess.run(
-        [str(postgres.programs / "pg_dump"), "-h", "127.0.0.1", "-p", str(postgres.port), "-U", "mlflow", DATABASE],
+        [
+            str(postgres.programs / "pg_dump"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(postgres.port),
+            "-U",
+            "mlflow",
+            DATABASE,
+        ],
         capture_output=True,
         check=True,
     ).stdout

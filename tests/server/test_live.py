@@ -10,10 +10,10 @@ import mlflow
 import pytest
 
 from steps.registry import register as room
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
+from steps.registry.export_archive import export, import_
 from steps.registry.loop import loop
 from steps.registry.promote import promote, rollback
-from steps.registry.transfer import export, import_
 from tests.registry import scene
 from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
 from tests.server.conftest import Postgres, Server, free_port
@@ -28,7 +28,13 @@ def name(remote: str, request: pytest.FixtureRequest) -> Iterator[str]:  # noqa:
     chosen = str(request.node.name).replace("_", "-")[:60]
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
-        uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=chosen)
+        uri = scene.log_report(
+            [
+                scene.judged(slow, "transformers", scene.GOOD),
+                scene.judged(fast, "onnx", scene.FAST),
+            ],
+            name=chosen,
+        )
     room.register(uri, scene.config())
     yield chosen
 
@@ -51,7 +57,9 @@ def test_alias_moves_under_a_client_without_a_failed_request(name: str) -> None:
     def client() -> None:
         while not stop.is_set():
             try:
-                answers.append(mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(QUESTION))
+                answers.append(
+                    mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(QUESTION)
+                )
             except Exception as error:  # noqa: BLE001  (any failure is what this test looks for)
                 faults.append(f"{type(error).__name__}: {error}")
 
@@ -74,15 +82,24 @@ def test_alias_moves_under_a_client_without_a_failed_request(name: str) -> None:
 
 
 @pytest.mark.usefixtures("no_canary")
-def test_webhook_wakes_watch_when_somebody_sets_candidate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook_wakes_watch_when_somebody_sets_candidate(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow's own server signs and delivers; the clock alone would take ten minutes."""
     monkeypatch.setenv("SLM_WEBHOOK_SECRET", "secret of the team")
     port = free_port()
     client = mlflow.MlflowClient()
-    hook = client.create_webhook(name, f"http://127.0.0.1:{port}/", ["model_version_alias.created"], secret="secret of the team")
+    hook = client.create_webhook(
+        name,
+        f"http://127.0.0.1:{port}/",
+        ["model_version_alias.created"],
+        secret="secret of the team",
+    )
     watching = ("promotion.watch.interval=600", f"promotion.watch.webhook_port={port}")
     config = scene.config(f"target=models:/{name}", "promotion=quality", *watching)
-    watcher = threading.Thread(target=loop, args=(config,), kwargs={"evaluate": lambda *_: None}, daemon=True)
+    watcher = threading.Thread(
+        target=loop, args=(config,), kwargs={"evaluate": lambda *_: None}, daemon=True
+    )
     watcher.start()
     try:
         time.sleep(3)  # its first look finds nothing
@@ -90,20 +107,30 @@ def test_webhook_wakes_watch_when_somebody_sets_candidate(name: str, monkeypatch
         _until(lambda: "slm.candidate" in client.get_model_version(name, "1").tags, 60)
     finally:
         client.delete_webhook(hook.webhook_id)
-    assert client.get_model_version(name, "1").tags["slm.candidate"].startswith("promoted to @champion")
-    assert client.get_registered_model(name).aliases["champion"] in (1, "1")  # the REST store gives text
+    assert (
+        client.get_model_version(name, "1")
+        .tags["slm.candidate"]
+        .startswith("promoted to @champion")
+    )
+    # the REST store gives text
+    assert client.get_registered_model(name).aliases["champion"] in (1, "1")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("no_canary")
 def test_exported_version_answers_the_same_on_a_second_server(
-    name: str, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    postgres: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path_factory.mktemp("carried") / "champion"
     before = mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(QUESTION)
     done = export(scene.config(f"target=models:/{name}@champion", f"archive={folder}"))
-    production = Server(postgres.database("production"), tmp_path_factory.mktemp("production")).start()
+    production = Server(
+        postgres.database("production"), tmp_path_factory.mktemp("production")
+    ).start()
     try:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", production.uri)
         mlflow.set_tracking_uri(production.uri)
@@ -111,7 +138,7 @@ def test_exported_version_answers_the_same_on_a_second_server(
         mlflow.set_experiment("releases")
         with mlflow.start_run():
             arrived = import_(scene.config(f"archive={folder}"))
-        assert arrived.digest == done.digest and Gateway(10).aliases(name) == {}
+        assert arrived.digest == done.digest and RegistryClient(10).aliases(name) == {}
         promote(scene.config(f"target=models:/{name}/{arrived.version}"))
         assert mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(QUESTION) == before
     finally:

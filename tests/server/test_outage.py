@@ -9,8 +9,8 @@ import mlflow
 import pytest
 
 from steps.registry import register as room
-from steps.registry.gateway import Gateway, ServerUnavailableError
-from steps.registry.ledger import Ledger
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.promote import promote
 from tests.registry import scene
 from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
@@ -21,7 +21,7 @@ T = TypeVar("T")
 AWAY = 2.0  # seconds before it is started again
 
 
-class CutGateway(Gateway):
+class CutGateway(RegistryClient):
     """Kills the server right before one of its calls."""
 
     def __init__(self, server: Server, before: str, *, restart: bool, retry_seconds: float) -> None:
@@ -40,10 +40,16 @@ class CutGateway(Gateway):
 
 @pytest.fixture
 def own_server(
-    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    postgres: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Server]:
     """A server that a test may kill."""
-    database = "outage_" + "".join(letter if letter.isalnum() else "_" for letter in request.node.name.lower())[:40]
+    database = (
+        "outage_"
+        + "".join(letter if letter.isalnum() else "_" for letter in request.node.name.lower())[:40]
+    )
     server = Server(postgres.database(database), tmp_path_factory.mktemp("outage")).start()
     before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
@@ -59,7 +65,9 @@ def own_server(
 def registered() -> None:
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
-        uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)])
+        uri = scene.log_report(
+            [scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)]
+        )
     room.register(uri, scene.config())
 
 
@@ -73,14 +81,18 @@ def wait_for(server: Server) -> None:
 def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
     registered()
     name, target = scene.NAME, 1
-    for before in (f"creating a version of '{name}.history'", f"setting '{name}'@champion", f"tagging '{name}.history'"):
-        gateway = CutGateway(own_server, before, restart=True, retry_seconds=120)
-        done = promote(scene.config(f"target=models:/{name}/{target}"), gateway=gateway)
-        assert gateway.cut and done.entry is not None
+    for before in (
+        f"creating a version of '{name}.history'",
+        f"setting '{name}'@champion",
+        f"tagging '{name}.history'",
+    ):
+        registry = CutGateway(own_server, before, restart=True, retry_seconds=120)
+        done = promote(scene.config(f"target=models:/{name}/{target}"), registry=registry)
+        assert registry.cut and done.entry is not None
         wait_for(own_server)
-        assert (Gateway(60).aliases(name) or {})["champion"] == target
+        assert (RegistryClient(60).aliases(name) or {})["champion"] == target
         target = 3 - target
-    journal = Ledger(Gateway(60), name).read()
+    journal = AliasStore(RegistryClient(60), name).read()
     assert [entry.holds for entry in journal.entries] == [True] * 4 and journal.holes == ()
     assert journal.held("champion") == [2, 1, 2, 1]
 
@@ -89,16 +101,27 @@ def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
 def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: Server) -> None:
     registered()
     name = scene.NAME
-    for before, finished in ((f"creating a version of '{name}.history'", 2), (f"setting '{name}'@champion", 1)):
-        gateway = CutGateway(own_server, before, restart=False, retry_seconds=3)
+    for before, finished in (
+        (f"creating a version of '{name}.history'", 2),
+        (f"setting '{name}'@champion", 1),
+    ):
+        registry = CutGateway(own_server, before, restart=False, retry_seconds=3)
         started = time.monotonic()
-        with pytest.raises(ServerUnavailableError, match=r"no answer from the tracking server for 3 s .* run the same command again"):
-            promote(scene.config(f"target=models:/{name}/1"), gateway=gateway)
+        with pytest.raises(
+            ServerUnavailableError,
+            match=r"no answer from the tracking server for 3 s .* run the same command again",
+        ):
+            promote(scene.config(f"target=models:/{name}/1"), registry=registry)
         assert time.monotonic() - started < 60
         own_server.start()
-        assert (Gateway(60).aliases(name) or {})["champion"] == 2  # the move had begun, if at all, in the journal only
-        begun = [entry.settled for entry in Ledger(Gateway(60), name).read().entries]
+        # the move had begun, if at all, in the journal only
+        assert (RegistryClient(60).aliases(name) or {})["champion"] == 2
+        begun = [entry.settled for entry in AliasStore(RegistryClient(60), name).read().entries]
         assert begun == (["true"] if finished == 2 else ["true", ""])
-        Ledger(Gateway(60), name).open()  # what the next run does first
-        journal = Ledger(Gateway(60), name).read()
-        assert (Gateway(60).aliases(name) or {})["champion"] == finished == journal.aliases["champion"]
+        AliasStore(RegistryClient(60), name).open()  # what the next run does first
+        journal = AliasStore(RegistryClient(60), name).read()
+        assert (
+            (RegistryClient(60).aliases(name) or {})["champion"]
+            == finished
+            == journal.aliases["champion"]
+        )

@@ -1,4 +1,6 @@
-"""Promoters that race against a real server on PostgreSQL, each in its own process: one wins, the others are told to whom they lost."""
+"""Promoters that race against a real server on PostgreSQL, each in its own process: one wins, the
+others are told to whom they lost.
+"""
 
 import json
 import subprocess
@@ -10,9 +12,9 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.registry.gateway import Gateway
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
 from steps.registry.journal import Journal
-from steps.registry.ledger import Ledger
 from tests.conftest import ROOT, clean_environment
 from tests.registry import scene
 
@@ -71,7 +73,9 @@ def make_versions(name: str, how_many: int) -> None:
 
 
 def check(name: str, journal: Journal) -> None:
-    """No lost update, no hole, no previous champion that never was one; replayed here by other code than the ledger's."""
+    """No lost update, no hole, no previous champion that never was one; replayed here by other code
+    than the store's.
+    """
     assert journal.holes == ()
     champion, served = None, set()
     previous = None
@@ -83,7 +87,7 @@ def check(name: str, journal: Journal) -> None:
                 assert move.before == champion, f"entry {entry.number} overwrote {champion} unseen"
                 previous, champion = champion, move.after
                 served.add(champion)
-    actual = Gateway(10).aliases(name)
+    actual = RegistryClient(10).aliases(name)
     assert actual is not None and actual["champion"] == champion
     assert actual.get("previous") == previous and (previous is None or previous in served)
 
@@ -92,7 +96,7 @@ def run_rounds(uri: str, name: str, rounds: int) -> Journal:
     make_versions(name, RACERS + 1)
     with racers(uri, name) as field:
         for number in range(rounds):
-            before = (Gateway(10).aliases(name) or {}).get("champion")
+            before = (RegistryClient(10).aliases(name) or {}).get("champion")
             others = [version for version in range(1, RACERS + 2) if version != before]
             for racer, version in zip(field, others, strict=False):
                 racer.tell(f"look {version}")
@@ -102,15 +106,17 @@ def run_rounds(uri: str, name: str, rounds: int) -> Journal:
             results = [racer.hear() for racer in field]
             winners = [index for index, result in enumerate(results) if result["won"]]
             assert len(winners) == 1, f"round {number}: {results}"
-            assert (Gateway(10).aliases(name) or {})["champion"] == others[winners[0]]
+            assert (RegistryClient(10).aliases(name) or {})["champion"] == others[winners[0]]
             for result in results:
                 assert result["won"] or f"promote by racer-{winners[0]}" in result["why"], result
-    journal = Ledger(Gateway(10), name).read()
+    journal = AliasStore(RegistryClient(10), name).read()
     assert sum(entry.holds for entry in journal.entries) == rounds
     return journal
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_racing_registrations_make_one_version_each(remote: str, rounds: int) -> None:
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
@@ -118,16 +124,24 @@ def test_racing_registrations_make_one_version_each(remote: str, rounds: int) ->
         for number in range(rounds):
             name = f"registered-{rounds}-{number}"
             with mlflow.start_run():
-                uri = scene.log_report([scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)], name=name)
+                uri = scene.log_report(
+                    [
+                        scene.judged(slow, "transformers", scene.GOOD),
+                        scene.judged(fast, "onnx", scene.FAST),
+                    ],
+                    name=name,
+                )
             for racer in field:
                 racer.tell(f"register {uri}")
             results = [racer.hear() for racer in field]
             assert sum(bool(result["won"] and result["entry"]) for result in results) == 1, results
-            versions = Gateway(10).versions(name)
-            assert sorted(version.model_id or "" for version in versions) == sorted([slow, fast]), "registered twice"
-            journal = Ledger(Gateway(10), name).read()
+            versions = RegistryClient(10).versions(name)
+            assert sorted(version.model_id or "" for version in versions) == sorted([slow, fast]), (
+                "registered twice"
+            )
+            journal = AliasStore(RegistryClient(10), name).read()
             assert sum(entry.holds for entry in journal.entries) == 1
-            assert dict(journal.aliases) == Gateway(10).aliases(name)
+            assert dict(journal.aliases) == RegistryClient(10).aliases(name)
 
 
 def test_a_few_racing_rounds(remote: str) -> None:
@@ -141,7 +155,10 @@ def test_racing_rounds(remote: str, rounds: int) -> None:
     check(f"race-{rounds}", run_rounds(remote, f"race-{rounds}", rounds))
 
 
-@pytest.mark.parametrize("rounds", [8, pytest.param(70, marks=[pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "rounds",
+    [8, pytest.param(70, marks=[pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800)])],
+)
 def test_unsynchronised_promoters(remote: str, rounds: int) -> None:
     name = f"free-for-all-{rounds}"
     make_versions(name, 4)
@@ -149,8 +166,12 @@ def test_unsynchronised_promoters(remote: str, rounds: int) -> None:
         for index, racer in enumerate(field):
             racer.tell(f"run {rounds} {index + 1} 4")
         done = [result for racer in field for result in racer.hear()["done"]]
-    journal = Ledger(Gateway(10), name).read()
+    journal = AliasStore(RegistryClient(10), name).read()
     entries = {result["entry"] for result in done if result["won"] and result["entry"]}
     assert {entry.number for entry in journal.entries if entry.holds} == entries
-    assert all("came first" in result["why"] or "not where" in result["why"] for result in done if not result["won"])
+    assert all(
+        "came first" in result["why"] or "not where" in result["why"]
+        for result in done
+        if not result["won"]
+    )
     check(name, journal)

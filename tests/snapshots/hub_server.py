@@ -1,7 +1,10 @@
-"""A small model hub on loopback: the three routes that the hub's client uses to list and download, and the ways they go wrong.
+"""A small model hub on loopback: the three routes that the hub's client uses to list and download,
+and the ways they go wrong.
 
-Routes and headers as the client reads them: ``/api/models/<repo>[/revision/<revision>]``, ``/api/models/<repo>/tree/<commit>``,
-``/<repo>/resolve/<commit>/<path>``. Large files are answered with a redirect to another route, as the real hub does.
+Routes and headers as the client reads them: ``/api/models/<repo>[/revision/<revision>]``,
+``/api/models/<repo>/tree/<commit>``,
+``/<repo>/resolve/<commit>/<path>``. Large files are answered with a redirect to another route, as
+the real hub does.
 """
 
 import hashlib
@@ -16,7 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LARGE = 1_000_000  # bytes; a larger file is listed with its SHA-256, a smaller one with Git's blob id
+# bytes; a larger file is listed with its SHA-256, a smaller one with Git's blob id
+LARGE = 1_000_000
 
 
 @dataclass
@@ -41,7 +45,8 @@ class Hub:
 
     repos: dict[str, Repo]
     token: str = "hf_right"
-    cut_after: dict[str, list[int]] = field(default_factory=dict)  # path → bytes after which each next answer is cut
+    # path → bytes after which each next answer is cut
+    cut_after: dict[str, list[int]] = field(default_factory=dict)
     corrupt: set[str] = field(default_factory=set)  # paths whose first byte is changed on the way
     failing: bool = False  # answers 503 to everything
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
@@ -49,7 +54,10 @@ class Hub:
 
     def bodies(self, path: str) -> int:
         """How often the content of a file was asked for, in whole or part."""
-        return sum(method == "GET" and asked.endswith(f"/{path}") and "/api/" not in asked for method, asked, _ in self.asked)
+        return sum(
+            method == "GET" and asked.endswith(f"/{path}") and "/api/" not in asked
+            for method, asked, _ in self.asked
+        )
 
 
 class Server(ThreadingHTTPServer):
@@ -95,7 +103,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.asked.append((self.command, path, self.headers.get("Range")))
             if hub.failing:
                 return self.text(503, {})
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+)|/tree/([^/]+))?", path):
+            if match := re.fullmatch(
+                r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+)|/tree/([^/]+))?", path
+            ):
                 return self.api(match[1], match[2], match[3])
             if match := re.fullmatch(r"/([^/]+/[^/]+)/(resolve|cdn)/([^/]+)/(.+)", path):
                 return self.file(match[1], match[2], match[3], match[4], body)
@@ -104,9 +114,19 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def repo(self, name: str, *, content: bool = False) -> Repo | None:
             found = hub.repos.get(name)
             if found is None:
-                self.text(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-            elif (found.gated or (content and found.gated_files)) and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                self.text(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."})
+                self.text(
+                    404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+                )
+            elif (found.gated or (content and found.gated_files)) and self.headers.get(
+                "Authorization"
+            ) != f"Bearer {hub.token}":
+                self.text(
+                    401,
+                    {
+                        "X-Error-Code": "GatedRepo",
+                        "X-Error-Message": "Access to this model is restricted.",
+                    },
+                )
             else:
                 return found
             return None
@@ -117,13 +137,26 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return None
             commit = repo.resolve(tree or revision or "main")
             if commit is None:
-                return self.text(404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+                return self.text(
+                    404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+                )
             if tree is None:
-                return self.text(200, {}, json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": [], "tags": []}))
-            return self.text(200, {}, json.dumps([_listed(path, file) for path, file in sorted(repo.files.items())]))
+                return self.text(
+                    200,
+                    {},
+                    json.dumps(
+                        {"id": name, "modelId": name, "sha": commit, "siblings": [], "tags": []}
+                    ),
+                )
+            return self.text(
+                200,
+                {},
+                json.dumps([_listed(path, file) for path, file in sorted(repo.files.items())]),
+            )
 
         def file(self, name: str, route: str, commit: str, path: str, body: bool) -> None:
-            repo = self.repo(name, content=True) if route == "resolve" else hub.repos[name]  # the redirect's target asks for no token
+            # the redirect's target asks for no token
+            repo = self.repo(name, content=True) if route == "resolve" else hub.repos[name]
             if repo is None:
                 return None
             if repo.resolve(commit) is None:
@@ -133,8 +166,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             content = repo.files[path].read_bytes()
             headers = {"X-Repo-Commit": commit, "ETag": f'"{_git_id(content)}"'}
             if route == "resolve" and len(content) > LARGE:
-                linked = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
-                return self.text(302, headers | linked | {"Location": f"{hub.url}/{name}/cdn/{commit}/{path}"})
+                linked = {
+                    "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+                    "X-Linked-Size": str(len(content)),
+                }
+                return self.text(
+                    302, headers | linked | {"Location": f"{hub.url}/{name}/cdn/{commit}/{path}"}
+                )
             return self.content(path, content, headers, body)
 
         def content(self, path: str, content: bytes, headers: dict[str, str], body: bool) -> None:
@@ -143,7 +181,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             status, start = 200, 0
             if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
                 status, start = 206, int(wanted[1])
-                headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+                headers = headers | {
+                    "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"
+                }
             self.send_response(status)
             for key, value in (headers | {"Content-Length": str(len(content) - start)}).items():
                 self.send_header(key, value)
@@ -153,13 +193,20 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             cuts = hub.cut_after.get(path, [])
             if cuts:
                 self.wfile.write(content[start : start + cuts.pop(0)])
-                self.close_connection = True  # fewer bytes than announced, as when a cable is pulled
+                # fewer bytes than announced, as when a cable is pulled
+                self.close_connection = True
             else:
                 self.wfile.write(content[start:])
 
         def text(self, status: int, headers: dict[str, str], text: str = "") -> None:
             self.send_response(status)
-            for key, value in (headers | {"Content-Type": "application/json", "Content-Length": str(len(text.encode()))}).items():
+            for key, value in (
+                headers
+                | {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(text.encode())),
+                }
+            ).items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET":
@@ -170,9 +217,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 def _listed(path: str, file: Path) -> dict[str, object]:
     content = file.read_bytes()
-    entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": _git_id(content)}
+    entry: dict[str, object] = {
+        "type": "file",
+        "path": path,
+        "size": len(content),
+        "oid": _git_id(content),
+    }
     if len(content) > LARGE:
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 135}
+        entry["lfs"] = {
+            "oid": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "pointerSize": 135,
+        }
     return entry
 
 

@@ -1,9 +1,11 @@
-"""Kill a fetch or a build at its every step on the file system, one after the other, and look at what it leaves.
+"""Kill a fetch or a build at its every step on the file system, one after the other, and look at
+what it leaves.
 
     python -m tests.snapshots.killed folder|hub|build <checkpoint folder> <work folder> <stride>
 
-A process of its own, which forks: imports are paid once, and no thread of pytest's is copied. An audit hook counts what changes
-the disk and kills the process at the n-th such event; n grows until the work ends alive.
+A process of its own, which forks: imports are paid once, and no thread of pytest's is copied. An
+audit hook counts what changes the disk and kills the process at the n-th such event; n grows until
+the work ends alive.
 """
 
 import itertools
@@ -16,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from steps.config.onnx import OnnxConfig
+from steps.core.digest import sha256_of
 from steps.snapshots import child, onnx_build, selection, supported
 from steps.snapshots.fetch import fetch, request
 from steps.snapshots.manifest import FileEntry
-from steps.snapshots.store import Store, request_key, sha256_of
+from steps.snapshots.store import Store, request_key
 from tests.snapshots.conftest import configured
 
 EVENTS = {"os.rename", "os.link", "os.chmod", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
@@ -32,7 +35,11 @@ def die_at(step: int) -> None:
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        writes = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        writes = (
+            event == "open"
+            and isinstance(arguments[2], int)
+            and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        )
         if writes or event in EVENTS:
             left -= 1
             if left == 0:
@@ -83,6 +90,7 @@ def main(kind: str, checkpoint: Path, root: Path, stride: int) -> int:
 
         def work() -> object:
             return onnx_build.build(checkpoint, OnnxConfig(), Store(root), DIGEST)
+
     else:
         revision = "a" * 40
         model = (
@@ -94,7 +102,10 @@ def main(kind: str, checkpoint: Path, root: Path, stride: int) -> int:
         if kind == "hub":
             import huggingface_hub.file_download  # noqa: F401 (before the fork)
         place = selection.Place("model.path", str(checkpoint))
-        supported.require(checkpoint, [path.name for path in checkpoint.iterdir()], place, prebuilt=False)  # imports transformers
+        # imports transformers
+        supported.require(
+            checkpoint, [path.name for path in checkpoint.iterdir()], place, prebuilt=False
+        )
 
         def work() -> object:
             return Store(root).checkpoint(fetch(model, Store(root)))
@@ -127,4 +138,6 @@ def recorded(store: Store, key: str) -> list[FileEntry]:
 
 
 if __name__ == "__main__":
-    print("killed", main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])), "times")
+    print(
+        "killed", main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])), "times"
+    )

@@ -1,4 +1,6 @@
-"""Killed at any moment, raced by another process: no half snapshot is ever taken for a whole one."""
+"""Killed at any moment, raced by another process: no half snapshot is ever taken for a whole
+one.
+"""
 
 import os
 import re
@@ -18,13 +20,19 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[Hub]:
     """A hub that serves the checkpoint folder."""
-    with serve(Hub({"someone/small": Repo("a" * 40, {path.name: path for path in checkpoint.iterdir()})})) as served:
+    with serve(
+        Hub({"someone/small": Repo("a" * 40, {path.name: path for path in checkpoint.iterdir()})})
+    ) as served:
         yield served
 
 
 def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
     """Variables for a child whose client asks the hub and keeps its cache here."""
-    return os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,17 +40,37 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
     [
         ("folder", 3, 12),
         ("build", 3, 6),
-        ("hub", 24, 6),  # its threads change the order of events from run to run: over time this covers them all
+        # its threads change the order of events from run to run: over time this covers them all
+        ("hub", 24, 6),
         *(
             pytest.param(kind, 1, least, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))
             for kind, least in (("folder", 40), ("build", 20))
         ),
-        pytest.param("hub", 1, 150, marks=(pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800))),
+        pytest.param(
+            "hub", 1, 150, marks=(pytest.mark.slow, pytest.mark.volume, pytest.mark.timeout(1800))
+        ),
     ],
 )
-def test_killed_at_every_step(kind: str, stride: int, least: int, checkpoint: Path, hub: Hub, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.snapshots.killed", kind, str(checkpoint), str(tmp_path / "store"), str(stride)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(hub, tmp_path), capture_output=True, text=True, check=False)
+def test_killed_at_every_step(
+    kind: str, stride: int, least: int, checkpoint: Path, hub: Hub, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.snapshots.killed",
+        kind,
+        str(checkpoint),
+        str(tmp_path / "store"),
+        str(stride),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(hub, tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     kills = re.fullmatch(r"killed (\d+) times\n", done.stdout)
     assert kills and int(kills[1]) >= least, done.stdout
@@ -63,7 +91,14 @@ print(snapshot.digest, store.checkpoint(snapshot))
 def test_two_at_once_take_turns(hub: Hub, tmp_path: Path) -> None:
     command = [sys.executable, "-c", FETCH, str(tmp_path / "store")]
     racers = [
-        subprocess.Popen(command, cwd=ROOT, env=environment(hub, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(hub, tmp_path),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(3)
     ]
     for racer in racers:

@@ -23,7 +23,14 @@ def test_digest_ignores_order_and_how_it_was_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"revision": "d" * 40}, {"licence": None}, {"name": "someone/other"}, {"files": FILES[:1]}, {"onnx_files": FILES}, {"origin": {}}],
+    [
+        {"revision": "d" * 40},
+        {"licence": None},
+        {"name": "someone/other"},
+        {"files": FILES[:1]},
+        {"onnx_files": FILES},
+        {"origin": {}},
+    ],
 )
 def test_digest_covers_the_rest(change: dict[str, object]) -> None:
     assert replace(SNAPSHOT, **change).digest != SNAPSHOT.digest  # type: ignore[arg-type]
@@ -42,7 +49,14 @@ def test_a_changed_file_is_refused() -> None:
         Snapshot.from_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("text", ['{"schema": "other"}', "[]", '{"schema": "slm-promote/snapshot/1", "digest": "x", "name": "y"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": "other"}',
+        "[]",
+        '{"schema": "slm-promote/snapshot/1", "digest": "x", "name": "y"}',
+    ],
+)
 def test_something_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"snapshot\.json"):
         Snapshot.from_json(text)

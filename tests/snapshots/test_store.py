@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from steps.core.digest import sha256_of
 from steps.snapshots import store as store_module
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store, default_root, sha256_of
+from steps.snapshots.store import Store, default_root
 from tests.snapshots.conftest import configured
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,16 +60,28 @@ def test_a_changed_byte_is_found(checkpoint: Path, store: Store, damage: str) ->
     if damage == "delete":
         blob.unlink()
     else:
-        rewrite(blob, {"flip": content[:-1] + bytes([content[-1] ^ 1]), "truncate": content[:-1], "grow": content + b"\0"}[damage])
+        rewrite(
+            blob,
+            {
+                "flip": content[:-1] + bytes([content[-1] ^ 1]),
+                "truncate": content[:-1],
+                "grow": content + b"\0",
+            }[damage],
+        )
     assert store.damaged(snapshot.files) == [entry]
-    with pytest.raises(DamagedError, match=rf"model\.safetensors \(sha256 {entry.sha256}\).*mlflow run \. -e fetch_model"):
+    with pytest.raises(
+        DamagedError,
+        match=rf"model\.safetensors \(sha256 {entry.sha256}\).*mlflow run \. -e fetch_model",
+    ):
         store.checkpoint(snapshot)
     assert taken(checkpoint, store) == snapshot  # mended from its source
     assert sha256_of(store.checkpoint(snapshot) / entry.path) == entry.sha256
 
 
 @pytest.mark.parametrize("change", ["extra", "missing", "replaced"])
-def test_a_folder_that_somebody_changed_is_laid_out_anew(checkpoint: Path, store: Store, change: str) -> None:
+def test_a_folder_that_somebody_changed_is_laid_out_anew(
+    checkpoint: Path, store: Store, change: str
+) -> None:
     snapshot = taken(checkpoint, store)
     folder = store.checkpoint(snapshot)
     if change == "extra":
@@ -79,20 +92,28 @@ def test_a_folder_that_somebody_changed_is_laid_out_anew(checkpoint: Path, store
         (folder / "config.json").write_text("{}")
     again = store.checkpoint(snapshot)
     assert again == folder
-    assert {path.name: sha256_of(path) for path in again.iterdir()} == {entry.path: entry.sha256 for entry in snapshot.files}
+    assert {path.name: sha256_of(path) for path in again.iterdir()} == {
+        entry.path: entry.sha256 for entry in snapshot.files
+    }
 
 
-def test_works_where_links_are_not_supported(checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_works_where_links_are_not_supported(
+    checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "no hard links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     snapshot = taken(checkpoint, store)
     folder = store.checkpoint(snapshot)
-    assert {path.name: sha256_of(path) for path in folder.iterdir()} == {entry.path: entry.sha256 for entry in snapshot.files}
+    assert {path.name: sha256_of(path) for path in folder.iterdir()} == {
+        entry.path: entry.sha256 for entry in snapshot.files
+    }
     (folder / "config.json").chmod(0o644)
     (folder / "config.json").write_text("{}")
-    assert sha256_of(store.checkpoint(snapshot) / "config.json") == sha256_of(checkpoint / "config.json")
+    assert sha256_of(store.checkpoint(snapshot) / "config.json") == sha256_of(
+        checkpoint / "config.json"
+    )
 
 
 def test_scratch_of_the_dead_is_cleared_and_of_the_living_is_not(store: Store) -> None:
@@ -116,9 +137,14 @@ def test_a_blob_that_is_whole_is_not_replaced(store: Store, tmp_path: Path) -> N
     assert not source.exists()
 
 
-def test_an_empty_store_names_three_files_and_the_command(checkpoint: Path, store: Store, tmp_path: Path) -> None:
+def test_an_empty_store_names_three_files_and_the_command(
+    checkpoint: Path, store: Store, tmp_path: Path
+) -> None:
     snapshot = taken(checkpoint, store)
-    with pytest.raises(DamagedError, match=r" and 2 more of 5 files; get them again: .* with the same model= override") as caught:
+    with pytest.raises(
+        DamagedError,
+        match=r" and 2 more of 5 files; get them again: .* with the same model= override",
+    ) as caught:
         Store(tmp_path / "other").checkpoint(snapshot)
     assert str(caught.value).count("sha256") == 3
 
@@ -126,14 +152,26 @@ def test_an_empty_store_names_three_files_and_the_command(checkpoint: Path, stor
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SnapshotError, match=rf"store\.path='{tmp_path}/{place}': cannot be used as a store: .*; name a folder that can be"):
+    with pytest.raises(
+        SnapshotError,
+        match=(
+            rf"store\.path='{tmp_path}/{place}': cannot be used as a store: .*; name a folder that"
+            r" can be"
+        ),
+    ):
         Store(tmp_path / place)
 
 
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        store_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000)
+    )  # type: ignore[attr-defined]
     with pytest.raises(
-        SnapshotError, match=r"the model needs 7\.6 GB, 1\.0 GB are free; free some, or choose another disk with store\.path=…"
+        SnapshotError,
+        match=(
+            r"the model needs 7\.6 GB, 1\.0 GB are free; free some, or choose another disk with"
+            r" store\.path=…"
+        ),
     ):
         store.need_space(7_600_000_000, "the model")
 
@@ -153,7 +191,7 @@ except SnapshotError as error:
     print(error)
 print("kept", store.damaged([kept]) == [], "blobs", sum(path.is_file() for path in (store.root / "blobs").rglob("*")),
       "scratch", len(list((store.root / "scratch").iterdir())))
-"""
+"""  # noqa: E501
 
 
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
@@ -161,9 +199,22 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     mount.mkdir()
     small.write_bytes(b"s" * 1000)
     large.write_bytes(b"l" * 3_000_000)
-    command = f"mount -t tmpfs -o size=1m tmpfs {mount} && exec {sys.executable} -c '{FILL}' {mount}/store {small} {large}"
-    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(mount)], capture_output=True, check=False).returncode:
+    command = (
+        f"mount -t tmpfs -o size=1m tmpfs {mount} && exec {sys.executable} -c '{FILL}'"
+        f" {mount}/store {small} {large}"
+    )
+    if subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(mount)],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("this machine lets nobody mount a small disk")
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "the disk is full while writing large; free some" in done.stdout
     assert "kept True blobs 1 scratch 0" in done.stdout

@@ -1,4 +1,6 @@
-"""Real checkpoints and builds from the user's own store, logged once a session, and the served classes without MLflow around them."""
+"""Real checkpoints and builds from the user's own store, logged once a session, and the served
+classes without MLflow around them.
+"""
 
 import os
 import shutil
@@ -125,11 +127,17 @@ class Logged:
     @property
     def environment(self) -> dict[str, str]:
         """Environment of a process that is to see them."""
-        return {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri, "MLFLOW_REGISTRY_URI": self.tracking_uri}
+        return {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_REGISTRY_URI": self.tracking_uri,
+        }
 
 
 @pytest.fixture(scope="session")
-def logged(smollm: Folders, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+def logged(
+    smollm: Folders, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Logged:
     """The embedded model in all its variants, logged in one store."""
     import mlflow
 
@@ -142,14 +150,22 @@ def logged(smollm: Folders, migrated_database: Path, tmp_path_factory: pytest.Te
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store.tracking_uri)
     experiment = mlflow.create_experiment("logged", artifact_location=str(home / "artifacts"))
-    common: dict[str, Any] = {"name": NAME, "generation": GenerationConfig(), "metadata": {"licence": "Apache-2.0"}}
+    common: dict[str, Any] = {
+        "name": NAME,
+        "generation": GenerationConfig(),
+        "metadata": {"licence": "Apache-2.0"},
+    }
     try:
         with mlflow.start_run(experiment_id=experiment):
             for precision in ("int4", "int8", "fp32"):
                 folder = smollm.onnx(precision)
                 tags = {"slm.variant": "onnx", "precision": precision}
-                store.uris[precision] = log_onnx(folder, artifact_key="onnx-model", serving=ServingConfig(), tags=tags, **common)
-            store.uris["transformers"] = log_transformers(smollm.checkpoint, tags={"slm.variant": "transformers"}, **common)
+                store.uris[precision] = log_onnx(
+                    folder, artifact_key="onnx-model", serving=ServingConfig(), tags=tags, **common
+                )
+            store.uris["transformers"] = log_transformers(
+                smollm.checkpoint, tags={"slm.variant": "transformers"}, **common
+            )
     finally:
         mlflow.set_tracking_uri(before)
     return store
@@ -157,15 +173,30 @@ def logged(smollm: Folders, migrated_database: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def in_fresh_process(logged: Logged, tmp_path: Path) -> Callable[..., str]:
-    """Run Python source in a new process, in an unrelated folder, without the project on its path; returns what it printed."""
+    """Run Python source in a new process, in an unrelated folder, without the project on its path;
+    returns what it printed.
+    """
     import sys
 
-    def run(source: str, *arguments: str, python: str = sys.executable, timeout: float = 300, **extra: str) -> str:
+    def run(
+        source: str,
+        *arguments: str,
+        python: str = sys.executable,
+        timeout: float = 300,
+        **extra: str,
+    ) -> str:
         script = tmp_path / "script.py"
         script.write_text(source)
-        environment = {key: value for key, value in logged.environment.items() if key != "PYTHONPATH"} | extra
+        environment = {
+            key: value for key, value in logged.environment.items() if key != "PYTHONPATH"
+        } | extra
         done = subprocess.run(
-            [python, str(script), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+            [python, str(script), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
@@ -175,9 +206,16 @@ def in_fresh_process(logged: Logged, tmp_path: Path) -> Callable[..., str]:
 
 def say(content: str, **settings: Any) -> dict[str, Any]:
     """A chat row of one question."""
-    return {"messages": [{"role": "user", "content": content}], "temperature": 0.0, "max_tokens": 16, **settings}
+    return {
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0.0,
+        "max_tokens": 16,
+        **settings,
+    }
 
 
 def text(answer: Any, choice: int = 0) -> str:
     """Text of a completion, or of a prompt's answer."""
-    return answer if isinstance(answer, str) else str(answer["choices"][choice]["message"]["content"])
+    return (
+        answer if isinstance(answer, str) else str(answer["choices"][choice]["message"]["content"])
+    )

@@ -23,13 +23,22 @@ def named(count: int, of: Any = INTEGER) -> dict[str, Any]:
     return {f"p{number}": of for number in range(count)}
 
 
-ADDRESS = {"Address": {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]}}
+ADDRESS = {
+    "Address": {
+        "type": "object",
+        "properties": {"street": {"type": "string"}},
+        "required": ["street"],
+    }
+}
 PERSON = {
     "title": "Person",
     "type": "object",
     "properties": {
         "name": {"type": "string", "maxLength": 2_000, "title": "Name"},
-        "age": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 150}, {"type": "null"}], "default": None},
+        "age": {
+            "anyOf": [{"type": "integer", "minimum": 0, "maximum": 150}, {"type": "null"}],
+            "default": None,
+        },
         "address": {"$ref": "#/$defs/Address"},
         "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 100},
         **named(26, {"type": "string"}),
@@ -40,16 +49,25 @@ PERSON = {
 }
 TREE = {
     "$ref": "#/$defs/T",
-    "$defs": {"T": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/T"}, {"type": "null"}]}}}},
+    "$defs": {
+        "T": {
+            "type": "object",
+            "properties": {"next": {"anyOf": [{"$ref": "#/$defs/T"}, {"type": "null"}]}},
+        }
+    },
 }
 
 SIBLINGS = {  # each alternative is merged with all that stands beside them
     "type": "object",
     "properties": named(100, {"type": "string", "maxLength": 50}),
-    "anyOf": [{"properties": {key: {"type": "string", "minLength": 3}}, "required": [key]} for key in named(100)],
+    "anyOf": [
+        {"properties": {key: {"type": "string", "minLength": 3}}, "required": [key]}
+        for key in named(100)
+    ],
 }
 
-NEVER_DEFINED = {"type": "object", "required": list(named(1_024))}  # a name of `required` alone costs as much as a property
+# a name of `required` alone costs as much as a property
+NEVER_DEFINED = {"type": "object", "required": list(named(1_024))}
 NESTED = {**NEVER_DEFINED, "additionalProperties": NEVER_DEFINED}
 
 HIDDEN = [
@@ -58,10 +76,19 @@ HIDDEN = [
     ("regex", "(a?){500}a{500}"),  # compiles, and fails at its first token
     ("lark_grammar", 'start: a{1000}\na: b{1000}\nb: "x"'),
     ("lark_grammar", "start: " + " ".join(f'"a{n}"?' for n in range(3_000))),
-    ("lark_grammar", 'start: %json {"type": "array", "items": {"type": "integer"}, "maxItems": 3000000}'),
-    ("json_schema", json.dumps({"type": "array", "items": INTEGER, "minItems": 10**9, GUIDANCE: {}})),
+    (
+        "lark_grammar",
+        'start: %json {"type": "array", "items": {"type": "integer"}, "maxItems": 3000000}',
+    ),
+    (
+        "json_schema",
+        json.dumps({"type": "array", "items": INTEGER, "minItems": 10**9, GUIDANCE: {}}),
+    ),
     ("json_schema", json.dumps({"multipleOf": 1_000_003, GUIDANCE: {}})),
     ("json_schema", json.dumps({"type": 5, GUIDANCE: {"whitespace_flexible": False}})),
     ("json_schema", json.dumps({"enum": [], GUIDANCE: {"whitespace_flexible": False}})),
-    ("json_schema", json.dumps({"$ref": "https://example.org/x", GUIDANCE: {"whitespace_flexible": False}})),
+    (
+        "json_schema",
+        json.dumps({"$ref": "https://example.org/x", GUIDANCE: {"whitespace_flexible": False}}),
+    ),
 ]

@@ -25,7 +25,9 @@ def assembler(pieces: list[str], stops: list[str]) -> AnswerText:
     st.lists(st.integers(0, 30), max_size=8),
     st.lists(st.text(alphabet="abc ", min_size=1, max_size=5), max_size=3),
 )
-def test_shown_text_ends_before_the_first_stop(text: str, cuts: list[int], stops: list[str]) -> None:
+def test_shown_text_ends_before_the_first_stop(
+    text: str, cuts: list[int], stops: list[str]
+) -> None:
     pieces = pieces_of(text, cuts)
     answer = assembler(pieces, stops)
     shown = ""
@@ -52,7 +54,12 @@ def test_restart_forgets() -> None:
 
 def test_usage_adds_up_over_choices() -> None:
     made = completion("name", 5, [Answer("a", "stop", 3, 4), Answer("b", "length", 8)])
-    assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 11, "total_tokens": 16, "prompt_tokens_details": {"cached_tokens": 4}}
+    assert made["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 11,
+        "total_tokens": 16,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
     assert [choice["finish_reason"] for choice in made["choices"]] == ["stop", "length"]
     json.dumps(made)
 
@@ -67,5 +74,13 @@ def test_a_tool_call_replaces_the_text() -> None:
 
 def test_chunks_share_their_head() -> None:
     chunks = Chunks("name")
-    made = [chunks.role(0), chunks.delta(0, "a"), chunks.finish(0, "stop"), chunks.usage(1, [Answer("a", "stop", 1)])]
-    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in made}) == 1
+    made = [
+        chunks.role(0),
+        chunks.delta(0, "a"),
+        chunks.finish(0, "stop"),
+        chunks.usage(1, [Answer("a", "stop", 1)]),
+    ]
+    assert (
+        len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in made})
+        == 1
+    )

@@ -8,7 +8,11 @@ from benchmarks.run import _write
 
 def test_a_call_for_one_line_keeps_what_is_known_of_the_others(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    _write(file, [{"name": "decode", "ratio": 1}, {"name": "peer", "ratio": 1}], {"llama_cpp": "it is not installed"})
+    _write(
+        file,
+        [{"name": "decode", "ratio": 1}, {"name": "peer", "ratio": 1}],
+        {"llama_cpp": "it is not installed"},
+    )
     _write(file, [{"name": "decode", "ratio": 2}], {})
     assert json.loads(file.read_text()) == {
         "lines": [{"name": "peer", "ratio": 1}, {"name": "decode", "ratio": 2}],

@@ -25,12 +25,23 @@ LIMITS: dict[str, set[str]] = {"onnx": set(), "transformers": {"response_format 
 
 @pytest.mark.parametrize(
     "variant",
-    ["int4", "transformers", pytest.param("int8", marks=pytest.mark.slow), pytest.param("fp32", marks=pytest.mark.slow)],
+    [
+        "int4",
+        "transformers",
+        pytest.param("int8", marks=pytest.mark.slow),
+        pytest.param("fp32", marks=pytest.mark.slow),
+    ],
 )
-def test_the_contract_holds(logged: Logged, in_fresh_process: Callable[..., str], variant: str) -> None:
-    printed = in_fresh_process(TRY, str(ROOT / "steps/scoring/conformance.py"), logged.uris[variant], timeout=550)
+def test_the_contract_holds(
+    logged: Logged, in_fresh_process: Callable[..., str], variant: str
+) -> None:
+    printed = in_fresh_process(
+        TRY, str(ROOT / "steps/evaluation/conformance.py"), logged.uris[variant], timeout=550
+    )
     rows = json.loads(printed[printed.index("ROWS ") + 5 :])
     allowed = LIMITS["transformers" if variant == "transformers" else "onnx"]
-    broken = [row for row in rows if not row["passed"] and not (row["limit"] and row["name"] in allowed)]
+    broken = [
+        row for row in rows if not row["passed"] and not (row["limit"] and row["name"] in allowed)
+    ]
     assert not broken
     assert len(rows) >= 26

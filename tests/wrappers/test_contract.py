@@ -24,7 +24,10 @@ def read(row: dict[str, Any], **params: Any) -> Request:
 
 
 def calling(arguments: str) -> dict[str, Any]:
-    return {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": arguments}}]}
+    return {
+        "role": "assistant",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": arguments}}],
+    }
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -51,13 +54,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "stop": [""]}, "none empty"),
     ({"prompt": "a", "stop": 3}, "a string or a list of strings"),
     ({"prompt": "a", "stop": ["x"] * 17}, "at most 16"),
-    ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty=0: expected a number from 0.01 to 10"),
+    (
+        {"prompt": "a", "repetition_penalty": 0},
+        "repetition_penalty=0: expected a number from 0.01 to 10",
+    ),
     ({"prompt": "a", "repetition_penalty": 1e-300}, "from 0.01 to 10"),
     ({"prompt": "a", "temperature": 10**400}, "from 0 to 2"),
     ({"prompt": "a", "max_tokens": -(10**400)}, "at least 1"),
     ({"prompt": "a", "n": 10**5000}, "n=a int too large to show: expected an integer from 1 to 16"),
     ({"prompt": "a", "top_k": float("inf")}, "an integer"),
-    ({"prompt": "a", "stop": ["x"], "response_format": {"type": "regex", "regex": "a+"}}, "let the grammar end it"),
+    (
+        {"prompt": "a", "stop": ["x"], "response_format": {"type": "regex", "regex": "a+"}},
+        "let the grammar end it",
+    ),
     (
         {"prompt": "a", "min_tokens": 1, "response_format": {"type": "regex", "regex": "a+"}},
         "min_tokens=1: expected 0 with response_format",
@@ -65,7 +74,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "frequency_penalty": 3}, "from -2 to 2"),
     ({"prompt": "a", "logprobs": True}, "does not report"),
     ({"prompt": "a", "stream": "yes"}, "true or false"),
-    ({"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]}, "none with a prompt"),
+    (
+        {"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]},
+        "none with a prompt",
+    ),
     ({"messages": []}, "at least one message"),
     ({"messages": "Hello"}, "at least one message"),
     ({"messages": ["Hello"]}, r"messages\[0\]='Hello'"),
@@ -73,15 +85,36 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"content": "a"}]}, r"messages\[0\].role=None"),
     ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\].content=None"),
     ({"messages": [{"role": "user", "content": 3}]}, r"messages\[0\].content=3"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "reads text alone"),
-    ({"messages": [{"role": "user", "content": "a", "colour": "red"}]}, r"messages\[0\].colour='red'"),
-    ({"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, "assistant messages alone"),
-    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}, "arguments"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "reads text alone",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "a", "colour": "red"}]},
+        r"messages\[0\].colour='red'",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]},
+        "assistant messages alone",
+    ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]},
+        "arguments",
+    ),
     ({"messages": [{"role": "user", "content": "a" * 4_000_001}]}, "at most 4000000 characters"),
     ({"messages": HELLO, "response_format": "json"}, "response_format='json'"),
     ({"messages": HELLO, "response_format": {"type": "yaml"}}, "response_format.type='yaml'"),
-    ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-    ({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"type": "object"}}}, "'schema'"),
+    (
+        {"messages": HELLO, "response_format": {"type": "json_schema"}},
+        "response_format.json_schema",
+    ),
+    (
+        {
+            "messages": HELLO,
+            "response_format": {"type": "json_schema", "json_schema": {"type": "object"}},
+        },
+        "'schema'",
+    ),
     (
         {"messages": HELLO, "response_format": {"type": "regex", "regex": "a\x00"}},
         r"response_format.regex='a.x00': expected text without NUL",
@@ -89,10 +122,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": HELLO, "response_format": {"type": "regex"}}, "response_format.regex"),
     ({"messages": HELLO, "tool_choice": "required"}, "tool_choice"),
     ({"messages": HELLO, "tools": "f"}, "function definitions"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "description": "\ud800"}}]}, "tools=.*lone surrogate"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a\x00": 1}}}]}, "tools=.*without NUL"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "description": "a" * 4_000_001}}]}, "tools=.*at most 4000000 characters"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a": 10**5000}}}]}, "at most 4096 bits"),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f", "description": "\ud800"}}]},
+        "tools=.*lone surrogate",
+    ),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a\x00": 1}}}]},
+        "tools=.*without NUL",
+    ),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f", "description": "a" * 4_000_001}}]},
+        "tools=.*at most 4000000 characters",
+    ),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"a": 10**5000}}}]},
+        "at most 4096 bits",
+    ),
     ({"messages": [calling("\ud800")]}, "tool_calls=.*lone surrogate"),
     ({"messages": [calling('{"a": "\\u0000"}')]}, "arguments=.*without NUL"),
     ({"messages": [calling('["\\ud800"]')]}, "arguments=.*lone surrogate"),
@@ -111,13 +156,27 @@ def test_refusal_names_the_field(row: dict[str, Any], message: str) -> None:
 
 def test_a_variant_without_grammars_refuses_them_clearly() -> None:
     with pytest.raises(MlflowException, match="the onnx variant can"):
-        request_of({"messages": HELLO, "response_format": {"type": "json_object"}}, None, Defaults(grammars=False))
+        request_of(
+            {"messages": HELLO, "response_format": {"type": "json_object"}},
+            None,
+            Defaults(grammars=False),
+        )
 
 
 def test_text_parts_are_joined_and_roles_kept() -> None:
     parts = [{"type": "text", "text": "One, "}, {"type": "text", "text": "two"}]
-    request = read({"messages": [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts}]})
-    assert request.messages == ({"role": "developer", "content": "Be brief"}, {"role": "user", "content": "One, two"})
+    request = read(
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief"},
+                {"role": "user", "content": parts},
+            ]
+        }
+    )
+    assert request.messages == (
+        {"role": "developer", "content": "Be brief"},
+        {"role": "user", "content": "One, two"},
+    )
 
 
 def test_a_row_goes_before_params_and_params_before_defaults() -> None:
@@ -128,17 +187,25 @@ def test_a_row_goes_before_params_and_params_before_defaults() -> None:
     assert read({"prompt": "a", "max_completion_tokens": 3}, max_tokens=7).max_tokens == 3
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 1e-40}, {"temperature": 1, "top_p": 1e-50}, {"temperature": 1, "top_k": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 1e-40}, {"temperature": 1, "top_p": 1e-50}, {"temperature": 1, "top_k": 1}],
+)
 def test_what_leaves_one_token_to_choose_is_greedy(settings: dict[str, Any]) -> None:
     assert read({"prompt": "a", **settings}).greedy
 
 
 def test_a_list_that_is_one_value_is_for_every_row() -> None:
     tools = [{"function": {"name": "f"}}, {"function": {"name": "g"}}]
-    first, second = rows_of({"prompt": ["a", "b"], "stop": ["x", "y"], "tools": tools, "max_tokens": [1, 2]})
+    first, second = rows_of(
+        {"prompt": ["a", "b"], "stop": ["x", "y"], "tools": tools, "max_tokens": [1, 2]}
+    )
     assert first == {"prompt": "a", "stop": ["x", "y"], "tools": tools, "max_tokens": 1}
     assert (second["stop"], second["tools"], second["max_tokens"]) == (["x", "y"], tools, 2)
-    assert [row["stop"] for row in rows_of({"prompt": ["a", "b"], "stop": [["x"], None]})] == [["x"], None]
+    assert [row["stop"] for row in rows_of({"prompt": ["a", "b"], "stop": [["x"], None]})] == [
+        ["x"],
+        None,
+    ]
 
 
 def test_values_nested_too_deeply_are_refused() -> None:
@@ -151,7 +218,9 @@ def test_values_nested_too_deeply_are_refused() -> None:
 
 
 def test_frames_with_gaps_keep_their_integers() -> None:
-    frame = pd.DataFrame([{"prompt": "a", "max_tokens": 4}, {"messages": HELLO, "temperature": 0.5}])
+    frame = pd.DataFrame(
+        [{"prompt": "a", "max_tokens": 4}, {"messages": HELLO, "temperature": 0.5}]
+    )
     first, second = requests_of(frame, None, DEFAULTS)
     assert (first.prompt, first.max_tokens, first.messages) == ("a", 4, None)
     assert (second.prompt, second.max_tokens, second.temperature) == (None, 32, 0.5)
@@ -189,13 +258,17 @@ def test_the_refusal_of_one_row_says_which() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(KEYS)) | st.text(max_size=6), json_values, max_size=6))
+@given(
+    st.dictionaries(st.sampled_from(sorted(KEYS)) | st.text(max_size=6), json_values, max_size=6)
+)
 def test_any_row_is_a_request_or_a_refusal(row: dict[str, Any]) -> None:
     try:
         request = read(row)
@@ -208,7 +281,14 @@ def test_any_row_is_a_request_or_a_refusal(row: dict[str, Any]) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "x"]), json_values, max_size=4), max_size=3))
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["role", "content", "name", "tool_calls", "x"]), json_values, max_size=4
+        ),
+        max_size=3,
+    )
+)
 def test_any_messages_are_read_or_refused(messages: list[dict[str, Any]]) -> None:
     try:
         request = read({"messages": messages})
@@ -218,16 +298,31 @@ def test_any_messages_are_read_or_refused(messages: list[dict[str, Any]]) -> Non
         assert all(isinstance(message["content"], str) for message in request.messages or ())
 
 
-@given(st.text(alphabet="ab", max_size=12), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3))
+@given(
+    st.text(alphabet="ab", max_size=12),
+    st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3),
+)
 def test_held_text_is_the_longest_beginning_of_a_stop(text: str, stops: list[str]) -> None:
     if not any(stop in text for stop in stops):  # it is only asked then
-        tails = [n for n in range(1, len(text) + 1) if any(stop.startswith(text[-n:]) for stop in stops)]
+        tails = [
+            n for n in range(1, len(text) + 1) if any(stop.startswith(text[-n:]) for stop in stops)
+        ]
         assert longest_held(text, stops) == max(tails, default=0)
-    assert first_stop(text, stops) == min((text.find(stop) for stop in stops if stop in text), default=None)
+    assert first_stop(text, stops) == min(
+        (text.find(stop) for stop in stops if stop in text), default=None
+    )
 
 
 def test_requests_are_json_safe() -> None:
-    request = read({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}})
+    request = read(
+        {
+            "messages": HELLO,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": {"type": "object"}},
+            },
+        }
+    )
     assert request.grammar is not None
     assert json.loads(request.grammar.text)["type"] == "object"
     assert not math.isnan(request.temperature)

@@ -1,4 +1,6 @@
-"""Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of this project (ADR 17 adds tokenizers)."""
+"""Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of
+this project (ADR 17 adds tokenizers).
+"""
 
 import subprocess
 import sys
@@ -16,15 +18,21 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 print(model.predict({"messages": messages, "max_tokens": 12})[0]["choices"][0]["message"]["content"])
 print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_logged_requirements_alone_serve_it(logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path) -> None:
+def test_the_logged_requirements_alone_serve_it(
+    logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path
+) -> None:
     from mlflow import MlflowClient
 
-    location = MlflowClient(logged.tracking_uri).get_logged_model(logged.uris["int4"].removeprefix("models:/")).artifact_location
+    location = (
+        MlflowClient(logged.tracking_uri)
+        .get_logged_model(logged.uris["int4"].removeprefix("models:/"))
+        .artifact_location
+    )
     requirements = str(Path(location) / "requirements.txt")
     home = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)

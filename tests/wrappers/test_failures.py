@@ -1,4 +1,6 @@
-"""What breaks the ONNX variant, or does not: bad requests, files and configurations; full queues, deadlines, forks."""
+"""What breaks the ONNX variant, or does not: bad requests, files and configurations; full queues,
+deadlines, forks.
+"""
 
 import json
 import os
@@ -36,14 +38,20 @@ HARSH = [
 
 @pytest.mark.parametrize("settings", HARSH, ids=str)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_settings_at_the_edge_are_answered(tiny_model: Any, settings: dict[str, Any], rows: int) -> None:
+def test_settings_at_the_edge_are_answered(
+    tiny_model: Any, settings: dict[str, Any], rows: int
+) -> None:
     core = tiny_model.core
-    answers = tiny_model.predict(None, [{"prompt": "One, two,", "max_tokens": 3, **settings}] * rows)
+    answers = tiny_model.predict(
+        None, [{"prompt": "One, two,", "max_tokens": 3, **settings}] * rows
+    )
     assert all(isinstance(answer, str) for answer in answers)
     assert tiny_model.core is core
 
 
-def test_what_the_engine_does_not_take_fails_one_answer(tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_engine_does_not_take_fails_one_answer(
+    tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A vocabulary believed to be larger than it is stands for whatever else the engine refuses."""
     model = open_onnx(tiny.onnx("fp32"))
     core = model.core
@@ -53,19 +61,25 @@ def test_what_the_engine_does_not_take_fails_one_answer(tiny: Folders, open_onnx
     bad = {**plain, "top_k": 60_000, "temperature": 1}
     expected = model.predict(None, plain)
     for rows in ([bad], [plain, bad, plain], [bad, bad], [{**bad, "seed": 1}, plain]):
-        with pytest.raises(MlflowException, match=r"could not finish this answer: top_k \(60000\)") as caught:
+        with pytest.raises(
+            MlflowException, match=r"could not finish this answer: top_k \(60000\)"
+        ) as caught:
             model.predict(None, rows)
         assert caught.value.get_http_status_code() == 500
         assert model.predict(None, [plain, plain]) == expected * 2
     assert model.core is core
 
 
-def test_a_step_that_fails_ends_its_own_answers(tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_ends_its_own_answers(
+    tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from steps.wrappers.served import onnx_solos
 
     model = open_onnx(tiny.onnx("fp32"))
     core = model.core
-    stream = model.predict_stream(None, {"prompt": "One, two,", "max_tokens": 400, "seed": 1, "temperature": 1})
+    stream = model.predict_stream(
+        None, {"prompt": "One, two,", "max_tokens": 400, "seed": 1, "temperature": 1}
+    )
     next(stream)
     append = onnx_solos.Solos._append
 
@@ -81,7 +95,9 @@ def test_a_step_that_fails_ends_its_own_answers(tiny: Folders, open_onnx: Open, 
     assert model.core is core
 
 
-def test_a_stream_of_more_choices_than_the_queue_holds_is_refused(tiny: Folders, open_onnx: Open) -> None:
+def test_a_stream_of_more_choices_than_the_queue_holds_is_refused(
+    tiny: Folders, open_onnx: Open
+) -> None:
     model = open_onnx(tiny.onnx("fp32"), max_queue=3)
     with pytest.raises(MlflowException, match="n=4: expected at most 3") as caught:
         next(model.predict_stream(None, say("Hello", n=4, temperature=1)))
@@ -90,12 +106,16 @@ def test_a_stream_of_more_choices_than_the_queue_holds_is_refused(tiny: Folders,
 
 def test_min_tokens_that_do_not_fit_are_refused(tiny_model: Any) -> None:
     settings = {"max_tokens": None, "min_tokens": 200}
-    with pytest.raises(MlflowException, match=r"min_tokens=200: expected at most 1[0-9]*, as the prompt has"):
+    with pytest.raises(
+        MlflowException, match=r"min_tokens=200: expected at most 1[0-9]*, as the prompt has"
+    ):
         tiny_model.predict(None, {"prompt": "a " * 1900, **settings})
 
 
 def test_a_driver_that_died_is_heard_of(tiny: Folders, open_onnx: Open) -> None:
-    """Its last word, an error, is raised and not handed back as an answer; where there is none, that is said."""
+    """Its last word, an error, is raised and not handed back as an answer; where there is none,
+    that is said.
+    """
     import queue
 
     model = open_onnx(tiny.onnx("fp32"))
@@ -110,7 +130,9 @@ def test_a_driver_that_died_is_heard_of(tiny: Folders, open_onnx: Open) -> None:
 
 
 def test_an_overlong_prompt_says_how_long_and_what_fits(fp32: Any) -> None:
-    with pytest.raises(MlflowException, match=r"'\d+ tokens': expected at most 8191 tokens") as caught:
+    with pytest.raises(
+        MlflowException, match=r"'\d+ tokens': expected at most 8191 tokens"
+    ) as caught:
         ask(fp32, "word " * 9000)
     assert caught.value.get_http_status_code() == 400
     with pytest.raises(MlflowException, match=r"max_tokens=8190: expected at most \d+"):
@@ -137,18 +159,27 @@ def test_a_flipped_byte_is_named(smollm: Folders, tmp_path: Path) -> None:
     with pytest.raises(MlflowException, match=r"damaged model: model\.onnx\.data has sha256"):
         OnnxChatModel().load_context(context)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(MlflowException, match=r"damaged model: (model\.onnx\.data|tokenizer\.json)"):
+    with pytest.raises(
+        MlflowException, match=r"damaged model: (model\.onnx\.data|tokenizer\.json)"
+    ):
         OnnxChatModel().load_context(context)
 
 
 @pytest.mark.parametrize("provider", ["cuda", "dml", "nonsense"])
-def test_a_missing_execution_provider_is_clear(smollm: Folders, open_onnx: Open, provider: str) -> None:
+def test_a_missing_execution_provider_is_clear(
+    smollm: Folders, open_onnx: Open, provider: str
+) -> None:
     with pytest.raises(MlflowException, match=f"execution_provider='{provider}'"):
         open_onnx(smollm.onnx("int4"), execution_provider=provider)
 
 
-@pytest.mark.parametrize(("key", "value"), [("thread", 2), ("threads", "2"), ("threads", -1), ("max_queue", 0), ("request_timeout", 0)])
-def test_a_bad_model_config_is_named(smollm: Folders, open_onnx: Open, key: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("thread", 2), ("threads", "2"), ("threads", -1), ("max_queue", 0), ("request_timeout", 0)],
+)
+def test_a_bad_model_config_is_named(
+    smollm: Folders, open_onnx: Open, key: str, value: object
+) -> None:
     with pytest.raises(MlflowException, match=f"model_config.{key}="):
         open_onnx(smollm.onnx("int4"), **{key: value})
 
@@ -180,7 +211,9 @@ def test_a_full_queue_refuses_at_once(smollm: Folders, open_onnx: Open) -> None:
 
 def test_a_frame_longer_than_the_queue_is_answered(tiny: Folders, open_onnx: Open) -> None:
     model = open_onnx(tiny.onnx("fp32"), max_queue=3, max_batch_size=4)
-    answers = model.predict(None, [{"prompt": f"Number {number}", "max_tokens": 1 + number % 5} for number in range(50)])
+    answers = model.predict(
+        None, [{"prompt": f"Number {number}", "max_tokens": 1 + number % 5} for number in range(50)]
+    )
     assert len(answers) == 50
     alone = model.predict(None, {"prompt": "Number 17", "max_tokens": 3})
     assert answers[17] == alone[0]

@@ -1,4 +1,6 @@
-"""Grammars are tried in a process of their own: what is too large for it is refused, what people send is not."""
+"""Grammars are tried in a process of their own: what is too large for it is refused, what people
+send is not.
+"""
 
 import importlib.util
 import os
@@ -21,27 +23,98 @@ from steps.wrappers.served.blank_model import blank_graph
 from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar, checked_grammar, fault_of_grammar
 from tests.wrappers.conftest import NAME, Context, Folders, say, text
-from tests.wrappers.grammar_shapes import ADDRESS, GUIDANCE, HIDDEN, INTEGER, PERSON, TREE, lark, named, regex, schema
+from tests.wrappers.grammar_shapes import (
+    ADDRESS,
+    GUIDANCE,
+    HIDDEN,
+    INTEGER,
+    PERSON,
+    TREE,
+    lark,
+    named,
+    regex,
+    schema,
+)
 
 # what people send; whether it is so plain that it need not be tried
 TAKEN: list[tuple[dict[str, Any], bool]] = [
     ({"type": "json_object"}, True),
     (schema(PERSON), True),
-    (schema({"$defs": {**ADDRESS, "P": PERSON}, "type": "array", "items": {"$ref": "#/$defs/P"}, "minItems": 1, "maxItems": 100}), True),
-    (schema({"type": "object", "properties": {"country": {"enum": [f"country {n}" for n in range(200)]}}}), True),
-    (schema({"type": "object", "properties": named(100, {"type": "number"}), "required": list(named(100))}), True),
-    (schema({"type": "object", "properties": named(990), "required": list(named(990))}), True),  # the largest that are not tried
+    (
+        schema(
+            {
+                "$defs": {**ADDRESS, "P": PERSON},
+                "type": "array",
+                "items": {"$ref": "#/$defs/P"},
+                "minItems": 1,
+                "maxItems": 100,
+            }
+        ),
+        True,
+    ),
+    (
+        schema(
+            {
+                "type": "object",
+                "properties": {"country": {"enum": [f"country {n}" for n in range(200)]}},
+            }
+        ),
+        True,
+    ),
+    (
+        schema(
+            {
+                "type": "object",
+                "properties": named(100, {"type": "number"}),
+                "required": list(named(100)),
+            }
+        ),
+        True,
+    ),
+    # the largest that are not tried
+    (schema({"type": "object", "properties": named(990), "required": list(named(990))}), True),
     (schema({"type": "object", "properties": named(200)}), True),
-    (schema({"type": "array", "items": {"type": "string", "maxLength": 10_000}, "minItems": 1, "maxItems": 2_048}), True),
-    (schema({"anyOf": [{"type": "object", "properties": {key: INTEGER}} for key in named(128)]}), True),
+    (
+        schema(
+            {
+                "type": "array",
+                "items": {"type": "string", "maxLength": 10_000},
+                "minItems": 1,
+                "maxItems": 2_048,
+            }
+        ),
+        True,
+    ),
+    (
+        schema({"anyOf": [{"type": "object", "properties": {key: INTEGER}} for key in named(128)]}),
+        True,
+    ),
     (schema({"enum": [key * 8 for key in named(380)]}), True),
-    (schema({"type": "object", "properties": {GUIDANCE: INTEGER}}), True),  # a property may have that name
+    # a property may have that name
+    (schema({"type": "object", "properties": {GUIDANCE: INTEGER}}), True),
     (schema({"type": "array", "items": INTEGER, "maxItems": 4_096}), False),
-    (schema({"type": "object", "properties": named(5), "anyOf": [{"required": ["p0"]}, {"required": ["p1"]}]}), False),
+    (
+        schema(
+            {
+                "type": "object",
+                "properties": named(5),
+                "anyOf": [{"required": ["p0"]}, {"required": ["p1"]}],
+            }
+        ),
+        False,
+    ),
     (schema({"type": "object", "properties": named(1), "required": ["p0", "p1"]}), False),
     (schema(TREE), False),
     (schema({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}), False),
-    (schema({"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"}), False),
+    (
+        schema(
+            {
+                "type": "string",
+                "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+            }
+        ),
+        False,
+    ),
     (schema({"type": "string", "format": "date-time"}), False),
     (schema({"type": "string", "format": "uuid"}), False),
     (schema({"type": "number", "multipleOf": 0.01, "minimum": 0}), False),
@@ -71,12 +144,16 @@ def test_what_people_send_is_taken(trial: GrammarTrial, given: dict[str, Any], p
 
 @pytest.mark.parametrize(("kind", "given"), HIDDEN)
 def test_what_no_bound_sees_ends_in_the_trial(trial: GrammarTrial, kind: str, given: str) -> None:
-    with pytest.raises(MlflowException, match=r"response_format\.type='.*': expected a grammar that can be compiled") as caught:
+    with pytest.raises(
+        MlflowException,
+        match=r"response_format\.type='.*': expected a grammar that can be compiled",
+    ) as caught:
         trial.require(Grammar(kind, given))
     assert caught.value.get_http_status_code() == 400
     assert GUIDANCE not in str(caught.value)
     assert len(str(caught.value)) < 600
-    trial.require(Grammar("regex", "[0-9]{4}"))  # the next one is tried, by a new process if need be
+    # the next one is tried, by a new process if need be
+    trial.require(Grammar("regex", "[0-9]{4}"))
 
 
 def test_a_verdict_is_remembered(trial: GrammarTrial) -> None:
@@ -111,14 +188,20 @@ def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
     made.close()
 
 
-def test_what_cannot_be_tried_is_not_the_callers_fault(tmp_path: Path, tiny: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_tried_is_not_the_callers_fault(
+    tmp_path: Path, tiny: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(grammar_trial.sys, "executable", str(tmp_path / "nothing"))  # type: ignore[attr-defined]
-    with pytest.raises(MlflowException, match="cannot be tried now, as its process cannot be started") as caught:
+    with pytest.raises(
+        MlflowException, match="cannot be tried now, as its process cannot be started"
+    ) as caught:
         GrammarTrial(tiny.onnx("fp32")).require(Grammar("regex", "a"))
     assert caught.value.get_http_status_code() == 503
 
 
-def test_the_process_knows_no_secret_and_leaves_nothing(tiny: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_knows_no_secret_and_leaves_nothing(
+    tiny: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOME_TOKEN", "a-secret")
     made = GrammarTrial(tiny.onnx("fp32"))
     made.require(Grammar("regex", "[0-9]{4}"))
@@ -144,14 +227,22 @@ time.sleep(60)
 
 
 def test_the_process_ends_with_a_parent_that_was_killed(tiny: Folders) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tiny.onnx("fp32"))], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tiny.onnx("fp32"))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert parent.stdout is not None
     child, folder = parent.stdout.readline().split()
     parent.kill()
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(int(child)) and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE:
+    while (
+        psutil.pid_exists(int(child))
+        and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not Path(folder).exists()
@@ -185,5 +276,9 @@ def test_the_logged_file_tries_grammars_by_itself(tiny: Folders, tmp_path: Path)
 
 
 def test_an_engines_words_are_told_from_a_broken_engine() -> None:
-    assert fault_of_grammar(RuntimeError("Error committing tokens: Parser Error: Current row has 4007 items"))
-    assert not fault_of_grammar(RuntimeError("Non-zero status code returned while running GroupQueryAttention"))
+    assert fault_of_grammar(
+        RuntimeError("Error committing tokens: Parser Error: Current row has 4007 items")
+    )
+    assert not fault_of_grammar(
+        RuntimeError("Non-zero status code returned while running GroupQueryAttention")
+    )

@@ -1,4 +1,6 @@
-"""What a request writes stays text, and what it says arrives or is refused, also in shapes that templates were not tried with."""
+"""What a request writes stays text, and what it says arrives or is refused, also in shapes that
+templates were not tried with.
+"""
 
 import json
 from pathlib import Path
@@ -12,18 +14,23 @@ from steps.wrappers.served.limits import Limits, limits_of_onnx
 from steps.wrappers.served.template_capabilities import TemplateCapabilities
 
 REMOVING = (
-    "{% for m in messages %}{% if m.role == 'system' %}<|sys|>{{ m.content.replace('/quiet', '') }}<|end|>"
-    "{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}<|assistant|>"
+    "{% for m in messages %}{% if m.role == 'system' %}<|sys|>{{ m.content.replace('/quiet', '')"
+    " }}<|end|>{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}<|assistant|>"
 )
 FIRST_ALONE = (
-    "{% if messages[0].role == 'system' %}<|sys|>{{ messages[0].content }}<|end|>{% endif %}"
-    "{% for m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}<|assistant|>"
+    "{% if messages[0].role == 'system' %}<|sys|>{{ messages[0].content }}<|end|>{% endif %}{% for"
+    " m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif"
+    " %}{% endfor %}<|assistant|>"
 )
 
 
-def conversations(folder: Path, template: str, *, special: bool = True, more: tuple[str, ...] = ()) -> Conversations:
+def conversations(
+    folder: Path, template: str, *, special: bool = True, more: tuple[str, ...] = ()
+) -> Conversations:
     texts = ("<|sys|>", "<|user|>", "<|assistant|>", "<|end|>", *more)
-    added = [{"id": number, "content": text, "special": special} for number, text in enumerate(texts)]
+    added = [
+        {"id": number, "content": text, "special": special} for number, text in enumerate(texts)
+    ]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -70,18 +77,26 @@ def test_added_tokens_that_look_like_control_are_guarded(tmp_path: Path) -> None
         ([system("Be brief."), user("x"), system("Be kind."), user("y")], 2),
     ],
 )
-def test_a_system_message_that_would_be_lost_is_refused(tmp_path: Path, messages: list[dict[str, Any]], index: int) -> None:
+def test_a_system_message_that_would_be_lost_is_refused(
+    tmp_path: Path, messages: list[dict[str, Any]], index: int
+) -> None:
     served = conversations(tmp_path, FIRST_ALONE)
     for call in (served.render, served.segments):
         with pytest.raises(
-            MlflowException, match=rf"messages\[{index}\]\.role='system': expected one system message, in front of a user's"
+            MlflowException,
+            match=(
+                rf"messages\[{index}\]\.role='system': expected one system message, in front of a"
+                r" user's"
+            ),
         ):
             call(messages)
 
 
 def test_system_messages_that_arrive_are_taken(tmp_path: Path) -> None:
     served = conversations(tmp_path, REMOVING)
-    assert "Be kind." in served.render([system("Be brief."), user("x"), system("Be kind."), user("y")])
+    assert "Be kind." in served.render(
+        [system("Be brief."), user("x"), system("Be kind."), user("y")]
+    )
     assert "Be brief." in served.render([system("Be brief.")])
 
 
@@ -93,16 +108,31 @@ def test_system_messages_that_arrive_are_taken(tmp_path: Path) -> None:
         ('{"limits": null}', "it cannot be read"),
         ('{"limits": {"context_length": 5}}', "it cannot be read"),
         (json.dumps({"limits": {**Limits((1,), 64).to_json(), "more": 1}}), "it cannot be read"),
-        (json.dumps({"limits": {**Limits((1,), 64).to_json(), "eos_token_ids": []}}), r"eos_token_ids=\[\]: expected the ids"),
-        (json.dumps({"limits": {**Limits((1,), 64).to_json(), "eos_token_ids": "x"}}), r"eos_token_ids=\['x'\]: expected the ids"),
-        (json.dumps({"limits": Limits((1,), 10**9).to_json()}), "context_length=1000000000: expected tokens from 1 to the graph's 64"),
+        (
+            json.dumps({"limits": {**Limits((1,), 64).to_json(), "eos_token_ids": []}}),
+            r"eos_token_ids=\[\]: expected the ids",
+        ),
+        (
+            json.dumps({"limits": {**Limits((1,), 64).to_json(), "eos_token_ids": "x"}}),
+            r"eos_token_ids=\['x'\]: expected the ids",
+        ),
+        (
+            json.dumps({"limits": Limits((1,), 10**9).to_json()}),
+            "context_length=1000000000: expected tokens from 1 to the graph's 64",
+        ),
         (json.dumps({"limits": Limits((1,), 0).to_json()}), "context_length=0: expected tokens"),
     ],
 )
-def test_a_damaged_capabilities_file_is_one_clear_error(tmp_path: Path, text: str, problem: str) -> None:
-    (tmp_path / "genai_config.json").write_text('{"model": {"eos_token_id": 4, "context_length": 64}}')
+def test_a_damaged_capabilities_file_is_one_clear_error(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "genai_config.json").write_text(
+        '{"model": {"eos_token_id": 4, "context_length": 64}}'
+    )
     (tmp_path / "capabilities.json").write_text(text)
-    with pytest.raises(MlflowException, match=rf"damaged model: capabilities\.json: {problem}.*log it again"):
+    with pytest.raises(
+        MlflowException, match=rf"damaged model: capabilities\.json: {problem}.*log it again"
+    ):
         limits_of_onnx(tmp_path)
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
+from steps.core.files import require_space
 from steps.wrappers import flavor, weights
 from steps.wrappers.bundle import PARTS, SERVED, bundle
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
 from steps.wrappers.served.contract import KEYS
 from steps.wrappers.signature import chat_signature
-from steps.wrappers.weights import Weights, deliver, require_space
+from steps.wrappers.weights import Weights, deliver
 from tests.wrappers.conftest import NAME, Folders, Logged
 
 VARIANTS = ["int4", "transformers"]
@@ -27,7 +28,11 @@ def folder_of(logged: Logged, variant: str) -> Path:
     import mlflow
 
     mlflow.set_tracking_uri(logged.tracking_uri)
-    location = mlflow.MlflowClient().get_logged_model(logged.uris[variant].removeprefix("models:/")).artifact_location
+    location = (
+        mlflow.MlflowClient()
+        .get_logged_model(logged.uris[variant].removeprefix("models:/"))
+        .artifact_location
+    )
     return Path(location)
 
 
@@ -43,9 +48,16 @@ def test_the_logged_file_stands_alone(variant: str) -> None:
 
 @pytest.mark.parametrize(
     ("second", "clash"),
-    [("LIMIT: int = 2", True), ("import json as LIMIT", True), ("from json import loads as LIMIT", True), ("import os", False)],
+    [
+        ("LIMIT: int = 2", True),
+        ("import json as LIMIT", True),
+        ("from json import loads as LIMIT", True),
+        ("import os", False),
+    ],
 )
-def test_names_of_two_parts_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, clash: bool) -> None:
+def test_names_of_two_parts_do_not_clash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, clash: bool
+) -> None:
     from steps.wrappers import bundle as joined
 
     (tmp_path / "first.py").write_text('"""One."""\nimport os\n\nLIMIT: int = 1\n')
@@ -53,7 +65,9 @@ def test_names_of_two_parts_do_not_clash(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(joined, "SERVED", tmp_path)
     monkeypatch.setattr(joined, "PARTS", {"x": ("first", "second")})
     if clash:
-        with pytest.raises(ValueError, match=r"served/second\.py defines LIMIT, as served/first\.py does"):
+        with pytest.raises(
+            ValueError, match=r"served/second\.py defines LIMIT, as served/first\.py does"
+        ):
             joined.bundle("x")
     else:
         assert "LIMIT: int = 1" in joined.bundle("x")
@@ -73,7 +87,9 @@ def test_every_setting_is_a_column_and_only_numbers_are_params() -> None:
         ([], "onnxruntime-genai"),
     ],
 )
-def test_the_build_that_is_installed_is_required(monkeypatch: pytest.MonkeyPatch, installed: list[str], expected: str) -> None:
+def test_the_build_that_is_installed_is_required(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], expected: str
+) -> None:
     monkeypatch.setattr(flavor, "packages_distributions", lambda: {"onnxruntime_genai": installed})
     monkeypatch.setattr(flavor, "version", lambda name: {expected: "1.2.3+gpu"}[name])
     assert flavor.requirements(["onnxruntime-genai"]) == [f"{expected}==1.2.3"]
@@ -100,9 +116,15 @@ def test_what_is_written(logged: Logged, variant: str) -> None:
     assert ("torch" in requirements) == (variant == "transformers")
     assert ("transformers" in requirements) == (variant == "transformers")
     assert json.loads((folder / "input_example.json").read_text())["messages"]
-    tags = mlflow.MlflowClient().get_logged_model(logged.uris[variant].removeprefix("models:/")).tags
+    tags = (
+        mlflow.MlflowClient().get_logged_model(logged.uris[variant].removeprefix("models:/")).tags
+    )
     assert tags["slm.variant"] in ("onnx", "transformers")
-    texts = [file.read_text() for file in folder.rglob("*") if file.suffix in (".txt", ".yaml", ".md", ".py") or file.name == "MLmodel"]
+    texts = [
+        file.read_text()
+        for file in folder.rglob("*")
+        if file.suffix in (".txt", ".yaml", ".md", ".py") or file.name == "MLmodel"
+    ]
     assert not any("/tmp/tmp" in text for text in texts)
     assert not list(folder.rglob("*.pkl"))
 
@@ -123,22 +145,45 @@ def test_the_transformers_flavor_is_still_there(logged: Logged) -> None:
 def test_both_variants_have_one_signature(logged: Logged) -> None:
     import yaml
 
-    signatures = [yaml.safe_load((folder_of(logged, variant) / "MLmodel").read_text())["signature"] for variant in ("int4", "transformers")]
+    signatures = [
+        yaml.safe_load((folder_of(logged, variant) / "MLmodel").read_text())["signature"]
+        for variant in ("int4", "transformers")
+    ]
     assert signatures[0] == signatures[1]
     columns = {column["name"]: column for column in json.loads(signatures[0]["inputs"])}
-    assert {"messages", "prompt", "temperature", "max_tokens", "stop", "n", "top_p", "top_k", "tools", "response_format"} <= set(columns)
+    assert {
+        "messages",
+        "prompt",
+        "temperature",
+        "max_tokens",
+        "stop",
+        "n",
+        "top_p",
+        "top_k",
+        "tools",
+        "response_format",
+    } <= set(columns)
     assert not any(column["required"] for column in columns.values())
 
 
-@pytest.mark.parametrize(("variant", "place"), [("int4", "artifacts/onnx-model"), ("transformers", "model")])
-def test_weights_are_linked_not_copied(logged: Logged, smollm: Folders, variant: str, place: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "place"), [("int4", "artifacts/onnx-model"), ("transformers", "model")]
+)
+def test_weights_are_linked_not_copied(
+    logged: Logged, smollm: Folders, variant: str, place: str
+) -> None:
     source = smollm.checkpoint if variant == "transformers" else smollm.onnx(variant)
     big = max(source.rglob("*"), key=lambda file: file.stat().st_size)
     assert (folder_of(logged, variant) / place / big.name).samefile(big.resolve())
 
 
 def test_no_checkpoint_and_no_build_are_named(tmp_path: Path) -> None:
-    common: dict[str, Any] = {"name": NAME, "generation": GenerationConfig(), "tags": {}, "metadata": {}}
+    common: dict[str, Any] = {
+        "name": NAME,
+        "generation": GenerationConfig(),
+        "tags": {},
+        "metadata": {},
+    }
     with pytest.raises(FileNotFoundError, match=r"config\.json: expected a checkpoint"):
         log_transformers(tmp_path, **common)
     with pytest.raises(FileNotFoundError, match=r"genai_config\.json: expected a folder built"):
@@ -151,7 +196,9 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS])
-def test_weights_are_copied_where_links_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_weights_are_copied_where_links_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "weights").write_bytes(b"123")
@@ -176,7 +223,7 @@ from pathlib import Path
 import mlflow
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
-from steps.pipeline.peak_rss import peak_rss
+from steps.core.peak_rss import peak_rss
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
 mlflow.set_experiment(experiment_id=mlflow.create_experiment(sys.argv[1] + "-peak", artifact_location=sys.argv[3]))
@@ -187,16 +234,20 @@ with mlflow.start_run():
     else:
         log_onnx(Path(sys.argv[2]), artifact_key="onnx-model", serving=ServingConfig(), **common)
 print(peak_rss())
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["int4", "fp32", "transformers"])
-def test_logging_stays_below_its_memory(smollm: Folders, in_fresh_process: Callable[..., str], tmp_path: Path, variant: str) -> None:
+def test_logging_stays_below_its_memory(
+    smollm: Folders, in_fresh_process: Callable[..., str], tmp_path: Path, variant: str
+) -> None:
     from steps.config.root import ROOT
 
     source = smollm.checkpoint if variant == "transformers" else smollm.onnx(variant)
-    peak = in_fresh_process(PEAK.format(root=str(ROOT)), variant, str(source), str(tmp_path / "artifacts"))
+    peak = in_fresh_process(
+        PEAK.format(root=str(ROOT)), variant, str(source), str(tmp_path / "artifacts")
+    )
     assert int(peak.split()[-1]) < 1.2e9
 
 
@@ -208,9 +259,11 @@ for model in models:
 import os
 assert "steps" not in sys.modules and "torch" not in sys.modules and "transformers" not in sys.modules, "too much was imported"
 print("clean")
-"""
+"""  # noqa: E501
 
 
-def test_two_versions_live_in_one_process_and_leave_it_cleanly(logged: Logged, in_fresh_process: Callable[..., str]) -> None:
+def test_two_versions_live_in_one_process_and_leave_it_cleanly(
+    logged: Logged, in_fresh_process: Callable[..., str]
+) -> None:
     printed = in_fresh_process(TWO, logged.uris["int4"], logged.uris["int8"])
     assert printed.split("\n")[-2] == "clean"

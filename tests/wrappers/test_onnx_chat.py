@@ -1,4 +1,6 @@
-"""What the ONNX variant does with the settings of a request, with batches and with conversations."""
+"""What the ONNX variant does with the settings of a request, with batches and with
+conversations.
+"""
 
 import json
 import re
@@ -23,14 +25,24 @@ def ask(model: Any, content: str = STORY, **settings: Any) -> dict[str, Any]:
 
 def streamed(model: Any, row: dict[str, Any]) -> str:
     chunks = list(model.predict_stream(None, row))
-    return "".join(chunk if isinstance(chunk, str) else chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk)
+    return "".join(
+        chunk if isinstance(chunk, str) else chunk["choices"][0]["delta"].get("content", "")
+        for chunk in chunks
+        if chunk
+    )
 
 
 # --- both contracts
 
 
 def test_both_contracts_in_one_frame(fp32: Any) -> None:
-    frame = pd.DataFrame([{"prompt": "One, two,", "max_tokens": 4}, say("Hello", max_tokens=5), {"prompt": "A B C", "max_tokens": 3}])
+    frame = pd.DataFrame(
+        [
+            {"prompt": "One, two,", "max_tokens": 4},
+            say("Hello", max_tokens=5),
+            {"prompt": "A B C", "max_tokens": 3},
+        ]
+    )
     first, second, third = fp32.predict(None, frame)
     assert isinstance(first, str)
     assert isinstance(third, str)
@@ -44,7 +56,11 @@ def test_a_fact(fp32: Any) -> None:
 
 
 def test_params_reach_every_row(fp32: Any) -> None:
-    answers = fp32.predict(None, pd.DataFrame({"messages": [say("Hello")["messages"], say("Count to ten")["messages"]]}), {"max_tokens": 3})
+    answers = fp32.predict(
+        None,
+        pd.DataFrame({"messages": [say("Hello")["messages"], say("Count to ten")["messages"]]}),
+        {"max_tokens": 3},
+    )
     assert [answer["usage"]["completion_tokens"] for answer in answers] == [3, 3]
 
 
@@ -69,7 +85,10 @@ def test_min_tokens_keeps_the_answer_from_ending(fp32: Any) -> None:
 
 
 def test_repetition_penalty_changes_what_repeats(fp32: Any) -> None:
-    plain, penalised = (text(ask(fp32, "Say la la la la", max_tokens=24, repetition_penalty=penalty)) for penalty in (1.0, 1.8))
+    plain, penalised = (
+        text(ask(fp32, "Say la la la la", max_tokens=24, repetition_penalty=penalty))
+        for penalty in (1.0, 1.8)
+    )
     assert plain != penalised
 
 
@@ -80,7 +99,10 @@ def test_penalties_count_what_was_generated(fp32: Any, penalty: str) -> None:
         return max(words.count(word) for word in words)
 
     content = "Write the word red again and again"
-    plain, penalised = ask(fp32, content, max_tokens=32), ask(fp32, content, max_tokens=32, **{penalty: 2.0})
+    plain, penalised = (
+        ask(fp32, content, max_tokens=32),
+        ask(fp32, content, max_tokens=32, **{penalty: 2.0}),
+    )
     assert text(plain) != text(penalised)
     assert most(penalised) <= most(plain)
     assert text(ask(fp32, content, max_tokens=32, **{penalty: 0.0})) == text(plain)
@@ -99,7 +121,9 @@ def test_seeds(fp32: Any) -> None:
 def test_a_seed_holds_inside_a_crowd(fp32: Any) -> None:
     warm = say(STORY, temperature=1.0, seed=11, max_tokens=12)
     alone = text(fp32.predict(None, warm)[0])
-    crowd = fp32.predict(None, [say("One"), warm, say("Two", temperature=0.7), say("Three", temperature=1.0, seed=3)])
+    crowd = fp32.predict(
+        None, [say("One"), warm, say("Two", temperature=0.7), say("Three", temperature=1.0, seed=3)]
+    )
     assert text(crowd[1]) == alone
 
 
@@ -113,7 +137,10 @@ def test_n_greedy_choices_are_alike_and_all_counted(fp32: Any) -> None:
 
 PERSON = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
 }
@@ -121,14 +148,21 @@ PERSON = {
 
 def test_an_answer_held_to_a_json_schema_parses(fp32: Any) -> None:
     for content in ("Describe a person", "Write a poem", "1+1"):
-        answer = ask(fp32, content, max_tokens=60, response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}})
+        answer = ask(
+            fp32,
+            content,
+            max_tokens=60,
+            response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}},
+        )
         assert answer["choices"][0]["finish_reason"] == "stop"
         validate(json.loads(text(answer)), PERSON)
 
 
 def test_json_object_parses_or_says_why_not(fp32: Any) -> None:
     for limit in (3, 80):
-        answer = ask(fp32, "Give me some JSON", max_tokens=limit, response_format={"type": "json_object"})
+        answer = ask(
+            fp32, "Give me some JSON", max_tokens=limit, response_format={"type": "json_object"}
+        )
         if answer["choices"][0]["finish_reason"] == "stop":
             assert isinstance(json.loads(text(answer)), dict)
         else:
@@ -136,8 +170,14 @@ def test_json_object_parses_or_says_why_not(fp32: Any) -> None:
 
 
 def test_regex_and_lark(fp32: Any) -> None:
-    assert re.fullmatch(r"[0-9]{3}-[a-f]{2}", text(ask(fp32, response_format={"type": "regex", "regex": "[0-9]{3}-[a-f]{2}"})))
-    assert text(ask(fp32, response_format={"type": "lark", "lark": 'start: "yes" | "no"'})) in ("yes", "no")
+    assert re.fullmatch(
+        r"[0-9]{3}-[a-f]{2}",
+        text(ask(fp32, response_format={"type": "regex", "regex": "[0-9]{3}-[a-f]{2}"})),
+    )
+    assert text(ask(fp32, response_format={"type": "lark", "lark": 'start: "yes" | "no"'})) in (
+        "yes",
+        "no",
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,9 @@ def test_regex_and_lark(fp32: Any) -> None:
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 5}}},
     ],
 )
-def test_a_bad_grammar_is_refused_and_the_others_are_answered(fp32: Any, grammar: dict[str, Any]) -> None:
+def test_a_bad_grammar_is_refused_and_the_others_are_answered(
+    fp32: Any, grammar: dict[str, Any]
+) -> None:
     with pytest.raises(MlflowException, match="can be compiled") as caught:
         ask(fp32, response_format=grammar)
     assert caught.value.get_http_status_code() == 400
@@ -163,7 +205,9 @@ def test_a_stream_opens_with_the_role_and_closes_with_usage(fp32: Any) -> None:
     chunks = list(fp32.predict_stream(None, row))
     whole = ask(fp32, max_tokens=6)
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == text(whole)
+    assert "".join(
+        chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]
+    ) == text(whole)
     assert chunks[-2]["choices"][0]["finish_reason"] == "length"
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]["completion_tokens"] == 6
@@ -216,33 +260,61 @@ def test_batched_answers_equal_lone_ones(smollm: Folders, open_onnx: Open, preci
 
 
 def test_int4_batched_answers_differ_within_bounds(smollm: Folders, open_onnx: Open) -> None:
-    """Batched int4 uses other kernels: the first token agrees for all rows but one, and nothing is ever another row's answer."""
+    """Batched int4 uses other kernels: the first token agrees for all rows but one, and nothing is
+    ever another row's answer.
+    """
     model = open_onnx(smollm.onnx("int4"))
     for limit in (1, 12):
         rows = [{**row, "max_tokens": limit} for row in ROWS]
         alone = [text(model.predict(None, row)[0]) for row in rows]
         together = [text(answer) for answer in model.predict(None, rows)]
         if limit == 1:
-            assert sum(one == other for one, other in zip(alone, together, strict=True)) >= len(rows) - 1
+            assert (
+                sum(one == other for one, other in zip(alone, together, strict=True))
+                >= len(rows) - 1
+            )
         else:
             assert len(set(alone)) == len(rows)
-            assert not any(together[one] == alone[other] for one in range(len(rows)) for other in range(len(rows)) if one != other)
+            assert not any(
+                together[one] == alone[other]
+                for one in range(len(rows))
+                for other in range(len(rows))
+                if one != other
+            )
 
 
 def conversation(model: Any, turns: int, **settings: Any) -> tuple[list[str], list[int]]:
     messages = [{"role": "user", "content": "Here are facts about foxes. " * 20 + "Tell me one."}]
     answers, cached = [], []
     for number in range(turns):
-        [answer] = model.predict(None, {"messages": messages, "max_tokens": 16, "temperature": 0, **settings})
+        [answer] = model.predict(
+            None, {"messages": messages, "max_tokens": 16, "temperature": 0, **settings}
+        )
         answers.append(text(answer))
         cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
-        messages = [*messages, {"role": "assistant", "content": answers[-1]}, {"role": "user", "content": f"And number {number}?"}]
+        messages = [
+            *messages,
+            {"role": "assistant", "content": answers[-1]},
+            {"role": "user", "content": f"And number {number}?"},
+        ]
     return answers, cached
 
 
-@pytest.mark.parametrize("precision", ["int4", pytest.param("int8", marks=pytest.mark.slow), pytest.param("fp32", marks=pytest.mark.slow)])
-def test_a_conversation_reuses_its_prefix_and_says_the_same(smollm: Folders, open_onnx: Open, precision: str) -> None:
-    warm, cold = open_onnx(smollm.onnx(precision)), open_onnx(smollm.onnx(precision), prefix_cache_bytes=0)
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "int4",
+        pytest.param("int8", marks=pytest.mark.slow),
+        pytest.param("fp32", marks=pytest.mark.slow),
+    ],
+)
+def test_a_conversation_reuses_its_prefix_and_says_the_same(
+    smollm: Folders, open_onnx: Open, precision: str
+) -> None:
+    warm, cold = (
+        open_onnx(smollm.onnx(precision)),
+        open_onnx(smollm.onnx(precision), prefix_cache_bytes=0),
+    )
     answers, cached = conversation(warm, 3)
     fresh, none = conversation(cold, 3)
     assert answers == fresh
@@ -251,11 +323,20 @@ def test_a_conversation_reuses_its_prefix_and_says_the_same(smollm: Folders, ope
     assert all(count > 100 for count in cached[1:])
 
 
-def test_a_conversation_that_was_changed_in_the_middle_is_computed_right(fp32: Any, smollm: Folders, open_onnx: Open) -> None:
+def test_a_conversation_that_was_changed_in_the_middle_is_computed_right(
+    fp32: Any, smollm: Folders, open_onnx: Open
+) -> None:
     cold = open_onnx(smollm.onnx("fp32"), prefix_cache_bytes=0)
-    base = [{"role": "user", "content": "Facts about foxes. " * 15}, {"role": "assistant", "content": "Foxes are red."}]
+    base = [
+        {"role": "user", "content": "Facts about foxes. " * 15},
+        {"role": "assistant", "content": "Foxes are red."},
+    ]
     for ending in ("Why?", "Where?", "Why?"):
-        row = {"messages": [*base, {"role": "user", "content": ending}], "max_tokens": 10, "temperature": 0}
+        row = {
+            "messages": [*base, {"role": "user", "content": ending}],
+            "max_tokens": 10,
+            "temperature": 0,
+        }
         assert text(fp32.predict(None, row)[0]) == text(cold.predict(None, row)[0])
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.wrappers.served.prefix_cache import WORTH_REUSING, Kept, PrefixCache, shared_length
+from steps.wrappers.served.prefix_cache import WORTH_REUSING, CacheEntry, PrefixCache, shared_length
 
 tokens = st.lists(st.integers(0, 3), max_size=40)
 
@@ -17,8 +17,8 @@ def test_shared_length(common: list[int], first: list[int], second: list[int]) -
     assert shared_length(one, two) == expected
 
 
-def kept(ids: list[int], size: int = 10) -> Kept:
-    return Kept(generator=object(), tokens=ids, capacity=len(ids) + 8, size=size)
+def kept(ids: list[int], size: int = 10) -> CacheEntry:
+    return CacheEntry(generator=object(), tokens=ids, capacity=len(ids) + 8, size=size)
 
 
 def test_the_longest_shared_beginning_wins_and_a_token_is_left_to_compute() -> None:

@@ -16,7 +16,9 @@ TAGS = ("<think>", "</think>")
 def split(pieces: list[str], *, opened: bool = False) -> Piece:
     splitter = ReasoningSplitter(*TAGS, opened=opened)
     made = [*(splitter.take(piece) for piece in pieces), splitter.finish()]
-    return Piece("".join(piece.content for piece in made), "".join(piece.reasoning for piece in made))
+    return Piece(
+        "".join(piece.content for piece in made), "".join(piece.reasoning for piece in made)
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,13 +45,17 @@ def test_where_reasoning_ends(text: str, opened: bool, content: str, reasoning: 
 
 
 @given(
-    st.lists(st.sampled_from(["<think>", "</think>", "<thi", "nk>", " ", "\n", "a", "<"]), max_size=12).map("".join),
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<thi", "nk>", " ", "\n", "a", "<"]), max_size=12
+    ).map("".join),
     st.lists(st.integers(0, 60), max_size=10),
     st.booleans(),
 )
 def test_pieces_of_any_size_join_to_the_whole(text: str, cuts: list[int], opened: bool) -> None:
     bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
-    assert split([text[start:end] for start, end in pairwise(bounds)], opened=opened) == split([text], opened=opened)
+    assert split([text[start:end] for start, end in pairwise(bounds)], opened=opened) == split(
+        [text], opened=opened
+    )
 
 
 def test_without_tags_all_is_content() -> None:
@@ -57,7 +63,11 @@ def test_without_tags_all_is_content() -> None:
 
 
 def told(pieces: list[str], stops: list[str], *, opened: bool = False) -> AnswerText:
-    text = AnswerText(lambda: PieceDecoder(pieces.__getitem__), stops, lambda: ReasoningSplitter(*TAGS, opened=opened))
+    text = AnswerText(
+        lambda: PieceDecoder(pieces.__getitem__),
+        stops,
+        lambda: ReasoningSplitter(*TAGS, opened=opened),
+    )
     for number in range(len(pieces)):
         text.add(number)
         if text.stopped:
@@ -80,7 +90,11 @@ def test_reasoning_tokens_are_counted_with_their_tags() -> None:
 def test_a_completion_keeps_reasoning_beside_content() -> None:
     answer = told(["<think>", "why", "</think>", "Noon."], []).answer("stop", 5, 0)
     made = completion("name", 3, [answer])
-    assert made["choices"][0]["message"] == {"role": "assistant", "content": "Noon.", "reasoning_content": "why"}
+    assert made["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Noon.",
+        "reasoning_content": "why",
+    }
     assert made["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
     cut = completion("name", 3, [told(["<think>", "why"], []).answer("length", 2, 0)])
     assert cut["choices"][0] == {
@@ -92,7 +106,12 @@ def test_a_completion_keeps_reasoning_beside_content() -> None:
 
 def test_special_tags_that_the_decoder_shows_are_no_content() -> None:
     pieces = ["<think>", "why", "</think>", "Noon", "<think>", "."]
-    text = AnswerText(lambda: PieceDecoder(pieces.__getitem__), [], lambda: ReasoningSplitter(*TAGS), frozenset(TAGS))
+    text = AnswerText(
+        lambda: PieceDecoder(pieces.__getitem__),
+        [],
+        lambda: ReasoningSplitter(*TAGS),
+        frozenset(TAGS),
+    )
     for number in range(len(pieces)):
         text.add(number)
     assert (text.text, text.reasoning) == ("Noon.", "why")

@@ -32,10 +32,32 @@ def tracking_server(migrated_database: Path, tmp_path: Path) -> Iterator[str]:
     """URI of a tracking server whose artifacts nobody sees but itself."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{migrated_database}", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--serve-artifacts", "--artifacts-destination", str(tmp_path / "hidden"), "--workers", "1"]
+    command = [
+        str(BIN / "mlflow"),
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{migrated_database}",
+        "--host",
+        "127.0.0.1",
+    ]
+    command += [
+        "--port",
+        str(port),
+        "--serve-artifacts",
+        "--artifacts-destination",
+        str(tmp_path / "hidden"),
+        "--workers",
+        "1",
+    ]
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
@@ -52,7 +74,10 @@ def tracking_server(migrated_database: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_model_goes_up_and_comes_back_whole(
-    tracking_server: str, smollm: Folders, shell: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    tracking_server: str,
+    smollm: Folders,
+    shell: Callable[..., "subprocess.CompletedProcess[str]"],
+    tmp_path: Path,
 ) -> None:
     import sys
 
@@ -77,4 +102,6 @@ def test_a_model_goes_up_and_comes_back_whole(
     done = shell(sys.executable, "-c", USE, uri, cwd=tmp_path, MLFLOW_TRACKING_URI=tracking_server)
     assert "ANSWER" in done.stdout, done.stderr[-2000:]
     [checksums] = (tmp_path / "hidden").rglob("checksums.json")
-    assert set(json.loads(checksums.read_text())) == {file.name for file in smollm.onnx("int4").iterdir()}
+    assert set(json.loads(checksums.read_text())) == {
+        file.name for file in smollm.onnx("int4").iterdir()
+    }

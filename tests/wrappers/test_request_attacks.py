@@ -1,4 +1,6 @@
-"""Requests that are made to stop a server: each is refused with status 400, while others go on being answered."""
+"""Requests that are made to stop a server: each is refused with status 400, while others go on
+being answered.
+"""
 
 import threading
 import time
@@ -12,12 +14,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.contract import Defaults, requests_of
-from steps.wrappers.served.refusal import refusal
+from steps.wrappers.served.invalid_request import invalid_request
 from tests.wrappers.conftest import Folders, Open, say, text
 from tests.wrappers.grammar_shapes import HIDDEN, INTEGER, lark, named, regex, schema
 
 HELLO = [{"role": "user", "content": "Hello"}]
-LONGEST_GAP = 3.0  # seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took 10 to 60
+# seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took
+# 10 to 60
+LONGEST_GAP = 3.0
 GROWTH = 150 * 1024**2  # bytes of memory that all attacks together may leave behind
 
 
@@ -54,7 +58,9 @@ def neighbour(model: Any) -> Iterator[Neighbour]:
 
 @pytest.fixture(scope="module")
 def warm(tiny: Folders, open_onnx: Open) -> Any:
-    """The tiny model, keeping no conversations, after the first answers of each kind: what they allocate once is no growth."""
+    """The tiny model, keeping no conversations, after the first answers of each kind: what they
+    allocate once is no growth.
+    """
     model = open_onnx(tiny.onnx("fp32"), prefix_cache_bytes=0)
     model.predict(None, say("Hello", max_tokens=4))
     model.predict(None, say("Hello", max_tokens=4, response_format=regex("[0-9]{4}")))
@@ -93,7 +99,9 @@ def test_many_who_attack_at_once_do_not_stop_a_neighbour(warm: Any) -> None:
 
     def attack(number: int) -> None:
         try:
-            warm.predict(None, say("Hello", response_format=regex(f"(b?){{50{number}}}b{{50{number}}}")))
+            warm.predict(
+                None, say("Hello", response_format=regex(f"(b?){{50{number}}}b{{50{number}}}"))
+            )
         except MlflowException as error:
             refused.append(error.get_http_status_code())
 
@@ -108,19 +116,35 @@ def test_many_who_attack_at_once_do_not_stop_a_neighbour(warm: Any) -> None:
 
 
 def test_many_choices_of_a_grammar_are_begun_one_by_one(warm: Any) -> None:
-    large = schema({"type": "array", "items": {"type": "string", "maxLength": 3}, "minItems": 1, "maxItems": 4_096})
+    large = schema(
+        {
+            "type": "array",
+            "items": {"type": "string", "maxLength": 3},
+            "minItems": 1,
+            "maxItems": 4_096,
+        }
+    )
     with neighbour(warm) as other:
-        [answer] = warm.predict(None, say("Hello", n=8, temperature=1.0, seed=1, max_tokens=4, response_format=large))
+        [answer] = warm.predict(
+            None, say("Hello", n=8, temperature=1.0, seed=1, max_tokens=4, response_format=large)
+        )
     assert len(answer["choices"]) == 8
     assert other.longest < LONGEST_GAP
 
 
-def test_a_grammar_that_fails_while_it_generates_is_the_callers(warm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grammar_that_fails_while_it_generates_is_the_callers(
+    warm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What neither bounds nor the trial have seen."""
     monkeypatch.setattr(warm, "require_grammar", lambda _: None)
-    for failing in (regex("(a?){500}a{500}"), lark("start: " + " ".join(f'"a{n}"?' for n in range(3_000)))):
+    for failing in (
+        regex("(a?){500}a{500}"),
+        lark("start: " + " ".join(f'"a{n}"?' for n in range(3_000))),
+    ):
         for answer in (warm.predict, lambda *row: list(warm.predict_stream(*row))):
-            with pytest.raises(MlflowException, match="expected a grammar that can be compiled") as caught:
+            with pytest.raises(
+                MlflowException, match="expected a grammar that can be compiled"
+            ) as caught:
                 answer(None, say("Hello", response_format=failing))
             assert caught.value.get_http_status_code() == 400
             assert "x-guidance" not in str(caught.value)
@@ -132,10 +156,15 @@ def test_a_long_text_holds_nobody_up(warm: Any, content: str) -> None:
     long = content * (3_900_000 // len(content))
     with neighbour(warm) as other:
         for row in (say(long), {"prompt": long}):
-            with pytest.raises(MlflowException, match=r"characters': expected at most \d+ characters, as no text that fits") as caught:
+            with pytest.raises(
+                MlflowException,
+                match=r"characters': expected at most \d+ characters, as no text that fits",
+            ) as caught:
                 warm.predict(None, row)
             assert caught.value.get_http_status_code() == 400
-        almost = content * (warm.limits.context_length * warm._tokenizer.longest_token // len(content) - 50)
+        almost = content * (
+            warm.limits.context_length * warm._tokenizer.longest_token // len(content) - 50
+        )
         with pytest.raises(MlflowException) as caught:
             warm.predict(None, {"prompt": almost})
         assert caught.value.get_http_status_code() == 400
@@ -151,12 +180,36 @@ def deep(levels: int) -> Any:
 
 LIMITED: list[tuple[dict[str, Any], str]] = [
     ({"messages": HELLO * 4_097}, "messages='4097 messages': expected at most 4096"),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 4_097}]}, "4097 parts"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f"}}] * 513}, "tools='513 tools': expected at most 512"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": deep(100_000)}}]}, "64 values within values"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"maxItems": 10**5000}}}]}, "at most 4096 bits"),
-    ({"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": {"maximum": float("inf")}}}]}, "no such number"),
-    ({"messages": HELLO, "stop": ["x" * 513]}, "stop='513 characters': expected strings of at most 512"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 4_097}]},
+        "4097 parts",
+    ),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f"}}] * 513},
+        "tools='513 tools': expected at most 512",
+    ),
+    (
+        {"messages": HELLO, "tools": [{"function": {"name": "f", "parameters": deep(100_000)}}]},
+        "64 values within values",
+    ),
+    (
+        {
+            "messages": HELLO,
+            "tools": [{"function": {"name": "f", "parameters": {"maxItems": 10**5000}}}],
+        },
+        "at most 4096 bits",
+    ),
+    (
+        {
+            "messages": HELLO,
+            "tools": [{"function": {"name": "f", "parameters": {"maximum": float("inf")}}}],
+        },
+        "no such number",
+    ),
+    (
+        {"messages": HELLO, "stop": ["x" * 513]},
+        "stop='513 characters': expected strings of at most 512",
+    ),
     ({"messages": HELLO, "n": 17}, "from 1 to 16"),
     ({"messages": HELLO, "n": 10**5000}, "a int too large to show"),
     ({"messages": HELLO, "seed": 10**5000}, "a int too large to show"),
@@ -185,16 +238,21 @@ def test_an_error_shows_the_beginning_of_a_large_value() -> None:
     for _ in range(5):
         wide = [wide] * 1_000
     started = time.process_time()
-    assert str(refusal("n", wide, "an integer")).startswith("n=[[[[[1, 1, 1")
-    assert len(str(refusal("n" * 10_000, {"a" * 10_000: wide}, "an integer"))) < 500
+    assert str(invalid_request("n", wide, "an integer")).startswith("n=[[[[[1, 1, 1")
+    assert len(str(invalid_request("n" * 10_000, {"a" * 10_000: wide}, "an integer"))) < 500
     assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([{"prompt": "a"}] * 1_001, "rows='1001 rows': expected at most 1000"), ([{"prompt": "a" * 3_000_000}] * 3, "9000018 characters")],
+    [
+        ([{"prompt": "a"}] * 1_001, "rows='1001 rows': expected at most 1000"),
+        ([{"prompt": "a" * 3_000_000}] * 3, "9000018 characters"),
+    ],
 )
-def test_a_scoring_server_takes_no_more_rows_than_a_batch_job(monkeypatch: pytest.MonkeyPatch, rows: list[Any], message: str) -> None:
+def test_a_scoring_server_takes_no_more_rows_than_a_batch_job(
+    monkeypatch: pytest.MonkeyPatch, rows: list[Any], message: str
+) -> None:
     assert len(requests_of(rows, None, Defaults())) == len(rows)
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
     with pytest.raises(MlflowException, match=message) as caught:
@@ -202,7 +260,9 @@ def test_a_scoring_server_takes_no_more_rows_than_a_batch_job(monkeypatch: pytes
     assert caught.value.get_http_status_code() == 400
 
 
-def test_both_variants_refuse_alike(tiny: Folders, open_checkpoint: Callable[..., Any], warm: Any) -> None:
+def test_both_variants_refuse_alike(
+    tiny: Folders, open_checkpoint: Callable[..., Any], warm: Any
+) -> None:
     """Less what the transformers variant has no grammars for."""
     other = open_checkpoint(tiny.checkpoint)
     assert other._tokenizer.longest_token == warm._tokenizer.longest_token
@@ -215,7 +275,9 @@ def test_both_variants_refuse_alike(tiny: Folders, open_checkpoint: Callable[...
             said.append(str(caught.value))
         assert said[0] == said[1]
     for kind, given in HIDDEN:
-        asked = {"regex": regex, "lark_grammar": lark}.get(kind, lambda _: schema({"maxItems": 10**7}))(given)
+        asked = {"regex": regex, "lark_grammar": lark}.get(
+            kind, lambda _: schema({"maxItems": 10**7})
+        )(given)
         with pytest.raises(MlflowException, match="the onnx variant can") as caught:
             other.predict(None, say("Hello", response_format=asked))
         assert caught.value.get_http_status_code() == 400

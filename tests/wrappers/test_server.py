@@ -1,4 +1,6 @@
-"""Both variants behind ``mlflow models serve``, asked over HTTP as curl and as OpenAI's own client ask."""
+"""Both variants behind ``mlflow models serve``, asked over HTTP as curl and as OpenAI's own client
+ask.
+"""
 
 import json
 import os
@@ -29,16 +31,33 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module", params=["int4", "transformers"])
-def address(request: pytest.FixtureRequest, logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    request: pytest.FixtureRequest, logged: Logged, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Address of a scoring server with one variant."""
     port = free_port()
     home = tmp_path_factory.mktemp("server")
-    command = [str(BIN / "mlflow"), "models", "serve", "-m", logged.uris[request.param], "-p", str(port), "-h", "127.0.0.1"]
+    command = [
+        str(BIN / "mlflow"),
+        "models",
+        "serve",
+        "-m",
+        logged.uris[request.param],
+        "-p",
+        str(port),
+        "-h",
+        "127.0.0.1",
+    ]
     environment = logged.environment | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     log = home / "log"
     with log.open("w") as stream:
         server = subprocess.Popen(
-            [*command, "--env-manager", "local"], cwd=home, env=environment, stdout=stream, stderr=stream, start_new_session=True
+            [*command, "--env-manager", "local"],
+            cwd=home,
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -72,7 +91,9 @@ def test_both_contracts(address: str) -> None:
     prompt = post(address, {"prompt": "One, two,", "max_tokens": 4})
     assert prompt.status_code == 200
     assert isinstance(prompt.json()[0], str)
-    rows = post(address, {"inputs": [say("Hello", max_tokens=2), {"prompt": "One, two,", "max_tokens": 4}]})
+    rows = post(
+        address, {"inputs": [say("Hello", max_tokens=2), {"prompt": "One, two,", "max_tokens": 4}]}
+    )
     assert rows.status_code == 200
     assert rows.json()["predictions"][1] == prompt.json()[0]
 
@@ -90,11 +111,25 @@ def test_both_contracts(address: str) -> None:
         {"inputs": {"prompt": 3}},
         {"inputs": [{"prompt": "a"}] * 1_001},
         say("a", response_format={"type": "regex", "regex": "(a{1000}){1000}"}),
-        say("a", response_format={"type": "json_schema", "json_schema": {"schema": {"type": "array", "maxItems": 3_000_000}}}),
-        say("a", response_format={"type": "json_schema", "json_schema": {"schema": {"x-guidance": {"whitespace_flexible": True}}}}),
+        say(
+            "a",
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"schema": {"type": "array", "maxItems": 3_000_000}},
+            },
+        ),
+        say(
+            "a",
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"schema": {"x-guidance": {"whitespace_flexible": True}}},
+            },
+        ),
     ],
 )
-def test_what_breaks_the_contract_is_a_400_and_the_server_lives_on(address: str, payload: Any) -> None:
+def test_what_breaks_the_contract_is_a_400_and_the_server_lives_on(
+    address: str, payload: Any
+) -> None:
     refused = post(address, payload)
     assert refused.status_code == 400, refused.text
     assert post(address, {"prompt": "One, two,", "max_tokens": 1}).status_code == 200
@@ -107,7 +142,10 @@ def test_stop_is_a_string_a_list_or_null(address: str, stop: Any) -> None:
         assert answered.status_code == 200, answered.text
 
 
-@pytest.mark.parametrize("setting", ["max_completion_tokens", "n", "top_p", "seed", "response_format", "tools", "user", "stream"])
+@pytest.mark.parametrize(
+    "setting",
+    ["max_completion_tokens", "n", "top_p", "seed", "response_format", "tools", "user", "stream"],
+)
 def test_null_is_as_good_as_nothing(address: str, setting: str) -> None:
     answered = post(address, say("Hello", max_tokens=2) | {setting: None})
     assert answered.status_code == 200, answered.text
@@ -116,20 +154,36 @@ def test_null_is_as_good_as_nothing(address: str, setting: str) -> None:
 def test_threads_get_their_own_answers(address: str) -> None:
     limits = [1, 2, 3, 4, 5, 6]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda limit: post(address, say("Count to one hundred", max_tokens=limit)).json()[0], limits))
+        answers = list(
+            pool.map(
+                lambda limit: post(address, say("Count to one hundred", max_tokens=limit)).json()[
+                    0
+                ],
+                limits,
+            )
+        )
     assert [answer["usage"]["completion_tokens"] for answer in answers] == limits
 
 
 class Gateway(httpx.BaseTransport):
-    """What stands before a scoring server: OpenAI's path to MLflow's, and the one row out of its list."""
+    """What stands before a scoring server: OpenAI's path to MLflow's, and the one row out of its
+    list.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answered = requests.post(f"{self.url}/invocations", data=request.read(), headers={"Content-Type": "application/json"}, timeout=120)
+        answered = requests.post(
+            f"{self.url}/invocations",
+            data=request.read(),
+            headers={"Content-Type": "application/json"},
+            timeout=120,
+        )
         body = answered.json()
-        return httpx.Response(answered.status_code, json=body[0] if isinstance(body, list) else body, request=request)
+        return httpx.Response(
+            answered.status_code, json=body[0] if isinstance(body, list) else body, request=request
+        )
 
 
 def skeleton(value: Any) -> Any:
@@ -142,7 +196,9 @@ def skeleton(value: Any) -> Any:
 
 
 def test_openais_own_client(address: str) -> None:
-    client = OpenAI(base_url=address, api_key="none", http_client=httpx.Client(transport=Gateway(address)))
+    client = OpenAI(
+        base_url=address, api_key="none", http_client=httpx.Client(transport=Gateway(address))
+    )
     answer = client.chat.completions.create(
         model="whatever",
         messages=[{"role": "user", "content": "What is the capital of France?"}],
@@ -161,7 +217,9 @@ def test_openais_own_client(address: str) -> None:
         "object": "str",
         "created": "int",
         "model": "str",
-        "choices": [{"index": "int", "message": {"role": "str", "content": "str"}, "finish_reason": "str"}],
+        "choices": [
+            {"index": "int", "message": {"role": "str", "content": "str"}, "finish_reason": "str"}
+        ],
         "usage": {
             "prompt_tokens": "int",
             "completion_tokens": "int",

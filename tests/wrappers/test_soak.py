@@ -90,7 +90,11 @@ def test_requests_over_sixteen_threads(requests: int, tiny: Folders, open_onnx: 
                 if streams and number % 11 == 0:
                     leave(model, row)
                     continue
-                found = streamed(model, row) if streams and number % 7 == 0 else said(model.predict(None, row)[0])
+                found = (
+                    streamed(model, row)
+                    if streams and number % 7 == 0
+                    else said(model.predict(None, row)[0])
+                )
             except Exception as error:  # noqa: BLE001 - told in the main thread
                 failed.append(error)
                 return
@@ -132,7 +136,7 @@ def test_memory_is_flat(requests: int, tiny: Folders, open_onnx: Open) -> None:
 LONG_PROMPTS = """
 import sys
 sys.path.insert(0, {root!r})
-from steps.pipeline.peak_rss import peak_rss
+from steps.core.peak_rss import peak_rss
 from steps.wrappers.served.onnx_model import OnnxChatModel
 from tests.wrappers.conftest import Context
 model = OnnxChatModel()
@@ -142,10 +146,12 @@ rows = [{{"messages": [{{"role": "user", "content": f"{{number}} {{text}}"}}], "
 before = peak_rss()
 assert model.predict(None, rows)[0]["usage"]["prompt_tokens"] > 1000
 print(peak_rss() - before)
-"""
+"""  # noqa: E501
 
 
-def test_long_prompts_are_computed_in_bounded_memory(smollm: Folders, in_fresh_process: Callable[..., str]) -> None:
+def test_long_prompts_are_computed_in_bounded_memory(
+    smollm: Folders, in_fresh_process: Callable[..., str]
+) -> None:
     """The logits of four prompts of 1,400 tokens at once are 1.1 GB, their KV caches 0.3 GB."""
     grown = in_fresh_process(LONG_PROMPTS.format(root=str(ROOT)), str(smollm.onnx("int8")))
     assert int(grown.split()[-1]) < 600e6

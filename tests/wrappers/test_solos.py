@@ -1,4 +1,6 @@
-"""Lone answers over a hand-written Generator that counts: pieces of prompts, what is kept; and who goes into a batch instead."""
+"""Lone answers over a hand-written Generator that counts: pieces of prompts, what is kept; and who
+goes into a batch instead.
+"""
 
 import queue
 import weakref
@@ -10,10 +12,10 @@ import pytest
 
 from steps.wrappers.served.answer import AnswerText
 from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.driver import Job
-from steps.wrappers.served.onnx_core import OnnxCore
-from steps.wrappers.served.onnx_solos import PIECE, Solos
+from steps.wrappers.served.onnx_backend import OnnxCore
+from steps.wrappers.served.onnx_solos import PREFILL_CHUNK, Solos
 from steps.wrappers.served.prefix_cache import PrefixCache
+from steps.wrappers.served.scheduler import Job
 from tests.wrappers.conftest import Folders
 from tests.wrappers.decoders import PieceDecoder
 
@@ -53,29 +55,46 @@ class Parameters:
 
 def job(length: int, *, first: int = 0, **settings: Any) -> Job:
     request = request_of({"prompt": "x", "max_tokens": 4, **settings}, None, Defaults())
-    return Job(list(range(first, first + length)), request, 0, AnswerText(lambda: PieceDecoder(str), ()), queue.SimpleQueue())
+    return Job(
+        list(range(first, first + length)),
+        request,
+        0,
+        AnswerText(lambda: PieceDecoder(str), ()),
+        queue.SimpleQueue(),
+    )
 
 
 @pytest.fixture
 def solos() -> Solos:
     module = SimpleNamespace(Generator=Generator, GeneratorParams=Parameters)
-    return Solos(module, object(), eos={END}, context_length=8000, vocabulary=10_000, token_bytes=1, cache=PrefixCache(10_000_000))
+    return Solos(
+        module,
+        object(),
+        eos={END},
+        context_length=8000,
+        vocabulary=10_000,
+        token_bytes=1,
+        cache=PrefixCache(10_000_000),
+    )
 
 
 def test_others_are_answered_between_the_pieces_of_a_long_prompt(solos: Solos) -> None:
-    short, long = job(3, max_tokens=100), job(3 * PIECE + 5, first=1000)
+    short, long = job(3, max_tokens=100), job(3 * PREFILL_CHUNK + 5, first=1000)
     solos.start(short)
     assert [found[0] for found in solos.step()] == [short]
     solos.start(long)
     heard = [[found[0] for found in solos.step()] for _ in range(4)]
     assert heard == [[short], [short], [short], [short, long]]
     generator = solos._running[1].generator
-    assert generator.pieces == [PIECE, PIECE, PIECE, 5]
+    assert generator.pieces == [PREFILL_CHUNK, PREFILL_CHUNK, PREFILL_CHUNK, 5]
     assert generator.held[:-1] == long.ids
 
 
 def test_a_step_computes_about_one_piece_the_shortest_prompt_first(solos: Solos) -> None:
-    longer, long, short, tiny = (job(length, max_tokens=100) for length in (3 * PIECE, 2 * PIECE, PIECE - 10, 10))
+    longer, long, short, tiny = (
+        job(length, max_tokens=100)
+        for length in (3 * PREFILL_CHUNK, 2 * PREFILL_CHUNK, PREFILL_CHUNK - 10, 10)
+    )
     for one in (longer, long, short, tiny):
         solos.start(one)
     heard = [[found[0] for found in solos.step()] for _ in range(6)]
@@ -85,20 +104,20 @@ def test_a_step_computes_about_one_piece_the_shortest_prompt_first(solos: Solos)
 
 
 def test_a_job_that_is_stopped_half_way_leaves_what_was_computed(solos: Solos) -> None:
-    long = job(3 * PIECE)
+    long = job(3 * PREFILL_CHUNK)
     solos.start(long)
     list(solos.step())
     assert solos.stop(long)
-    again = job(3 * PIECE)
-    assert solos.kept(again) == PIECE
+    again = job(3 * PREFILL_CHUNK)
+    assert solos.kept(again) == PREFILL_CHUNK
     solos.start(again)
     list(solos.step())
-    assert again.cached_tokens == PIECE
-    assert solos._running[0].generator.held == again.ids[: 2 * PIECE]
+    assert again.cached_tokens == PREFILL_CHUNK
+    assert solos._running[0].generator.held == again.ids[: 2 * PREFILL_CHUNK]
 
 
 def test_only_the_young_may_begin_again(solos: Solos) -> None:
-    waiting, old = job(2 * PIECE), job(3, max_tokens=100)
+    waiting, old = job(2 * PREFILL_CHUNK), job(3, max_tokens=100)
     solos.start(old)
     for _ in range(9):
         list(solos.step())
@@ -108,7 +127,9 @@ def test_only_the_young_may_begin_again(solos: Solos) -> None:
     assert [found[0] for found in solos.step()] == [old]
 
 
-def test_what_one_generator_does_wrong_fails_one_job(solos: Solos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_generator_does_wrong_fails_one_job(
+    solos: Solos, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = job(60), job(60, first=500)
     solos.start(good)
     solos.start(bad)
@@ -126,7 +147,14 @@ def test_what_one_generator_does_wrong_fails_one_job(solos: Solos, monkeypatch: 
 @pytest.fixture
 def core(tiny: Folders) -> Iterator[OnnxCore]:
     """A core of the tiny model that keeps a prompt of 100 tokens, with room for as many again."""
-    made = OnnxCore(tiny.onnx("fp32"), threads=1, max_batch_size=8, prefix_cache_bytes=10**8, execution_provider=None, provider_options={})
+    made = OnnxCore(
+        tiny.onnx("fp32"),
+        threads=1,
+        max_batch_size=8,
+        prefix_cache_bytes=10**8,
+        execution_provider=None,
+        provider_options={},
+    )
     begun = job(100, max_tokens=150)
     made.start([begun])
     list(made.step())
@@ -150,7 +178,9 @@ def test_a_kept_prompt_that_comes_alone_goes_on(core: OnnxCore) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "batched", "cached"), [(4, 2, 99), (120, 3, 0)])
-def test_in_a_crowd_it_goes_on_where_that_saves_more_than_the_batch(core: OnnxCore, tokens: int, batched: int, cached: int) -> None:
+def test_in_a_crowd_it_goes_on_where_that_saves_more_than_the_batch(
+    core: OnnxCore, tokens: int, batched: int, cached: int
+) -> None:
     again = job(100, max_tokens=tokens)
     assert run(core, [again, job(50, first=500), job(50, first=900)]) == batched
     assert again.cached_tokens == cached

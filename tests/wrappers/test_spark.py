@@ -1,4 +1,6 @@
-"""``mlflow.pyfunc.spark_udf`` over both columns: two Spark workers, each with an engine of its own."""
+"""``mlflow.pyfunc.spark_udf`` over both columns: two Spark workers, each with an engine of its
+own.
+"""
 
 import json
 import shutil
@@ -28,23 +30,39 @@ frame = spark.createDataFrame(rows, ["number", "prompt", "max_tokens"]).repartit
 answers = frame.withColumn("answer", udf(struct("prompt", "max_tokens"))).select("number", "answer").collect()
 print("ANSWERS " + json.dumps({str(row["number"]): row["answer"] for row in answers}))
 spark.stop()
-"""
+"""  # noqa: E501
 
 ALONE = """
 import json, sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 print(json.dumps({str(n): model.predict({"prompt": f"Say the number {n}.", "max_tokens": 4 + n})[0] for n in range(6)}))
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.timeout(900)
-def test_spark_workers_answer_as_one_process_does(logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path) -> None:
+def test_spark_workers_answer_as_one_process_does(
+    logged: Logged, in_fresh_process: Callable[..., str], tmp_path: Path
+) -> None:
     if shutil.which("java") is None:
         pytest.fail("Java is not installed: apt-get install default-jre-headless (.ci/run does it)")
     packages = tmp_path / "pyspark"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), PYSPARK, "py4j"], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(packages),
+            PYSPARK,
+            "py4j",
+        ],
+        check=True,
+    )
     printed = in_fresh_process(ANSWERS, logged.uris["fp32"], str(packages), timeout=600)
     answers = json.loads(printed.split("ANSWERS ", 1)[1])
     assert answers == json.loads(in_fresh_process(ALONE, logged.uris["fp32"]).splitlines()[-1])

@@ -1,4 +1,6 @@
-"""What a template can do is found by rendering it, whatever it is called and whatever words stand in it."""
+"""What a template can do is found by rendering it, whatever it is called and whatever words stand
+in it.
+"""
 
 import json
 import pickle
@@ -14,40 +16,109 @@ from steps.wrappers.served.template_capabilities import TemplateCapabilities
 from tests.wrappers import template_shapes as shapes
 
 FOUND: list[tuple[str, str, dict[str, Any]]] = [
-    ("turns", shapes.TURNS, {"system_role": True, "tools": None, "tool_calls": None, "tool_results": True, "thinking": None}),
+    (
+        "turns",
+        shapes.TURNS,
+        {
+            "system_role": True,
+            "tools": None,
+            "tool_calls": None,
+            "tool_results": True,
+            "thinking": None,
+        },
+    ),
     ("raises", shapes.NO_SYSTEM_RAISES, {"system_role": False}),
-    ("drops", shapes.NO_SYSTEM_DROPS, {"system_role": False, "tool_results": False, "turn_end": "</s>"}),
+    (
+        "drops",
+        shapes.NO_SYSTEM_DROPS,
+        {"system_role": False, "tool_results": False, "turn_end": "</s>"},
+    ),
     ("folds", shapes.SYSTEM_FOLDED, {"system_role": True}),
     (
         "hermes",
         shapes.HERMES,
-        {"tools.where": "variable", "tools.name": "tools", "tool_calls.arguments": "mapping", "tool_calls.ids": "any"},
+        {
+            "tools.where": "variable",
+            "tools.name": "tools",
+            "tool_calls.arguments": "mapping",
+            "tool_calls.ids": "any",
+        },
     ),
-    ("other", shapes.OTHER_VARIABLE, {"tools.name": "xml_tools", "tool_calls.arguments": "content", "variables": []}),
+    (
+        "other",
+        shapes.OTHER_VARIABLE,
+        {"tools.name": "xml_tools", "tool_calls.arguments": "content", "variables": []},
+    ),
     ("key", shapes.SYSTEM_KEY, {"tools.where": "system", "tools.text": True}),
     ("key_list", shapes.SYSTEM_KEY_LIST, {"tools.where": "system", "tools.text": False}),
     ("needed", shapes.SYSTEM_NEEDED, {"tools.where": "variable", "tools.needs_system": True}),
-    ("nine", shapes.NINE, {"tool_calls.ids": "nine", "tool_calls.beside_text": False, "tool_results": True, "system_role": False}),
-    ("long", shapes.NINE.replace("length != 9", "length < 9"), {"tool_calls.ids": "long", "tool_calls.parallel": True}),
+    (
+        "nine",
+        shapes.NINE,
+        {
+            "tool_calls.ids": "nine",
+            "tool_calls.beside_text": False,
+            "tool_results": True,
+            "system_role": False,
+        },
+    ),
+    (
+        "long",
+        shapes.NINE.replace("length != 9", "length < 9"),
+        {"tool_calls.ids": "long", "tool_calls.parallel": True},
+    ),
     ("one_call", shapes.ONE_CALL, {"tool_calls.parallel": False}),
     ("several", shapes.HERMES, {"tool_calls.parallel": True, "tool_calls.beside_text": True}),
     ("text", shapes.TEXT_ARGUMENTS, {"tool_calls.arguments": "text"}),
     ("printed", shapes.PRINTED_ARGUMENTS, {"tool_calls.arguments": "text"}),
-    ("switch", shapes.SWITCH, {"thinking.switch": "enable_thinking", "thinking.default": True, "thinking.opening": "<think>"}),
-    ("off", shapes.SWITCH_OFF_BY_DEFAULT, {"thinking.switch": "thinking", "thinking.default": False, "thinking.closing": "</think>"}),
-    ("by_tag", shapes.SWITCH_BY_TAG, {"thinking.opening": "<think>", "thinking.closing": "</think>", "thinking.opens": ["true"]}),
+    (
+        "switch",
+        shapes.SWITCH,
+        {
+            "thinking.switch": "enable_thinking",
+            "thinking.default": True,
+            "thinking.opening": "<think>",
+        },
+    ),
+    (
+        "off",
+        shapes.SWITCH_OFF_BY_DEFAULT,
+        {"thinking.switch": "thinking", "thinking.default": False, "thinking.closing": "</think>"},
+    ),
+    (
+        "by_tag",
+        shapes.SWITCH_BY_TAG,
+        {"thinking.opening": "<think>", "thinking.closing": "</think>", "thinking.opens": ["true"]},
+    ),
     (
         "opened",
         shapes.OPENED,
-        {"thinking.switch": None, "thinking.opening": "<think>", "thinking.opens": ["default"], "thinking.field": None},
+        {
+            "thinking.switch": None,
+            "thinking.opening": "<think>",
+            "thinking.opens": ["default"],
+            "thinking.field": None,
+        },
     ),
     (
         "field",
         shapes.REASONING_FIELD,
-        {"thinking.field": "reasoning_content", "thinking.opening": "[THINK]", "thinking.closing": "[/THINK]"},
+        {
+            "thinking.field": "reasoning_content",
+            "thinking.opening": "[THINK]",
+            "thinking.closing": "[/THINK]",
+        },
     ),
-    ("other_field", shapes.OTHER_FIELD, {"thinking.field": "thinking", "thinking.opening": "[think]"}),
-    ("cut", shapes.CUT_ONLY, {"thinking.opening": "<think>", "thinking.closing": "</think>", "thinking.opens": []}),
+    (
+        "other_field",
+        shapes.OTHER_FIELD,
+        {"thinking.field": "thinking", "thinking.opening": "[think]"},
+    ),
+    (
+        "cut",
+        shapes.CUT_ONLY,
+        {"thinking.opening": "<think>", "thinking.closing": "</think>", "thinking.opens": []},
+    ),
     ("macros", shapes.MACROS, {"system_role": True, "tool_results": False, "thinking": None}),
     ("broken", "{% if %}", {"system_role": False, "tools": None}),
 ]
@@ -60,7 +131,12 @@ def looked_up(values: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "source", "expected"), FOUND, ids=[name for name, _, _ in FOUND])
-def test_found_by_rendering(tmp_path: Path, name: str, source: str, expected: dict[str, Any]) -> None:  # noqa: ARG001
+def test_found_by_rendering(
+    tmp_path: Path,
+    name: str,  # noqa: ARG001
+    source: str,
+    expected: dict[str, Any],
+) -> None:
     found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
     values = json.loads(json.dumps(found.to_json()))
     assert {path: looked_up(values, path) for path in expected} == expected
@@ -69,7 +145,9 @@ def test_found_by_rendering(tmp_path: Path, name: str, source: str, expected: di
 
 def test_words_alone_are_no_capability(tmp_path: Path) -> None:
     source = (
-        "{# tools, tool_calls, enable_thinking, <think> and </think> #}" + shapes.TURNS + "{% if tools and false %}{{ tools }}{% endif %}"
+        "{# tools, tool_calls, enable_thinking, <think> and </think> #}"
+        + shapes.TURNS
+        + "{% if tools and false %}{{ tools }}{% endif %}"
     )
     found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
     assert (found.tools, found.tool_calls, found.thinking) == (None, None, None)
@@ -79,20 +157,41 @@ def test_tags_that_only_the_tokenizer_knows(tmp_path: Path) -> None:
     folder = shapes.checkpoint(tmp_path, shapes.TURNS, added=("<think>", "</think>", "<table>"))
     found = TemplateCapabilities.found(ChatTemplate(folder))
     assert found.thinking is not None
-    assert (found.thinking.opening, found.thinking.closing, found.thinking.switch) == ("<think>", "</think>", None)
+    assert (found.thinking.opening, found.thinking.closing, found.thinking.switch) == (
+        "<think>",
+        "</think>",
+        None,
+    )
 
 
 def test_structure_is_what_the_template_writes_and_is_not_special(tmp_path: Path) -> None:
-    added = ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cend\uff5c>", "<think>", "</think>", "<table>", "\n\n", "<tool_call>")
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, shapes.OPENED, added=added)))
+    added = (
+        "<\uff5cUser\uff5c>",
+        "<\uff5cAssistant\uff5c>",
+        "<\uff5cend\uff5c>",
+        "<think>",
+        "</think>",
+        "<table>",
+        "\n\n",
+        "<tool_call>",
+    )
+    found = TemplateCapabilities.found(
+        ChatTemplate(shapes.checkpoint(tmp_path, shapes.OPENED, added=added))
+    )
     assert set(found.structure) == set(added[:5])
     assert found.turn_end == "<\uff5cend\uff5c>"
 
 
 def test_a_developer_is_known_where_the_template_treats_one_as_nobody_else(tmp_path: Path) -> None:
-    knows = shapes.TURNS.replace("{{ m.role }}", "{{ 'policy' if m.role == 'developer' else m.role }}")
-    assert TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path / "a", knows))).developer_role
-    assert not TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path / "b", shapes.TURNS))).developer_role
+    knows = shapes.TURNS.replace(
+        "{{ m.role }}", "{{ 'policy' if m.role == 'developer' else m.role }}"
+    )
+    assert TemplateCapabilities.found(
+        ChatTemplate(shapes.checkpoint(tmp_path / "a", knows))
+    ).developer_role
+    assert not TemplateCapabilities.found(
+        ChatTemplate(shapes.checkpoint(tmp_path / "b", shapes.TURNS))
+    ).developer_role
 
 
 def test_a_folder_without_a_template_can_do_nothing(tmp_path: Path) -> None:
@@ -100,7 +199,9 @@ def test_a_folder_without_a_template_can_do_nothing(tmp_path: Path) -> None:
     assert found == TemplateCapabilities()
 
 
-def test_what_was_found_at_logging_is_read_and_what_another_version_wrote_is_found_anew(tmp_path: Path) -> None:
+def test_what_was_found_at_logging_is_read_and_what_another_version_wrote_is_found_anew(
+    tmp_path: Path,
+) -> None:
     folder = shapes.checkpoint(tmp_path, shapes.HERMES)
     found = Conversations.of_folder(folder).capabilities
     kept = {**found.to_json(), "turn_end": "<kept>"}
@@ -117,8 +218,13 @@ def test_templates_are_found_wherever_they_are_kept(tmp_path: Path) -> None:
         return ChatTemplate(folder).sources
 
     listed = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
-    assert names(shapes.checkpoint(tmp_path / "list", chat_template=listed)) == {"default": "D", "tool_use": "T"}
-    assert names(shapes.checkpoint(tmp_path / "dict", chat_template={"default": "D", "rag": "R"})) == {"default": "D", "rag": "R"}
+    assert names(shapes.checkpoint(tmp_path / "list", chat_template=listed)) == {
+        "default": "D",
+        "tool_use": "T",
+    }
+    assert names(
+        shapes.checkpoint(tmp_path / "dict", chat_template={"default": "D", "rag": "R"})
+    ) == {"default": "D", "rag": "R"}
     assert names(shapes.checkpoint(tmp_path / "text", chat_template="D")) == {"default": "D"}
     files = shapes.checkpoint(tmp_path / "files", "F", chat_template="D")
     assert names(files) == {"default": "F"}
@@ -133,4 +239,6 @@ def test_templates_are_found_wherever_they_are_kept(tmp_path: Path) -> None:
 def test_a_template_is_pickled_without_what_was_compiled(tmp_path: Path) -> None:
     template = ChatTemplate(shapes.checkpoint(tmp_path, shapes.TURNS))
     expected = template.render([{"role": "user", "content": "hi"}])
-    assert pickle.loads(pickle.dumps(template)).render([{"role": "user", "content": "hi"}]) == expected
+    assert (
+        pickle.loads(pickle.dumps(template)).render([{"role": "user", "content": "hi"}]) == expected
+    )

@@ -1,11 +1,21 @@
-"""The served tokenizer beside transformers' decoding, on vocabularies of both kinds that are made here."""
+"""The served tokenizer beside transformers' decoding, on vocabularies of both kinds that are made
+here.
+"""
 
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 from tokenizers.pre_tokenizers import ByteLevel
 
 from steps.wrappers.served.tokenizer import WINDOW, CheckpointTokenizer
@@ -14,15 +24,35 @@ TEXTS = ("Hello world", " two  spaces ", "héé 日本 🙂", "a▁b", "1234 ½"
 
 
 def byte_fallback() -> Tokenizer:
-    """A vocabulary as Llama 2's: spaces are ▁, one stands in front, what it lacks is spelled in bytes."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"Helowrdxabcht▁"[:-1]]
+    """A vocabulary as Llama 2's: spaces are ▁, one stands in front, what it lacks is spelled in
+    bytes.
+    """
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        *"Helowrdxabcht▁"[:-1],
+    ]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in ("<s>", "</s>")])
     return tokenizer
 
@@ -50,7 +80,9 @@ def reference(tokenizer: Tokenizer) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-def streamed(served: CheckpointTokenizer, ids: list[int], keep: frozenset[str] = frozenset()) -> str:
+def streamed(
+    served: CheckpointTokenizer, ids: list[int], keep: frozenset[str] = frozenset()
+) -> str:
     decode = served.decoder(keep)
     return "".join(decode(token) for token in ids) + decode.finish()
 
@@ -69,23 +101,33 @@ def test_random_answers_stream_to_what_transformers_decodes(made: Tokenizer) -> 
 def test_texts_are_encoded_as_transformers_does(made: Tokenizer, text: str) -> None:
     served, theirs = CheckpointTokenizer(made), reference(made)
     assert served.encode(text) == theirs.encode(text, add_special_tokens=False)
-    assert streamed(served, served.encode(text)) == theirs.decode(served.encode(text), skip_special_tokens=True)
+    assert streamed(served, served.encode(text)) == theirs.decode(
+        served.encode(text), skip_special_tokens=True
+    )
 
 
 def test_valid_text_after_a_broken_character_is_shown_as_soon_as_it_is_certain() -> None:
     tokenizer = byte_level()
     served = CheckpointTokenizer(tokenizer)
-    ids = [*served.encode("a"), served.encode("日")[0], *served.encode("b")]  # the first of three bytes alone
+    # the first of three bytes alone
+    ids = [*served.encode("a"), served.encode("日")[0], *served.encode("b")]
     decode = served.decoder()
     assert [decode(token) for token in ids] == ["a", "", "\ufffdb"]
 
 
 def test_a_run_of_bytes_is_held_until_it_ends() -> None:
-    """The library reads such a run whole: one bad byte makes every one of them bad, those before it too."""
+    """The library reads such a run whole: one bad byte makes every one of them bad, those before it
+    too.
+    """
     served = CheckpointTokenizer(byte_fallback())
     whole = served.encode("日")
     decode = served.decoder()
-    assert [decode(token) for token in [*whole[-3:], *served.encode("l")[-1:]]] == ["", "", "", "日l"]
+    assert [decode(token) for token in [*whole[-3:], *served.encode("l")[-1:]]] == [
+        "",
+        "",
+        "",
+        "日l",
+    ]
 
 
 def test_bos_is_put_in_front_of_a_prompt_once() -> None:
@@ -93,18 +135,26 @@ def test_bos_is_put_in_front_of_a_prompt_once() -> None:
     assert served.beginning == (1,)
     plain = served.encode("Hello")
     assert served.encode_prompt("Hello") == [1, *plain]
-    assert served.encode_prompt("<s>Hello")[:2] != [1, 1] and served.encode_prompt("<s>Hello")[0] == 1
-    assert CheckpointTokenizer(byte_level()).encode_prompt("Hello") == CheckpointTokenizer(byte_level()).encode("Hello")
+    assert (
+        served.encode_prompt("<s>Hello")[:2] != [1, 1] and served.encode_prompt("<s>Hello")[0] == 1
+    )
+    assert CheckpointTokenizer(byte_level()).encode_prompt("Hello") == CheckpointTokenizer(
+        byte_level()
+    ).encode("Hello")
 
 
 def test_an_end_token_that_the_tokenizer_adds_is_not_in_a_prompt() -> None:
     tokenizer = byte_fallback()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     served = CheckpointTokenizer(tokenizer)
     assert served.encode_prompt("Hello") == [1, *served.encode("Hello")]
 
 
-def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(tmp_path: Path, made: Tokenizer) -> None:
+def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(
+    tmp_path: Path, made: Tokenizer
+) -> None:
     made.enable_truncation(4)
     made.enable_padding(length=64)
     made.save(str(tmp_path / "tokenizer.json"))
@@ -115,7 +165,12 @@ def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(tmp_path: Path
 def test_segments_join_without_a_space_in_front_of_each() -> None:
     served = CheckpointTokenizer(byte_fallback())
     found = served.encode_segments(["Hel", "lo <", "s> wo</s>ld"])
-    assert found == [*served.encode("Hello <"), *served.encode("xs> wo")[2:], 2, *served.encode("ld")]
+    assert found == [
+        *served.encode("Hello <"),
+        *served.encode("xs> wo")[2:],
+        2,
+        *served.encode("ld"),
+    ]
     assert served.encode("Hello") == served.encode_segments(["Hello"])  # the tokenizer is as it was
 
 
@@ -128,4 +183,6 @@ def test_tokens_that_are_kept_are_shown(made: Tokenizer) -> None:
 
 def test_a_folder_is_read(tmp_path: Path, made: Tokenizer) -> None:
     made.save(str(tmp_path / "tokenizer.json"))
-    assert CheckpointTokenizer.of_folder(tmp_path).encode("Hello") == CheckpointTokenizer(made).encode("Hello")
+    assert CheckpointTokenizer.of_folder(tmp_path).encode("Hello") == CheckpointTokenizer(
+        made
+    ).encode("Hello")

@@ -1,4 +1,6 @@
-"""Tools through predict and predict_stream: offered to the template, read out of what the model says."""
+"""Tools through predict and predict_stream: offered to the template, read out of what the model
+says.
+"""
 
 import json
 from collections.abc import Iterator
@@ -9,17 +11,22 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.capabilities import capabilities_of, template_of
-from steps.wrappers.served.driver import Core, Job
 from steps.wrappers.served.limits import CAPABILITIES
 from steps.wrappers.served.onnx_model import OnnxChatModel
+from steps.wrappers.served.scheduler import Core, Job
 from tests.wrappers.conftest import NAME, Context, Folders, say, text
 
-TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
+}
 CALL = 'I look it up.\n<tool_call>{"name": "now", "arguments": {"zone": "UTC"}}</tool_call>'
 
 
 class Saying:
-    """A core that answers everything with the same tokens, as no small model calls a tool when it is told to."""
+    """A core that answers everything with the same tokens, as no small model calls a tool when it
+    is told to.
+    """
 
     def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
@@ -67,8 +74,12 @@ def folder(smollm: Folders, tmp_path: Path) -> Path:
         if file.name not in ("chat_template.jinja", CAPABILITIES):
             (made / file.name).symlink_to(file)
     template = (folder / "chat_template.jinja").read_text()
-    (made / "chat_template.jinja").write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template)
-    (made / CAPABILITIES).write_text(json.dumps({**capabilities_of(folder), "template": template_of(made)}))
+    (made / "chat_template.jinja").write_text(
+        "{% if tools %}{{ tools | tojson }}{% endif %}" + template
+    )
+    (made / CAPABILITIES).write_text(
+        json.dumps({**capabilities_of(folder), "template": template_of(made)})
+    )
     return made
 
 
@@ -89,7 +100,10 @@ def test_tool_calls_come_back_parsed(saying: SayingModel) -> None:
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] == "I look it up."
     [call] = choice["message"]["tool_calls"]
-    assert (call["type"], call["function"]) == ("function", {"name": "now", "arguments": '{"zone": "UTC"}'})
+    assert (call["type"], call["function"]) == (
+        "function",
+        {"name": "now", "arguments": '{"zone": "UTC"}'},
+    )
 
 
 def test_tool_calls_are_streamed_whole_and_text_before_them_at_once(saying: SayingModel) -> None:
@@ -111,12 +125,23 @@ def test_the_template_is_given_the_tools(saying: SayingModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [say("Hi", max_tokens=100), {**ROW, "tools": [{"function": {"name": "other"}}]}, {**ROW, "tool_choice": "none"}]
+    "row",
+    [
+        say("Hi", max_tokens=100),
+        {**ROW, "tools": [{"function": {"name": "other"}}]},
+        {**ROW, "tool_choice": "none"},
+    ],
 )
 def test_a_tool_nobody_offered_is_text(saying: SayingModel, row: dict[str, Any]) -> None:
     [choice] = saying.predict(None, row)[0]["choices"]
-    assert (choice["message"], choice["finish_reason"]) == ({"role": "assistant", "content": CALL}, "stop")
-    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in saying.predict_stream(None, row)]
+    assert (choice["message"], choice["finish_reason"]) == (
+        {"role": "assistant", "content": CALL},
+        "stop",
+    )
+    pieces = [
+        chunk["choices"][0]["delta"].get("content", "")
+        for chunk in saying.predict_stream(None, row)
+    ]
     assert "".join(pieces) == CALL
 
 

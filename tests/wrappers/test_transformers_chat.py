@@ -18,15 +18,28 @@ def test_greedy_tokens_equal_generate(model: Any, tiny: Folders) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    reference, tokenizer = AutoModelForCausalLM.from_pretrained(tiny.checkpoint), AutoTokenizer.from_pretrained(tiny.checkpoint)
+    reference, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tiny.checkpoint),
+        AutoTokenizer.from_pretrained(tiny.checkpoint),
+    )
     for content in ("Hello", "Tell me about foxes", "é🙂日本"):
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False)
-        out = reference.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :]
-        assert text(model.predict(None, say(content, max_tokens=12))[0]) == tokenizer.decode(out, skip_special_tokens=True)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
+        )
+        out = reference.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[
+            0, len(ids) :
+        ]
+        assert text(model.predict(None, say(content, max_tokens=12))[0]) == tokenizer.decode(
+            out, skip_special_tokens=True
+        )
 
 
 def test_both_contracts_and_rows_of_their_own(model: Any) -> None:
-    rows = [say("Hello", max_tokens=2), {"prompt": "One, two,", "max_tokens": 3}, say("Hello", max_tokens=5)]
+    rows = [
+        say("Hello", max_tokens=2),
+        {"prompt": "One, two,", "max_tokens": 3},
+        say("Hello", max_tokens=5),
+    ]
     chat, prompt, longer = model.predict(None, rows)
     assert (chat["usage"]["completion_tokens"], longer["usage"]["completion_tokens"]) == (2, 5)
     assert isinstance(prompt, str)
@@ -53,21 +66,27 @@ def test_seeds_do_not_touch_the_global_stream(model: Any) -> None:
 )
 def test_what_amounts_to_greedy_is_greedy(model: Any, settings: dict[str, Any]) -> None:
     warm = {"temperature": 1.0, "seed": 1, **settings}
-    assert text(model.predict(None, say("Hello", **warm))[0]) == text(model.predict(None, say("Hello"))[0])
+    assert text(model.predict(None, say("Hello", **warm))[0]) == text(
+        model.predict(None, say("Hello"))[0]
+    )
 
 
 def test_penalties_are_taken_from_the_scores(model: Any, tiny: Folders) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    reference, tokenizer = AutoModelForCausalLM.from_pretrained(tiny.checkpoint), AutoTokenizer.from_pretrained(tiny.checkpoint)
+    reference, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tiny.checkpoint),
+        AutoTokenizer.from_pretrained(tiny.checkpoint),
+    )
     ids = tokenizer.encode("One, two,")
     made: list[int] = []
     for _ in range(12):
         with torch.no_grad():
             scores = reference(torch.tensor([ids + made])).logits[0, -1].clone()
         for token in set(made):
-            scores[token] += 2.0 + 2.0 * made.count(token)  # negative penalties: what was said is said again
+            # negative penalties: what was said is said again
+            scores[token] += 2.0 + 2.0 * made.count(token)
         made.append(int(scores.argmax()))
     settings = {"frequency_penalty": -2.0, "presence_penalty": -2.0}
     answer = model.predict(None, {"prompt": "One, two,", "max_tokens": 12, **settings})[0]
@@ -77,20 +96,29 @@ def test_penalties_are_taken_from_the_scores(model: Any, tiny: Folders) -> None:
 def test_repetition_penalty_and_min_tokens(model: Any) -> None:
     plain = text(model.predict(None, say("Hello"))[0])
     assert text(model.predict(None, say("Hello", repetition_penalty=0.05))[0]) != plain
-    assert model.predict(None, say("Hello", max_tokens=20, min_tokens=20))[0]["usage"]["completion_tokens"] == 20
+    assert (
+        model.predict(None, say("Hello", max_tokens=20, min_tokens=20))[0]["usage"][
+            "completion_tokens"
+        ]
+        == 20
+    )
 
 
 def test_a_stream_joins_to_the_whole_and_can_be_left(model: Any) -> None:
     row = say("Tell me about foxes", max_tokens=12)
     chunks = list(model.predict_stream(None, row))
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text(model.predict(None, row)[0])
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text(
+        model.predict(None, row)[0]
+    )
     stream = model.predict_stream(None, {**row, "max_tokens": 1500})
     next(stream)
     stream.close()
     assert text(model.predict(None, row)[0])
 
 
-def test_an_answer_that_fails_leaves_the_engine_alive(tiny: Folders, open_checkpoint: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_fails_leaves_the_engine_alive(
+    tiny: Folders, open_checkpoint: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = open_checkpoint(tiny.checkpoint)
     core, begin = own.core, own.core._begin
 
@@ -100,7 +128,9 @@ def test_an_answer_that_fails_leaves_the_engine_alive(tiny: Folders, open_checkp
         return begin(job)
 
     monkeypatch.setattr(core, "_begin", choosy)
-    with pytest.raises(MlflowException, match="could not finish this answer: out of memory") as caught:
+    with pytest.raises(
+        MlflowException, match="could not finish this answer: out of memory"
+    ) as caught:
         own.predict(None, [say("Hello", max_tokens=2), say("Hello", max_tokens=3)])
     assert caught.value.get_http_status_code() == 500
     assert own.predict(None, say("Hello", max_tokens=2))

@@ -27,10 +27,12 @@ class Decoder(Protocol):
 
 
 class AnswerText:
-    """Text of one answer as its tokens arrive, never showing any part of a stop string; reasoning is told from content.
+    """Text of one answer as its tokens arrive, never showing any part of a stop string; reasoning
+    is told from content.
 
     Args:
-        decoder: makes what turns one more token id into the text it completes ('' while a character is incomplete).
+        decoder: makes what turns one more token id into the text it completes ('' while a character
+            is incomplete).
         stops: strings in the content that end the answer; reasoning may hold them.
         splitter: makes what splits reasoning from content.
         dropped: special tokens that the decoder shows to tell reasoning by; they are no content.
@@ -43,7 +45,12 @@ class AnswerText:
         splitter: Callable[[], ReasoningSplitter] = ReasoningSplitter,
         dropped: frozenset[str] = frozenset(),
     ) -> None:
-        self._decoder, self._stops, self._splitter, self._dropped = decoder, stops, splitter, dropped
+        self._decoder, self._stops, self._splitter, self._dropped = (
+            decoder,
+            stops,
+            splitter,
+            dropped,
+        )
         self.restart()
 
     def restart(self) -> None:
@@ -85,13 +92,20 @@ class AnswerText:
         return certain
 
     def finish(self) -> Piece:
-        """End the answer: text that the decoder, a tag's or a stop string's beginning held back is certain now."""
-        pieces = [self._take(self._split.take(self._decode.finish())), self._take(self._split.finish())]
+        """End the answer: text that the decoder, a tag's or a stop string's beginning held back is
+        certain now.
+        """
+        pieces = [
+            self._take(self._split.take(self._decode.finish())),
+            self._take(self._split.finish()),
+        ]
         if not self.stopped:
             pieces.append(Piece(self._held))
             self._shown.append(pieces[-1])
         self._held = ""
-        return Piece("".join(piece.content for piece in pieces), "".join(piece.reasoning for piece in pieces))
+        return Piece(
+            "".join(piece.content for piece in pieces), "".join(piece.reasoning for piece in pieces)
+        )
 
     @property
     def text(self) -> str:
@@ -106,7 +120,14 @@ class AnswerText:
     def answer(self, finish_reason: str, tokens: int, cached_tokens: int) -> "Answer":
         """The finished answer."""
         reason = "stop" if self.stopped else finish_reason
-        return Answer(self.text, reason, tokens, cached_tokens, self.reasoning, self.reasoning_tokens if self._split.tagged else None)
+        return Answer(
+            self.text,
+            reason,
+            tokens,
+            cached_tokens,
+            self.reasoning,
+            self.reasoning_tokens if self._split.tagged else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +140,8 @@ class Answer:
         tokens: generated tokens, the end token included.
         cached_tokens: prompt tokens that were not computed again.
         reasoning: what came before, where the model reasons.
-        reasoning_tokens: generated tokens that belong to it, its tags included; None where it cannot be told from the answer.
+        reasoning_tokens: generated tokens that belong to it, its tags included; None where it
+            cannot be told from the answer.
     """
 
     text: str
@@ -133,22 +155,31 @@ class Answer:
 def usage_of(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
     """Count tokens as OpenAI does; the sum holds."""
     generated = sum(answer.tokens for answer in answers)
-    reasoned = [answer.reasoning_tokens for answer in answers if answer.reasoning_tokens is not None]
+    reasoned = [
+        answer.reasoning_tokens for answer in answers if answer.reasoning_tokens is not None
+    ]
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": generated,
         "total_tokens": prompt_tokens + generated,
-        "prompt_tokens_details": {"cached_tokens": max((answer.cached_tokens for answer in answers), default=0)},
+        "prompt_tokens_details": {
+            "cached_tokens": max((answer.cached_tokens for answer in answers), default=0)
+        },
         **({"completion_tokens_details": {"reasoning_tokens": sum(reasoned)}} if reasoned else {}),
     }
 
 
-def completion(model: str, prompt_tokens: int, answers: Sequence[Answer], *, offer: Offer | None = None) -> dict[str, Any]:
+def completion(
+    model: str, prompt_tokens: int, answers: Sequence[Answer], *, offer: Offer | None = None
+) -> dict[str, Any]:
     """Shape answers as one chat completion; ``offer`` says which tools they may call."""
     choices: list[dict[str, Any]] = []
     for index, answer in enumerate(answers):
         content, calls = tool_calls_in(answer.text, offer or Offer())
-        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if calls and not content else content,
+        }
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         if calls:
@@ -169,7 +200,12 @@ class Chunks:
     """Shapes the chunks of one streamed chat completion: they share id, time and model."""
 
     def __init__(self, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
 
     def role(self, index: int) -> dict[str, Any]:
         """Open a choice."""
@@ -185,7 +221,11 @@ class Chunks:
 
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Carry tool calls."""
-        return self._chunk(index, {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}, None)
+        return self._chunk(
+            index,
+            {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]},
+            None,
+        )
 
     def finish(self, index: int, reason: str) -> dict[str, Any]:
         """Close a choice."""
@@ -196,4 +236,7 @@ class Chunks:
         return {**self._head, "choices": [], "usage": usage_of(prompt_tokens, answers)}
 
     def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return {**self._head, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
+        return {
+            **self._head,
+            "choices": [{"index": index, "delta": delta, "finish_reason": reason}],
+        }

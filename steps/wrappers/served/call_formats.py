@@ -1,8 +1,8 @@
 """The ways in which language models write tool calls, a small reader for each.
 
-A reader is given a text and where its format begins, and returns the calls with where they end, or None where they are malformed. Formats
-are those of Qwen and Hermes, Phi, Granite, Mistral, Llama 3, DeepSeek, Kimi, GLM, LFM and Qwen-Coder, as their model cards and chat
-templates show them.
+A reader is given a text and where its format begins, and returns the calls with where they end, or
+None where they are malformed. Formats are those of Qwen and Hermes, Phi, Granite, Mistral, Llama 3,
+DeepSeek, Kimi, GLM, LFM and Qwen-Coder, as their model cards and chat templates show them.
 """
 
 import ast
@@ -11,11 +11,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
-MAX_PYTHON = 65_536  # characters of a call that is written as Python; no call is longer, and parsing takes memory
+# characters of a call that is written as Python; no call is longer, and parsing takes memory
+MAX_PYTHON = 65_536
 
 
 class WrittenCall(NamedTuple):
-    """A call as it was written: ``arguments`` are a mapping or JSON text; ``textual`` says that every value in them came as bare text."""
+    """A call as it was written: ``arguments`` are a mapping or JSON text; ``textual`` says that
+    every value in them came as bare text.
+    """
 
     name: str
     arguments: Any
@@ -52,7 +55,9 @@ def _after_space(text: str, position: int) -> int:
 
 
 def json_values(text: str, position: int) -> tuple[list[Any], int] | None:
-    """One or more JSON values with white space, commas or semicolons between them; lists are taken apart."""
+    """One or more JSON values with white space, commas or semicolons between them; lists are taken
+    apart.
+    """
     values: list[Any] = []
     end = position
     while text[position : position + 1] in ("{", "["):
@@ -71,7 +76,8 @@ def call_of(value: Any, *, explicit: bool) -> WrittenCall | None:
     """Read a JSON value as a call.
 
     Args:
-        value: ``{"name": …, "arguments": {…}}``, with ``parameters`` for arguments, or ``function`` around both or for the name.
+        value: ``{"name": …, "arguments": {…}}``, with ``parameters`` for arguments, or ``function``
+            around both or for the name.
         explicit: the text says that this is a call, which then may have no arguments.
     """
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
@@ -109,13 +115,19 @@ def _as_function_tags(text: str, position: int) -> Read:
             position = pair.end()
         call = WrittenCall(name, arguments, textual=True)
     position = _after_space(text, position)
-    return ([call], position + len("</function>")) if text.startswith("</function>", position) else None
+    return (
+        ([call], position + len("</function>"))
+        if text.startswith("</function>", position)
+        else None
+    )
 
 
 def _as_argument_pairs(text: str, position: int) -> Read:
     """A name, then ``<arg_key>…</arg_key><arg_value>…</arg_value>`` each."""
     named = NAME.match(text, position)
-    if named is None or not (text.startswith("<arg_key>", named.end()) or text.startswith("</tool_call>", named.end())):
+    if named is None or not (
+        text.startswith("<arg_key>", named.end()) or text.startswith("</tool_call>", named.end())
+    ):
         return None
     arguments, position = {}, named.end()
     while pair := ARGUMENT_PAIR.match(text, position):
@@ -131,7 +143,9 @@ def _as_named_arguments(text: str, position: int) -> Read:
         start = named.end()
         identity = CALL_IDENTITY.match(text, start)
         start = identity.end() if identity else start
-        start = _after_space(text, start + len("[ARGS]") if text.startswith("[ARGS]", start) else start)
+        start = _after_space(
+            text, start + len("[ARGS]") if text.startswith("[ARGS]", start) else start
+        )
         if text[start : start + 1] != "{":
             break
         try:
@@ -165,7 +179,9 @@ def _constant(node: ast.expr) -> Any:
             replaced = value if isinstance(value, list) else [value]
             for number, item in enumerate(replaced):
                 if isinstance(item, ast.Name) and item.id in ("true", "false", "null"):
-                    replaced[number] = ast.Constant({"true": True, "false": False, "null": None}[item.id])
+                    replaced[number] = ast.Constant(
+                        {"true": True, "false": False, "null": None}[item.id]
+                    )
             if not isinstance(value, list):
                 setattr(part, field, replaced[0])
     return ast.literal_eval(node)
@@ -174,13 +190,22 @@ def _constant(node: ast.expr) -> Any:
 def _python_calls(body: str) -> Iterator[WrittenCall]:
     for statement in ast.parse(body.strip()).body:
         expression = statement.value if isinstance(statement, ast.Expr) else None
-        for call in expression.elts if isinstance(expression, ast.List | ast.Tuple) else [expression]:
-            if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+        for call in (
+            expression.elts if isinstance(expression, ast.List | ast.Tuple) else [expression]
+        ):
+            if (
+                not isinstance(call, ast.Call)
+                or call.args
+                or any(keyword.arg is None for keyword in call.keywords)
+            ):
                 raise ValueError("not a call by keywords")
             holder = ast.List([keyword.value for keyword in call.keywords], ast.Load())
             values = _constant(holder)
             json.dumps(values, allow_nan=False)
-            yield WrittenCall(ast.unparse(call.func), dict(zip([str(keyword.arg) for keyword in call.keywords], values, strict=True)))
+            yield WrittenCall(
+                ast.unparse(call.func),
+                dict(zip([str(keyword.arg) for keyword in call.keywords], values, strict=True)),
+            )
 
 
 def as_python(body: str, end: int) -> Read:
@@ -195,11 +220,19 @@ def as_python(body: str, end: int) -> Read:
 
 
 def _tagged(opening: str, closing: str) -> Reader:
-    """Calls in any of the ways after a mark; a closing mark that was left out, as at the end of an answer, is not missed."""
+    """Calls in any of the ways after a mark; a closing mark that was left out, as at the end of an
+    answer, is not missed.
+    """
 
     def read(text: str, position: int) -> Read:
         start = _after_space(text, position + len(opening))
-        for reader in (_as_json, _as_function_tags, _as_argument_pairs, _as_named_arguments, _as_fence):
+        for reader in (
+            _as_json,
+            _as_function_tags,
+            _as_argument_pairs,
+            _as_named_arguments,
+            _as_fence,
+        ):
             found = reader(text, start)
             if found is not None:
                 break
@@ -212,7 +245,9 @@ def _tagged(opening: str, closing: str) -> Reader:
         if found is None:
             return None
         end = _after_space(text, found[1])
-        return found[0], end + len(closing) if closing and text.startswith(closing, end) else found[1]
+        return found[0], (
+            end + len(closing) if closing and text.startswith(closing, end) else found[1]
+        )
 
     return read
 
@@ -227,17 +262,27 @@ def _headed(opening: str, closing: str) -> Reader:
             start = _after_space(text, head.end())
             fenced = FENCE.match(text, start)
             try:
-                arguments, end = DECODER.raw_decode(text, _after_space(text, fenced.end()) if fenced else start)
+                arguments, end = DECODER.raw_decode(
+                    text, _after_space(text, fenced.end()) if fenced else start
+                )
             except (ValueError, RecursionError):
                 return None
             end = _after_space(text, end)
             end += 3 if fenced and text.startswith("```", end) else 0
-            name = re.sub(r"^functions\.|:\d+$", "", head.group(1)) if head.group().find("argument") >= 0 else head.group(1)
+            name = (
+                re.sub(r"^functions\.|:\d+$", "", head.group(1))
+                if head.group().find("argument") >= 0
+                else head.group(1)
+            )
             calls.append(WrittenCall(name, arguments))
             closed = HEADED_END.match(text, end)
             position = closed.end() if closed else end
         after = _after_space(text, position)
-        return (calls, after + len(closing) if text.startswith(closing, after) else position) if calls else None
+        return (
+            (calls, after + len(closing) if text.startswith(closing, after) else position)
+            if calls
+            else None
+        )
 
     return read
 
@@ -257,7 +302,10 @@ READERS: dict[str, Reader] = {  # by what the format begins with
     **{opening: _tagged(opening, closing) for opening, closing in TAGS},
     **{
         opening: _headed(opening, closing)
-        for opening, closing in (DEEPSEEK, ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"))
+        for opening, closing in (
+            DEEPSEEK,
+            ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        )
     },
     "<function=": _as_function_tags,
     "```": lambda text, position: _as_fence(text, position, explicit=False),
@@ -270,7 +318,13 @@ INNER_MARKS = (  # that stand within calls; special tokens in some vocabularies
         "<\uff5ctool\u2581call\u2581end\uff5c>",
         "<\uff5ctool\u2581sep\uff5c>",
     ),
-    *("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>", "<|action_start|>", "<|plugin|>"),
+    *(
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        "<|action_start|>",
+        "<|plugin|>",
+    ),
 )
 MARKS = frozenset(
     {
@@ -284,10 +338,16 @@ MARKS = frozenset(
 
 
 def bare_calls(text: str) -> list[WrittenCall]:
-    """Calls that are all there is of a text, without any mark: JSON values, or Python between brackets."""
+    """Calls that are all there is of a text, without any mark: JSON values, or Python between
+    brackets.
+    """
     stripped = text.strip()
     found = _as_json(stripped, 0, explicit=False)
     if found is not None and not stripped[found[1] :].strip(" \n\t;,"):
         return found[0]
-    read = as_python(stripped, len(stripped)) if stripped.startswith("[") and stripped.endswith("]") else None
+    read = (
+        as_python(stripped, len(stripped))
+        if stripped.startswith("[") and stripped.endswith("]")
+        else None
+    )
     return read[0] if read else []

@@ -12,23 +12,36 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .grammars import Grammar, checked_grammar
+from .invalid_request import (
+    MAX_REQUEST_CHARACTERS,
+    absent,
+    behind_server,
+    characters_in,
+    checked_text,
+    invalid_request,
+    plain,
+    require_count,
+)
 from .messages import MESSAGE_KEYS, checked_messages, checked_tools
-from .refusal import MAX_REQUEST_CHARACTERS, absent, behind_server, characters_in, checked_text, plain, refusal, require_count
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
 
 MAX_STOPS = 16
-MAX_STOP_CHARACTERS = 512  # of one of them: the end of an answer is compared with every beginning of it, token after token
-MAX_SERVED_ROWS = 1_000  # of one request to a scoring server; in a batch job there is no end to them
+# of one of them: the end of an answer is compared with every beginning of it, token after token
+MAX_STOP_CHARACTERS = 512
+# of one request to a scoring server; in a batch job there is no end to them
+MAX_SERVED_ROWS = 1_000
 MAX_SERVED_CHARACTERS = 8_000_000  # of all texts in it
 
 MAX_CHOICES = 16  # answers one request may ask for
 
-COLDEST = 1e-5  # temperatures below it take the most likely token: dividing scores by them leaves float32 behind
+# temperatures below it take the most likely token: dividing scores by them leaves float32 behind
+COLDEST = 1e-5
 
 NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the most likely token alone
 
-LEAST_REPETITION_PENALTY = 0.01  # a score multiplied by more than a hundred is no preference any more, and soon no number
+# a score multiplied by more than a hundred is no preference any more, and soon no number
+LEAST_REPETITION_PENALTY = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,8 @@ class Request:
     stream: bool
     include_usage: bool
     limited: bool  # whether the request itself says max_tokens
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)  # what the chat template is given beside messages and tools
+    # what the chat template is given beside messages and tools
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def greedy(self) -> bool:
@@ -97,13 +111,15 @@ class Request:
 def rows_of(data: Any) -> list[dict[str, Any]]:
     """Split what ``predict`` was given into rows.
 
-    A row is a mapping. A string stands for ``{"prompt": string}``; a mapping whose ``prompt`` is a list stands for a row each: of a list as
-    long as that, each row gets its own item, except where the list itself is one value (``stop``, ``tools``), which every row gets.
+    A row is a mapping. A string stands for ``{"prompt": string}``; a mapping whose ``prompt`` is a
+    list stands for a row each: of a list as long as that, each row gets its own item, except where
+    the list itself is one value (``stop``, ``tools``), which every row gets.
 
     Raises:
         MlflowException: ``data`` is none of these.
     """
-    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a pandas frame, told by shape so that pandas need not be imported
+    # a pandas frame, told by shape so that pandas need not be imported
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):
         unnamed = len(data.columns) == 1 and data.columns[0] not in KEYS
         data = list(data.iloc[:, 0]) if unnamed else data.to_dict(orient="records")
     elif hasattr(data, "to_list"):
@@ -116,24 +132,37 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
         prompts = columns.get("prompt")
         if isinstance(prompts, list):
             return [
-                {key: value[row] if _dealt(key, value, len(prompts)) else value for key, value in columns.items()}
+                {
+                    key: value[row] if _dealt(key, value, len(prompts)) else value
+                    for key, value in columns.items()
+                }
                 for row in range(len(prompts))
             ]
         return [columns]
     if isinstance(data, list):
-        if data and all(isinstance(row, Mapping) and set(row) <= MESSAGE_KEYS and "role" in row for row in data):
+        if data and all(
+            isinstance(row, Mapping) and set(row) <= MESSAGE_KEYS and "role" in row for row in data
+        ):
             return [{"messages": data}]
         rows: list[dict[str, Any]] = []
         for index, row in enumerate(data):
             if not isinstance(row, str | Mapping):
-                raise refusal(f"row {index}", row, "a mapping with `messages` or `prompt`, or a string")
+                raise invalid_request(
+                    f"row {index}", row, "a mapping with `messages` or `prompt`, or a string"
+                )
             rows.append({"prompt": row} if isinstance(row, str) else dict(row))
         return rows
-    raise refusal("data", data, "a frame, a mapping or a list of mappings with `messages` or `prompt`, or a string")
+    raise invalid_request(
+        "data",
+        data,
+        "a frame, a mapping or a list of mappings with `messages` or `prompt`, or a string",
+    )
 
 
 def _dealt(key: str, value: Any, rows: int) -> bool:
-    """Whether a list holds a value for each row; ``["a", "b"]`` under ``stop``, or definitions under ``tools``, are one value."""
+    """Whether a list holds a value for each row; ``["a", "b"]`` under ``stop``, or definitions
+    under ``tools``, are one value.
+    """
     if not isinstance(value, list) or len(value) != rows:
         return False
     one = {"stop": str, "tools": Mapping}.get(key)
@@ -144,22 +173,26 @@ def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: 
     value = row.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is in no range
-        raise refusal(key, value, f"a number from {low:g} to {high:g}")
+    # NaN is in no range
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise invalid_request(key, value, f"a number from {low:g} to {high:g}")
     return float(value)
 
 
-def _integer(row: Mapping[str, Any], key: str, default: int, low: int, high: int | None = None) -> int:
+def _integer(
+    row: Mapping[str, Any], key: str, default: int, low: int, high: int | None = None
+) -> int:
     value = row.get(key)
     if value is None:
         return default
     bounds = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refusal(key, value, bounds)
-    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):  # a frame with a gap holds its integers as floats
-        raise refusal(key, value, bounds)
+        raise invalid_request(key, value, bounds)
+    # a frame with a gap holds its integers as floats
+    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
+        raise invalid_request(key, value, bounds)
     if value < low or (high is not None and value > high):
-        raise refusal(key, value, bounds)
+        raise invalid_request(key, value, bounds)
     return int(value)
 
 
@@ -168,7 +201,7 @@ def _boolean(row: Mapping[str, Any], key: str) -> bool:
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise refusal(key, value, "true or false")
+        raise invalid_request(key, value, "true or false")
     return value
 
 
@@ -177,11 +210,15 @@ def _stop(value: Any) -> tuple[str, ...]:
         return ()
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise refusal("stop", value, "a string or a list of strings, none empty")
+        raise invalid_request("stop", value, "a string or a list of strings, none empty")
     if len(stops) > MAX_STOPS:
-        raise refusal("stop", value, f"at most {MAX_STOPS} strings")
+        raise invalid_request("stop", value, f"at most {MAX_STOPS} strings")
     if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
-        raise refusal("stop", f"{max(map(len, stops))} characters", f"strings of at most {MAX_STOP_CHARACTERS} characters")
+        raise invalid_request(
+            "stop",
+            f"{max(map(len, stops))} characters",
+            f"strings of at most {MAX_STOP_CHARACTERS} characters",
+        )
     return tuple(stops)
 
 
@@ -189,68 +226,109 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three name
 
 SETTINGS = (
     *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
-    *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format", "tools", "tool_choice", "logprobs"),
+    *(
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "logprobs",
+    ),
     *(KWARGS, "enable_thinking"),
 )
 
-KEYS = frozenset({"prompt", "messages", *SETTINGS, "stream", "stream_options", "custom_inputs", "model", "user"})
+KEYS = frozenset(
+    {"prompt", "messages", *SETTINGS, "stream", "stream_options", "custom_inputs", "model", "user"}
+)
 
 
-def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, defaults: Defaults) -> Request:
+def request_of(
+    row: Mapping[str, Any], params: Mapping[str, Any] | None, defaults: Defaults
+) -> Request:
     """Check one row; what it does not say comes from ``params``, then from ``defaults``.
 
     Raises:
         MlflowException: an unknown key, a value out of range, or a setting that cannot be honoured.
     """
     given = {key: value for key, value in row.items() if not absent(value)}
-    own = {*given, *(LIMITS if any(key in given for key in LIMITS) else ())}  # a row's limit goes before params' under any name
+    # a row's limit goes before params' under any name
+    own = {*given, *(LIMITS if any(key in given for key in LIMITS) else ())}
     for key, value in plain(dict(params or {})).items():
         if not absent(value) and value != [] and key not in own:
             given[key] = value
     unknown = sorted(set(given) - KEYS)
     if unknown:
-        raise refusal(unknown[0], given[unknown[0]], f"one of the keys {sorted(KEYS)}")
+        raise invalid_request(unknown[0], given[unknown[0]], f"one of the keys {sorted(KEYS)}")
     if given.get("custom_inputs"):
-        raise refusal("custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs")
+        raise invalid_request(
+            "custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs"
+        )
     if _boolean(given, "logprobs"):
-        raise refusal("logprobs", True, "false, as this model does not report log probabilities")
+        raise invalid_request(
+            "logprobs", True, "false, as this model does not report log probabilities"
+        )
     for key in ("model", "user"):  # an address and a label: no setting of the answer
         if key in given and not isinstance(given[key], str):
-            raise refusal(key, given[key], "a string")
+            raise invalid_request(key, given[key], "a string")
     prompt, messages = given.get("prompt"), given.get("messages")
     if (prompt is None) == (messages is None):
-        raise refusal("messages, prompt", "both" if prompt is not None else "neither", "one of the two in each row")
+        raise invalid_request(
+            "messages, prompt",
+            "both" if prompt is not None else "neither",
+            "one of the two in each row",
+        )
     if prompt is not None:
         if not isinstance(prompt, str) or not prompt:
-            raise refusal("prompt", prompt, "a string that is not empty")
+            raise invalid_request("prompt", prompt, "a string that is not empty")
         if len(prompt) > MAX_REQUEST_CHARACTERS:
-            raise refusal("prompt", f"{len(prompt)} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+            raise invalid_request(
+                "prompt",
+                f"{len(prompt)} characters",
+                f"at most {MAX_REQUEST_CHARACTERS} characters",
+            )
         checked_text("prompt", prompt)
     tools = checked_tools(given.get("tools"), given.get("tool_choice"))
     if tools and prompt is not None:
-        raise refusal("tools", "given", "none with a prompt, which is templated already")
+        raise invalid_request("tools", "given", "none with a prompt, which is templated already")
     named = [key for key in (KWARGS, "enable_thinking") if key in given]
     if named and prompt is not None:
-        raise refusal(named[0], given[named[0]], "nothing with a prompt, which is templated already")
-    template_kwargs = checked_template_kwargs(given.get(KWARGS), given.get("enable_thinking"), defaults.capabilities)
+        raise invalid_request(
+            named[0], given[named[0]], "nothing with a prompt, which is templated already"
+        )
+    template_kwargs = checked_template_kwargs(
+        given.get(KWARGS), given.get("enable_thinking"), defaults.capabilities
+    )
     limits = [key for key in LIMITS if key in given]
     if len({given[key] for key in limits if isinstance(given[key], int | float)}) > 1:
-        raise refusal(" and ".join(limits), [given[key] for key in limits], "one limit")
+        raise invalid_request(" and ".join(limits), [given[key] for key in limits], "one limit")
     max_tokens = _integer(given, limits[0], 0, 1) if limits else defaults.max_new_tokens
     min_tokens = _integer(given, "min_tokens", 0, 0)
     if min_tokens > max_tokens:
-        raise refusal("min_tokens", min_tokens, f"at most max_tokens, {max_tokens}")
+        raise invalid_request("min_tokens", min_tokens, f"at most max_tokens, {max_tokens}")
     options = given.get("stream_options", {})
     if not isinstance(options, Mapping) or set(options) - {"include_usage"}:
-        raise refusal("stream_options", options, "{'include_usage': true | false}")
+        raise invalid_request("stream_options", options, "{'include_usage': true | false}")
     grammar = checked_grammar(given.get("response_format"), possible=defaults.grammars)
     if grammar and tools:
-        raise refusal("response_format", given["response_format"], "'text' when tools are offered")
+        raise invalid_request(
+            "response_format", given["response_format"], "'text' when tools are offered"
+        )
     stop = _stop(given.get("stop"))
     if grammar and stop:
-        raise refusal("stop", list(stop), "none with response_format", "it would cut the answer before it is whole; let the grammar end it")
+        raise invalid_request(
+            "stop",
+            list(stop),
+            "none with response_format",
+            "it would cut the answer before it is whole; let the grammar end it",
+        )
     if grammar and min_tokens:
-        raise refusal("min_tokens", min_tokens, "0 with response_format", "the grammar alone says when an answer is whole")
+        raise invalid_request(
+            "min_tokens",
+            min_tokens,
+            "0 with response_format",
+            "the grammar alone says when an answer is whole",
+        )
     return Request(
         prompt=prompt,
         messages=None if messages is None else checked_messages(messages),
@@ -275,10 +353,12 @@ def request_of(row: Mapping[str, Any], params: Mapping[str, Any] | None, default
 
 
 def requests_of(data: Any, params: Mapping[str, Any] | None, defaults: Defaults) -> list[Request]:
-    """Check every row before any is answered, so that a bad row costs nothing; the error names its index.
+    """Check every row before any is answered, so that a bad row costs nothing; the error names its
+    index.
 
     Raises:
-        MlflowException: as ``request_of``; behind a scoring server also more rows or characters than one request may have.
+        MlflowException: as ``request_of``; behind a scoring server also more rows or characters
+            than one request may have.
     """
     requests: list[Request] = []
     rows = rows_of(data)
@@ -286,12 +366,18 @@ def requests_of(data: Any, params: Mapping[str, Any] | None, defaults: Defaults)
         require_count("rows", rows, MAX_SERVED_ROWS, "rows")
         characters = sum(characters_in(row) for row in rows)
         if characters > MAX_SERVED_CHARACTERS:
-            raise refusal("rows", f"{characters} characters", f"at most {MAX_SERVED_CHARACTERS} in one request")
+            raise invalid_request(
+                "rows",
+                f"{characters} characters",
+                f"at most {MAX_SERVED_CHARACTERS} in one request",
+            )
     for index, row in enumerate(rows):
         try:
             requests.append(request_of(row, params, defaults))
         except MlflowException as error:
             if len(rows) == 1:
                 raise
-            raise MlflowException(f"row {index}: {error.message}", error_code=INVALID_PARAMETER_VALUE) from error
+            raise MlflowException(
+                f"row {index}: {error.message}", error_code=INVALID_PARAMETER_VALUE
+            ) from error
     return requests

@@ -1,4 +1,6 @@
-"""Conversations as a checkpoint's chat template takes them: roles, tools, calls and reasoning put where they arrive, or refused."""
+"""Conversations as a checkpoint's chat template takes them: roles, tools, calls and reasoning put
+where they arrive, or refused.
+"""
 
 import contextlib
 import json
@@ -10,14 +12,17 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from .invalid_request import invalid_request
 from .limits import CAPABILITIES, read_json
-from .refusal import refusal
 from .template import ChatTemplate
 from .template_capabilities import TemplateCapabilities
 from .template_tools import ID_FORMS, call_id, written_calls
 
 BLANK = "\ue000"  # a character that nobody writes: it stands for what is left out in a comparison
-MARK_DIGITS = 40  # random, so that nobody can send it; digits alone pass unchanged through what templates do to text
+# random, so that nobody can send it; digits alone pass unchanged through what templates do to text
+MARK_DIGITS = 40
+# system messages of one conversation that are looked for by rendering it once more without them
+MAX_TRIED = 16
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -30,21 +35,35 @@ class Conversations:
         capabilities: what was found of it.
     """
 
-    def __init__(self, template: ChatTemplate, capabilities: TemplateCapabilities | None = None) -> None:
+    def __init__(
+        self, template: ChatTemplate, capabilities: TemplateCapabilities | None = None
+    ) -> None:
         self.template = template
-        self.capabilities = TemplateCapabilities.found(template) if capabilities is None else capabilities
-        self._guarded = sorted({*template.special_texts, *self.capabilities.structure} - {""}, key=len, reverse=True)
+        self.capabilities = (
+            TemplateCapabilities.found(template) if capabilities is None else capabilities
+        )
+        self._guarded = sorted(
+            {*template.special_texts, *self.capabilities.structure} - {""}, key=len, reverse=True
+        )
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Conversations":
-        """Read a folder's template, with what was found of it when it was logged; where nothing was, it is tried now."""
+        """Read a folder's template, with what was found of it when it was logged; where nothing
+        was, it is tried now.
+        """
         template = ChatTemplate(folder)
         try:
-            return cls(template, TemplateCapabilities.from_json(read_json(folder / CAPABILITIES)["template"]))
-        except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or another version of this code wrote it
+            return cls(
+                template,
+                TemplateCapabilities.from_json(read_json(folder / CAPABILITIES)["template"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # there is none, or another version of this code wrote it
             return cls(template)
 
-    def render(self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None) -> str:
+    def render(
+        self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None
+    ) -> str:
         """Render a conversation, ending where the assistant's answer begins.
 
         Args:
@@ -53,18 +72,25 @@ class Conversations:
             variables: what else the template is given.
 
         Raises:
-            MlflowException: the template refuses the conversation, or a part of it would not arrive in the prompt.
+            MlflowException: the template refuses the conversation, or a part of it would not arrive
+                in the prompt.
         """
         self._check(messages, tools)
         self._require_arrival(messages, tools, variables or {})
-        return self._rendered([_with_arguments(message) for message in messages], list(tools), dict(variables or {}))
+        return self._rendered(
+            [_with_arguments(message) for message in messages], list(tools), dict(variables or {})
+        )
 
-    def segments(self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None) -> list[str]:
-        """Render with text of the request that spells structure cut apart: special tokens, and others that the template writes.
+    def segments(
+        self, messages: Messages, tools: Messages = (), variables: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Render with text of the request that spells structure cut apart: special tokens, and
+        others that the template writes.
 
-        The joined segments are the rendered text; encoded one by one, no such text that came from a request is whole in any of
-        them, so that it can only be read as plain text. Looked at is what the template will see: a tool call's arguments are JSON, in
-        which the text may have been written with escapes.
+        The joined segments are the rendered text; encoded one by one, no such text that came from a
+        request is whole in any of them, so that it can only be read as plain text. Looked at is
+        what the template will see: a tool call's arguments are JSON, in which the text may have
+        been written with escapes.
 
         Raises:
             MlflowException: as ``render``.
@@ -72,7 +98,11 @@ class Conversations:
         self._check(messages, tools)
         self._require_arrival(messages, tools, variables or {})
         given: tuple[list[dict[str, Any]], list[Any], dict[str, Any]]
-        given = [_with_arguments(message) for message in messages], list(tools), dict(variables or {})
+        given = (
+            [_with_arguments(message) for message in messages],
+            list(tools),
+            dict(variables or {}),
+        )
         if any(guarded in text for text in _texts(list(given)) for guarded in self._guarded):
             segments = self._cut(given, self._guarded)
         else:
@@ -80,14 +110,19 @@ class Conversations:
         firsts = tuple({guarded[0] for guarded in self._guarded})
         if not any(first in text for text in _texts(list(given)) for first in firsts):
             return segments
-        # a template that takes something out of a text may make such a token of what is left: then every first character is cut off
+        # a template that takes something out of a text may make such a token of what is left: then
+        # every first character is cut off
         blank = [self._blank_message(message, firsts) for message in given[0]]
-        if self._count(segments) > self._count([self._rendered(blank, *_replaced(given[1:], firsts, BLANK))]):
+        if self._count(segments) > self._count(
+            [self._rendered(blank, *_replaced(given[1:], firsts, BLANK))]
+        ):
             return self._cut(given, firsts)
         return segments
 
     def _blank_message(self, message: Mapping[str, Any], firsts: Sequence[str]) -> dict[str, Any]:
-        """A message in which no text can spell structure, but for the tags of reasoning in an assistant's content."""
+        """A message in which no text can spell structure, but for the tags of reasoning in an
+        assistant's content.
+        """
         blank = dict(_replaced(dict(message), firsts, BLANK))
         thinking = self.capabilities.thinking
         if message["role"] == "assistant" and thinking and thinking.opening and thinking.closing:
@@ -95,7 +130,11 @@ class Conversations:
                 blank["content"] = str(blank["content"]).replace(_replaced(tag, firsts, BLANK), tag)
         return blank
 
-    def _cut(self, given: "tuple[list[dict[str, Any]], list[Any], dict[str, Any]]", specials: Sequence[str]) -> list[str]:
+    def _cut(
+        self,
+        given: "tuple[list[dict[str, Any]], list[Any], dict[str, Any]]",
+        specials: Sequence[str],
+    ) -> list[str]:
         """Render with these texts of the request cut after their first character."""
         mark = str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
         marked = [self._marked_message(message, specials, mark) for message in given[0]]
@@ -117,38 +156,107 @@ class Conversations:
         if not found.system_role:
             for index, message in enumerate(messages):
                 if message["role"] in ("system", "developer"):
-                    expected = f"no {message['role']} message, as this model's chat template leaves out the system role or refuses it"
-                    raise refusal(f"messages[{index}].role", message["role"], expected, "put its text into the first user message")
+                    expected = (
+                        f"no {message['role']} message, as this model's chat template leaves out"
+                        " the system role or refuses it"
+                    )
+                    raise invalid_request(
+                        f"messages[{index}].role",
+                        message["role"],
+                        expected,
+                        "put its text into the first user message",
+                    )
         for index, message in enumerate(messages):
             if message.get("tool_calls") and found.tool_calls is None:
                 expected = "none, as this model's chat template leaves out tool calls"
-                raise refusal(f"messages[{index}].tool_calls", message["tool_calls"], expected, "write them into the content")
+                raise invalid_request(
+                    f"messages[{index}].tool_calls",
+                    message["tool_calls"],
+                    expected,
+                    "write them into the content",
+                )
             if message["role"] == "tool" and not found.tool_results:
-                expected = "another role, as this model's chat template leaves out tool results or refuses them"
-                raise refusal(f"messages[{index}].role", "tool", expected, "put them into a user message")
+                expected = (
+                    "another role, as this model's chat template leaves out tool results or refuses"
+                    " them"
+                )
+                raise invalid_request(
+                    f"messages[{index}].role", "tool", expected, "put them into a user message"
+                )
         if tools and found.tools is None:
             names = [tool["function"]["name"] for tool in tools]
-            raise refusal("tools", names, "none, as this model's chat template has no tools", "describe them in a message")
+            raise invalid_request(
+                "tools",
+                names,
+                "none, as this model's chat template has no tools",
+                "describe them in a message",
+            )
 
-    def _require_arrival(self, messages: Messages, tools: Messages, variables: Mapping[str, Any]) -> None:
-        """Refuse a system message without which the prompt would be the same: templates were tried with one, in front of a question."""
-        places = [index for index, message in enumerate(messages) if message["role"] in ("system", "developer")]
+    def _require_arrival(
+        self, messages: Messages, tools: Messages, variables: Mapping[str, Any]
+    ) -> None:
+        """Refuse a system message without which the prompt would be the same: templates were tried
+        with one, in front of a question.
+        """
+        places = [
+            index
+            for index, message in enumerate(messages)
+            if message["role"] in ("system", "developer")
+        ]
         if not places or (places == [0] and any(message["role"] == "user" for message in messages)):
             return
-        whole = self._rendered([_with_arguments(message) for message in messages], list(tools), variables)
-        for index in places:
-            others = [_with_arguments(message) for number, message in enumerate(messages) if number != index]
+        whole = self._rendered(
+            [_with_arguments(message) for message in messages], list(tools), variables
+        )
+        for index in self._not_seen(messages, places, whole):
+            others = [
+                _with_arguments(message)
+                for number, message in enumerate(messages)
+                if number != index
+            ]
             try:
                 same = bool(others) and self._rendered(others, list(tools), variables) == whole
             except MlflowException:
                 continue  # it cannot be done without, so it is not left out
             if same or not others:
-                self._require_text(messages[index], index, whole)
+                role = messages[index]["role"]
+                expected = (
+                    f"one {role} message, in front of a user's, as this model's chat template"
+                    " leaves this one out"
+                )
+                raise invalid_request(
+                    f"messages[{index}].role", role, expected, "join it with the first one"
+                )
 
-    def _require_text(self, message: Mapping[str, Any], index: int, rendered: str) -> None:
-        if str(message["content"]).strip() and str(message["content"]).strip() not in rendered:
-            expected = f"one {message['role']} message, in front of a user's, as this model's chat template leaves this one out"
-            raise refusal(f"messages[{index}].role", message["role"], expected, "join it with the first one")
+    def _not_seen(self, messages: Messages, places: Sequence[int], rendered: str) -> list[int]:
+        """Those of these messages whose text does not stand in the prompt as it was sent.
+
+        Each of them costs one rendering of the whole conversation, so their number is bounded.
+
+        Raises:
+            MlflowException: there are too many.
+        """
+        missing: list[int] = []
+        start, repeated = 0, 0  # nearly every template keeps the order, so the prompt is read once
+        for index in places:
+            text = str(messages[index]["content"]).strip()
+            found = rendered.find(text, start)
+            if not text or found >= 0:
+                start = max(start, found + len(text))
+                continue
+            repeated += 1
+            if repeated > MAX_TRIED:
+                role = messages[index]["role"]
+                expected = (
+                    f"at most {MAX_TRIED} {role} messages, as this model's chat template does not"
+                    " show them in their order and as they are"
+                )
+                raise invalid_request(
+                    f"messages[{index}].role", role, expected, "join them into one"
+                )
+            if text not in rendered:
+                missing.append(index)
+        return missing
 
     def _rendered(self, messages: Messages, tools: Messages, variables: Mapping[str, Any]) -> str:
         shaped: Messages = [self._shaped(message) for message in self._calling(messages)]
@@ -161,7 +269,9 @@ class Conversations:
         if text == self._without_tools(shaped, variables):
             names = [tool["function"]["name"] for tool in tools]
             expected = "a conversation in which this model's chat template shows tools"
-            raise refusal("tools", names, expected, "it leaves them out here; describe them in a message")
+            raise invalid_request(
+                "tools", names, expected, "it leaves them out here; describe them in a message"
+            )
         return text
 
     def _without_tools(self, shaped: Messages, variables: Mapping[str, Any]) -> str | None:
@@ -180,13 +290,21 @@ class Conversations:
             shaped["content"] = [{"type": "text", "text": shaped["content"] or ""}]
         return shaped
 
-    def _marked_message(self, message: Mapping[str, Any], specials: Sequence[str], mark: str) -> dict[str, Any]:
-        """Mark a message; tags of reasoning in an assistant's content stay whole, for the template to cut it out."""
-        marked: dict[str, Any] = {key: _marked(value, specials, mark) for key, value in message.items()}
+    def _marked_message(
+        self, message: Mapping[str, Any], specials: Sequence[str], mark: str
+    ) -> dict[str, Any]:
+        """Mark a message; tags of reasoning in an assistant's content stay whole, for the template
+        to cut it out.
+        """
+        marked: dict[str, Any] = {
+            key: _marked(value, specials, mark) for key, value in message.items()
+        }
         thinking = self.capabilities.thinking
         if message["role"] == "assistant" and thinking and thinking.opening and thinking.closing:
             content = str(marked["content"])
-            opening, closing = (str(_marked(tag, specials, mark)) for tag in (thinking.opening, thinking.closing))
+            opening, closing = (
+                str(_marked(tag, specials, mark)) for tag in (thinking.opening, thinking.closing)
+            )
             if content.lstrip().startswith(opening):
                 content = content.replace(opening, thinking.opening, 1)
             marked["content"] = content.replace(closing, thinking.closing)
@@ -195,7 +313,9 @@ class Conversations:
     def _calling(self, messages: Messages) -> Iterator[dict[str, Any]]:
         """Messages with tool calls and results as the template takes them."""
         shape = self.capabilities.tool_calls
-        if shape is None or not any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
+        if shape is None or not any(
+            message.get("tool_calls") or message["role"] == "tool" for message in messages
+        ):
             yield from (dict(message) for message in messages)
             return
         numbered = list(self._numbered(messages))
@@ -206,12 +326,22 @@ class Conversations:
                 yield message
                 continue
             if shape.marks:
-                written = written_calls(shape.marks, [(call["function"]["name"], call["function"]["arguments"]) for call in calls])
+                written = written_calls(
+                    shape.marks,
+                    [(call["function"]["name"], call["function"]["arguments"]) for call in calls],
+                )
                 said = message["content"]
-                yield {**_without(message, "tool_calls"), "content": f"{said}\n{written}" if said else written}
+                yield {
+                    **_without(message, "tool_calls"),
+                    "content": f"{said}\n{written}" if said else written,
+                }
                 continue
             calls = [_as_text(call) for call in calls] if shape.arguments == "text" else calls
-            first = {**message, "content": (message["content"] if shape.beside_text else None) or shape.empty, "tool_calls": calls}
+            first = {
+                **message,
+                "content": (message["content"] if shape.beside_text else None) or shape.empty,
+                "tool_calls": calls,
+            }
             if shape.parallel or len(calls) == 1:
                 yield first
                 continue
@@ -219,15 +349,23 @@ class Conversations:
             while numbered and numbered[0]["role"] == "tool":
                 results.append(numbered.pop(0))
             for number, call in enumerate(calls):
-                one = first if number == 0 else {**_without(first, "reasoning_content"), "content": shape.empty}
+                one = (
+                    first
+                    if number == 0
+                    else {**_without(first, "reasoning_content"), "content": shape.empty}
+                )
                 yield {**one, "tool_calls": [call]}
-                mine = [result for result in results if result.get("tool_call_id") == call.get("id")] or results[:1]
+                mine = [
+                    result for result in results if result.get("tool_call_id") == call.get("id")
+                ] or results[:1]
                 yield from mine
                 results = [result for result in results if result not in mine]
             yield from results
 
     def _numbered(self, messages: Messages) -> Iterator[dict[str, Any]]:
-        """Messages whose tool calls and results have ids, and names, that the template takes; those it takes as they are stay."""
+        """Messages whose tool calls and results have ids, and names, that the template takes; those
+        it takes as they are stay.
+        """
         shape = self.capabilities.tool_calls
         assert shape is not None
         ids: dict[str, str] = {}
@@ -240,17 +378,25 @@ class Conversations:
                 calls = []
                 for call in message["tool_calls"]:
                     name, known = call["function"]["name"], str(call.get("id") or f"{len(ids)}")
-                    fits = shape.ids == "any" or ("id" in call and re.fullmatch(ID_FORMS[shape.ids], known))
+                    fits = shape.ids == "any" or (
+                        "id" in call and re.fullmatch(ID_FORMS[shape.ids], known)
+                    )
                     ids[known] = known if fits else call_id(shape, known, name, number)
                     names[ids[known]] = name
                     waiting.append(ids[known])
                     number += 1
-                    calls.append({**call, "id": ids[known]} if "id" in call or shape.ids != "any" else call)
+                    calls.append(
+                        {**call, "id": ids[known]} if "id" in call or shape.ids != "any" else call
+                    )
                 made["tool_calls"] = calls
             elif message["role"] == "tool":
                 given = message.get("tool_call_id")
                 identity = ids.get(str(given), given) if given else next(iter(waiting), None)
-                if identity and shape.ids != "any" and not re.fullmatch(ID_FORMS[shape.ids], identity):
+                if (
+                    identity
+                    and shape.ids != "any"
+                    and not re.fullmatch(ID_FORMS[shape.ids], identity)
+                ):
                     identity = call_id(shape, identity, message.get("name", ""), number)
                 if identity in waiting:
                     waiting.remove(identity)
@@ -300,13 +446,18 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _replaced(value: Any, texts: Sequence[str], by: str) -> Any:
-    """A value with these texts replaced wherever they stand in it, but for roles and the names of fields."""
+    """A value with these texts replaced wherever they stand in it, but for roles and the names of
+    fields.
+    """
     if isinstance(value, str):
         for text in texts:
             value = value.replace(text, by)
         return value
     if isinstance(value, Mapping):
-        return {key: item if key == "role" else _replaced(item, texts, by) for key, item in value.items()}
+        return {
+            key: item if key == "role" else _replaced(item, texts, by)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return type(value)(_replaced(item, texts, by) for item in value)
     return value
@@ -318,7 +469,10 @@ def _marked(value: Any, specials: Sequence[str], mark: str) -> Any:
             value = value.replace(special, special[:1] + mark + special[1:])
         return value
     if isinstance(value, Mapping):
-        return {_marked(key, specials, mark): _marked(item, specials, mark) for key, item in value.items()}
+        return {
+            _marked(key, specials, mark): _marked(item, specials, mark)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_marked(item, specials, mark) for item in value]
     return value

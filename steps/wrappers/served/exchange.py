@@ -1,4 +1,6 @@
-"""One request on its way: its prompt's tokens, and how what is generated for it is read and shown."""
+"""One request on its way: its prompt's tokens, and how what is generated for it is read and
+shown.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +24,8 @@ class Exchange:
     Args:
         request: checked.
         ids: prompt token ids.
-        tags: around reasoning; None where the answer is not split: of a prompt, under a grammar, of a model that has none.
+        tags: around reasoning; None where the answer is not split: of a prompt, under a grammar, of
+            a model that has none.
         opened: whether the prompt ends within the reasoning.
         offer: tools that the answer may call.
         dropped: tags that are special tokens, which are no content.
@@ -37,7 +40,13 @@ class Exchange:
 
     @classmethod
     def begin(
-        cls, request: Request, conversations: Conversations, tokenizer: CheckpointTokenizer, *, neutralise: bool, longest: int
+        cls,
+        request: Request,
+        conversations: Conversations,
+        tokenizer: CheckpointTokenizer,
+        *,
+        neutralise: bool,
+        longest: int,
     ) -> "Exchange":
         """Turn a request into tokens.
 
@@ -46,10 +55,12 @@ class Exchange:
             conversations: renders messages.
             tokenizer: of the checkpoint.
             neutralise: take text in messages that spells the template's structure as plain text.
-            longest: characters that a text may have; a longer one is refused before it is tokenised.
+            longest: characters that a text may have; a longer one is refused before it is
+                tokenised.
 
         Raises:
-            MlflowException: the template does not take the conversation, or what belongs to it; the text is too long.
+            MlflowException: the template does not take the conversation, or what belongs to it; the
+                text is too long.
         """
         if request.messages is None:
             require_short("prompt", len(request.prompt or ""), longest)
@@ -62,9 +73,15 @@ class Exchange:
             return cls(request, ids)
         found, special = conversations.capabilities, conversations.template.special_texts
         thinking = found.thinking
-        tags = (thinking.opening, thinking.closing) if thinking and thinking.opening and thinking.closing else None
+        tags = (
+            (thinking.opening, thinking.closing)
+            if thinking and thinking.opening and thinking.closing
+            else None
+        )
         earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
-        schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in request.tools}
+        schemas = {
+            tool["function"]["name"]: tool["function"].get("parameters") for tool in request.tools
+        }
         kept = frozenset(MARKS & special) if schemas else frozenset()
         return cls(
             request,
@@ -77,7 +94,11 @@ class Exchange:
 
     def text(self, tokenizer: CheckpointTokenizer) -> AnswerText:
         """Make what assembles an answer."""
-        splitter = partial(ReasoningSplitter, *self.tags, opened=self.opened) if self.tags else ReasoningSplitter
+        splitter = (
+            partial(ReasoningSplitter, *self.tags, opened=self.opened)
+            if self.tags
+            else ReasoningSplitter
+        )
         decoder = partial(tokenizer.decoder, self.offer.kept | self.dropped)
         return AnswerText(decoder, self.request.stop, splitter, self.dropped)
 
@@ -127,7 +148,10 @@ class StreamedExchange:
             yield self._chunks.delta(index, content)
         if calls:
             yield self._chunks.calls(index, calls)
-        yield self._chunks.finish(index, "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason)
+        yield self._chunks.finish(
+            index,
+            "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
+        )
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
         """What closes the stream."""

@@ -5,30 +5,43 @@ import time
 from collections.abc import Sequence
 
 from .contract import Request
+from .invalid_request import behind_server, invalid_request
 from .limits import Limits
-from .refusal import behind_server, refusal
 
 
 def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> None:
-    """Refuse token ids that the model has no embedding for: a tokenizer may name tokens of a larger relative's, such as Gemma's for images.
+    """Refuse token ids that the model has no embedding for: a tokenizer may name tokens of a larger
+    relative's, such as Gemma's for images.
 
     Raises:
         MlflowException: naming the first of them.
     """
-    foreign = next((token for token in ids if limits.vocabulary is not None and token >= limits.vocabulary), None)
+    foreign = next(
+        (token for token in ids if limits.vocabulary is not None and token >= limits.vocabulary),
+        None,
+    )
     if foreign is not None:
         field = "messages" if request.prompt is None else "prompt"
-        raise refusal(field, f"token {foreign}", f"tokens below {limits.vocabulary}, which is all that this model reads")
+        raise invalid_request(
+            field,
+            f"token {foreign}",
+            f"tokens below {limits.vocabulary}, which is all that this model reads",
+        )
 
 
 def require_short(field: str, characters: int, longest: int) -> None:
-    """Refuse a text that has more characters than its tokens could hold: counting its tokens would take seconds.
+    """Refuse a text that has more characters than its tokens could hold: counting its tokens would
+    take seconds.
 
     Raises:
         MlflowException: saying how long it is.
     """
     if characters > longest:
-        raise refusal(field, f"{characters} characters", f"at most {longest} characters, as no text that fits the context has more")
+        raise invalid_request(
+            field,
+            f"{characters} characters",
+            f"at most {longest} characters, as no text that fits the context has more",
+        )
 
 
 def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
@@ -40,18 +53,25 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
     context_length = limits.context_length
     because = f"; {limits.capped}" if limits.capped else ""
     if prompt_tokens == 0:
-        raise refusal("prompt", "no token", "a prompt of at least one token")
+        raise invalid_request("prompt", "no token", "a prompt of at least one token")
     left = context_length - prompt_tokens
     if left < 1:
-        raise refusal(
+        raise invalid_request(
             "messages" if request.prompt is None else "prompt",
             f"{prompt_tokens} tokens",
-            f"at most {context_length - 1} tokens, as the context holds {context_length} with the answer{because}",
+            f"at most {context_length - 1} tokens, as the context holds {context_length} with the"
+            f" answer{because}",
         )
-    for key, tokens in (("max_tokens", request.max_tokens if request.limited else 0), ("min_tokens", request.min_tokens)):
+    for key, tokens in (
+        ("max_tokens", request.max_tokens if request.limited else 0),
+        ("min_tokens", request.min_tokens),
+    ):
         if tokens > left:
-            raise refusal(
-                key, tokens, f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds {context_length}{because}"
+            raise invalid_request(
+                key,
+                tokens,
+                f"at most {left}, as the prompt has {prompt_tokens} tokens and the context holds"
+                f" {context_length}{because}",
             )
     request = request if request.max_tokens <= left else request.within(left)
     border = limits.rope_border
@@ -59,14 +79,19 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
         # the engine computes such a text anew at the border, and begins its grammar anew as well
         if request.limited or prompt_tokens == border:
             expected = (
-                f"at most {border - prompt_tokens} with response_format, as this text began below {border} tokens and may not cross them"
+                f"at most {border - prompt_tokens} with response_format, as this text began below"
+                f" {border} tokens and may not cross them"
             )
-            raise refusal("max_tokens", request.max_tokens, expected)
+            raise invalid_request("max_tokens", request.max_tokens, expected)
         return request.within(border - prompt_tokens)
     return request
 
 
 def deadline_of_caller() -> float:
-    """When the caller stops waiting, on the monotonic clock: MLflow's scoring server answers 504 then and leaves the work running."""
+    """When the caller stops waiting, on the monotonic clock: MLflow's scoring server answers 504
+    then and leaves the work running.
+    """
     limit = os.environ.get("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "")
-    return time.monotonic() + float(limit) if behind_server() and limit.isdecimal() else float("inf")
+    return (
+        time.monotonic() + float(limit) if behind_server() and limit.isdecimal() else float("inf")
+    )

@@ -1,4 +1,6 @@
-"""Compiles a caller's grammar in a process of its own before the engine does: the engine compiles with the GIL held and without an end."""
+"""Compiles a caller's grammar in a process of its own before the engine does: the engine compiles
+with the GIL held and without an end.
+"""
 
 import contextlib
 import hashlib
@@ -24,27 +26,38 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from .blank_model import write_blank_model
 from .grammars import Grammar, uncompilable
 
-COMPILE_SECONDS = 0.25  # processor time a grammar may take to compile, beyond what the empty object takes; every thread waits for it
+# processor time a grammar may take to compile, beyond what the empty object takes; every thread
+# waits for it
+COMPILE_SECONDS = 0.25
 STEP_SECONDS = 0.1  # processor time its slowest token may take, beyond the same
 WALK_SECONDS = 0.75  # processor time that all tokens of the trial may take, beyond the same
 TRIAL_SECONDS = 1  # processor time after which a trial is killed
 TRIAL_BYTES = 256 * 1024**2  # memory a trial may take
-TRIAL_TOKENS = 48  # drawn at random from what the grammar allows: many a grammar compiles and fails at its first tokens
-# What the engine says at a token of a grammar that is too large for it. Other failures there are left to the answers themselves: tokens
-# that are drawn at random meet beginnings of characters which it does not take, and no model would have chosen.
-TOO_LARGE = re.compile(r"lexer error|too many|too large|too big|row has \d+ items|limit", re.IGNORECASE)
+# drawn at random from what the grammar allows: many a grammar compiles and fails at its first
+# tokens
+TRIAL_TOKENS = 48
+# What the engine says at a token of a grammar that is too large for it. Other failures there are
+# left to the answers themselves: tokens that are drawn at random meet beginnings of characters
+# which it does not take, and no model would have chosen.
+TOO_LARGE = re.compile(
+    r"lexer error|too many|too large|too big|row has \d+ items|limit", re.IGNORECASE
+)
 WAIT_SECONDS = 20.0  # for the verdict
-QUEUE_SECONDS = 10.0  # for the trials before it: those who wait hold threads that the server answers others with
+# for the trials before it: those who wait hold threads that the server answers others with
+QUEUE_SECONDS = 10.0
 START_SECONDS = 60.0  # for the process to load the tokenizer
 VERDICTS = 1024  # grammars that are remembered
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")  # all that the process is told
+# all that the process is told
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 
 
 def serve_trials() -> None:
-    """Body of the process: settings in the first line of stdin, then a grammar a line; a verdict a line on stdout.
+    """Body of the process: settings in the first line of stdin, then a grammar a line; a verdict a
+    line on stdout.
 
-    Its source is handed to a new interpreter, so everything it needs is imported here. The kernel ends it where a grammar takes more
-    processor time or time than it may; an allocation past the memory limit ends it as well. It ends with its parent, when stdin does.
+    Its source is handed to a new interpreter, so everything it needs is imported here. The kernel
+    ends it where a grammar takes more processor time or time than it may; an allocation past the
+    memory limit ends it as well. It ends with its parent, when stdin does.
     """
     import json
     import os
@@ -66,7 +79,14 @@ def serve_trials() -> None:
     def attempt(kind: str, text: str) -> tuple[list[float], str]:
         begun = time.process_time()
         parameters = og.GeneratorParams(model)
-        parameters.set_search_options(max_length=4 + settings["tokens"], do_sample=True, random_seed=1, top_k=0, top_p=1.0, temperature=1.0)
+        parameters.set_search_options(
+            max_length=4 + settings["tokens"],
+            do_sample=True,
+            random_seed=1,
+            top_k=0,
+            top_p=1.0,
+            temperature=1.0,
+        )
         parameters.set_guidance(kind, text)
         generator = og.Generator(model, parameters)
         compiled = time.process_time() - begun
@@ -96,7 +116,9 @@ def serve_trials() -> None:
         seconds = int(time.process_time()) + 1 + settings["seconds"]
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         if sys.platform == "linux":
-            resource.setrlimit(resource.RLIMIT_AS, (pages(0) + settings["bytes"], resource.RLIM_INFINITY))
+            resource.setrlimit(
+                resource.RLIMIT_AS, (pages(0) + settings["bytes"], resource.RLIM_INFINITY)
+            )
 
     def pages(field: int) -> int:
         if sys.platform != "linux":
@@ -113,7 +135,10 @@ def serve_trials() -> None:
         limit()
         try:
             took, failure = attempt(kind, text)
-            verdict: dict[str, object] = {"took": [own - common for own, common in zip(took, usual, strict=True)], "failure": failure}
+            verdict: dict[str, object] = {
+                "took": [own - common for own, common in zip(took, usual, strict=True)],
+                "failure": failure,
+            }
         except MemoryError:
             os._exit(1)
         except Exception as error:  # noqa: BLE001 - whatever the engine says of it is what the caller is told
@@ -122,9 +147,11 @@ def serve_trials() -> None:
             import signal
 
             signal.alarm(0)
-        full = pages(1) > resident + settings["bytes"] // 4  # memory that the engine does not give back
+        # memory that the engine does not give back
+        full = pages(1) > resident + settings["bytes"] // 4
         print(json.dumps({**verdict, "full": full}), file=out, flush=True)
-    shutil.rmtree(settings["folder"], ignore_errors=True)  # the parent is gone, perhaps by a signal that let it clean up nothing
+    # the parent is gone, perhaps by a signal that let it clean up nothing
+    shutil.rmtree(settings["folder"], ignore_errors=True)
 
 
 SOURCE = inspect.getsource(serve_trials)  # read now: the file of a logged model may be gone later
@@ -154,7 +181,8 @@ class GrammarTrial:
         """Refuse a grammar that does not compile, or would hold up the others.
 
         Raises:
-            MlflowException: saying what is wrong with it, with status 400; or that it could not be tried now, with status 503.
+            MlflowException: saying what is wrong with it, with status 400; or that it could not be
+                tried now, with status 503.
         """
         key = hashlib.sha256(f"{grammar.kind}\n{grammar.text}".encode()).digest()
         if key not in self._verdicts:
@@ -183,7 +211,10 @@ class GrammarTrial:
             process.end()
             if process.timed_out:
                 raise _untried("the machine is too busy")
-            return f"it needs more than {TRIAL_SECONDS} s or {TRIAL_BYTES // 1024**2} MB; make it smaller"
+            return (
+                f"it needs more than {TRIAL_SECONDS} s or {TRIAL_BYTES // 1024**2} MB; make it"
+                " smaller"
+            )
         if answer["full"]:
             process.end()
         if "error" in answer:
@@ -191,7 +222,9 @@ class GrammarTrial:
         if TOO_LARGE.search(answer["failure"]):
             return str(answer["failure"])
         parts = ("compiling it", "one of its tokens", f"{TRIAL_TOKENS} of its tokens")
-        for what, took, most in zip(parts, answer["took"], (COMPILE_SECONDS, STEP_SECONDS, WALK_SECONDS), strict=True):
+        for what, took, most in zip(
+            parts, answer["took"], (COMPILE_SECONDS, STEP_SECONDS, WALK_SECONDS), strict=True
+        ):
             if took > most:
                 return f"{what} takes {took:.2f} s, and {most} s is the most; make it smaller"
         return None
@@ -233,8 +266,16 @@ class _Process:
             raise _untried(f"its process cannot be started: {error}") from error
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="slm-grammar-trial", daemon=True).start()
-        settings: dict[str, Any] = {"path": sys.path, "folder": str(self._folder), "tokens": TRIAL_TOKENS, "seconds": TRIAL_SECONDS}
-        if self.ask({**settings, "bytes": TRIAL_BYTES, "wait": int(WAIT_SECONDS)}, START_SECONDS) is None:
+        settings: dict[str, Any] = {
+            "path": sys.path,
+            "folder": str(self._folder),
+            "tokens": TRIAL_TOKENS,
+            "seconds": TRIAL_SECONDS,
+        }
+        if (
+            self.ask({**settings, "bytes": TRIAL_BYTES, "wait": int(WAIT_SECONDS)}, START_SECONDS)
+            is None
+        ):
             self.end()
             raise _untried("its process did not start")
 
@@ -282,4 +323,7 @@ class _Process:
 
 
 def _untried(reason: str) -> MlflowException:
-    return MlflowException(f"response_format cannot be tried now, as {reason}; try again later", error_code=TEMPORARILY_UNAVAILABLE)
+    return MlflowException(
+        f"response_format cannot be tried now, as {reason}; try again later",
+        error_code=TEMPORARILY_UNAVAILABLE,
+    )

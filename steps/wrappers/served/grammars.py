@@ -1,4 +1,6 @@
-"""What an answer may be held to: JSON schemas, regular expressions and Lark grammars, read from ``response_format`` and bounded."""
+"""What an answer may be held to: JSON schemas, regular expressions and Lark grammars, read from
+``response_format`` and bounded.
+"""
 
 import json
 import re
@@ -8,7 +10,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .refusal import checked_text, checked_texts, refusal
+from .invalid_request import checked_text, checked_texts, invalid_request
 from .regex_bounds import checked_lark, checked_regex
 from .schema_bounds import GUIDANCE, bounded_schema
 
@@ -32,40 +34,54 @@ class Grammar:
 
 
 def _json_grammar(schema: Mapping[str, Any], *, cheap: bool) -> Grammar:
-    """Hold an answer to a schema, in the compact way of writing JSON: free white space lets a small model write nothing else."""
-    return Grammar("json_schema", json.dumps({**schema, GUIDANCE: {"whitespace_flexible": False}}), cheap)
+    """Hold an answer to a schema, in the compact way of writing JSON: free white space lets a small
+    model write nothing else.
+    """
+    return Grammar(
+        "json_schema", json.dumps({**schema, GUIDANCE: {"whitespace_flexible": False}}), cheap
+    )
 
 
 def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
     """Read ``response_format``: text, json_object, json_schema, regex or lark.
 
     Raises:
-        MlflowException: an unknown type, a schema that is no JSON schema, a grammar that is too large, or any where ``possible`` is false.
+        MlflowException: an unknown type, a schema that is no JSON schema, a grammar that is too
+            large, or any where ``possible`` is false.
     """
     if value is None:
         return None
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
-        raise refusal(FIELD, value, "{'type': 'text' | 'json_object' | 'json_schema' | 'regex' | 'lark', …}")
+        raise invalid_request(
+            FIELD, value, "{'type': 'text' | 'json_object' | 'json_schema' | 'regex' | 'lark', …}"
+        )
     kind = value["type"]
     if kind == "text":
         return None
     if kind not in ("json_object", "json_schema", *GRAMMARS):
-        raise refusal(f"{FIELD}.type", kind, "one of text, json_object, json_schema, regex, lark")
+        raise invalid_request(
+            f"{FIELD}.type", kind, "one of text, json_object, json_schema, regex, lark"
+        )
     if not possible:
-        raise refusal(f"{FIELD}.type", kind, "'text'", "this variant cannot hold an answer to a grammar; the onnx variant can")
+        raise invalid_request(
+            f"{FIELD}.type",
+            kind,
+            "'text'",
+            "this variant cannot hold an answer to a grammar; the onnx variant can",
+        )
     if kind == "json_object":
         return _json_grammar({"type": "object"}, cheap=True)
     if kind == "json_schema":
         holder = value.get("json_schema")
         schema = holder.get("schema") if isinstance(holder, Mapping) else None
         if not isinstance(schema, Mapping):
-            raise refusal(f"{FIELD}.json_schema", holder, "{'name': …, 'schema': {…}}")
+            raise invalid_request(f"{FIELD}.json_schema", holder, "{'name': …, 'schema': {…}}")
         field = f"{FIELD}.json_schema.schema"
         checked_texts(field, schema)
         return _json_grammar(schema, cheap=bounded_schema(field, schema))
     text = value.get(kind) or value.get("pattern") or value.get("grammar")
     if not isinstance(text, str) or not text:
-        raise refusal(f"{FIELD}.{kind}", text, f"the {kind} as a string")
+        raise invalid_request(f"{FIELD}.{kind}", text, f"the {kind} as a string")
     checked_text(f"{FIELD}.{kind}", text)
     if kind == "regex":
         checked_regex(f"{FIELD}.regex", text)
@@ -75,18 +91,23 @@ def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
 
 
 ENGINE_NOISE = re.compile(r"\s*(?:<state>|<backtrace>|\n).*", re.DOTALL)
-GRAMMAR_ERROR = re.compile(r"grammar|guidance|lexer|parser error|committing tokens|comput\w+ mask|\bmask\b", re.IGNORECASE)
+GRAMMAR_ERROR = re.compile(
+    r"grammar|guidance|lexer|parser error|committing tokens|comput\w+ mask|\bmask\b", re.IGNORECASE
+)
 
 
 def uncompilable(grammar: Grammar, problem: str) -> MlflowException:
-    """Build the error of a grammar that the engine does not take, from what it says, less its own inner state.
+    """Build the error of a grammar that the engine does not take, from what it says, less its own
+    inner state.
 
     The value shown is the kind alone: the text holds a key of ours.
     """
     reason = ENGINE_NOISE.sub("", problem.strip())
     reason = reason if GUIDANCE not in reason else reason.partition(":")[0]
     kind = {"lark_grammar": "lark"}.get(grammar.kind, grammar.kind)
-    return refusal(f"{FIELD}.type", kind, f"a grammar that can be compiled ({reason[:300]})")
+    return invalid_request(
+        f"{FIELD}.type", kind, f"a grammar that can be compiled ({reason[:300]})"
+    )
 
 
 def fault_of_grammar(error: Exception) -> bool:

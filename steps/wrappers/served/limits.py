@@ -1,4 +1,6 @@
-"""What a checkpoint says of its own ends: which tokens end an answer, how long a text may be, and where its rotary embeddings change."""
+"""What a checkpoint says of its own ends: which tokens end an answer, how long a text may be, and
+where its rotary embeddings change.
+"""
 
 import json
 import re
@@ -10,23 +12,32 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DATA_LOSS
 
-CAPABILITIES = "capabilities.json"  # what was found of the checkpoint when an ONNX folder was prepared
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")  # names of one field, newest first
-LONGROPE = ("longrope", "su")  # rope types with one set of factors up to the original context and another past it
+# what was found of the checkpoint when an ONNX folder was prepared
+CAPABILITIES = "capabilities.json"
+# names of one field, newest first
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+# rope types with one set of factors up to the original context and another past it
+LONGROPE = ("longrope", "su")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Ends of a model, the same for both of its variants except where an engine cannot go as far as the checkpoint.
+    """Ends of a model, the same for both of its variants except where an engine cannot go as far as
+    the checkpoint.
 
     Attributes:
-        eos_token_ids: tokens that end an answer: the union of what config.json, generation_config.json and the tokenizer name.
+        eos_token_ids: tokens that end an answer: the union of what config.json,
+            generation_config.json and the tokenizer name.
         context_length: tokens that a prompt and its answer may have together.
-        rope_border: tokens past which every key of a text has to be computed anew with other factors (LongRoPE's original context);
-            None where positions are rotated alike at any length.
-        windows: distinct sliding windows of its layers, in tokens; empty where every layer sees everything.
-        vocabulary: token ids that the model has an embedding for are below it; None where nothing says.
-        capped: why ``context_length`` is less than the checkpoint's own, in one clause; None where it is not.
+        rope_border: tokens past which every key of a text has to be computed anew with other
+            factors (LongRoPE's original context); None where positions are rotated alike at any
+            length.
+        windows: distinct sliding windows of its layers, in tokens; empty where every layer sees
+            everything.
+        vocabulary: token ids that the model has an embedding for are below it; None where nothing
+            says.
+        capped: why ``context_length`` is less than the checkpoint's own, in one clause; None where
+            it is not.
     """
 
     eos_token_ids: tuple[int, ...]
@@ -44,12 +55,22 @@ class Limits:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "eos_token_ids": list(self.eos_token_ids), "windows": list(self.windows)}
+        return {
+            **asdict(self),
+            "eos_token_ids": list(self.eos_token_ids),
+            "windows": list(self.windows),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Limits":
         """Read what ``to_json`` gave."""
-        return cls(**{**values, "eos_token_ids": tuple(values["eos_token_ids"]), "windows": tuple(values["windows"])})
+        return cls(
+            **{
+                **values,
+                "eos_token_ids": tuple(values["eos_token_ids"]),
+                "windows": tuple(values["windows"]),
+            }
+        )
 
 
 def limits_of_checkpoint(folder: Path) -> Limits:
@@ -69,7 +90,9 @@ def limits_of_checkpoint(folder: Path) -> Limits:
 
 
 def limits_of_onnx(folder: Path) -> Limits:
-    """Read an ONNX folder's limits from capabilities.json; a folder without it says what genai_config.json knows."""
+    """Read an ONNX folder's limits from capabilities.json; a folder without it says what
+    genai_config.json knows.
+    """
     model = read_json(folder / "genai_config.json")["model"]
     try:
         known = read_json(folder / CAPABILITIES)
@@ -77,19 +100,31 @@ def limits_of_onnx(folder: Path) -> Limits:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(f"it cannot be read ({type(error).__name__}: {error})") from error
     if found is not None:
-        if not found.eos_token_ids or not all(isinstance(token, int) for token in found.eos_token_ids):
-            raise damaged(f"eos_token_ids={list(found.eos_token_ids)!r}: expected the ids of the tokens that end answers")
-        if not isinstance(found.context_length, int) or not 1 <= found.context_length <= int(model["context_length"]):
+        if not found.eos_token_ids or not all(
+            isinstance(token, int) for token in found.eos_token_ids
+        ):
+            raise damaged(
+                f"eos_token_ids={list(found.eos_token_ids)!r}: expected the ids of the tokens that"
+                " end answers"
+            )
+        if not isinstance(found.context_length, int) or not 1 <= found.context_length <= int(
+            model["context_length"]
+        ):
             expected = f"expected tokens from 1 to the graph's {model['context_length']}"
             raise damaged(f"context_length={found.context_length!r}: {expected}")
         return found
     ends = model["eos_token_id"]
-    return Limits(tuple(ends) if isinstance(ends, list) else (int(ends),), int(model["context_length"]))
+    return Limits(
+        tuple(ends) if isinstance(ends, list) else (int(ends),), int(model["context_length"])
+    )
 
 
 def damaged(problem: str) -> MlflowException:
     """Build the error of a capabilities.json that does not hold what was written."""
-    return MlflowException(f"damaged model: {CAPABILITIES}: {problem}; log it again or fetch the artifacts anew", error_code=DATA_LOSS)
+    return MlflowException(
+        f"damaged model: {CAPABILITIES}: {problem}; log it again or fetch the artifacts anew",
+        error_code=DATA_LOSS,
+    )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -106,7 +141,10 @@ def context_length_of(config: Mapping[str, Any]) -> int:
     for key in CONTEXT_KEYS:
         if isinstance(config.get(key), int) and config[key] > 0:
             return int(config[key])
-    raise ValueError(f"config.json: max_position_embeddings={config.get('max_position_embeddings')!r}: expected the context in tokens")
+    raise ValueError(
+        f"config.json: max_position_embeddings={config.get('max_position_embeddings')!r}: expected"
+        " the context in tokens"
+    )
 
 
 def _eos_token_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -117,30 +155,42 @@ def _eos_token_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
         if not all(isinstance(token, int) for token in given):
             raise ValueError(f"eos_token_id={named!r}: expected a token id or a list of them")
         ids |= set(given)
-    text = read_json(folder / "tokenizer_config.json").get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
+    text = read_json(folder / "tokenizer_config.json").get("eos_token") or read_json(
+        folder / "special_tokens_map.json"
+    ).get("eos_token")
     text = text.get("content") if isinstance(text, Mapping) else text
     if text:
         ids |= token_ids_of(folder, str(text))
     if not ids:
-        raise ValueError("config.json, generation_config.json and tokenizer_config.json: eos_token_id: expected a token that ends answers")
+        raise ValueError(
+            "config.json, generation_config.json and tokenizer_config.json: eos_token_id: expected"
+            " a token that ends answers"
+        )
     return tuple(sorted(ids))
 
 
 def token_ids_of(folder: Path, text: str) -> set[int]:
     """Id of a token, by its text, in a folder's tokenizer; empty where it has no such token."""
     settings = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    found = {int(token) for token, entry in settings.items() if isinstance(entry, Mapping) and entry.get("content") == text}
+    found = {
+        int(token)
+        for token, entry in settings.items()
+        if isinstance(entry, Mapping) and entry.get("content") == text
+    }
     file = folder / "tokenizer.json"
     if found or not file.is_file():
         return found
     source = file.read_text("utf-8")
-    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)  # read without the megabytes of vocabulary around it
+    # read without the megabytes of vocabulary around it
+    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
     added = json.JSONDecoder().raw_decode(source, key.end())[0] if key else []
     found = {int(entry["id"]) for entry in added if entry.get("content") == text}
     if found:
         return found
     vocabulary = json.loads(source).get("model", {}).get("vocab", {})
-    return {int(vocabulary[text])} if isinstance(vocabulary, Mapping) and text in vocabulary else set()
+    return (
+        {int(vocabulary[text])} if isinstance(vocabulary, Mapping) and text in vocabulary else set()
+    )
 
 
 def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,13 +201,19 @@ def _rope_border(config: Mapping[str, Any]) -> int | None:
     rope = _rope(config)
     if rope.get("rope_type", rope.get("type")) not in LONGROPE:
         return None
-    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    original = rope.get("original_max_position_embeddings") or config.get(
+        "original_max_position_embeddings"
+    )
     return int(original) if original and int(original) < context_length_of(config) else None
 
 
 def _windows(config: Mapping[str, Any]) -> tuple[int, ...]:
     window = config.get("sliding_window")
-    if not window or config.get("use_sliding_window") is False or int(window) >= context_length_of(config):
+    if (
+        not window
+        or config.get("use_sliding_window") is False
+        or int(window) >= context_length_of(config)
+    ):
         return ()
     types = config.get("layer_types")
     return (int(window),) if types is None or "sliding_attention" in types else ()

@@ -5,11 +5,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .refusal import MAX_REQUEST_CHARACTERS, absent, checked_text, checked_texts, refusal, require_count
+from .invalid_request import (
+    MAX_REQUEST_CHARACTERS,
+    absent,
+    checked_text,
+    checked_texts,
+    invalid_request,
+    require_count,
+)
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-MESSAGE_KEYS = frozenset({"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"})
+MESSAGE_KEYS = frozenset(
+    {"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"}
+)
 
 MAX_MESSAGES = 4_096
 MAX_TOOLS = 512
@@ -24,28 +33,49 @@ def _content(field: str, value: Any) -> str:
         require_count(field, value, MAX_PARTS, "parts")
         texts: list[str] = []
         for index, part in enumerate(value):
-            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise refusal(f"{field}[{index}]", part, "a part {'type': 'text', 'text': …}", "this model reads text alone")
+            if (
+                not isinstance(part, Mapping)
+                or part.get("type") != "text"
+                or not isinstance(part.get("text"), str)
+            ):
+                raise invalid_request(
+                    f"{field}[{index}]",
+                    part,
+                    "a part {'type': 'text', 'text': …}",
+                    "this model reads text alone",
+                )
             texts.append(checked_text(f"{field}[{index}].text", part["text"]))
         return "".join(texts)
-    raise refusal(field, value, "a string or a list of text parts")
+    raise invalid_request(field, value, "a string or a list of text parts")
 
 
 def _tool_calls(field: str, value: Any) -> tuple[list[dict[str, Any]], int]:
     """Check the tool calls of a message; returns them and their characters."""
     if not isinstance(value, list) or not value:
-        raise refusal(field, value, "a list of tool calls")
+        raise invalid_request(field, value, "a list of tool calls")
     require_count(field, value, MAX_PARTS, "tool calls")
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
-            raise refusal(f"{field}[{index}]", call, "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '<JSON>'}}")
+        if (
+            not isinstance(function, Mapping)
+            or not isinstance(function.get("name"), str)
+            or not isinstance(function.get("arguments"), str)
+        ):
+            raise invalid_request(
+                f"{field}[{index}]",
+                call,
+                "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '<JSON>'}}",
+            )
         arguments: Any = None
         try:
             with contextlib.suppress(ValueError):  # a template prints what is no JSON as it is
                 arguments = json.loads(function["arguments"])
         except RecursionError as error:
-            raise refusal(f"{field}[{index}].function.arguments", function["arguments"], "values less deeply nested") from error
+            raise invalid_request(
+                f"{field}[{index}].function.arguments",
+                function["arguments"],
+                "values less deeply nested",
+            ) from error
         checked_texts(f"{field}[{index}].function.arguments", arguments)
     return [dict(call) for call in value], checked_texts(field, value)
 
@@ -57,61 +87,90 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
         MlflowException: naming the message and the field.
     """
     if not isinstance(value, list) or not value:
-        raise refusal("messages", value, "a list with at least one message")
+        raise invalid_request("messages", value, "a list with at least one message")
     require_count("messages", value, MAX_MESSAGES, "messages")
     messages: list[dict[str, Any]] = []
     characters = 0
     for index, message in enumerate(value):
         field = f"messages[{index}]"
         if not isinstance(message, Mapping):
-            raise refusal(field, message, "a mapping with role and content")
+            raise invalid_request(field, message, "a mapping with role and content")
         given = {key: item for key, item in message.items() if not absent(item)}
         unknown = sorted(set(given) - MESSAGE_KEYS)
         if unknown:
-            raise refusal(f"{field}.{unknown[0]}", given[unknown[0]], f"one of the keys {sorted(MESSAGE_KEYS)}")
+            raise invalid_request(
+                f"{field}.{unknown[0]}",
+                given[unknown[0]],
+                f"one of the keys {sorted(MESSAGE_KEYS)}",
+            )
         role = given.get("role")
         if role not in ROLES:
-            raise refusal(f"{field}.role", role, f"one of {list(ROLES)}")
+            raise invalid_request(f"{field}.role", role, f"one of {list(ROLES)}")
         clean: dict[str, Any] = {"role": role}
         calls = given.get("tool_calls")
-        if "content" in given or not (role == "assistant" and (calls or "reasoning_content" in given)):
+        if "content" in given or not (
+            role == "assistant" and (calls or "reasoning_content" in given)
+        ):
             clean["content"] = _content(f"{field}.content", given.get("content"))
             characters += len(clean["content"])
         else:
             clean["content"] = ""
         if calls:
             if role != "assistant":
-                raise refusal(f"{field}.tool_calls", calls, "tool calls in assistant messages alone")
+                raise invalid_request(
+                    f"{field}.tool_calls", calls, "tool calls in assistant messages alone"
+                )
             clean["tool_calls"], length = _tool_calls(f"{field}.tool_calls", calls)
             characters += length
         if "reasoning_content" in given and role != "assistant":
-            raise refusal(f"{field}.reasoning_content", given["reasoning_content"], "reasoning in assistant messages alone")
+            raise invalid_request(
+                f"{field}.reasoning_content",
+                given["reasoning_content"],
+                "reasoning in assistant messages alone",
+            )
         for key in ("name", "tool_call_id", "refusal", "reasoning_content"):
             if key in given:
                 if not isinstance(given[key], str):
-                    raise refusal(f"{field}.{key}", given[key], "a string")
+                    raise invalid_request(f"{field}.{key}", given[key], "a string")
                 clean[key] = checked_text(f"{field}.{key}", given[key])
                 characters += len(clean[key])
         messages.append(clean)
     if characters > MAX_REQUEST_CHARACTERS:
-        raise refusal("messages", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+        raise invalid_request(
+            "messages", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
+        )
     return tuple(messages)
 
 
 def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
     """Check the tools a request offers, as function definitions with a JSON schema each."""
     if choice is not None and choice not in ("auto", "none"):
-        raise refusal("tool_choice", choice, "'auto' or 'none'", "a forced tool cannot be honoured; ask for it with response_format")
+        raise invalid_request(
+            "tool_choice",
+            choice,
+            "'auto' or 'none'",
+            "a forced tool cannot be honoured; ask for it with response_format",
+        )
     if value is None or value == []:
         return ()
     if not isinstance(value, list):
-        raise refusal("tools", value, "a list of function definitions")
+        raise invalid_request("tools", value, "a list of function definitions")
     require_count("tools", value, MAX_TOOLS, "tools")
     for index, tool in enumerate(value):
         function = tool.get("function") if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
-            raise refusal(f"tools[{index}]", tool, "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}")
+        if (
+            not isinstance(function, Mapping)
+            or tool.get("type", "function") != "function"
+            or not isinstance(function.get("name"), str)
+        ):
+            raise invalid_request(
+                f"tools[{index}]",
+                tool,
+                "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}",
+            )
     characters = checked_texts("tools", value)
     if characters > MAX_REQUEST_CHARACTERS:
-        raise refusal("tools", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+        raise invalid_request(
+            "tools", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
+        )
     return () if choice == "none" else tuple(dict(tool) for tool in value)

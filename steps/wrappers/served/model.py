@@ -1,4 +1,6 @@
-"""The pyfunc model around a core: rows in, completions out, for any number of threads and after any fork."""
+"""The pyfunc model around a core: rows in, completions out, for any number of threads and after any
+fork.
+"""
 
 import json
 import os
@@ -17,12 +19,12 @@ from mlflow.pyfunc.model import PythonModel
 from .answer import Answer
 from .contract import Defaults, Request, requests_of
 from .conversation import Conversations
-from .driver import Core, Driver, Job
 from .exchange import Exchange, StreamedExchange
 from .fitting import deadline_of_caller, fitted, require_embedded
 from .grammars import Grammar
+from .invalid_request import invalid_request
 from .limits import Limits
-from .refusal import refusal
+from .scheduler import Core, Driver, Job
 from .settings import Settings, verify
 from .template_kwargs import KWARGS, checked_template_kwargs
 from .tokenizer import CheckpointTokenizer
@@ -40,7 +42,9 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 class ServedModel(PythonModel):
-    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat completion."""
+    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat
+    completion.
+    """
 
     _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
@@ -49,7 +53,8 @@ class ServedModel(PythonModel):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._driver: Driver | None = None
-        self._abandoned: list[Driver] = []  # a parent process's: its threads are gone, its memory must not be freed here
+        # a parent process's: its threads are gone, its memory must not be freed here
+        self._abandoned: list[Driver] = []
         self._folder: Path | None = None
         MODELS.add(self)
 
@@ -71,7 +76,9 @@ class ServedModel(PythonModel):
             MlflowException: a damaged file, a bad model_config, a missing execution provider.
         """
         self.settings = Settings.read(context.model_config)
-        self._folder = Path(next(path for name, path in context.artifacts.items() if name != "checksums"))
+        self._folder = Path(
+            next(path for name, path in context.artifacts.items() if name != "checksums")
+        )
         checksums = context.artifacts.get("checksums")
         if checksums is not None and self.settings.verify_checksums:
             verify(self._folder, json.loads(Path(checksums).read_text("utf-8")))
@@ -84,7 +91,9 @@ class ServedModel(PythonModel):
         return self._engine().core
 
     def close(self) -> None:
-        """Stop the engine and free it; the next request would start it anew. Dropping the model or leaving the process does the same."""
+        """Stop the engine and free it; the next request would start it anew. Dropping the model or
+        leaving the process does the same.
+        """
         if self._driver is not None:
             self._driver.close()
 
@@ -97,7 +106,12 @@ class ServedModel(PythonModel):
             self.settings.temperature,
             self.grammars,
             self._conversations.capabilities,
-            checked_template_kwargs(self.settings.chat_template_kwargs, None, self._conversations.capabilities, f"model_config.{KWARGS}"),
+            checked_template_kwargs(
+                self.settings.chat_template_kwargs,
+                None,
+                self._conversations.capabilities,
+                f"model_config.{KWARGS}",
+            ),
         )
         self.limits = self.read_limits(self._folder)
 
@@ -130,7 +144,9 @@ class ServedModel(PythonModel):
             return self._driver
 
     def renew_locks(self) -> None:
-        """Take new locks; called in a forked child, where the threads that may hold the old ones do not exist."""
+        """Take new locks; called in a forked child, where the threads that may hold the old ones do
+        not exist.
+        """
         self._lock = threading.Lock()
         self.renew_trial_lock()
 
@@ -138,7 +154,8 @@ class ServedModel(PythonModel):
         """Take another lock for grammars that are tried; a variant without grammars has none."""
 
     def require_grammar(self, grammar: Grammar) -> None:
-        """Refuse a grammar that cannot be compiled while others wait; a variant without grammars sees none.
+        """Refuse a grammar that cannot be compiled while others wait; a variant without grammars
+        sees none.
 
         Raises:
             MlflowException: saying what is wrong with it.
@@ -157,7 +174,12 @@ class ServedModel(PythonModel):
 
     # --- answering
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002
+        model_input: Any,
+        params: dict[str, Any] | None = None,
+    ) -> list[Any]:
         """Answer every row, in order.
 
         Args:
@@ -172,7 +194,7 @@ class ServedModel(PythonModel):
         with driver.arriving():
             requests = requests_of(model_input, params, self.defaults)
             if any(request.stream for request in requests):
-                raise refusal("stream", True, "false in predict", "call predict_stream")
+                raise invalid_request("stream", True, "false in predict", "call predict_stream")
             out: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
             self._require_grammars(requests)
             exchanges = [self._exchange(request) for request in requests]
@@ -199,18 +221,27 @@ class ServedModel(PythonModel):
         for index, owner in enumerate(owners):
             grouped[owner].append(answers[index])
         for number, exchange in enumerate(exchanges):
-            mine = grouped[number] * exchange.request.n if len(grouped[number]) == 1 else grouped[number]
+            mine = (
+                grouped[number] * exchange.request.n
+                if len(grouped[number]) == 1
+                else grouped[number]
+            )
             results.append(exchange.result(self.settings.name, mine))
         return results
 
-    def predict_stream(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[Any]:  # noqa: ARG002
+    def predict_stream(
+        self,
+        context: Any,  # noqa: ARG002
+        model_input: Any,
+        params: dict[str, Any] | None = None,
+    ) -> Iterator[Any]:
         """Answer one row as it is generated: strings for a prompt, chunks for messages.
 
         Leaving the iterator cancels the answer.
         """
         requests = requests_of(model_input, params, self.defaults)
         if len(requests) != 1:
-            raise refusal("rows", len(requests), "one row for predict_stream")
+            raise invalid_request("rows", len(requests), "one row for predict_stream")
         self._require_grammars(requests)
         return self._stream(requests[0])
 
@@ -220,9 +251,13 @@ class ServedModel(PythonModel):
         exchange = self._exchange(request)
         jobs, _ = self._jobs([exchange], out, streams=True, spread=True)
         if request.prompt is not None and len(jobs) > 1:
-            raise refusal("n", request.n, "1 where a prompt is streamed")
+            raise invalid_request("n", request.n, "1 where a prompt is streamed")
         if len(jobs) > self.settings.max_queue:
-            raise refusal("n", request.n, f"at most {self.settings.max_queue}, as max_queue in the model_config says")
+            raise invalid_request(
+                "n",
+                request.n,
+                f"at most {self.settings.max_queue}, as max_queue in the model_config says",
+            )
         driver.submit(jobs)
         shown = StreamedExchange(exchange, self.settings.name, len(jobs))
         answers: dict[int, Answer] = {}
@@ -240,9 +275,12 @@ class ServedModel(PythonModel):
             for job in jobs:
                 job.cancelled.set()
 
-    def _next(self, out: "queue.SimpleQueue[tuple[int, str, Any]]", driver: Driver) -> tuple[int, str, Any]:
+    def _next(
+        self, out: "queue.SimpleQueue[tuple[int, str, Any]]", driver: Driver
+    ) -> tuple[int, str, Any]:
         while True:
-            alive = driver.answering  # looked at before the queue, so that an empty one is empty for good
+            # looked at before the queue, so that an empty one is empty for good
+            alive = driver.answering
             try:
                 index, kind, value = out.get(timeout=5 if alive else 0)
             except queue.Empty:
@@ -254,16 +292,27 @@ class ServedModel(PythonModel):
             return index, kind, value
 
     def _require_grammars(self, requests: Sequence[Request]) -> None:
-        for grammar in {request.grammar for request in requests if request.grammar is not None and not request.grammar.cheap}:
+        for grammar in {
+            request.grammar
+            for request in requests
+            if request.grammar is not None and not request.grammar.cheap
+        }:
             self.require_grammar(grammar)
 
     def _exchange(self, request: Request) -> Exchange:
         longest = self.limits.context_length * self._tokenizer.longest_token
         neutralise = self.settings.neutralise_special_tokens
-        return Exchange.begin(request, self._conversations, self._tokenizer, neutralise=neutralise, longest=longest)
+        return Exchange.begin(
+            request, self._conversations, self._tokenizer, neutralise=neutralise, longest=longest
+        )
 
     def _jobs(
-        self, exchanges: list[Exchange], out: "queue.SimpleQueue[tuple[int, str, Any]]", *, streams: bool, spread: bool = False
+        self,
+        exchanges: list[Exchange],
+        out: "queue.SimpleQueue[tuple[int, str, Any]]",
+        *,
+        streams: bool,
+        spread: bool = False,
     ) -> tuple[list[Job], list[int]]:
         jobs: list[Job] = []
         owners: list[int] = []
@@ -273,13 +322,18 @@ class ServedModel(PythonModel):
             require_embedded(ids, request, self.limits)
             fitting = fitted(request, len(ids), self.limits)
             first_seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
-            for choice in range(1 if request.greedy and not spread else request.n):  # greedy choices are alike: one is computed
+            # greedy choices are alike: one is computed
+            for choice in range(1 if request.greedy and not spread else request.n):
                 text = exchange.text(self._tokenizer)
                 seed = (first_seed + choice) % 2**31
-                jobs.append(Job(ids, fitting, seed, text, out, deadline, index=len(jobs), streams=streams))
+                jobs.append(
+                    Job(ids, fitting, seed, text, out, deadline, index=len(jobs), streams=streams)
+                )
                 owners.append(number)
         return jobs, owners
 
     def encode(self, request: Request) -> list[int]:
-        """Turn a request into prompt token ids; structure that messages spell stays text unless the switch is off."""
+        """Turn a request into prompt token ids; structure that messages spell stays text unless the
+        switch is off.
+        """
         return self._exchange(request).ids

@@ -1,13 +1,15 @@
-"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, neither torch nor transformers."""
+"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, neither torch nor
+transformers.
+"""
 
 from pathlib import Path
 
-from .driver import Core
 from .grammar_trial import GrammarTrial
 from .grammars import Grammar
 from .limits import Limits, limits_of_onnx
 from .model import ServedModel
-from .onnx_core import OnnxCore
+from .onnx_backend import OnnxCore
+from .scheduler import Core
 from .tokenizer import CheckpointTokenizer
 
 

@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .contract import Request
-from .driver import Job, broken
+from .scheduler import Job, broken
 
-REASONS = {"NONE": None, "EOS": "stop", "MAX_GENERATED_TOKENS": "length", "MAX_SESSION_TOKENS": "length"}
+REASONS = {
+    "NONE": None,
+    "EOS": "stop",
+    "MAX_GENERATED_TOKENS": "length",
+    "MAX_SESSION_TOKENS": "length",
+}
 
 
 @dataclass(eq=False)
@@ -16,14 +21,15 @@ class Wave:
 
     engine: Any
     buffer: Any
-    jobs: dict[int, tuple[Job, Any, int]] = field(default_factory=dict)  # id of the engine's request → job, request, turn
+    # id of the engine's request → job, request, turn
+    jobs: dict[int, tuple[Job, Any, int]] = field(default_factory=dict)
 
 
 class Waves:
     """The batches of one model. One Engine at rest is used again, others go with their batch.
 
-    An Engine keeps the KV caches of its last batch, so many at rest would hold much memory; but a new one for each batch leaves the
-    allocator with pieces of all sizes, which holds even more.
+    An Engine keeps the KV caches of its last batch, so many at rest would hold much memory; but a
+    new one for each batch leaves the allocator with pieces of all sizes, which holds even more.
 
     Args:
         og: the onnxruntime_genai module.
@@ -33,7 +39,9 @@ class Waves:
         max_batch_size: answers in one batch.
     """
 
-    def __init__(self, og: Any, model: Any, *, eos: set[int], vocabulary: int, max_batch_size: int) -> None:
+    def __init__(
+        self, og: Any, model: Any, *, eos: set[int], vocabulary: int, max_batch_size: int
+    ) -> None:
         self._og, self._model, self._eos = og, model, eos
         self._vocabulary, self._max_batch_size = vocabulary, max_batch_size
         self._running: list[Wave] = []
@@ -105,7 +113,10 @@ class Waves:
 
     def _advance(self, wave: Wave) -> Iterator[tuple[Job, int | None, str | None]]:
         try:
-            events = [(id(event.request), event.token, event.finish_reason.name) for event in wave.engine.run(wave.buffer)]
+            events = [
+                (id(event.request), event.token, event.finish_reason.name)
+                for event in wave.engine.run(wave.buffer)
+            ]
         except Exception as error:  # noqa: BLE001 - the batch is lost; the other answers go on
             self._running.remove(wave)
             for job, _, _ in wave.jobs.values():
@@ -118,7 +129,8 @@ class Waves:
             job, handle, _ = wave.jobs[key]
             reason = REASONS.get(finish, "error")
             if token is None and finish == "EOS":
-                token = min(self._eos)  # the engine ends on the end token without showing it; it was generated all the same
+                # the engine ends on the end token without showing it; it was generated all the same
+                token = min(self._eos)
             if reason is not None:
                 del wave.jobs[key]
                 handle.close()

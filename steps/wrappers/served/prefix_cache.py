@@ -1,15 +1,18 @@
-"""KV caches kept between the turns of conversations: least recently used go first, bounded in bytes."""
+"""KV caches kept between the turns of conversations: least recently used go first, bounded in
+bytes.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WORTH_REUSING = 32  # tokens; computing fewer again costs less than what a wrong choice of conversation would lose
+# tokens; computing fewer again costs less than what a wrong choice of conversation would lose
+WORTH_REUSING = 32
 
 
 @dataclass(eq=False)
-class Kept:
+class CacheEntry:
     """A generator at rest.
 
     Args:
@@ -43,7 +46,8 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 class PrefixCache:
-    """Keeps generators after their turn and finds the one that already computed a prompt's beginning.
+    """Keeps generators after their turn and finds the one that already computed a prompt's
+    beginning.
 
     Args:
         budget: bytes that may be kept; 0 keeps nothing.
@@ -52,34 +56,44 @@ class PrefixCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.size = 0
-        self._kept: OrderedDict[int, Kept] = OrderedDict()
+        self._kept: OrderedDict[int, CacheEntry] = OrderedDict()
 
-    def find(self, ids: list[int], *, long: bool = False) -> tuple[Kept, int] | None:
-        """Find the kept conversation that shares most with a prompt, and how many tokens of it are of use.
+    def find(self, ids: list[int], *, long: bool = False) -> tuple[CacheEntry, int] | None:
+        """Find the kept conversation that shares most with a prompt, and how many tokens of it are
+        of use.
 
-        At least one token of the prompt is left to compute, as the model must run to give the next one. A conversation of which less
-        than half would survive is left alone: it belongs to somebody else who began with the same system prompt.
+        At least one token of the prompt is left to compute, as the model must run to give the next
+        one. A conversation of which less
+        than half would survive is left alone: it belongs to somebody else who began with the same
+            system prompt.
 
         Args:
             ids: the prompt.
-            long: whether it lies past LongRoPE's border; only conversations on the same side of it are of use.
+            long: whether it lies past LongRoPE's border; only conversations on the same side of it
+                are of use.
         """
-        best: tuple[Kept, int] | None = None
+        best: tuple[CacheEntry, int] | None = None
         for kept in self._kept.values():
             if kept.long != long:
                 continue
             shared = min(shared_length(kept.tokens, ids), len(ids) - 1)
-            if shared >= WORTH_REUSING and shared * 2 >= len(kept.tokens) and (best is None or shared > best[1]):
+            if (
+                shared >= WORTH_REUSING
+                and shared * 2 >= len(kept.tokens)
+                and (best is None or shared > best[1])
+            ):
                 best = (kept, shared)
         return best
 
-    def take(self, kept: Kept) -> None:
+    def take(self, kept: CacheEntry) -> None:
         """Remove a conversation, to use or to drop it."""
         if self._kept.pop(id(kept), None) is not None:
             self.size -= kept.size
 
-    def keep(self, kept: Kept) -> None:
-        """Add a conversation as the most recently used and let the oldest go until the budget holds."""
+    def keep(self, kept: CacheEntry) -> None:
+        """Add a conversation as the most recently used and let the oldest go until the budget
+        holds.
+        """
         if kept.size > self.budget or not kept.tokens:
             return
         self._kept[id(kept)] = kept

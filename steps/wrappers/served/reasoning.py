@@ -15,7 +15,9 @@ class Piece(NamedTuple):
 
 
 def longest_held(text: str, stops: Sequence[str]) -> int:
-    """Count the characters at the end of ``text`` that may be the beginning of one of some strings."""
+    """Count the characters at the end of ``text`` that may be the beginning of one of some
+    strings.
+    """
     longest = max((len(stop) for stop in stops), default=1)
     for length in range(min(longest - 1, len(text)), 0, -1):
         if any(stop.startswith(text[-length:]) for stop in stops):
@@ -26,8 +28,9 @@ def longest_held(text: str, stops: Sequence[str]) -> int:
 class ReasoningSplitter:
     """Takes the text of one answer in pieces of any size.
 
-    Reasoning stands at the beginning, between two tags. White space around it belongs to neither part. Reasoning whose closing tag never
-    comes is all that there is; without an opening tag all is content, to the letter.
+    Reasoning stands at the beginning, between two tags. White space around it belongs to neither
+    part. Reasoning whose closing tag never comes is all that there is; without an opening tag all
+    is content, to the letter.
 
     Args:
         opening: tag before the reasoning; empty where the model has no tags.

@@ -1,15 +1,18 @@
 """Bounds of regular expressions and Lark grammars, counted before anything compiles them.
 
-The engine reads the syntax of Rust's ``regex`` crate. What is counted is a pattern with every repetition written out, which is never less
-than what is compiled; whether a pattern is valid is the engine's to say.
+The engine reads the syntax of Rust's ``regex`` crate. What is counted is a pattern with every
+repetition written out, which is never less than what is compiled; whether a pattern is valid is the
+engine's to say.
 """
 
 import re
 
-from .refusal import refusal
+from .invalid_request import invalid_request
 
 MAX_PATTERN_CHARACTERS = 8_192
-MAX_PATTERN_SIZE = 10_000  # characters and classes, repetitions written out: 0.1 s at worst where a token of it takes milliseconds
+# characters and classes, repetitions written out: 0.1 s at worst where a token of it takes
+# milliseconds
+MAX_PATTERN_SIZE = 10_000
 MAX_GROUPS = 64  # groups within groups
 MAX_LARK_CHARACTERS = 65_536
 MAX_LARK_REPEAT = 1_000
@@ -33,24 +36,41 @@ def checked_regex(field: str, text: str) -> None:
         MlflowException: naming the bound.
     """
     if len(text) > MAX_PATTERN_CHARACTERS:
-        raise refusal(field, f"{len(text)} characters", f"at most {MAX_PATTERN_CHARACTERS} characters")
+        raise invalid_request(
+            field, f"{len(text)} characters", f"at most {MAX_PATTERN_CHARACTERS} characters"
+        )
     size = _size(field, text)
     if size > MAX_PATTERN_SIZE:
-        written = f"{size if size < LARGEST else f'more than {LARGEST}'} characters and classes with repetitions written out"
-        raise refusal(field, f"{text[:100]!r}, {written}", f"at most {MAX_PATTERN_SIZE}", "repeat less, or nest fewer repetitions")
+        written = (
+            f"{size if size < LARGEST else f'more than {LARGEST}'} characters and classes with"
+            " repetitions written out"
+        )
+        raise invalid_request(
+            field,
+            f"{text[:100]!r}, {written}",
+            f"at most {MAX_PATTERN_SIZE}",
+            "repeat less, or nest fewer repetitions",
+        )
 
 
 def checked_lark(field: str, text: str) -> None:
-    """Refuse a Lark grammar that is too long or repeats too often; what its rules amount to shows when it is tried.
+    """Refuse a Lark grammar that is too long or repeats too often; what its rules amount to shows
+    when it is tried.
 
     Raises:
         MlflowException: naming the bound.
     """
     if len(text) > MAX_LARK_CHARACTERS:
-        raise refusal(field, f"{len(text)} characters", f"at most {MAX_LARK_CHARACTERS} characters")
+        raise invalid_request(
+            field, f"{len(text)} characters", f"at most {MAX_LARK_CHARACTERS} characters"
+        )
     for found in LARK_COUNT.finditer(text):
         if _count(found.group(1)) > MAX_LARK_REPEAT:
-            raise refusal(field, f"a repetition of {found.group(1)[:20]}", f"repetitions of at most {MAX_LARK_REPEAT}")
+            raise invalid_request(
+                field,
+                f"a repetition of {found.group(1)[:20]}",
+                f"repetitions of at most {MAX_LARK_REPEAT}",
+            )
 
 
 def _count(digits: str) -> int:
@@ -60,14 +80,17 @@ def _count(digits: str) -> int:
 
 def _size(field: str, text: str) -> int:
     """Size of a pattern: characters and classes, with every repetition written out."""
-    sums: list[list[int]] = [[0, 0]]  # of each open group: what is before its last atom, and that atom
+    # of each open group: what is before its last atom, and that atom
+    sums: list[list[int]] = [[0, 0]]
     position = 0
     while position < len(text):
         character = text[position]
         count = COUNT.match(text, position) if character == "{" else None
         if count is not None and (count.group(1) or count.group(3)):
             low, high = _count(count.group(1) or ""), _count(count.group(3) or "")
-            sums[-1][1] = min(sums[-1][1] * max(low, high, 1) + (count.group(2) is not None), LARGEST)
+            sums[-1][1] = min(
+                sums[-1][1] * max(low, high, 1) + (count.group(2) is not None), LARGEST
+            )
             position = count.end()
             continue
         if character in "*+?":
@@ -82,18 +105,18 @@ def _size(field: str, text: str) -> int:
         sums[-1] = [sum(sums[-1]), 0]
         if character == "(":
             if text.startswith(LOOK_AROUND, position):
-                raise refusal(field, text, "a pattern without lookarounds")
+                raise invalid_request(field, text, "a pattern without lookarounds")
             head = GROUP_HEAD.match(text, position)
             position = head.end() if head else position + 1
             if head and text[position - 1] not in ":>":  # flags alone open nothing
                 continue
             sums.append([0, 0])
             if len(sums) > MAX_GROUPS:
-                raise refusal(field, text, f"groups at most {MAX_GROUPS} deep")
+                raise invalid_request(field, text, f"groups at most {MAX_GROUPS} deep")
             continue
         if character == "\\":
             if text[position + 1 : position + 2] in tuple("123456789"):
-                raise refusal(field, text, "a pattern without back-references")
+                raise invalid_request(field, text, "a pattern without back-references")
             escape = ESCAPE.match(text, position)
             position = escape.end() if escape else position + 1
         elif character == "[":
@@ -115,7 +138,8 @@ def _after_class(text: str, position: int) -> int:
         if character == "[":
             depth += 1
             rest = position + 1 + (text[position + 1 : position + 2] == "^")
-            position = rest + (text[rest : rest + 1] == "]")  # a bracket that comes first is one of the characters
+            # a bracket that comes first is one of the characters
+            position = rest + (text[rest : rest + 1] == "]")
             continue
         position += 1
         if character == "]":

@@ -1,6 +1,7 @@
 """Bounds of JSON schemas, counted before anything compiles them.
 
-Each bound stands at a fraction of what the engine (llguidance, in onnxruntime-genai) compiles within its own limits; ADR 19 has them.
+Each bound stands at a fraction of what the engine (llguidance, in onnxruntime-genai) compiles
+within its own limits; ADR 19 has them.
 """
 
 import json
@@ -10,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from .refusal import refusal
+from .invalid_request import invalid_request
 from .regex_bounds import LARGEST, checked_regex
 
 GUIDANCE = "x-guidance"  # the engine's own options, which a schema may hold beside its keywords
@@ -31,7 +32,8 @@ MAX_JOINED = 16  # of one allOf
 MAX_ALTERNATIVES = 256  # that remain when alternatives which must hold together are multiplied out
 MAX_PATTERNS = 32
 MAX_JOINED_PATTERNS = 4  # within one allOf: a string must match them all at once
-MAX_MULTIPLE = 10_000  # digits of a multipleOf without its exponent, read as an integer: a state of the automaton each
+# digits of a multipleOf without its exponent, read as an integer: a state of the automaton each
+MAX_MULTIPLE = 10_000
 
 BOUNDS = {
     **dict.fromkeys(("maxItems", "minItems", "maxContains", "minContains"), MAX_ITEMS),
@@ -39,25 +41,70 @@ BOUNDS = {
     **dict.fromkeys(("maxProperties", "minProperties"), MAX_PROPERTIES),
 }
 ONE = frozenset(
-    {"items", "additionalItems", "additionalProperties", "contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties"}
+    {
+        "items",
+        "additionalItems",
+        "additionalProperties",
+        "contains",
+        "propertyNames",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
     | {"not", "if", "then", "else", "contentSchema"}
 )
-LISTS = {"anyOf": MAX_BRANCHES, "oneOf": MAX_BRANCHES, "allOf": MAX_JOINED, "prefixItems": MAX_ITEMS, "items": MAX_ITEMS}
+LISTS = {
+    "anyOf": MAX_BRANCHES,
+    "oneOf": MAX_BRANCHES,
+    "allOf": MAX_JOINED,
+    "prefixItems": MAX_ITEMS,
+    "items": MAX_ITEMS,
+}
 MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 DEFINITIONS = ("$defs", "definitions")
 
 # A schema of these, this small, with anyOf and $ref beside nothing but notes,
 # compiles in some hundredths of a second (tests/wrappers/test_grammar_trial.py)
-NOTES = frozenset({"title", "description", "default", "examples", "$schema", "deprecated", "readOnly", "writeOnly", *DEFINITIONS})
+NOTES = frozenset(
+    {
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$schema",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        *DEFINITIONS,
+    }
+)
 RANGE = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
-PLAIN = NOTES | RANGE | {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "minItems", "maxItems"}
+PLAIN = (
+    NOTES
+    | RANGE
+    | {
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "enum",
+        "const",
+        "minItems",
+        "maxItems",
+    }
+)
 PLAIN |= {"minLength", "maxLength"}
-PLAIN_SCHEMAS, PLAIN_ITEMS, PLAIN_OPTIONAL, PLAIN_RANGES, PLAIN_CONSTANTS, PLAIN_LENGTH = 1_000, 2_048, 200, 100, 16_384, 10_000
+PLAIN_SCHEMAS, PLAIN_ITEMS, PLAIN_OPTIONAL, PLAIN_RANGES = 1_000, 2_048, 200, 100
+PLAIN_CONSTANTS, PLAIN_LENGTH = 16_384, 10_000
+# characters of all strings together, where a schema says how many, and of all properties' names
+PLAIN_ALL_LENGTHS, PLAIN_NAMES = 65_536, 16_384
 
 
 @dataclass
 class Size:
-    """What a schema amounts to with references written out; ``patterns`` and ``multiple`` are those that must hold for one value."""
+    """What a schema amounts to with references written out; ``patterns`` and ``multiple`` are those
+    that must hold for one value.
+    """
 
     schemas: int = 1
     items: int = 0
@@ -86,12 +133,15 @@ class _Walk:
 
     root: Mapping[str, Any]
     path: str
-    sizes: dict[int, Size] = field(default_factory=dict)  # of what references point at, by its identity
+    # of what references point at, by its identity
+    sizes: dict[int, Size] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)  # what is being followed
     visits: int = 0
     patterns: int = 0
     constants: int = 0
     ranges: int = 0
+    lengths: float = 0
+    names: int = 0
     plain: bool = True
 
     def size(self, path: str, schema: Any, level: int) -> Size:
@@ -101,11 +151,17 @@ class _Walk:
             return size
         self.visits += 1
         if self.visits > 2 * MAX_SCHEMAS:
-            raise refusal(self.path, f"more than {MAX_SCHEMAS} schemas", f"at most {MAX_SCHEMAS}")
+            raise invalid_request(
+                self.path, f"more than {MAX_SCHEMAS} schemas", f"at most {MAX_SCHEMAS}"
+            )
         if level > MAX_SCHEMA_LEVELS:
-            raise refusal(path, f"{level} schemas within schemas", f"at most {MAX_SCHEMA_LEVELS}")
+            raise invalid_request(
+                path, f"{level} schemas within schemas", f"at most {MAX_SCHEMA_LEVELS}"
+            )
         if GUIDANCE in schema:
-            raise refusal(f"{path}.{GUIDANCE}", schema[GUIDANCE], "no such key, as it is the server's to set")
+            raise invalid_request(
+                f"{path}.{GUIDANCE}", schema[GUIDANCE], "no such key, as it is the server's to set"
+            )
         alone = len(schema.keys() - NOTES) == 1 and ("anyOf" in schema or "$ref" in schema)
         self.plain = self.plain and (alone or PLAIN.issuperset(schema))
         self.ranges += not RANGE.isdisjoint(schema)
@@ -135,46 +191,76 @@ class _Walk:
         for key, most in BOUNDS.items():
             given = _number_in(schema, key)
             if given > most:
-                raise refusal(f"{path}.{key}", schema[key], f"at most {most}")
+                raise invalid_request(f"{path}.{key}", schema[key], f"at most {most}")
         size.items = int(max(_number_in(schema, "maxItems"), _number_in(schema, "minItems")))
-        self.plain = self.plain and max(_number_in(schema, "maxLength"), _number_in(schema, "minLength")) <= PLAIN_LENGTH
+        length = max(_number_in(schema, "maxLength"), _number_in(schema, "minLength"))
+        self.lengths += length
+        self.plain = self.plain and length <= PLAIN_LENGTH
         value = schema.get("multipleOf")
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
             digits = Decimal(str(value)).normalize().as_tuple().digits
             whole: float = max(value, int("".join(map(str, digits))))
             if whole > MAX_MULTIPLE:
-                raise refusal(f"{path}.multipleOf", value, f"at most {MAX_MULTIPLE}, and no more digits than that")
+                raise invalid_request(
+                    f"{path}.multipleOf",
+                    value,
+                    f"at most {MAX_MULTIPLE}, and no more digits than that",
+                )
             size.multiple = int(whole)
 
     def _constants(self, path: str, schema: Mapping[str, Any]) -> None:
         values = schema.get("enum")
         if isinstance(values, list) and len(values) > MAX_ENUM:
-            raise refusal(f"{path}.enum", f"{len(values)} values", f"at most {MAX_ENUM}")
-        given = {f"enum[{index}]": value for index, value in enumerate(values)} if isinstance(values, list) else {}
-        for key, value in {**given, **({"const": schema["const"]} if "const" in schema else {})}.items():
+            raise invalid_request(f"{path}.enum", f"{len(values)} values", f"at most {MAX_ENUM}")
+        given = (
+            {f"enum[{index}]": value for index, value in enumerate(values)}
+            if isinstance(values, list)
+            else {}
+        )
+        for key, value in {
+            **given,
+            **({"const": schema["const"]} if "const" in schema else {}),
+        }.items():
             characters = len(json.dumps(value))
             if characters > MAX_CONSTANT:
-                raise refusal(f"{path}.{key}", f"{characters} characters", f"at most {MAX_CONSTANT}")
+                raise invalid_request(
+                    f"{path}.{key}", f"{characters} characters", f"at most {MAX_CONSTANT}"
+                )
             self.constants += characters
         if self.constants > MAX_ALL_CONSTANTS:
-            raise refusal(self.path, f"{self.constants} characters of enum and const", f"at most {MAX_ALL_CONSTANTS}")
+            raise invalid_request(
+                self.path,
+                f"{self.constants} characters of enum and const",
+                f"at most {MAX_ALL_CONSTANTS}",
+            )
 
     def _properties(self, path: str, schema: Mapping[str, Any], size: Size) -> None:
         required = schema.get("required")
         if isinstance(required, list) and len(required) > MAX_PROPERTIES:
-            raise refusal(f"{path}.required", f"{len(required)} names", f"at most {MAX_PROPERTIES}")
+            raise invalid_request(
+                f"{path}.required", f"{len(required)} names", f"at most {MAX_PROPERTIES}"
+            )
         names = {str(name) for name in required} if isinstance(required, list) else set()
         properties = schema.get("properties")
-        if names.difference(properties if isinstance(properties, Mapping) else ()):  # each costs as much as a property
+        # each costs as much as a property
+        if names.difference(properties if isinstance(properties, Mapping) else ()):
             self.plain = False
         if not isinstance(properties, Mapping):
             return
         if len(properties) > MAX_PROPERTIES:
-            raise refusal(f"{path}.properties", f"{len(properties)} properties", f"at most {MAX_PROPERTIES}")
+            raise invalid_request(
+                f"{path}.properties", f"{len(properties)} properties", f"at most {MAX_PROPERTIES}"
+            )
+        self.names += sum(map(len, properties))
         size.optional = sum(name not in names for name in properties)
         if size.optional > MAX_OPTIONAL:
             expected = f"at most {MAX_OPTIONAL} that are not required"
-            raise refusal(f"{path}.properties", f"{size.optional} optional properties", expected, "name the others in `required`")
+            raise invalid_request(
+                f"{path}.properties",
+                f"{size.optional} optional properties",
+                expected,
+                "name the others in `required`",
+            )
 
     def _texts(self, path: str, schema: Mapping[str, Any], size: Size) -> None:
         if isinstance(schema.get("pattern"), str):
@@ -187,19 +273,28 @@ class _Walk:
         checked_regex(path, pattern)
         self.patterns += 1
         if self.patterns > MAX_PATTERNS:
-            raise refusal(path, f"pattern {self.patterns} of the schema", f"at most {MAX_PATTERNS} patterns")
+            raise invalid_request(
+                path, f"pattern {self.patterns} of the schema", f"at most {MAX_PATTERNS} patterns"
+            )
 
     def _entries(self, path: str, schema: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
         entries = schema.get(key)
         if isinstance(entries, Mapping):
             if len(entries) > MAX_PROPERTIES:
-                raise refusal(f"{path}.{key}", f"{len(entries)} entries", f"at most {MAX_PROPERTIES}")
+                raise invalid_request(
+                    f"{path}.{key}", f"{len(entries)} entries", f"at most {MAX_PROPERTIES}"
+                )
             yield from entries.items()
 
-    def _list(self, path: str, key: str, schemas: list[Any], most: int, size: Size, level: int) -> None:
+    def _list(
+        self, path: str, key: str, schemas: list[Any], most: int, size: Size, level: int
+    ) -> None:
         if len(schemas) > most:
-            raise refusal(f"{path}.{key}", f"{len(schemas)} schemas", f"at most {most}")
-        inner = [self.size(f"{path}.{key}[{index}]", schema, level + 1) for index, schema in enumerate(schemas)]
+            raise invalid_request(f"{path}.{key}", f"{len(schemas)} schemas", f"at most {most}")
+        inner = [
+            self.size(f"{path}.{key}[{index}]", schema, level + 1)
+            for index, schema in enumerate(schemas)
+        ]
         if key == "allOf":
             for one in inner:
                 size.join(one)
@@ -207,12 +302,16 @@ class _Walk:
         for one in inner:
             size.hold(one)
         if key in ("anyOf", "oneOf"):
-            size.alternatives = min(size.alternatives * max(1, sum(one.alternatives for one in inner)), LARGEST)
+            size.alternatives = min(
+                size.alternatives * max(1, sum(one.alternatives for one in inner)), LARGEST
+            )
             size.patterns += max((one.patterns for one in inner), default=0)
             size.multiple *= max((one.multiple for one in inner), default=1)
 
     def _referred(self, path: str, reference: str, level: int) -> Size:
-        """What a reference points at, measured once; a schema within itself, or one elsewhere, is no more than its name."""
+        """What a reference points at, measured once; a schema within itself, or one elsewhere, is
+        no more than its name.
+        """
         found = _at(self.root, reference)
         if found is None or id(found) in self.open:
             self.plain = False
@@ -227,12 +326,24 @@ class _Walk:
         for found, most, what in (
             (size.schemas, MAX_SCHEMAS, "schemas with references written out"),
             (size.items, MAX_ALL_ITEMS, "items of all arrays together"),
-            (size.alternatives, MAX_ALTERNATIVES, "alternatives when those that must hold together are multiplied out"),
+            (
+                size.alternatives,
+                MAX_ALTERNATIVES,
+                "alternatives when those that must hold together are multiplied out",
+            ),
             (size.patterns, MAX_JOINED_PATTERNS, "patterns that one string must match"),
-            (size.multiple, MAX_MULTIPLE, "as the product of the multipleOf that one number must meet"),
+            (
+                size.multiple,
+                MAX_MULTIPLE,
+                "as the product of the multipleOf that one number must meet",
+            ),
         ):
             if found > most:
-                raise refusal(path, f"{found if found < LARGEST else f'more than {LARGEST}'} {what}", f"at most {most}")
+                raise invalid_request(
+                    path,
+                    f"{found if found < LARGEST else f'more than {LARGEST}'} {what}",
+                    f"at most {most}",
+                )
 
 
 def bounded_schema(path: str, schema: Mapping[str, Any]) -> bool:
@@ -250,11 +361,19 @@ def bounded_schema(path: str, schema: Mapping[str, Any]) -> bool:
     """
     characters = len(json.dumps(schema))
     if characters > MAX_SCHEMA_CHARACTERS:
-        raise refusal(path, f"{characters} characters", f"at most {MAX_SCHEMA_CHARACTERS}")
+        raise invalid_request(path, f"{characters} characters", f"at most {MAX_SCHEMA_CHARACTERS}")
     walk = _Walk(schema, path)
     size = walk.size(path, schema, 0)
-    small = size.schemas <= PLAIN_SCHEMAS and size.items <= PLAIN_ITEMS and size.optional <= PLAIN_OPTIONAL
-    return walk.plain and small and walk.constants <= PLAIN_CONSTANTS and walk.ranges <= PLAIN_RANGES
+    small = (
+        size.schemas <= PLAIN_SCHEMAS
+        and size.items <= PLAIN_ITEMS
+        and size.optional <= PLAIN_OPTIONAL
+        and walk.lengths <= PLAIN_ALL_LENGTHS
+        and walk.names <= PLAIN_NAMES
+    )
+    return (
+        walk.plain and small and walk.constants <= PLAIN_CONSTANTS and walk.ranges <= PLAIN_RANGES
+    )
 
 
 def _number_in(schema: Mapping[str, Any], key: str) -> float:
@@ -271,7 +390,12 @@ def _at(root: Any, reference: str) -> Any:
         name = unquote(part).replace("~1", "/").replace("~0", "~")
         if isinstance(found, Mapping) and name in found:
             found = found[name]
-        elif isinstance(found, list) and name.isdecimal() and len(name) < 6 and int(name) < len(found):
+        elif (
+            isinstance(found, list)
+            and name.isdecimal()
+            and len(name) < 6
+            and int(name) < len(found)
+        ):
             found = found[int(name)]
         else:
             return None

@@ -1,4 +1,6 @@
-"""The checkpoint's own chat templates, rendered as transformers renders them, without transformers."""
+"""The checkpoint's own chat templates, rendered as transformers renders them, without
+transformers.
+"""
 
 import json
 import re
@@ -7,20 +9,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .refusal import refusal
+from .invalid_request import invalid_request
 
-DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates; transformers takes the second where tools are given and there is one
+# names of templates; transformers takes the second where tools are given and there is one
+DEFAULT, TOOL_USE = "default", "tool_use"
 
 
 class ChatTemplate:
     """Renders messages with the templates of a checkpoint folder.
 
-    The environment is the one of transformers' ``render_jinja_template``: sandboxed, blocks trimmed, loop controls, ``raise_exception``,
+    The environment is the one of transformers' ``render_jinja_template``: sandboxed, blocks
+    trimmed, loop controls, ``raise_exception``,
     ``strftime_now`` and a ``tojson`` that leaves characters as they are.
 
     Args:
-        folder: holds ``chat_template.jinja`` (with ``additional_chat_templates/*.jinja``), a ``tokenizer_config.json`` with
-            ``chat_template``, or ``chat_template.json``.
+        folder: holds ``chat_template.jinja`` (with ``additional_chat_templates/*.jinja``), a
+            ``tokenizer_config.json`` with ``chat_template``, or ``chat_template.json``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +32,9 @@ class ChatTemplate:
         self.sources = _sources(folder, settings)
         self.special = _special_values(folder, settings)
         self.added = _added_tokens(folder, settings)
-        self.special_texts = {text for text, special in self.added.items() if special} | set(self.special.values())
+        self.special_texts = {text for text, special in self.added.items() if special} | set(
+            self.special.values()
+        )
         self._compiled: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,26 +70,53 @@ class ChatTemplate:
             opening: end where the assistant's answer begins.
 
         Raises:
-            MlflowException: the folder has no such template, or the template refuses the conversation.
+            MlflowException: the folder has no such template, or the template refuses the
+                conversation.
         """
         source = self.sources.get(name)
         if source is None:
-            cure = f"this one has {sorted(self.sources)} alone; name one of them default" if self.sources else "this one has none"
-            raise refusal("messages", "given", "a model with a chat template", f"{cure}; send a templated `prompt`")
+            cure = (
+                f"this one has {sorted(self.sources)} alone; name one of them default"
+                if self.sources
+                else "this one has none"
+            )
+            raise invalid_request(
+                "messages",
+                "given",
+                "a model with a chat template",
+                f"{cure}; send a templated `prompt`",
+            )
         import jinja2
 
         given = {"tools": None, "documents": None, **self.special, **(variables or {})}
         try:
             if name not in self._compiled:
                 self._compiled[name] = _environment().from_string(source)
-            return str(self._compiled[name].render({**given, "messages": list(messages), "add_generation_prompt": opening}))
-        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-            # beside its own refusals: what Python raises in a template that looks for what a message does not have
+            return str(
+                self._compiled[name].render(
+                    {**given, "messages": list(messages), "add_generation_prompt": opening}
+                )
+            )
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
+            # beside its own refusals: what Python raises in a template that looks for what a
+            # message does not have
             roles = [message.get("role") for message in messages]
-            raise refusal("messages", roles, f"a conversation the chat template takes ({error})") from error
+            raise invalid_request(
+                "messages", roles, f"a conversation the chat template takes ({error})"
+            ) from error
 
     def variables(self, name: str = DEFAULT) -> list[str]:
-        """Names that a template reads from outside before it gives them a value itself, in the order in which it reads them."""
+        """Names that a template reads from outside before it gives them a value itself, in the
+        order in which it reads them.
+        """
         import jinja2
         from jinja2 import meta
 
@@ -96,7 +129,11 @@ class ChatTemplate:
         first: dict[str, str] = {}
         for used, way in _uses(tree):
             first.setdefault(used, way)
-        return [used for used, way in first.items() if way == "load" and used in undeclared and used not in environment.globals]
+        return [
+            used
+            for used, way in first.items()
+            if way == "load" and used in undeclared and used not in environment.globals
+        ]
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -105,12 +142,18 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _sources(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Templates by name; files of their own go before what tokenizer_config.json holds."""
-    given = settings.get("chat_template") or _json(folder / "chat_template.json").get("chat_template") or {}
+    given = (
+        settings.get("chat_template")
+        or _json(folder / "chat_template.json").get("chat_template")
+        or {}
+    )
     if isinstance(given, str):
         given = {DEFAULT: given}
     elif isinstance(given, list):
         given = {entry["name"]: entry["template"] for entry in given}
-    files = {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    files = {
+        file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    }
     if (folder / "chat_template.jinja").is_file():
         files[DEFAULT] = folder / "chat_template.jinja"
     read = {name: file.read_text("utf-8") for name, file in files.items()}
@@ -121,7 +164,11 @@ def _sources(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
 def _special_values(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Special tokens by the names that templates know them by, such as ``bos_token``."""
     extra = settings.get("extra_special_tokens")
-    named = {**_json(folder / "special_tokens_map.json"), **settings, **(extra if isinstance(extra, Mapping) else {})}
+    named = {
+        **_json(folder / "special_tokens_map.json"),
+        **settings,
+        **(extra if isinstance(extra, Mapping) else {}),
+    }
     found: dict[str, str] = {}
     for key, value in named.items():
         text = value.get("content") if isinstance(value, Mapping) else value
@@ -133,14 +180,25 @@ def _special_values(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]
 def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, bool]:
     """Texts of added tokens, with whether the tokenizer calls them special."""
     file = folder / "tokenizer.json"
-    entries = [*settings.get("added_tokens_decoder", {}).values(), *(_listed(file.read_text("utf-8")) if file.exists() else [])]
-    return {entry["content"]: bool(entry.get("special", True)) for entry in entries if isinstance(entry, Mapping) and entry.get("content")}
+    entries = [
+        *settings.get("added_tokens_decoder", {}).values(),
+        *(_listed(file.read_text("utf-8")) if file.exists() else []),
+    ]
+    return {
+        entry["content"]: bool(entry.get("special", True))
+        for entry in entries
+        if isinstance(entry, Mapping) and entry.get("content")
+    }
 
 
 def _listed(source: str) -> list[Any]:
     """Read ``added_tokens`` of a tokenizer.json without the megabytes of vocabulary around it."""
     key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
-    found = json.JSONDecoder().raw_decode(source, key.end())[0] if key else json.loads(source).get("added_tokens")
+    found = (
+        json.JSONDecoder().raw_decode(source, key.end())[0]
+        if key
+        else json.loads(source).get("added_tokens")
+    )
     return list(found or [])
 
 
@@ -163,11 +221,25 @@ def _environment() -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
 
     class Generation(Extension):
-        """``{% generation %}`` marks what an assistant wrote, for training; here it is only passed through."""
+        """``{% generation %}`` marks what an assistant wrote, for training; here it is only passed
+        through.
+        """
 
         tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
@@ -176,9 +248,12 @@ def _environment() -> Any:
 
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)  # what is set inside is not seen after it, as in transformers
+            # what is set inside is not seen after it, as in transformers
+            return nodes.Scope(body).set_lineno(line)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

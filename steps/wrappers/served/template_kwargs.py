@@ -1,17 +1,22 @@
-"""What a request gives to the chat template beside messages and tools, checked against what the template reads."""
+"""What a request gives to the chat template beside messages and tools, checked against what the
+template reads.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from .refusal import MAX_REQUEST_CHARACTERS, checked_texts, refusal
+from .invalid_request import MAX_REQUEST_CHARACTERS, checked_texts, invalid_request
 from .template_capabilities import RESERVED, TemplateCapabilities
 
 KWARGS = "chat_template_kwargs"
 
 
 def checked_template_kwargs(
-    value: Any, enable_thinking: Any = None, capabilities: TemplateCapabilities | None = None, field: str = KWARGS
+    value: Any,
+    enable_thinking: Any = None,
+    capabilities: TemplateCapabilities | None = None,
+    field: str = KWARGS,
 ) -> dict[str, Any]:
     """Check variables for the template.
 
@@ -25,31 +30,44 @@ def checked_template_kwargs(
         MlflowException: naming the variable, and those that the template reads.
     """
     if value is not None and not isinstance(value, Mapping):
-        raise refusal(field, value, "a mapping of the chat template's variables")
+        raise invalid_request(field, value, "a mapping of the chat template's variables")
     given: dict[str, Any] = dict(value or {})
     characters = checked_texts(field, given)
     if characters > MAX_REQUEST_CHARACTERS:
-        raise refusal(field, f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters")
+        raise invalid_request(
+            field, f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
+        )
     read = None if capabilities is None else list(capabilities.variables)
     for name, item in given.items():
         if name in RESERVED or name.endswith("_token"):
-            raise refusal(f"{field}.{name}", item, "another name, as this one is the server's to set")
+            raise invalid_request(
+                f"{field}.{name}", item, "another name, as this one is the server's to set"
+            )
         if read is not None and name not in read:
-            expected = f"one of the names that this model's chat template reads, {read}" if read else "none, as this template reads none"
-            raise refusal(f"{field}.{name}", item, expected)
+            expected = (
+                f"one of the names that this model's chat template reads, {read}"
+                if read
+                else "none, as this template reads none"
+            )
+            raise invalid_request(f"{field}.{name}", item, expected)
         try:
             json.dumps(item, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise refusal(f"{field}.{name}", item, "a JSON value") from error
+            raise invalid_request(f"{field}.{name}", item, "a JSON value") from error
     if enable_thinking is None:
         return given
     if not isinstance(enable_thinking, bool):
-        raise refusal("enable_thinking", enable_thinking, "true or false")
+        raise invalid_request("enable_thinking", enable_thinking, "true or false")
     thinking = capabilities.thinking if capabilities else None
     switch = "enable_thinking" if capabilities is None else thinking.switch if thinking else None
     if switch is None:
         expected = "nothing, as this model's chat template has no switch for reasoning"
-        raise refusal("enable_thinking", enable_thinking, expected, "leave it out")
+        raise invalid_request("enable_thinking", enable_thinking, expected, "leave it out")
     if given.setdefault(switch, enable_thinking) != enable_thinking:
-        raise refusal("enable_thinking", enable_thinking, f"the same as {field}.{switch}, which is {given[switch]!r}", "give one of them")
+        raise invalid_request(
+            "enable_thinking",
+            enable_thinking,
+            f"the same as {field}.{switch}, which is {given[switch]!r}",
+            "give one of them",
+        )
     return given

@@ -20,7 +20,8 @@ class TemplateProbe:
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
-        self.seen: list[str] = []  # texts in which everything but the probes' words is the template's own
+        # texts in which everything but the probes' words is the template's own
+        self.seen: list[str] = []
 
     def text(
         self,

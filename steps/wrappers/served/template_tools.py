@@ -1,4 +1,6 @@
-"""How tool definitions, tool calls and their results reach a chat template's text: found by trying."""
+"""How tool definitions, tool calls and their results reach a chat template's text: found by
+trying.
+"""
 
 import hashlib
 import json
@@ -9,19 +11,40 @@ from typing import Any
 from .template import DEFAULT, TOOL_USE
 from .template_probe import ASKED, RESULT, SAID, SYSTEM, USER, TemplateProbe
 
-TOOL_NAME, TOOL_SAYS, PARAMETER, VALUE = "probe_tool_0", "0probedescription0", "probe_parameter_0", "0probevalue0"
+TOOL_NAME, TOOL_SAYS, PARAMETER, VALUE = (
+    "probe_tool_0",
+    "0probedescription0",
+    "probe_parameter_0",
+    "0probevalue0",
+)
 PROBE_TOOL = {
     "type": "function",
     "function": {
         "name": TOOL_NAME,
         "description": TOOL_SAYS,
-        "parameters": {"type": "object", "properties": {PARAMETER: {"type": "string", "description": "a"}}, "required": [PARAMETER]},
+        "parameters": {
+            "type": "object",
+            "properties": {PARAMETER: {"type": "string", "description": "a"}},
+            "required": [PARAMETER],
+        },
     },
 }
-# shape of a call's id, with an id that only a template which takes this shape takes; from the least demanding to the most
-ID_SHAPES = {"any": "1", "long": "call_0123456789abcdef01234567", "nine": "abcdefgh1", "function": f"functions.{TOOL_NAME}:0"}
-ID_FORMS = {"any": r".*", "long": r"[A-Za-z0-9_-]{9,}", "nine": r"[A-Za-z0-9]{9}", "function": r"functions\.[^:]+:\d+"}
-# how calls are written into a message's content where the template drops them: before each, after each, before all, after all
+# shape of a call's id, with an id that only a template which takes this shape takes; from the least
+# demanding to the most
+ID_SHAPES = {
+    "any": "1",
+    "long": "call_0123456789abcdef01234567",
+    "nine": "abcdefgh1",
+    "function": f"functions.{TOOL_NAME}:0",
+}
+ID_FORMS = {
+    "any": r".*",
+    "long": r"[A-Za-z0-9_-]{9,}",
+    "nine": r"[A-Za-z0-9]{9}",
+    "function": r"functions\.[^:]+:\d+",
+}
+# how calls are written into a message's content where the template drops them: before each, after
+# each, before all, after all
 CALL_MARKS = (
     ("<tool_call>\n", "\n</tool_call>", "", ""),
     ("", "", "<|tool_call|>[", "]<|/tool_call|>"),
@@ -58,7 +81,9 @@ class ToolPlace:
     ) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
         """Messages and variables that carry tools."""
         placed = list(messages)
-        if (self.needs_system or self.where == "system") and (not placed or placed[0].get("role") != "system"):
+        if (self.needs_system or self.where == "system") and (
+            not placed or placed[0].get("role") != "system"
+        ):
             placed.insert(0, {"role": "system", "content": ""})
         if self.where == "system":
             placed[0] = {**placed[0], self.name: self.given(tools)}
@@ -71,11 +96,14 @@ class CallShape:
     """How an assistant's tool calls are given to the template.
 
     Attributes:
-        arguments: ``mapping`` or ``text`` (JSON), or ``content``: the template drops calls, so they are written into the content.
+        arguments: ``mapping`` or ``text`` (JSON), or ``content``: the template drops calls, so they
+            are written into the content.
         ids: a key of ``ID_SHAPES``: what an id must look like.
         empty: content of a message that only calls: an empty text, or None.
-        beside_text: a message may have content and calls; otherwise the template leaves one of them out.
-        parallel: a message may have several calls; otherwise it is given as several, each followed by its result.
+        beside_text: a message may have content and calls; otherwise the template leaves one of them
+            out.
+        parallel: a message may have several calls; otherwise it is given as several, each followed
+            by its result.
         marks: for ``content``: an entry of ``CALL_MARKS``.
     """
 
@@ -115,14 +143,23 @@ def call_id(shape: CallShape | None, seed: str, name: str, number: int) -> str:
     """
     digest = hashlib.sha256(seed.encode()).hexdigest()
     kind = shape.ids if shape else "any"
-    return {"nine": digest[:9], "function": f"functions.{name}:{number}"}.get(kind, f"call_{digest[:24]}")
+    return {"nine": digest[:9], "function": f"functions.{name}:{number}"}.get(
+        kind, f"call_{digest[:24]}"
+    )
 
 
 def written_calls(marks: Sequence[str], calls: Sequence[tuple[str, Any]]) -> str:
     """Calls, by name and arguments, as a model writes them itself."""
     before, after, before_all, after_all = marks
-    bodies = [f'{{"name": {_json_text(name)}, "arguments": {_json_text(arguments)}}}' for name, arguments in calls]
-    return before_all + (", " if before_all else "\n").join(f"{before}{body}{after}" for body in bodies) + after_all
+    bodies = [
+        f'{{"name": {_json_text(name)}, "arguments": {_json_text(arguments)}}}'
+        for name, arguments in calls
+    ]
+    return (
+        before_all
+        + (", " if before_all else "\n").join(f"{before}{body}{after}" for body in bodies)
+        + after_all
+    )
 
 
 def _json_text(value: Any) -> str:
@@ -131,7 +168,9 @@ def _json_text(value: Any) -> str:
 
 def tools_found(probe: TemplateProbe, *, system_role: bool) -> ToolsOfTemplate:
     """Find out what a template does with tools."""
-    place = next((place for place in _places(probe) if _carries(probe, place, system_role=system_role)), None)
+    place = next(
+        (place for place in _places(probe) if _carries(probe, place, system_role=system_role)), None
+    )
     best: tuple[CallShape, bool, bool] | None = None
     for shape, named in _shapes():
         called, answered = _try(probe, place, shape, named=named)
@@ -146,17 +185,28 @@ def tools_found(probe: TemplateProbe, *, system_role: bool) -> ToolsOfTemplate:
         arrived = [named for named, text in plain if probe.holds([ASKED, RESULT], text)]
         return ToolsOfTemplate(place, written, bool(arrived), bool(arrived) and arrived[0])
     shape, answered, named = best
-    return ToolsOfTemplate(place, _limits(probe, place, _argument_form(probe, place, shape, named=named), named=named), answered, named)
+    return ToolsOfTemplate(
+        place,
+        _limits(probe, place, _argument_form(probe, place, shape, named=named), named=named),
+        answered,
+        named,
+    )
 
 
 def _places(probe: TemplateProbe) -> Iterator[ToolPlace]:
     for template in (TOOL_USE, DEFAULT):
         if template in probe.template.sources:
-            read = [name for name in probe.template.variables(template) if name.endswith(("tools", "functions"))]
+            read = [
+                name
+                for name in probe.template.variables(template)
+                if name.endswith(("tools", "functions"))
+            ]
             names = dict.fromkeys(["tools", *read])
             for needs_system in (False, True):
                 for text in (False, True):
-                    yield from (ToolPlace("variable", name, template, text, needs_system) for name in names)
+                    yield from (
+                        ToolPlace("variable", name, template, text, needs_system) for name in names
+                    )
     yield from (ToolPlace("system", "tools", DEFAULT, text) for text in (True, False))
 
 
@@ -189,41 +239,72 @@ def _call(shape: CallShape, number: int = 0) -> dict[str, Any]:
 
 
 def _result(identity: str, *, named: bool) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": identity, "content": RESULT, **({"name": TOOL_NAME} if named else {})}
+    return {
+        "role": "tool",
+        "tool_call_id": identity,
+        "content": RESULT,
+        **({"name": TOOL_NAME} if named else {}),
+    }
 
 
-def _render(probe: TemplateProbe, place: ToolPlace | None, messages: Sequence[Mapping[str, Any]]) -> str | None:
+def _render(
+    probe: TemplateProbe, place: ToolPlace | None, messages: Sequence[Mapping[str, Any]]
+) -> str | None:
     placed, variables = place.put(messages, [PROBE_TOOL]) if place else (list(messages), {})
     return probe.text(placed, variables, name=place.template if place else DEFAULT)
 
 
-def _try(probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool) -> tuple[bool, bool]:
+def _try(
+    probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool
+) -> tuple[bool, bool]:
     """Whether a call arrives, and its result."""
-    calling: list[Mapping[str, Any]] = [USER, {"role": "assistant", "content": shape.empty, "tool_calls": [_call(shape)]}]
+    calling: list[Mapping[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": shape.empty, "tool_calls": [_call(shape)]},
+    ]
     definitions = _render(probe, place, [USER]) or ""  # which hold the same names
     for messages in ([*calling, _result(ID_SHAPES[shape.ids], named=named)], calling):
         text = _render(probe, place, messages)
-        if text is not None and VALUE in text and all(text.count(word) > definitions.count(word) for word in (TOOL_NAME, PARAMETER)):
+        if (
+            text is not None
+            and VALUE in text
+            and all(text.count(word) > definitions.count(word) for word in (TOOL_NAME, PARAMETER))
+        ):
             return True, RESULT in text
     return False, False
 
 
-def _argument_form(probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool) -> CallShape:
-    """Arguments as JSON text where the template prints what it is given: a mapping would come out as Python writes it."""
+def _argument_form(
+    probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool
+) -> CallShape:
+    """Arguments as JSON text where the template prints what it is given: a mapping would come out
+    as Python writes it.
+    """
     if shape.arguments != "mapping":
         return shape
-    calling: list[Mapping[str, Any]] = [USER, {"role": "assistant", "content": shape.empty, "tool_calls": [_call(shape)]}]
+    calling: list[Mapping[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": shape.empty, "tool_calls": [_call(shape)]},
+    ]
     if repr({PARAMETER: VALUE}) not in (_render(probe, place, calling) or ""):
         return shape
     textual = CallShape("text", shape.ids, shape.empty)
     return textual if _try(probe, place, textual, named=named)[0] else shape
 
 
-def _limits(probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool) -> CallShape:
-    speaking: list[Mapping[str, Any]] = [USER, {"role": "assistant", "content": SAID, "tool_calls": [_call(shape)]}]
+def _limits(
+    probe: TemplateProbe, place: ToolPlace | None, shape: CallShape, *, named: bool
+) -> CallShape:
+    speaking: list[Mapping[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": SAID, "tool_calls": [_call(shape)]},
+    ]
     beside = probe.holds([SAID, VALUE], _render(probe, place, speaking))
     calls = [_call(shape, number) for number in range(2)]
-    several: list[Mapping[str, Any]] = [USER, {"role": "assistant", "content": shape.empty, "tool_calls": calls}]
+    several: list[Mapping[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": shape.empty, "tool_calls": calls},
+    ]
     several += [_result(call["id"], named=named) for call in calls]
     text = _render(probe, place, several)
     parallel = text is not None and text.count(VALUE) >= 2
@@ -235,4 +316,9 @@ def _marks(probe: TemplateProbe, place: ToolPlace) -> tuple[str, str, str, str]:
     told = _render(probe, place, [USER]) or ""
     openings = {(marks[0] or marks[2]).rstrip("[\n"): marks for marks in CALL_MARKS}
     spoken = [mark for mark in openings if mark in told]
-    return openings[next(iter([*spoken, *(mark for mark in openings if mark in probe.template.added)]), "<tool_call>")]
+    return openings[
+        next(
+            iter([*spoken, *(mark for mark in openings if mark in probe.template.added)]),
+            "<tool_call>",
+        )
+    ]

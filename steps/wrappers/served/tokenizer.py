@@ -1,4 +1,6 @@
-"""The checkpoint's own tokenizer, tokenizer.json as the ``tokenizers`` library reads it, for both variants."""
+"""The checkpoint's own tokenizer, tokenizer.json as the ``tokenizers`` library reads it, for both
+variants.
+"""
 
 import json
 import os
@@ -8,19 +10,23 @@ from typing import Any
 
 REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not, or not yet, a character
 WINDOW = 48  # tokens that are decoded again to find the text of one more
-LEAST_TOKEN_CHARACTERS = 16  # a token is taken to hold at least as many, for the longest text that may fit a context
-BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))  # of vocabularies that spell unknown characters in bytes
+# a token is taken to hold at least as many, for the longest text that may fit a context
+LEAST_TOKEN_CHARACTERS = 16
+# of vocabularies that spell unknown characters in bytes
+BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
-# Read by the tokenizers library. Its batches, of which one text is encoded here at a time, would else start threads, and a process that is
-# forked later says so in its log.
+# Read by the tokenizers library. Its batches, of which one text is encoded here at a time, would
+# else start threads, and a process that is forked later says so in its log.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class CheckpointTokenizer:
-    """Encodes and decodes as transformers does, for any number of threads at once: nothing is changed after it is made.
+    """Encodes and decodes as transformers does, for any number of threads at once: nothing is
+    changed after it is made.
 
-    Texts are encoded as batches: the library lets go of the GIL for those alone, and a long text takes a microsecond a character.
+    Texts are encoded as batches: the library lets go of the GIL for those alone, and a long text
+    takes a microsecond a character.
 
     Args:
         tokenizer: a ``tokenizers.Tokenizer``, which is this object's own from now on.
@@ -28,18 +34,28 @@ class CheckpointTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        tokenizer.no_truncation()  # tokenizer.json keeps whatever its last user cut and filled texts to; transformers starts without
+        # tokenizer.json keeps whatever its last user cut and filled texts to; transformers starts
+        # without
+        tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._byte_ids = _byte_ids(tokenizer) if "ByteFallback" in json.dumps(_state(tokenizer.decoder)) else frozenset()
+        self._byte_ids = (
+            _byte_ids(tokenizer)
+            if "ByteFallback" in json.dumps(_state(tokenizer.decoder))
+            else frozenset()
+        )
         added = tokenizer.get_added_tokens_decoder()
         self._added_ids = frozenset(added)
         self._special_ids = frozenset(token for token, entry in added.items() if entry.special)
-        self.longest_token = max(LEAST_TOKEN_CHARACTERS, *map(len, tokenizer.get_vocab()))  # characters
+        # characters
+        self.longest_token = max(LEAST_TOKEN_CHARACTERS, *map(len, tokenizer.get_vocab()))
         self._unprefixed = _unprefixed_twin(tokenizer)
         plain = tokenizer.encode("a", add_special_tokens=False).ids
         whole = tokenizer.encode("a").ids
-        self._beginning: list[int] = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
-        if not self._beginning and len(whole) > len(plain) and plain:  # something follows the text, an end token that no prompt wants
+        self._beginning: list[int] = (
+            whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
+        )
+        # something follows the text, an end token that no prompt wants
+        if not self._beginning and len(whole) > len(plain) and plain:
             self._beginning = whole[: whole.index(plain[0])] if plain[0] in whole else []
 
     @classmethod
@@ -55,31 +71,54 @@ class CheckpointTokenizer:
         return tuple(self._beginning)
 
     def encode(self, text: str) -> list[int]:
-        """Encode text; special-token text in it becomes special tokens, and nothing is put in front."""
+        """Encode text; special-token text in it becomes special tokens, and nothing is put in
+        front.
+        """
         return _ids(self._tokenizer, [text])[0]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a raw prompt: it begins with what the tokenizer puts in front of a text, once, also where the text begins with it."""
+        """Encode a raw prompt: it begins with what the tokenizer puts in front of a text, once,
+        also where the text begins with it.
+        """
         ids = self.encode(text)
         return ids if ids[: len(self._beginning)] == self._beginning else [*self._beginning, *ids]
 
     def encode_segments(self, segments: Sequence[str]) -> list[int]:
         """Encode pieces of one text, so that no token spans two of them.
 
-        A tokenizer that puts a space in front of a text does so for the first piece alone, as it does for the whole text.
+        A tokenizer that puts a space in front of a text does so for the first piece alone, as it
+        does for the whole text.
         """
         if self._unprefixed is None or len(segments) < 2:
             return [token for ids in _ids(self._tokenizer, segments) for token in ids]
         inner = self._tokenizer.encode_batch(list(segments[1:]), add_special_tokens=False)
-        cuts = [self._first_added(whole, len(segment)) for whole, segment in zip(inner, segments[1:], strict=True)]
-        heads = _ids(self._unprefixed, [segment[:cut] for segment, cut in zip(segments[1:], cuts, strict=True)])
-        tails = _ids(self._tokenizer, [segment[cut:] for segment, cut in zip(segments[1:], cuts, strict=True)])
+        cuts = [
+            self._first_added(whole, len(segment))
+            for whole, segment in zip(inner, segments[1:], strict=True)
+        ]
+        heads = _ids(
+            self._unprefixed,
+            [segment[:cut] for segment, cut in zip(segments[1:], cuts, strict=True)],
+        )
+        tails = _ids(
+            self._tokenizer,
+            [segment[cut:] for segment, cut in zip(segments[1:], cuts, strict=True)],
+        )
         pairs = zip(heads, tails, strict=True)
-        return [*self.encode(segments[0]), *(token for head, tail in pairs for token in (*head, *tail))]
+        return [
+            *self.encode(segments[0]),
+            *(token for head, tail in pairs for token in (*head, *tail)),
+        ]
 
     def _first_added(self, encoded: Any, length: int) -> int:
-        """Where the first added token of a piece begins: up to there it is encoded without the space in front."""
-        starts = (start for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True) if token in self._added_ids)
+        """Where the first added token of a piece begins: up to there it is encoded without the
+        space in front.
+        """
+        starts = (
+            start
+            for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True)
+            if token in self._added_ids
+        )
         return min(starts, default=length)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -92,29 +131,39 @@ class CheckpointTokenizer:
         Args:
             keep: texts of special tokens that are shown all the same.
         """
-        kept = {token: text for text in keep if (token := self._tokenizer.token_to_id(text)) is not None}
+        kept = {
+            token: text for text in keep if (token := self._tokenizer.token_to_id(text)) is not None
+        }
         return TextDecoder(self.decode, self._byte_ids, self._special_ids - kept.keys(), kept)
 
 
 class TextDecoder:
-    """Text of one answer as its tokens arrive: what was given joins to what decoding all tokens at once would give.
+    """Text of one answer as its tokens arrive: what was given joins to what decoding all tokens at
+    once would give.
 
-    Text is given when no later token can change it: not while a character is incomplete, nor within a run of byte tokens, which a
-    vocabulary with byte fallback reads together. Only the last tokens are decoded again.
+    Text is given when no later token can change it: not while a character is incomplete, nor within
+    a run of byte tokens, which a vocabulary with byte fallback reads together. Only the last tokens
+    are decoded again.
 
     Args:
         decode: text of tokens, without special ones.
         byte_ids: ids of byte tokens, where the vocabulary falls back to bytes.
-        skipped: special tokens, which are not shown; the tokens around one are read as if it were not there.
+        skipped: special tokens, which are not shown; the tokens around one are read as if it were
+            not there.
         kept: special tokens that are shown, with their texts.
     """
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], byte_ids: frozenset[int], skipped: frozenset[int], kept: dict[int, str]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        byte_ids: frozenset[int],
+        skipped: frozenset[int],
+        kept: dict[int, str],
     ) -> None:
         self._decode, self._byte_ids, self._skipped, self._kept = decode, byte_ids, skipped, kept
         self._tokens: list[int] = []
-        self._start = self._shown = 0  # tokens from start on are decoded again; text of those before shown was given
+        # tokens from start on are decoded again; text of those before shown was given
+        self._start = self._shown = 0
 
     def __call__(self, token: int) -> str:
         """Take one more token; return the text that is now certain."""
@@ -144,7 +193,9 @@ class TextDecoder:
         return piece
 
     def _forget(self) -> None:
-        """Move the start forward, to where the tokens kept still hold visible text, so that what follows is not read as a beginning."""
+        """Move the start forward, to where the tokens kept still hold visible text, so that what
+        follows is not read as a beginning.
+        """
         if self._shown - self._start < 2 * WINDOW:
             return
         start = self._shown - WINDOW
@@ -161,7 +212,10 @@ def _byte_ids(tokenizer: Any) -> frozenset[int]:
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts, with nothing put in front of any."""
-    return [list(encoded.ids) for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return [
+        list(encoded.ids)
+        for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
 
 
 def _state(component: Any) -> dict[str, Any]:
@@ -174,13 +228,21 @@ def _parts(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _unprefixed_twin(tokenizer: Any) -> Any | None:
-    """A copy of a tokenizer without the space that it puts in front of every text; None where it puts none."""
+    """A copy of a tokenizer without the space that it puts in front of every text; None where it
+    puts none.
+    """
     from tokenizers import Tokenizer
 
     normalizer, pre_tokenizer = _state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer)
     prepends = any(part["type"] == "Prepend" for part in _parts(normalizer))
-    metaspace = any(part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never" for part in _parts(pre_tokenizer))
-    spaced = any(part["type"] == "ByteLevel" and part.get("add_prefix_space") for part in _parts(pre_tokenizer))
+    metaspace = any(
+        part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never"
+        for part in _parts(pre_tokenizer)
+    )
+    spaced = any(
+        part["type"] == "ByteLevel" and part.get("add_prefix_space")
+        for part in _parts(pre_tokenizer)
+    )
     if not (prepends or metaspace or spaced):
         return None
     state = json.loads(tokenizer.to_str())
@@ -188,7 +250,10 @@ def _unprefixed_twin(tokenizer: Any) -> Any | None:
         rest = [part for part in _parts(normalizer) if part["type"] != "Prepend"]
         state["normalizer"] = {"type": "Sequence", "normalizers": rest}
     if pre_tokenizer:
-        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [_unprefixed_part(part) for part in _parts(pre_tokenizer)]}
+        state["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [_unprefixed_part(part) for part in _parts(pre_tokenizer)],
+        }
     return Tokenizer.from_str(json.dumps(state))
 
 

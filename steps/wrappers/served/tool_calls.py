@@ -1,4 +1,6 @@
-"""Tool calls in an answer: told from what is said beside them, for offered tools alone, whole or as the answer is streamed."""
+"""Tool calls in an answer: told from what is said beside them, for offered tools alone, whole or as
+the answer is streamed.
+"""
 
 import json
 import re
@@ -22,7 +24,8 @@ class Offer:
         schemas: JSON schema of each tool's arguments, by name; empty where none is offered.
         shape: of calls that the template takes back.
         earlier: calls in the conversation so far.
-        kept: texts of special tokens that the decoder shows because they may mark calls; they are no content.
+        kept: texts of special tokens that the decoder shows because they may mark calls; they are
+            no content.
     """
 
     schemas: Mapping[str, Any] = field(default_factory=dict)
@@ -39,8 +42,8 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
         offer: tools that may be called.
 
     Returns:
-        What was said beside the calls, and the calls. What is malformed, names a tool that nobody offered, or has arguments that are no
-        object stays text.
+        What was said beside the calls, and the calls. What is malformed, names a tool that nobody
+        offered, or has arguments that are no object stays text.
     """
     if not offer.schemas:
         return text, []
@@ -61,7 +64,11 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
         return said, []
     said = said.rstrip() if spoken and spoken[0].strip() else said.strip()
     calls = [
-        {"id": call_id(offer.shape, uuid.uuid4().hex, function["name"], offer.earlier + number), "type": "function", "function": function}
+        {
+            "id": call_id(offer.shape, uuid.uuid4().hex, function["name"], offer.earlier + number),
+            "type": "function",
+            "function": function,
+        }
         for number, function in enumerate(found)
     ]
     return said, calls
@@ -93,7 +100,9 @@ def _functions(calls: Sequence[WrittenCall], offer: Offer) -> list[dict[str, Any
 
 
 def _arguments(call: WrittenCall, offer: Offer) -> str | None:
-    """The arguments of a call as JSON; None where they are no object, or the tool was not offered."""
+    """The arguments of a call as JSON; None where they are no object, or the tool was not
+    offered.
+    """
     given = call.arguments
     if call.name not in offer.schemas:
         return None
@@ -135,7 +144,9 @@ class CallWatch:
         self._begun = False  # whether there is more than white space
         self._closed = False  # a mark was seen: the rest can only be told at the end
         self._marks = tuple({*READERS, *MARKS, *offer.kept})
-        self._mark = re.compile("|".join(re.escape(mark) for mark in sorted(self._marks, key=len, reverse=True)))
+        self._mark = re.compile(
+            "|".join(re.escape(mark) for mark in sorted(self._marks, key=len, reverse=True))
+        )
 
     def take(self, text: str) -> str:
         """Take more content; return what cannot be part of a call."""
@@ -149,7 +160,11 @@ class CallWatch:
             return ""
         mark = self._mark.search(self._text, self._shown)
         self._closed = mark is not None
-        end = mark.start() if mark else len(self._text) - longest_held(self._text[self._shown :], self._marks)
+        end = (
+            mark.start()
+            if mark
+            else len(self._text) - longest_held(self._text[self._shown :], self._marks)
+        )
         certain = self._text[self._shown : end].rstrip()
         self._shown += len(certain)
         return certain

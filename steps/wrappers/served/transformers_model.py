@@ -1,12 +1,14 @@
-"""The transformers variant: the same contract over the weights of the model's own transformers flavor."""
+"""The transformers variant: the same contract over the weights of the model's own transformers
+flavor.
+"""
 
 from pathlib import Path
 
-from .driver import Core
 from .limits import Limits, limits_of_checkpoint
 from .model import ServedModel
+from .scheduler import Core
 from .tokenizer import CheckpointTokenizer
-from .transformers_core import TransformersCore
+from .transformers_backend import TransformersCore
 
 
 class TransformersChatModel(ServedModel):
@@ -15,7 +17,9 @@ class TransformersChatModel(ServedModel):
     grammars = False
 
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
-        """Read the folder's tokenizer as transformers does, with the tokens that other files than tokenizer.json add."""
+        """Read the folder's tokenizer as transformers does, with the tokens that other files than
+        tokenizer.json add.
+        """
         from transformers import AutoTokenizer
 
         return CheckpointTokenizer(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)

@@ -1,0 +1,182 @@
+"""One candidate while it is judged, and the parts of an evaluation that fill in what is known of
+it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steps.config.root import Config
+from steps.core.redaction import redact
+from steps.evaluation import fidelity, lm_eval_tasks, quality, speed, traces
+from steps.evaluation.answers import Answer, AnswerStore, collect
+from steps.evaluation.conformance import complete
+from steps.evaluation.description import Description
+from steps.evaluation.fetched import fetch
+from steps.evaluation.packs import Pack
+from steps.evaluation.progress import Display
+from steps.evaluation.report import Conformance, ConformanceRow, Failure, Quality
+from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, ModelError
+
+log = logging.getLogger(__name__)
+LOAD_REQUESTS, CONFORMANCE_REQUESTS = 5, 20  # how many times evaluate.request_timeout they may take
+TIMING_WEIGHT = 3.0  # rough seconds of one timing
+
+
+@dataclass
+class Candidate:
+    """One candidate while it is judged."""
+
+    description: Description
+    process: CandidateProcess
+    folder: Path | None = None  # of the logged model on this machine, once it is fetched
+    failure: Failure | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    quality: Quality = field(default_factory=Quality)
+    conformance: Conformance = field(default_factory=Conformance)
+    series: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    store: AnswerStore | None = None
+    answers: list[Answer] = field(default_factory=list)
+    resumed: int = 0  # answers that an earlier process gave
+    # tokens of each of fidelity.CONVERSATIONS as served; None where it is refused
+    served_prompts: list[int | None] | None = None
+
+    def attempt(self, what: str, part: Callable[[], None]) -> None:
+        """Run one part of the evaluation; a failure stays this candidate's own."""
+        if self.failure is not None:
+            return
+        try:
+            part()
+        except CandidateFailedError as failed:
+            self.failure = Failure(f"{what}: {failed.failure.reason}", failed.failure.log_tail)
+            log.warning("%s failed: %s", self.description.name, self.failure.reason)
+            self.process.close()  # its memory is needed by the others
+        except ModelError as error:
+            note = f"{what}: {error}"
+            if note not in self.notes:  # one that every round repeats is said once
+                self.notes.append(note)
+                log.warning("%s: %s", self.description.name, note)
+
+
+def load(subject: Candidate, workdir: Path) -> None:
+    """Fetch the model into ``workdir`` and load it in a process that has the fetched folder and
+    nothing else.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        subject.folder = fetch(
+            subject.description.load_uri, workdir / "models" / subject.process.name
+        )
+    except (MlflowException, OSError) as error:
+        raise CandidateFailedError(
+            f"its files cannot be fetched: {redact(str(error))}", ""
+        ) from error
+    subject.process.readable.append(subject.folder)
+    subject.process.start()
+    try:
+        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=str(subject.folder))
+    except ModelError as error:  # a model that does not load is no candidate
+        subject.process.close()  # the log is whole once the process has ended
+        raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
+    subject.metrics["speed/load_s"] = times["ready_s"]
+    # the peak up to here, loading included
+    subject.metrics["memory/loaded_rss_bytes"] = float(subject.process.ask("peak_rss"))
+    if subject.description.size_bytes:
+        subject.metrics["size/bytes"] = float(subject.description.size_bytes)
+
+
+def answer_pack(
+    subject: Candidate, pack: Pack, config: Config, cache: Path, display: Display
+) -> None:
+    settings = config.evaluate
+    subject.store = AnswerStore(
+        cache,
+        subject.description.digest,
+        pack.digest,
+        settings.max_new_tokens,
+        subject.description.model_id,
+        settings.reasoning_tokens,
+    )
+    if not settings.resume:
+        subject.store.clear()
+    subject.resumed = len(subject.store.read())
+    subject.answers = list(
+        collect(
+            subject.process,
+            pack,
+            settings.max_new_tokens,
+            subject.store,
+            lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
+            reasoning_tokens=settings.reasoning_tokens,
+        )
+    )
+    subject.quality = quality.score(pack, subject.answers)
+    subject.metrics |= quality.metrics(subject.quality)
+
+
+def run_lm_eval(subject: Candidate, config: Config) -> None:
+    settings = config.evaluate
+    subject.metrics |= lm_eval_tasks.run(
+        subject.process,
+        settings.lm_eval_tasks,
+        settings.lm_eval_path or "",
+        settings.seed,
+        settings.max_items,
+    )
+
+
+def time_all(subjects: Sequence[Candidate], config: Config, display: Display) -> None:
+    alive = {subject.process.name: subject for subject in subjects if subject.failure is None}
+    timings = speed.measure(
+        {name: subject.process for name, subject in alive.items()},
+        config.evaluate.speed,
+        lambda name, part: alive[name].attempt("speed", part),
+        lambda _: display.advance(TIMING_WEIGHT),
+    )
+    for name, subject in alive.items():
+        subject.metrics |= speed.metrics(timings[name])
+        subject.series["speed"] = speed.series(timings[name])
+
+
+def conform(subject: Candidate) -> None:
+    rows = tuple(
+        ConformanceRow(**row)
+        for row in subject.process.ask("conformance", requests=CONFORMANCE_REQUESTS)
+    )
+    subject.conformance = Conformance(rows, complete(rows))
+    subject.metrics["conformance/passed"] = float(sum(row.passed for row in rows))
+    subject.metrics["conformance/total"] = float(len(rows))
+
+
+def weigh(subject: Candidate) -> None:
+    subject.metrics["memory/peak_rss_bytes"] = float(
+        max(subject.process.ask("peak_rss"), subject.process.peak_rss)
+    )
+
+
+def count_prompts(subject: Candidate) -> None:
+    """What a conversation's prompt is when the model is served: the wrapper renders it, not the
+    engine's own template.
+    """
+    subject.served_prompts = [
+        subject.process.ask("prompt_tokens", messages=messages)
+        for messages in fidelity.CONVERSATIONS
+    ]
+
+
+def trace_all(subjects: Sequence[Candidate], pack: Pack) -> None:
+    """One trace an answer, where a run is active to hold them."""
+    import mlflow
+
+    if mlflow.active_run() is None:
+        return
+    answered = [subject for subject in subjects if subject.answers]
+    traces.log_dataset(
+        pack, [subject.description.model_id for subject in answered if subject.description.model_id]
+    )
+    for subject in answered:
+        traces.log_traces(subject.description, pack, subject.answers)

@@ -1,0 +1,91 @@
+"""What is known of a candidate before it is loaded: who it is, what it is made of, how large it
+is.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model URI, resolved."""
+
+    uri: str  # as it was given
+    role: str  # candidate or incumbent
+    model_id: str  # m-…, or empty where the URI names none
+    variant: str
+    digest: str  # sha256:… over the logged files
+    licence: str | None
+    size_bytes: int | None
+    snapshot_digest: str | None
+    snapshot_revision: str | None
+    source: str | None  # repository or package that the weights come from
+    version: str | None = None  # registry version, where the URI names one
+
+    @property
+    def load_uri(self) -> str:
+        """What is loaded: the very model that was described, even if an alias has moved since."""
+        return f"models:/{self.model_id}" if self.model_id else self.uri
+
+    @property
+    def name(self) -> str:
+        """Short name for logs and progress."""
+        return f"{self.variant}-{self.model_id[-8:]}" if self.model_id else self.variant
+
+
+def describe(uri: str, role: str = "candidate") -> Description:
+    """Resolve a model URI (``models:/m-…``, ``models:/name/3``, ``models:/name@alias``,
+    ``runs:/…``).
+
+    Raises:
+        mlflow.exceptions.MlflowException: there is no such model.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    from steps.snapshots.provenance import digest_of_bytes
+
+    fixed, version = _resolve(uri)
+    model = Model.load(fixed)
+    tags: dict[str, str] = {}
+    if model.model_id:
+        tags = dict(mlflow.get_logged_model(model.model_id).tags or {})
+    metadata: dict[str, Any] = model.metadata or {}
+    digest = tags.get("slm.digest") or digest_of_bytes(fixed)  # what another tool logged has no tag
+    return Description(
+        uri=uri,
+        role=role,
+        model_id=model.model_id or "",
+        variant=tags.get("slm.variant") or _variant(model.flavors),
+        digest=digest if digest.startswith("sha256:") else f"sha256:{digest}",
+        licence=tags.get("slm.licence") or metadata.get("licence"),
+        size_bytes=model.model_size_bytes,
+        snapshot_digest=tags.get("slm.snapshot_digest"),
+        snapshot_revision=tags.get("slm.snapshot_revision"),
+        source=tags.get("slm.source") or metadata.get("source"),
+        version=version,
+    )
+
+
+def _resolve(uri: str) -> tuple[str, str | None]:
+    """The URI with an alias replaced by the version it points at now, and that version."""
+    import mlflow
+
+    if not uri.startswith("models:/"):
+        return uri, None
+    name, _, version = uri.removeprefix("models:/").partition("/")
+    if version:
+        return uri, version
+    name, _, alias = name.partition("@")
+    if not alias:
+        return uri, None
+    version = str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+    return f"models:/{name}/{version}", version
+
+
+def _variant(flavors: dict[str, Any]) -> str:
+    """The variant that the flavors speak for, where no tag does."""
+    if "transformers" in flavors:
+        return "transformers"
+    artifacts = str(flavors.get("python_function", {}).get("artifacts", ""))
+    return "onnx" if "onnx" in artifacts else "pyfunc"

@@ -1,0 +1,87 @@
+"""What an evaluation leaves on the run and on each logged model."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steps.evaluation.report import CandidateReport, Report
+
+
+def table(report: Report) -> dict[str, list[Any]]:
+    """Answers of all candidates, one row an answer: what the run's table artifact shows."""
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "item",
+            "skill",
+            "variant",
+            "model_id",
+            "answer",
+            "score",
+            "finish_reason",
+            "tokens",
+            "latency_s",
+            "tokens_per_second",
+        )
+    }
+    for candidate in report.candidates:
+        for item in candidate.quality.items:
+            rate = item.completion_tokens / item.latency_s if item.latency_s else 0.0
+            row = (
+                item.id,
+                item.tags[0],
+                candidate.variant,
+                candidate.model_id,
+                item.answer,
+                item.score,
+                item.finish_reason,
+                item.completion_tokens,
+                item.latency_s,
+                rate,
+            )
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    return columns
+
+
+def prefixes(candidates: Sequence[CandidateReport]) -> list[str]:
+    """What the metrics' names on the run begin with: the same from one evaluation to the next,
+    whoever serves.
+    """
+    plain = [
+        "incumbent" if candidate.role == "incumbent" else candidate.variant
+        for candidate in candidates
+    ]
+    return [
+        # as they were given: onnx-1, onnx-2
+        name if plain.count(name) == 1 else f"{name}-{plain[: index + 1].count(name)}"
+        for index, name in enumerate(plain)
+    ]
+
+
+def log_report(report: Report, workdir: Path) -> None:
+    """Log the report's files to the active run, and metrics to the run and to each logged model.
+
+    A logged model's metrics carry their plain names; on the run they follow ``incumbent/`` or
+    ``<variant>/``.
+    """
+    import mlflow
+
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("no active run: log_report is called inside a step's run")
+    for name in ("report.json", "report.html", "pictures"):
+        mlflow.log_artifact(str(workdir / name))
+    mlflow.log_table(table(report), "answers.json")
+    for candidate, prefix in zip(report.candidates, prefixes(report.candidates), strict=True):
+        mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)
+        mlflow.log_metrics({f"{prefix}/{name}": value for name, value in candidate.metrics.items()})
+
+
+def keep(workdir: Path) -> Path:
+    """Copy the files of an evaluation to where nobody deletes them."""
+    kept = Path(tempfile.mkdtemp(prefix="slm-evaluation-"))
+    shutil.copytree(workdir, kept, dirs_exist_ok=True)
+    return kept

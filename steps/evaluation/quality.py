@@ -1,0 +1,59 @@
+"""The quality pass: answers against checks, and a score a skill."""
+
+import re
+from collections.abc import Sequence
+
+from steps.evaluation import statistics
+from steps.evaluation.answers import Answer
+from steps.evaluation.packs import Pack
+from steps.evaluation.report import ItemResult, Quality, SkillScore
+
+
+def score(pack: Pack, answers: Sequence[Answer]) -> Quality:
+    """Apply each item's checks to its answer."""
+    items = {item.id: item for item in pack.items}
+    results = []
+    for answer in answers:
+        item = items[answer.item]
+        value, checks = item.score(answer.text) if answer.error is None else (0.0, ())
+        results.append(
+            ItemResult(
+                id=item.id,
+                tags=item.tags,
+                answer=answer.text,
+                score=value,
+                checks=checks,
+                finish_reason=answer.finish_reason,
+                completion_tokens=answer.completion_tokens,
+                latency_s=answer.latency_s,
+                error=answer.error,
+            )
+        )
+    skills: dict[str, list[float]] = {}
+    for result in results:
+        skills.setdefault(result.tags[0], []).append(result.score)
+    by_skill = {}
+    for skill, scores in skills.items():
+        interval = statistics.proportion(scores)
+        by_skill[skill] = SkillScore(interval.value, interval.low, interval.high, len(scores))
+    return Quality(by_skill, tuple(results))
+
+
+def metrics(quality: Quality) -> dict[str, float]:
+    """Flat metrics of a quality pass; latencies in seconds."""
+    scores = [item.score for item in quality.items]
+    interval = statistics.proportion(scores)
+    latencies = [item.latency_s for item in quality.items if item.error is None]
+    found = {
+        "quality/score": interval.value,
+        "quality/score_low": interval.low,
+        "quality/score_high": interval.high,
+        "quality/items": float(len(scores)),
+        "quality/errors": float(sum(item.error is not None for item in quality.items)),
+    }
+    if latencies:
+        found["quality/latency_p50_s"] = statistics.percentile(latencies, 50)
+        found["quality/latency_p95_s"] = statistics.percentile(latencies, 95)
+    for skill, each in quality.by_skill.items():
+        found[f"quality/skill/{re.sub(r'[^a-z0-9_]+', '_', skill.lower())}"] = each.score
+    return found

@@ -1,0 +1,146 @@
+"""Speed and cost: rounds interleaved across the candidates, so that what the machine does meanwhile
+touches all of them alike.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.config.evaluate import SpeedConfig
+from steps.evaluation import statistics
+from steps.evaluation.worker_process import CandidateProcess
+
+# percentile: samples below which it would be no more than the largest one under another name
+TAILS = {95: 20, 99: 100}
+
+
+@dataclass
+class Timings:
+    """Raw timings of one candidate, in seconds; prompts are numbered in the order of
+    ``speed.prompt_tokens``.
+    """
+
+    # prompt tokens: one entry a round
+    streams: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    # prompt tokens asked for: as the model counts them
+    prompts: dict[int, int] = field(default_factory=dict)
+    # concurrency: tokens per second, one a round
+    bursts: dict[int, list[float]] = field(default_factory=dict)
+
+
+def steps(config: SpeedConfig) -> int:
+    """Timed and untimed requests that one candidate answers, bursts counted once."""
+    return (config.warmup + config.rounds) * (len(config.prompt_tokens) + len(config.concurrency))
+
+
+def measure(
+    processes: Mapping[str, CandidateProcess],
+    config: SpeedConfig,
+    guard: Callable[[str, Callable[[], None]], None],
+    advance: Callable[[str], None],
+) -> dict[str, Timings]:
+    """Time all candidates in turn, round by round.
+
+    Args:
+        processes: loaded candidates by name.
+        guard: runs one candidate's part and keeps its failure to itself.
+        advance: told the candidate's name after each request.
+    """
+    timings = {name: Timings() for name in processes}
+    nonce = 0
+    for number in range(config.warmup + config.rounds):
+        warm = number < config.warmup
+        # nobody is always first
+        order = list(processes) if number % 2 == 0 else list(reversed(list(processes)))
+        for tokens in config.prompt_tokens:
+            nonce += 1
+            for name in order:
+
+                def one(name: str = name, tokens: int = tokens, nonce: int = nonce) -> None:
+                    found = processes[name].ask(
+                        "stream", prompt_tokens=tokens, new_tokens=config.new_tokens, nonce=nonce
+                    )
+                    if not warm:  # noqa: B023 - called before the round ends
+                        timings[name].streams.setdefault(tokens, []).append(found)
+
+                guard(name, one)
+                advance(name)
+        for concurrency in config.concurrency:
+            nonce += 100
+            for name in order:
+
+                def many(
+                    name: str = name, concurrency: int = concurrency, nonce: int = nonce
+                ) -> None:
+                    found = processes[name].ask(
+                        "burst",
+                        requests=concurrency,
+                        concurrency=concurrency,
+                        new_tokens=config.burst_tokens,
+                        nonce=nonce,
+                    )
+                    if not warm:  # noqa: B023 - called before the round ends
+                        timings[name].bursts.setdefault(concurrency, []).append(
+                            found["tokens"] / found["seconds"]
+                        )
+
+                guard(name, many)
+                advance(name)
+    for name in processes:
+        for tokens in config.prompt_tokens:
+
+            def count(name: str = name, tokens: int = tokens) -> None:
+                timings[name].prompts[tokens] = processes[name].ask(
+                    "timed_prompt", prompt_tokens=tokens
+                )
+
+            guard(name, count)
+    return timings
+
+
+def metrics(timings: Timings) -> dict[str, float]:
+    """Medians, ranges, and percentiles where there are samples enough.
+
+    The shortest prompt is the one that the plain names speak of, the longest has ``_long``.
+    """
+    found: dict[str, float] = {}
+    for suffix, tokens in zip(
+        ("", "_long"), sorted(timings.streams)[:1] + sorted(timings.streams)[1:][-1:], strict=False
+    ):
+        rounds = timings.streams[tokens]
+        first = [each["ttft_s"] for each in rounds]
+        between = [gap for each in rounds for gap in each["itl_s"]]
+        rates = [
+            each["decode_tokens_per_second"]
+            for each in rounds
+            if each["decode_tokens_per_second"] > 0
+        ]
+        for name, values in ((f"speed/ttft{suffix}", first), (f"speed/itl{suffix}", between)):
+            if not values:
+                continue
+            found[f"{name}_p50_s"] = statistics.percentile(values, 50)
+            found[f"{name}_min_s"], found[f"{name}_max_s"] = min(values), max(values)
+            found |= {
+                f"{name}_p{q}_s": statistics.percentile(values, q)
+                for q, least in TAILS.items()
+                if len(values) >= least
+            }
+        if tokens in timings.prompts:
+            found[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
+        if rates:
+            found[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
+            found[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)
+            found[f"speed/decode{suffix}_tokens_per_second_max"] = max(rates)
+    for concurrency, rates in timings.bursts.items():
+        found[f"speed/throughput_{concurrency}"] = statistics.percentile(rates, 50)
+        found[f"speed/throughput_{concurrency}_min"] = min(rates)
+        found[f"speed/throughput_{concurrency}_max"] = max(rates)
+    return found
+
+
+def series(timings: Timings) -> dict[str, Any]:
+    """Raw timings for the report's pictures."""
+    return {
+        "streams": {str(tokens): rounds for tokens, rounds in timings.streams.items()},
+        "bursts": {str(concurrency): rates for concurrency, rates in timings.bursts.items()},
+    }

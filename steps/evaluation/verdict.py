@@ -1,0 +1,258 @@
+"""The policy's verdict on one candidate: absolute gates, then a paired comparison with the
+incumbent. Pure functions.
+"""
+
+from collections.abc import Iterator
+
+from steps.config.gates import AbsoluteGates, GatesConfig, RelativeGates
+from steps.evaluation import statistics
+from steps.evaluation.report import HOLD, INSUFFICIENT, PROMOTE, CandidateReport, Gate, Verdict
+
+CONVERTED = "onnx"  # the variant whose weights are not the checkpoint's own
+
+
+def decide(
+    candidate: CandidateReport, incumbent: CandidateReport | None, gates: GatesConfig, seed: int
+) -> Verdict:
+    """``hold`` when a gate fails, ``insufficient_evidence`` when none fails but one cannot be
+    decided, else ``promote``.
+
+    Args:
+        incumbent: what serves now, judged in the same evaluation; None where there is none.
+    """
+    if candidate.status == "failed":
+        reason = candidate.failure.reason if candidate.failure else "failed"
+        return Verdict(HOLD, (Gate("evaluated", False, True, False, reason),))
+    found = list(absolute(candidate, gates.absolute))
+    if gates.relative.enabled and incumbent is not None and candidate.role != "incumbent":
+        found += relative(candidate, incumbent, gates.relative, seed)
+    outcomes = [gate.passed for gate in found]
+    decision = HOLD if False in outcomes else INSUFFICIENT if None in outcomes else PROMOTE
+    return Verdict(decision, tuple(found))
+
+
+def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]:
+    """Gates on the candidate alone."""
+    yield Gate("evaluated", True, True, True, "loaded and judged in a process of its own")
+    if gates.quality_floor is not None:
+        yield _quality(candidate, gates.quality_floor)
+    if gates.kl_ceiling is not None and candidate.variant == CONVERTED:
+        yield _ceiling(
+            "fidelity",
+            candidate,
+            "fidelity/kl_mean",
+            gates.kl_ceiling,
+            "nats per token from the checkpoint",
+        )
+        if "fidelity/past_borders_kl" in candidate.metrics:
+            yield _past_borders(candidate, gates.kl_ceiling)
+    if gates.chat_template and candidate.variant == CONVERTED:
+        yield _template(candidate)
+    if gates.ttft_p95_ceiling is not None:
+        enough = "speed/ttft_p95_s" in candidate.metrics
+        metric, unit = (
+            ("speed/ttft_p95_s", "s at p95")
+            if enough
+            else ("speed/ttft_max_s", "s at the most, as there are too few samples for a p95")
+        )
+        yield _ceiling("time to first token", candidate, metric, gates.ttft_p95_ceiling, unit)
+    if gates.rss_ceiling_bytes is not None:
+        yield _ceiling(
+            "memory",
+            candidate,
+            "memory/peak_rss_bytes",
+            gates.rss_ceiling_bytes,
+            "resident bytes at the peak",
+        )
+    if gates.licences:
+        known = candidate.licence in gates.licences
+        reason = (
+            f"{candidate.licence or 'no licence is recorded'}; allowed: {', '.join(gates.licences)}"
+        )
+        yield Gate("licence", candidate.licence, gates.licences, known, reason)
+    if gates.conformance_complete:
+        yield _conformance(candidate)
+
+
+def _template(candidate: CandidateReport) -> Gate:
+    """Both ways of rendering a conversation: the folder's own, and what the served model counts."""
+    shares = {
+        "are rendered to the checkpoint's own tokens": candidate.metrics.get(
+            "fidelity/prompt_agreement"
+        ),
+        "have the checkpoint's number of tokens when served": candidate.metrics.get(
+            "fidelity/served_prompt_agreement"
+        ),
+    }
+    known = {what: share for what, share in shares.items() if share is not None}
+    reason = "; ".join(f"{share:.0%} of the conversations {what}" for what, share in known.items())
+    least = min(known.values(), default=None)
+    if least is not None and least < 1:
+        return Gate("chat template", least, 1.0, False, reason)
+    if len(known) < len(shares):
+        missing = " and ".join(f"how many {what}" for what in shares if what not in known)
+        return Gate(
+            "chat template",
+            least,
+            1.0,
+            None,
+            f"it was not measured {missing}; evaluate.fidelity.enabled=true does, beside the"
+            " checkpoint",
+        )
+    return Gate("chat template", least, 1.0, True, reason)
+
+
+def _past_borders(candidate: CandidateReport, ceiling: float) -> Gate:
+    """Texts longer than a sliding window or an original context: a build that ignores either is
+    nats away, not tenths.
+
+    So few tokens are compared there that a sound build's mean may be twice what it is elsewhere.
+    """
+    limit = max(ceiling, 2 * candidate.metrics.get("fidelity/kl_mean", 0.0))
+    return _ceiling(
+        "fidelity past the borders",
+        candidate,
+        "fidelity/past_borders_kl",
+        limit,
+        "nats per token, where it is largest",
+    )
+
+
+def _conformance(candidate: CandidateReport) -> Gate:
+    rows = candidate.conformance.rows
+    if not rows:
+        return Gate(
+            "conformance",
+            None,
+            True,
+            None,
+            "the chat contract was not tried; evaluate.conformance=true does",
+        )
+    broken = [row.name for row in rows if not row.passed and row.limit is None]
+    limits = [row.name for row in rows if row.limit is not None]
+    reason = (
+        f"broken: {', '.join(broken)}"
+        if broken
+        else f"{len(rows) - len(limits)} of {len(rows)} rows hold"
+    )
+    if limits:
+        reason += f"; named limits: {', '.join(limits)}"
+    return Gate(
+        "conformance", candidate.conformance.complete, True, candidate.conformance.complete, reason
+    )
+
+
+def relative(
+    candidate: CandidateReport, incumbent: CandidateReport, gates: RelativeGates, seed: int
+) -> Iterator[Gate]:
+    """Gates beside the incumbent, on the same items and the same machine."""
+    if incumbent.status == "failed":
+        reason = "the incumbent could not be evaluated; evaluate.incumbent=false judges without it"
+        yield Gate("quality vs incumbent", None, -gates.quality_margin, None, reason)
+        return
+    theirs = {item.id: item.score for item in incumbent.quality.items}
+    pairs = [(item.score, theirs[item.id]) for item in candidate.quality.items if item.id in theirs]
+    if not pairs:
+        yield Gate(
+            "quality vs incumbent",
+            None,
+            -gates.quality_margin,
+            None,
+            "no item was answered by both",
+        )
+    else:
+        ours, others = zip(*pairs, strict=True)
+        found = statistics.non_inferiority(
+            ours,
+            others,
+            margin=gates.quality_margin,
+            confidence=gates.confidence,
+            resamples=gates.resamples,
+            seed=seed,
+        )
+        passed = {statistics.NOT_WORSE: True, statistics.WORSE: False, statistics.UNDECIDED: None}[
+            found.outcome
+        ]
+        gap = found.difference
+        reason = (
+            f"difference {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) on {found.items}"
+            f" items, margin {found.margin:g}"
+        )
+        reason += f"; equal models differ as much with p = {found.p_value:.2g}"
+        if passed is None and found.items < found.needed:
+            reason += (
+                f": the pack is too small to decide, about {found.needed} items would be needed"
+            )
+        elif passed is None:
+            reason += (
+                f": too close to the margin to decide, though about {found.needed} items are enough"
+                " for two equal models"
+            )
+        yield Gate("quality vs incumbent", gap.low, -gates.quality_margin, passed, reason)
+    if gates.ttft_ratio_ceiling is not None:
+        yield _ratio(
+            "time to first token vs incumbent",
+            candidate,
+            incumbent,
+            "speed/ttft_p50_s",
+            gates.ttft_ratio_ceiling,
+            highest=True,
+        )
+    if gates.decode_ratio_floor is not None:
+        yield _ratio(
+            "decode vs incumbent",
+            candidate,
+            incumbent,
+            "speed/decode_tokens_per_second",
+            gates.decode_ratio_floor,
+            highest=False,
+        )
+
+
+def _ratio(
+    name: str,
+    candidate: CandidateReport,
+    incumbent: CandidateReport,
+    metric: str,
+    limit: float,
+    *,
+    highest: bool,
+) -> Gate:
+    ours, theirs = candidate.metrics.get(metric), incumbent.metrics.get(metric)
+    if ours is None or not theirs:
+        return Gate(name, None, limit, None, f"{metric} was not measured on both")
+    ratio = ours / theirs
+    return Gate(
+        name,
+        ratio,
+        limit,
+        ratio <= limit if highest else ratio >= limit,
+        f"{metric}: {ours:.4g} over {theirs:.4g}",
+    )
+
+
+def _ceiling(name: str, candidate: CandidateReport, metric: str, limit: float, unit: str) -> Gate:
+    value = candidate.metrics.get(metric)
+    if value is None:
+        return Gate(name, None, limit, None, f"{metric} was not measured")
+    return Gate(name, value, limit, value <= limit, f"{value:.4g} {unit}, at most {limit:g}")
+
+
+def _quality(candidate: CandidateReport, floor: float) -> Gate:
+    """The mean score against the floor: below it fails, above it with all of its interval passes,
+    else the items are too few.
+    """
+    score, low = candidate.metrics.get("quality/score"), candidate.metrics.get("quality/score_low")
+    if score is None or low is None:
+        return Gate("quality", None, floor, None, "quality/score was not measured")
+    reason = f"the pack's mean score is {score:.3f}, at least {floor:g}"
+    if low < floor <= score:
+        return Gate(
+            "quality",
+            score,
+            floor,
+            None,
+            f"{reason}; but it may be as low as {low:.3f}: more items would decide"
+            " (evaluate.max_items)",
+        )
+    return Gate("quality", score, floor, score >= floor, reason)

@@ -1,0 +1,75 @@
+"""What an entry point is: its body, and what its output depends on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from steps.config.root import Config
+from steps.pipeline.fingerprint import Fingerprint, fingerprint
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """What a body is given besides the config."""
+
+    run_id: str  # the active MLflow run
+    # config key to URI, such as {"snapshot_uri": "runs:/…/snapshot.json"}
+    inputs: Mapping[str, str]
+    fingerprint: str
+    overrides: tuple[str, ...]  # as composed, in Hydra's grammar
+
+
+Body = Callable[[Config, StepRun], str]
+Inputs = tuple[str, ...] | Callable[[Config], tuple[str, ...]]
+
+
+def never_stale(_config: Config, _uri: str) -> str | None:
+    return None
+
+
+def reads_nothing_else(_config: Config) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry point.
+
+    Args:
+        body: takes the config and its run; returns the URI of what it made.
+        reads: dotted config nodes that its output depends on.
+        inputs: config keys that hold the URIs of its inputs, or a function of the config that names
+            them.
+        files: files and folders that it reads rather than imports.
+        packages: distributions whose versions its output depends on.
+        stale: why an output of an earlier run with the same fingerprint cannot be taken instead of
+            running again; None where it can.
+        also_reads: digests of inputs that no config key names, such as the incumbent champion.
+        output_digest: digest of its output, given the URI; None where the digest of the bytes is
+            meant.
+    """
+
+    body: Body
+    name: str
+    module: str
+    reads: tuple[str, ...] = ()
+    inputs: Inputs = ()
+    files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    stale: Callable[[Config, str], str | None] = field(default=never_stale)
+    also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
+    output_digest: Callable[[str], str] | None = None
+
+    def needs(self, config: Config) -> tuple[str, ...]:
+        """Config keys of the inputs that it needs under ``config``."""
+        return self.inputs(config) if callable(self.inputs) else self.inputs
+
+    def fingerprint(self, config: Config, input_digests: Mapping[str, str]) -> Fingerprint:
+        """Fingerprint of this step under ``config`` with inputs of these digests."""
+        return fingerprint(
+            config,
+            reads=self.reads,
+            inputs={**input_digests, **self.also_reads(config)},
+            module=self.module,
+            files=self.files,
+            packages=self.packages,
+        )

@@ -1,0 +1,204 @@
+"""Generation with onnxruntime-genai: lone requests on a Generator of their own, those that come
+together as one batch.
+
+Why two ways: a Generator can be rewound, so a conversation's next turn computes only what is new;
+an Engine decodes a whole batch for
+little more than the price of one, but on CPU its batch is static (nobody joins a running one) and
+takes no seeds.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from .limits import Limits, limits_of_onnx
+from .onnx_solos import PREFILL_CHUNK, Solos
+from .onnx_waves import Waves
+from .prefix_cache import PrefixCache
+from .scheduler import Job
+
+# read when onnxruntime-genai is imported, which is later
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+RESTARTABLE = 8  # tokens a lone answer may have and still be begun again inside a batch
+
+
+def load_onnxruntime_genai() -> Any:
+    """Import onnxruntime-genai with its telemetry off."""
+    import onnxruntime_genai as og
+
+    og.disable_telemetry_events()
+    return og
+
+
+class OnnxCore:
+    """Core of the driver over one ONNX folder.
+
+    Args:
+        folder: holds genai_config.json.
+        threads: intra-op threads.
+        max_batch_size: answers generated side by side.
+        prefix_cache_bytes: KV cache kept across turns; 0 switches reuse off.
+        execution_provider: 'cpu', 'cuda', 'dml', …; None takes what the folder was built for.
+        provider_options: options of the execution provider, as text.
+        limits: what ends an answer, how long a text may be, where its rotary embeddings change;
+            None reads the folder's own.
+
+    Raises:
+        MlflowException: the folder cannot be loaded, or the execution provider is missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int,
+        max_batch_size: int,
+        prefix_cache_bytes: int,
+        execution_provider: str | None,
+        provider_options: dict[str, str],
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or limits_of_onnx(folder)
+        self._og = load_onnxruntime_genai()
+        settings = json.loads((folder / "genai_config.json").read_text("utf-8"))
+        decoder = settings["model"]["decoder"]
+        width = 4 if (execution_provider or "cpu") == "cpu" else 2
+        ends = set(limits.eos_token_ids)
+        vocabulary = int(settings["model"]["vocab_size"])
+        self._max_batch_size = max_batch_size
+        self._rope_border = limits.rope_border
+        # a cache as wide as the window cannot be smaller, and what left it cannot be rewound to:
+        # such a folder answers one by one
+        ring = decoder.get("sliding_window", {})
+        self._cache_window = (
+            min(int(ring["window_size"]), limits.context_length) if ring.get("layers") else 0
+        )
+        self._model = self._load(folder, threads, execution_provider, provider_options)
+        self.cache = PrefixCache(0 if self._cache_window else prefix_cache_bytes)
+        self._solos = Solos(
+            self._og,
+            self._model,
+            eos=ends,
+            context_length=limits.context_length,
+            rope_border=limits.rope_border,
+            least_capacity=self._cache_window,
+            vocabulary=vocabulary,
+            token_bytes=2
+            * decoder["num_hidden_layers"]
+            * decoder["num_key_value_heads"]
+            * decoder["head_size"]
+            * width,
+            cache=self.cache,
+        )
+        self._waves = Waves(
+            self._og, self._model, eos=ends, vocabulary=vocabulary, max_batch_size=max_batch_size
+        )
+
+    def _load(
+        self, folder: Path, threads: int, provider: str | None, options: dict[str, str]
+    ) -> Any:
+        overlay = {
+            "engine": {"static_batching": {"max_batch_size": self._max_batch_size}},
+            "model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}},
+        }
+        try:
+            config = self._og.Config(str(folder))
+            config.overlay(json.dumps(overlay))
+            if provider is not None:
+                config.clear_providers()
+                if provider != "cpu":
+                    config.append_provider(provider)
+                    for key, value in options.items():
+                        config.set_provider_option(provider, key, str(value))
+            return self._og.Model(config)
+        except Exception as error:
+            raise MlflowException(
+                "the ONNX model cannot be loaded with"
+                f" execution_provider={provider or 'as built'!r}: {error}; install the"
+                " onnxruntime-genai package of that provider, or load with"
+                " model_config={'execution_provider': 'cpu'}",
+                error_code=INVALID_PARAMETER_VALUE,
+            ) from error
+
+    # --- the driver's side
+
+    def room(self) -> int:
+        """Jobs that may still be started."""
+        return self._max_batch_size - len(self._solos) - len(self._waves)
+
+    def busy(self) -> bool:
+        """Whether anything is unfinished."""
+        return bool(self._solos or self._waves)
+
+    def start(self, jobs: list[Job]) -> None:
+        """Begin jobs: those that the prefix cache saves more than a batch would alone, the others
+        together where they can be.
+        """
+        together: list[Job] = []
+        for job in jobs:
+            if not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
+                self._solos.start(job)
+            else:
+                together.append(job)
+        if not together:
+            return
+        young = [job for job in self._solos.young(RESTARTABLE) if self._batchable(job)]
+        if len(together) + len(young) == 1 or self._max_batch_size == 1:
+            for job in together:
+                self._solos.start(job)
+            return
+        for job in young:  # it came a moment before the others: cheaper for all inside their batch
+            self._solos.withdraw(job)
+            job.restart()
+        self._waves.start([*together, *young])
+
+    def _batchable(self, job: Job) -> bool:
+        """Whether an Engine should answer a job: on CPU it takes no seed; a Generator refuses a bad
+        grammar without harm to others.
+
+        An Engine computes its prompts whole, padded to the longest: no faster than one by one, and
+        in memory for all of them at once. It computes no text anew, as one that crosses LongRoPE's
+        border needs.
+        """
+        request = job.request
+        plain = (
+            request.grammar is None
+            and not request.penalised
+            and (request.greedy or request.seed is None)
+        )
+        short = len(job.ids) <= PREFILL_CHUNK and (
+            self._rope_border is None or len(job.ids) + request.max_tokens <= self._rope_border
+        )
+        return plain and short and not self._cache_window
+
+    def _reuses(self, job: Job, *, lone: bool) -> bool:
+        """Whether a job had better go on with a kept conversation than join a batch.
+
+        It saves computing the tokens that are kept, and loses the batch's cheaper decoding for each
+        token of its answer.
+        """
+        kept = self._solos.kept(job)
+        return kept * 2 >= len(job.ids) and (lone or kept > job.request.max_tokens)
+
+    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+        """Generate one token for every job."""
+        yield from self._solos.step()
+        yield from self._waves.step()
+
+    def stop(self, job: Job) -> None:
+        """Drop a job."""
+        if not self._solos.stop(job):
+            self._waves.stop(job)
+
+    def close(self) -> None:
+        """Free generators and engines before the model they stand on."""
+        self._solos.close()
+        self.cache.clear()
+        self._waves.close()
+        self._model = None

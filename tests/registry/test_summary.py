@@ -1,0 +1,89 @@
+"""The last lines on the screen: commands that work as they stand."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from steps.config.root import ROOT
+from steps.pipeline.compose import compose_config, composed
+from steps.registry.summary import QUESTION, commands, say_where_to_look
+
+OWN = f"sqlite:///{ROOT}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "ask"),
+    [
+        ("smollm2-135m-instruct", "champion", f'make ask Q="{QUESTION}"'),
+        ("mine", "champion", f'make ask NAME=mine Q="{QUESTION}"'),
+        ("smollm2-135m-instruct", "champion-edge", f'make ask ALIAS=champion-edge Q="{QUESTION}"'),
+    ],
+)
+def test_what_is_not_the_default_is_named(name: str, alias: str, ask: str) -> None:
+    assert commands(OWN, name, alias)[1] == ask
+
+
+def test_the_default_is_what_make_ask_asks() -> None:
+    config = compose_config([])
+    assert (
+        commands(OWN, config.model.registered_name, config.promotion.alias)[1]
+        == f'make ask Q="{QUESTION}"'
+    )
+
+
+def test_paths_on_the_screen_stay_whole(
+    tracking: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import mlflow
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    mlflow.MlflowClient().create_registered_model("tiny-phi3")
+    say_where_to_look(compose_config(["model=tiny_phi3"]))
+    assert f"look:  mlflow ui --backend-store-uri {tracking} " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_dry_run_of_a_new_model_ends_without_a_registered_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say_where_to_look(compose_config(["model=tiny_phi3", "dry_run=true"]))
+    assert "tiny-phi3 is not registered yet" in capsys.readouterr().out
+
+
+def test_a_models_name_is_known_without_a_valid_config() -> None:
+    assert composed(["model=local"]).model.registered_name == "local-model"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The Makefile with a `python` that shows its words."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.txt").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv" / ".run").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "question", ["What is 2+2?", 'He said "it\'s $HOME", `ls` \\ $(shell ls) $$']
+)
+def test_make_ask_passes_the_question_as_it_was_typed(project: Path, question: str) -> None:
+    # these tests may run below a make
+    alone = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
+    }
+    words_of_make = ["make", "ask", f"Q={question}", "NAME=mine", "ALIAS=edge"]
+    done = subprocess.run(
+        words_of_make, cwd=project, env=alone, capture_output=True, text=True, check=True
+    )
+    words = f"-m steps.ask --model smollm2_135m --name mine --alias edge -- {question}"
+    assert done.stdout == "".join(f"<{word}>" for word in words.split(" ", 9))

@@ -1,0 +1,250 @@
+"""The one thread that owns the engine, over a hand-written core that counts instead of thinking."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from steps.wrappers.served.answer import Answer, AnswerText
+from steps.wrappers.served.contract import Defaults, request_of
+from steps.wrappers.served.fitting import deadline_of_caller
+from steps.wrappers.served.scheduler import Driver, Job, broken
+from tests.wrappers.decoders import PieceDecoder
+
+
+class Counting:
+    """Answers every job with the numbers 1, 2, 3 … up to its limit; a gate holds it back,
+    ``broken`` makes it fail.
+    """
+
+    def __init__(self, places: int = 2) -> None:
+        self.places, self.gate = places, threading.Event()
+        self.gate.set()
+        self.jobs: dict[int, tuple[Job, int]] = {}
+        self.order: list[int] = []
+        self.broken = self.closed = False
+
+    def room(self) -> int:
+        return self.places - len(self.jobs)
+
+    def busy(self) -> bool:
+        return bool(self.jobs)
+
+    def start(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self.order.append(job.index)
+            self.jobs[id(job)] = (job, 0)
+
+    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+        if self.broken:
+            raise RuntimeError("out of memory")
+        if not self.gate.wait(0.01):
+            return
+        for key, (job, token) in list(self.jobs.items()):
+            last = token + 1 == job.request.max_tokens
+            if last:
+                del self.jobs[key]
+            else:
+                self.jobs[key] = (job, token + 1)
+            yield job, token + 1, "length" if last else None
+
+    def stop(self, job: Job) -> None:
+        self.jobs.pop(id(job), None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def job(out: "queue.SimpleQueue[Any]", index: int = 0, tokens: int = 3, **settings: Any) -> Job:
+    request = request_of({"prompt": "x", "max_tokens": tokens, **settings}, None, Defaults())
+    return Job(
+        [1],
+        request,
+        0,
+        AnswerText(lambda: PieceDecoder(lambda token: f"{token} "), request.stop),
+        out,
+        index=index,
+    )
+
+
+@pytest.fixture
+def core() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def driver(core: Counting) -> Iterator[Driver]:
+    made = Driver(lambda: core, max_queue=4, timeout=60)
+    yield made
+    made.close()
+
+
+def test_answers_come_back_to_their_own_queue(driver: Driver) -> None:
+    outs: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(3)]
+    for index, out in enumerate(outs):
+        driver.submit([job(out, index, tokens=index + 1)])
+    answers = [out.get(timeout=5)[2] for out in outs]
+    assert [answer.text for answer in answers] == ["1 ", "1 2 ", "1 2 3 "]
+    assert [answer.tokens for answer in answers] == [1, 2, 3]
+
+
+def test_first_come_first_served(core: Counting, driver: Driver) -> None:
+    core.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for index in range(6):
+        driver.submit([job(out, index)])
+        time.sleep(0.03)
+    core.gate.set()
+    for _ in range(6):
+        out.get(timeout=5)
+    assert core.order == list(range(6))
+
+
+def test_a_stop_string_ends_the_job_in_the_core(core: Counting, driver: Driver) -> None:
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    driver.submit([job(out, tokens=1000, stop=["4"])])
+    answer = out.get(timeout=5)[2]
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason, answer.tokens) == ("1 2 3 ", "stop", 4)
+    assert not core.jobs
+
+
+def test_the_queue_is_bounded_and_patience_waits_for_room(core: Counting, driver: Driver) -> None:
+    core.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    driver.submit([job(out), job(out)])
+    time.sleep(0.1)  # both are in the core now
+    driver.submit([job(out) for _ in range(4)])
+    with pytest.raises(MlflowException, match="4 requests wait already and max_queue is 4"):
+        driver.submit([job(out)])
+    waiter = threading.Thread(target=lambda: driver.submit([job(out)], patiently=True))
+    waiter.start()
+    core.gate.set()
+    waiter.join(5)
+    assert not waiter.is_alive()
+    assert [out.get(timeout=5)[1] for _ in range(7)] == ["answer"] * 7
+
+
+def test_who_waits_too_long_is_told_while_the_core_is_busy(core: Counting) -> None:
+    driver = Driver(lambda: core, max_queue=4, timeout=0.2)
+    core.places = 0
+    core.jobs[0] = (job(queue.SimpleQueue(), tokens=10**9), 0)  # somebody who never ends
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    driver.submit([job(out)])
+    _, kind, error = out.get(timeout=5)
+    assert (kind, error.get_http_status_code()) == ("error", 503)
+    assert "after 0 tokens" in str(error)
+    core.jobs.clear()
+    driver.close()
+
+
+def test_an_abandoned_job_leaves_the_core(core: Counting, driver: Driver) -> None:
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    left = job(out, tokens=10**9)
+    driver.submit([left])
+    time.sleep(0.05)
+    left.cancelled.set()
+    assert out.get(timeout=5)[1] == "error"
+    assert not core.jobs
+
+
+def test_a_core_that_fails_tells_everybody_and_is_closed(core: Counting, driver: Driver) -> None:
+    core.broken = True
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    driver.submit([job(out)])
+    _, kind, error = out.get(timeout=5)
+    assert kind == "error"
+    assert "the engine failed: out of memory" in str(error)
+    assert "Traceback" not in json.dumps(error.serialize_as_json())
+    driver.close()
+    assert core.closed
+    assert not driver.alive
+    with pytest.raises(MlflowException, match="the engine failed"):
+        driver.submit([job(out)])
+
+
+def test_nobody_shares_an_error_with_another(core: Counting, driver: Driver) -> None:
+    """MLflow's scoring server writes the request into the message of the error that it was raised
+    with.
+    """
+    core.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(4):
+        driver.submit([job(out)])
+    time.sleep(0.1)
+    core.broken = True
+    errors = [out.get(timeout=5)[2] for _ in range(4)]
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="the engine failed") as caught:
+            driver.submit([job(out)])
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 6
+
+
+def test_a_job_that_fails_leaves_the_others_alone(core: Counting, driver: Driver) -> None:
+    start = core.start
+
+    def choosy(jobs: list[Job]) -> None:
+        for bad in [job for job in jobs if job.index == 1]:
+            bad.fail(broken(ValueError("no such thing\nTraceback …")))
+        start([job for job in jobs if job.index != 1])
+
+    core.start = choosy  # type: ignore[method-assign]
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with driver.arriving():
+        for index in range(3):
+            driver.submit([job(out, index)])
+    told = {index: (kind, value) for index, kind, value in (out.get(timeout=5) for _ in range(3))}
+    assert (told[0][0], told[1][0], told[2][0]) == ("answer", "error", "answer")
+    assert told[1][1].message == "the engine could not finish this answer: no such thing"
+    assert driver.alive
+
+
+def test_the_callers_own_deadline_goes_before_the_timeout(driver: Driver) -> None:
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    hasty = job(out, tokens=10**9)
+    hasty.deadline = time.monotonic() + 0.1
+    driver.submit([hasty])
+    assert "request_timeout" in str(out.get(timeout=5)[2])
+
+
+def test_a_scoring_servers_patience_is_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "7")
+    assert deadline_of_caller() == float("inf")
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    assert 6 < deadline_of_caller() - time.monotonic() <= 7
+
+
+def test_closing_answers_those_who_wait(core: Counting, driver: Driver) -> None:
+    core.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    driver.submit([job(out) for _ in range(4)])
+    driver.close()
+    assert [out.get(timeout=5)[1] for _ in range(4)] == ["error"] * 4
+    assert core.closed
+
+
+def test_a_core_that_cannot_be_made_raises_where_it_was_asked_for() -> None:
+    def broken() -> Counting:
+        raise MlflowException("no such folder")
+
+    with pytest.raises(MlflowException, match="no such folder"):
+        Driver(broken, max_queue=1, timeout=1)
+
+
+def test_requests_on_their_way_are_waited_for_and_batched(core: Counting, driver: Driver) -> None:
+    batches: list[int] = []
+    start = core.start
+    core.start = lambda jobs: (batches.append(len(jobs)), start(jobs))[1]  # type: ignore[method-assign, func-returns-value]
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with driver.arriving():
+        driver.submit([job(out)])
+        driver.submit([job(out)])
+    for _ in range(2):
+        out.get(timeout=5)
+    assert batches == [2]
