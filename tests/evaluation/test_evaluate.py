@@ -26,14 +26,14 @@ FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=
 
 def config(**evaluate: object) -> Config:
     settings = EvaluateConfig(
-        **{
+        **{  # type: ignore[arg-type]
             "pack": str(PACK),
             "speed": FAST,
             "fidelity": FidelityConfig(enabled=False),
             "traces": False,
             **evaluate,
         }
-    )  # type: ignore[arg-type]
+    )
     return Config(
         model=ModelConfig(registered_name="clerk", source=Source.folder, path="/nowhere"),
         onnx=OnnxConfig(),

@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     ordered = sorted(
         (items[number] for number in mine),
-        key=lambda item: places[item.callspec.params["subject"].name],
-    )  # type: ignore[attr-defined]
+        key=lambda item: places[item.callspec.params["subject"].name],  # type: ignore[attr-defined]
+    )
     for number, item in zip(mine, ordered, strict=True):
         items[number] = item
 

@@ -182,37 +182,6 @@ def test_an_unreadable_input_is_one_error_that_names_it() -> None:
             artifact_lookup.digest_of(uri)
 
 
-def logged(text: str, name: str = "snapshot.json") -> str:
-    """URI of a file on a run of its own."""
-    with mlflow.start_run() as run:
-        mlflow.log_text(text, name)
-    return f"runs:/{run.info.run_id}/{name}"
-
-
-@pytest.mark.parametrize("text", ["{}", "no json", '{"schema": "slm-promote/report/1"}'])
-def test_what_is_no_snapshot_is_one_error_that_names_the_key(text: str) -> None:
-    uri = logged(text, "report.json")
-    with pytest.raises(
-        StepError,
-        match=rf"snapshot_uri='{uri}': expected runs:/<run>/snapshot\.json .*leave it out",
-    ):
-        artifact_lookup.read_snapshot(uri)
-
-
-def test_a_branch_and_its_commit_are_the_same_input() -> None:
-    uris = [
-        logged(Snapshot("hub", "a/b", asked, "c" * 40, "MIT", ()).to_json())
-        for asked in ("main", "c" * 40)
-    ]
-    assert len({artifact_lookup.digest_of(uri) for uri in uris}) == 1
-
-
-def test_a_model_without_versions_is_said_to_be_one() -> None:
-    mlflow.MlflowClient().create_registered_model("empty")
-    with pytest.raises(StepError, match=r"models:/empty has no version yet"):
-        artifact_lookup.model_id_of("models:/empty/latest")
-
-
 def test_every_producer_is_an_entry_point() -> None:
     import importlib
 

@@ -37,9 +37,9 @@ def signature() -> Any:
     from mlflow.types.schema import ColSpec, DataType, Schema
 
     columns = [
-        ColSpec(type=column.type, name=column.name, required=False)
+        ColSpec(type=column.type, name=column.name, required=False)  # type: ignore[arg-type]
         for column in CHAT_MODEL_INPUT_SCHEMA.inputs
-    ]  # type: ignore[arg-type]
+    ]
     return ModelSignature(
         inputs=Schema([*columns, ColSpec(DataType.string, "prompt", required=False)])
     )

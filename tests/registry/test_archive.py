@@ -241,7 +241,7 @@ def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
         scene.config(f"archive={moved}", f"promotion.require_signer={public}", "dry_run=true")
     )
     assert planned.version is None and planned.files == 3
-    assert signing.verify(moved, public) == signing.fingerprint(public)
+    assert signing.verify(moved, public).signer == signing.fingerprint(public)
     with pytest.raises(
         RefusedError, match=r"does not verify with promotion\.require_signer=other\.pub"
     ):

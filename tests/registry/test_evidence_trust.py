@@ -322,8 +322,8 @@ def test_chain_takes_no_run_of_somebody_elses_experiment(pair: Pair, tmp_path: P
     found = artifact_lookup.finished_runs(wanted, scene.config())
     assert found[0].info.run_id == mine.split("/")[1]
     assert {run.info.experiment_id for run in found} == {
-        mlflow.get_experiment_by_name("test").experiment_id
-    }  # type: ignore[union-attr]
+        mlflow.get_experiment_by_name("test").experiment_id  # type: ignore[union-attr]
+    }
     named = artifact_lookup.finished_runs(
         wanted, scene.config("promotion.evidence.experiments=[mallory]")
     )

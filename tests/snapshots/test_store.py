@@ -164,8 +164,10 @@ def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str)
 
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        store_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000)
-    )  # type: ignore[attr-defined]
+        store_module.shutil,
+        "disk_usage",
+        lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000),  # type: ignore[attr-defined]
+    )
     with pytest.raises(
         SnapshotError,
         match=(

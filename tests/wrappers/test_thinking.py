@@ -125,8 +125,8 @@ def test_reasoning_that_the_prompt_opens(speaking: Open) -> None:
         "reasoning_content": "The sun is high",
     }
     assert "<think>" in "".join(
-        map(model._tokenizer.decoder(frozenset({"<think>"})), model.core.prompts[0])
-    )  # type: ignore[attr-defined]
+        map(model._tokenizer.decoder(frozenset({"<think>"})), model.core.prompts[0])  # type: ignore[attr-defined]
+    )
 
 
 def test_what_is_said_at_once_has_no_reasoning(speaking: Open) -> None:
