@@ -43,7 +43,7 @@ def keep(*files: str | None) -> None:
     """Keep files that a setting names, such as a signing key, from every child that is started from
     now on.
     """
-    _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - nobody's ~ is no error
+    _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - an unknown user's ~ is not an error
 
 
 def homes() -> list[str]:

@@ -79,7 +79,7 @@ def load(subject: Candidate, workdir: Path) -> None:
     subject.process.start()
     try:
         times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=str(subject.folder))
-    except ModelError as error:  # a model that does not load is no candidate
+    except ModelError as error:  # a model that does not load cannot be evaluated
         subject.process.close()  # the log is whole once the process has ended
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
     subject.metrics["speed/load_s"] = times["ready_s"]

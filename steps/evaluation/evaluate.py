@@ -56,7 +56,7 @@ def evaluate_models(
     and log them.
 
     Nothing that took long is lost at the end: the answers are forgotten only when the report is
-    logged, and traces, which nobody's verdict needs, are written last.
+    logged, and traces, which no verdict needs, are written last.
 
     Args:
         candidate_uris: any model URIs.
@@ -112,7 +112,7 @@ def evaluate_models(
         if settings.speed.enabled:
             display.say("speed, interleaved")
             candidate.time_all(subjects, config, display)
-        # before the contract, whose over-long prompt is nobody's everyday load
+        # before the contract, whose over-long prompt is not an everyday load
         for subject in subjects:
             subject.attempt("memory", partial(candidate.weigh, subject))
         for subject in subjects if settings.fidelity.enabled else []:

@@ -26,7 +26,7 @@ def check(tasks: Sequence[str], path: str | None) -> None:
     """Say before anything runs whether the tasks can be run.
 
     Raises:
-        ConfigError: lm-eval is not installed, there is no such folder or task, a file is no YAML,
+        ConfigError: lm-eval is not installed, there is no such folder or task, a file is not YAML,
             or a task asks for log-likelihoods.
     """
     if not tasks:

@@ -81,7 +81,7 @@ def log_report(report: Report, workdir: Path) -> None:
 
 
 def keep(workdir: Path) -> Path:
-    """Copy the files of an evaluation to where nobody deletes them."""
+    """Copy the files of an evaluation to where no later step deletes them."""
     kept = Path(tempfile.mkdtemp(prefix="slm-evaluation-"))
     shutil.copytree(workdir, kept, dirs_exist_ok=True)
     return kept

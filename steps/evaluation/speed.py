@@ -50,7 +50,7 @@ def measure(
     nonce = 0
     for number in range(config.warmup + config.rounds):
         warm = number < config.warmup
-        # nobody is always first
+        # no candidate is always first
         order = list(processes) if number % 2 == 0 else list(reversed(list(processes)))
         for tokens in config.prompt_tokens:
             nonce += 1

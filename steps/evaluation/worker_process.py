@@ -1,4 +1,4 @@
-"""A candidate in a fresh process of its own: what it does there, it does to nobody else.
+"""A candidate in a fresh process of its own: what it does there does not touch the others.
 
 A crash, a hang past the limit or more memory than allowed raises ``CandidateFailedError`` in the
 evaluation, with the reason and the log's tail; the other candidates go on.

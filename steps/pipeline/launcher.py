@@ -115,7 +115,7 @@ def _run(step: Step, cfg: DictConfig) -> None:
 
 
 def _quiet() -> None:
-    """Silence what is said at every start and helps nobody."""
+    """Silence what libraries print at every start."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is first imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

@@ -11,7 +11,8 @@ def succeed(
 ) -> dict[str, int | None]:
     """Aliases once ``alias`` points at ``after``.
 
-    What it pointed at before becomes the previous one. A challenger that wins is no challenger any
+    What it pointed at before becomes the previous one. A challenger that wins is not a challenger
+    any
     more: the version it beat takes its place, if there is one, unless the policy named a runner-up.
 
     Args:

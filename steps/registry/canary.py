@@ -89,7 +89,7 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
 
     Args:
         uri: ``models:/<name>/<version>``.
-        expected_digest: ``sha256:…`` that the bytes must have; None where nobody recorded one.
+        expected_digest: ``sha256:…`` that the bytes must have; None where none was recorded.
         config: limits.
 
     Raises:

@@ -15,7 +15,7 @@ from steps.registry.evidence import Evidence, Judged
 from steps.registry.evidence_selection import Choice
 from steps.registry.result import RefusedError
 
-UNKNOWN = "unknown"  # what a report says of bytes that nobody hashed
+UNKNOWN = "unknown"  # what a report says of bytes that were not hashed
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def read(uri: str, registry: RegistryClient) -> Evidence:
     """Evidence at a report URI.
 
     Raises:
-        ServerUnavailableError: nobody answers, so nothing is known of the report.
+        ServerUnavailableError: the tracking server does not answer, so nothing is known of the
+        report.
         StepError: there is no report there, or it is not one that this version reads.
     """
     from mlflow.exceptions import MlflowException

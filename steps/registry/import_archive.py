@@ -99,7 +99,7 @@ def receive(
         f"{manifest['name']}: imported versions; an alias is set by `promote` alone.",
         {},
     )
-    # before a version is there: nobody else can give it a history
+    # before a version is there: no other user can give it a history
     AliasStore(registry, manifest["name"]).claim()
     evidence_tags = {
         MODEL_ID_TAG: model.model_id,

@@ -45,7 +45,7 @@ class DamagedRecordError(StepError):
 
 @dataclass(frozen=True)
 class Move:
-    """One alias, from a version to another; None is no version."""
+    """One alias, from a version to another; None stands for no version."""
 
     alias: str
     before: int | None

@@ -69,7 +69,7 @@ def looking(
         memory: of earlier looks by this process.
 
     Raises:
-        ServerUnavailableError: nobody answers.
+        ServerUnavailableError: the tracking server does not answer.
         StepError: the one model that ``target`` names cannot be looked at, and this is the only
             look.
     """
@@ -151,7 +151,8 @@ def _look_at(
     for attempt in range(LOST_RACES):
         try:
             if not config.dry_run and (attempt or not facts.is_settled()):
-                # what a killed promotion left is finished here, also when nobody promotes again
+                # what a killed promotion left is finished here, also where no further promotion
+                # follows
                 AliasStore(registry, facts.name).open()
             version = facts.candidate
             if version is None or (not wished and _stands(version, facts, config, registry)):

@@ -55,7 +55,7 @@ def promote(
             not point at the version any more once the canary is done, nothing moves.
 
     Raises:
-        ConfigError: ``force`` without a reason or a version, or a target or alias that is none.
+        ConfigError: ``force`` without a reason or a version, or a target or alias of a wrong form.
         RefusedError: the policy, the evidence, the bytes, missing approvals or the canary do not
             allow it; no alias was moved.
         WithdrawnError: whoever asked for it has withdrawn or moved that alias meanwhile; no alias
@@ -294,7 +294,7 @@ def _move(
     verdict, entry = "", None
     isolation_missing: tuple[str, ...] = ()
     protection.check_protected(moves, who, config)
-    # nobody must wait for a rollback
+    # a rollback must not wait
     subject = permission.subject_of(where, alias) if moves and kind == "promote" else None
     if subject:
         permission.require_approval(registry, store, view, version, subject, who, config)

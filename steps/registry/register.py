@@ -56,7 +56,7 @@ def register(
     moves, its version passes the canary; one that does not is treated as held. A held candidate
     gets a version, for the record, and no alias. The same report again changes nothing. A report
     that did not see what the policy's alias points at today cannot move it, however good its winner
-    is: nobody compared the two. Nor does one that is weaker than evidence of a version
+    is: no evaluation compared the two. Nor does one that is weaker than evidence of a version
     that still counts: it leaves that version's tags and card alone, and moves no alias.
 
     Args:
@@ -68,7 +68,7 @@ def register(
         reason: of whoever asked, where somebody did.
 
     Raises:
-        RefusedError: the report is from where the policy trusts nobody.
+        RefusedError: the report is from an experiment that the policy does not trust.
         StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or
             the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.

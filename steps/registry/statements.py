@@ -84,7 +84,8 @@ class Statement:
         """Whether a rejection is against this subject: the same evidence, or the same version on
         evidence that is not newer.
 
-        An older report is no new evidence, nor is none. A statement that does not say when its
+        An older report is not new evidence, and neither is a missing one. A statement that does
+        not say when its
         report was made counts by its own time.
         """
         if self.subject.same(subject) or not self.subject.same_version(subject):

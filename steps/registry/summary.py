@@ -23,7 +23,7 @@ SCORES = (
 )
 QUESTION = "What is the capital of France?"
 DEFAULT_NAME, DEFAULT_ALIAS = "smollm2-135m-instruct", "champion"  # what `make ask` asks
-PLAIN_WIDTH = 140  # columns, where the output is no terminal
+PLAIN_WIDTH = 140  # columns, where the output is not a terminal
 
 
 def show(promotion: Promotion) -> None:

@@ -69,7 +69,7 @@ def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> lis
 
     Args:
         known: in the order of their numbers.
-        served: versions that an alias points at, or did: nobody deletes those.
+        served: versions that an alias points at, or did: those must not be deleted.
     """
     first: dict[str, int] = {}
     for each in known:

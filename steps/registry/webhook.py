@@ -30,7 +30,7 @@ REMEMBERED = 10_000  # delivery ids kept to refuse a replay; more than arrive wi
 
 
 class UnsignedError(ValueError):
-    """A delivery that nobody with the secret made, or that was made before."""
+    """A delivery that was not signed with the secret, or that was made before."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_event(body: bytes) -> AliasSet | None:
     """The alias event in a delivery; None for any other event.
 
     Raises:
-        ValueError: the body is no delivery.
+        ValueError: the body is not a delivery.
     """
     try:
         event = json.loads(body)

@@ -48,7 +48,7 @@ class Snapshot:
             architecture.
         requested: the revision as the config asked for it; None where it asked for none.
         revision: what that resolved to.
-        licence: SPDX identifier, or None where nobody states one.
+        licence: SPDX identifier, or None where the source states none.
         files: the checkpoint's files.
         onnx_files: files of a prebuilt ONNX Runtime GenAI folder; empty where there is none.
         origin: further facts of where the bytes come from, such as the SHA-256 of a wheel.

@@ -39,7 +39,7 @@ def adapt(config: Any) -> None:
         config.rope_theta = rope["rope_theta"]
     if isinstance(rope, dict) and "rope_type" in rope:
         rope.setdefault("type", rope["rope_type"])
-        if rope["rope_type"] == "dynamic":  # within the context it is no other than the plain one
+        if rope["rope_type"] == "dynamic":  # within the context it is the same as the plain one
             rope["rope_type"] = "default"
         # defaults of transformers' modeling_rope_utils; the builder divides by them
         if rope["rope_type"] == "yarn":

@@ -74,7 +74,7 @@ def correct(graph: Path, config: Any) -> int:
 
     model = onnx.load(graph, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    # those that LongRoPE chooses while it runs are no constants of a node, and are not here
+    # those that LongRoPE chooses while it runs are not constants of a node, and are not here
     users = _users(model, tensors)
     rotary = Rotary(config) if users else None
     replaced = 0

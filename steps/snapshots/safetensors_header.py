@@ -33,7 +33,7 @@ def numbers(files: Mapping[str, Path]) -> int:
     for name, path in files.items():
         try:
             with safe_open(path, framework="numpy") as file:
-                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (it is no dict)
+                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (it is not a dict)
         except SafetensorError as error:
             with path.open("rb") as start:
                 if start.read(len(POINTER)) == POINTER:

@@ -105,7 +105,7 @@ def bundle(variant: str) -> str:
             if isinstance(node, ast.ImportFrom) and node.level:
                 if node.module not in seen:
                     raise ValueError(
-                        f"served/{part}.py imports .{node.module}, which is no part before it in"
+                        f"served/{part}.py imports .{node.module}, which is not a part before it in"
                         f" PARTS[{variant!r}]"
                     )
                 for line in range(node.lineno - 1, node.end_lineno or node.lineno):

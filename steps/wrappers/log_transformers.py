@@ -77,7 +77,8 @@ class TransformersFlavor:
                 model_config=dict(self._model_config),
                 model_card=self._card(),
             )
-        # the flavor writes down the folder it was given, which is nobody's business and soon gone
+        # the flavor writes down the folder it was given, which is private to this machine and soon
+        # gone
         mlflow_model.flavors["transformers"]["source_model_name"] = self._name
         (Path(path) / "LICENSE.txt").write_text(
             f"Licence of the weights: {self._licence or 'not stated by their source'}\n", "utf-8"

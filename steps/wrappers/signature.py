@@ -50,7 +50,7 @@ def chat_signature() -> Any:
         ColSpec(Array(message), "messages", required=False),
         ColSpec(DataType.string, "prompt", required=False),
         *(ColSpec(kind, name, required=False) for name, kind in numbers.items()),
-        # a string or a list of strings, which is why it is no param: those have one shape
+        # a string or a list of strings, which is why it is not a param: those have one shape
         ColSpec(AnyType(), "stop", required=False),
         ColSpec(DataType.boolean, "stream", required=False),
         ColSpec(AnyType(), "stream_options", required=False),

@@ -96,7 +96,7 @@ def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:
     assert {
         "log_onnx_wrapper.py",
         "onnx_model.py",
-        "driver.py",
+        "scheduler.py",
         "onnx_build.py",
         "parity.py",
     } <= names
@@ -108,13 +108,13 @@ def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:
     [
         (
             "log_transformers",
-            {"logged_model.py", "onnx.py"},
+            {"provenance.py", "onnx.py"},
             {"accelerate", "jinja2", "joblib", "numpy", "pandas"},
             {"model.homepage"},
         ),
         (
             "log_onnx_wrapper",
-            {"logged_model.py"},
+            {"provenance.py"},
             {"jinja2", "joblib", "numpy", "pandas", "onnx-ir"},
             {"model.homepage"},
         ),

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from steps.core.digest import sha256_of
-from steps.snapshots import store as store_module
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
@@ -163,11 +162,8 @@ def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str)
 
 
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        store_module.shutil,
-        "disk_usage",
-        lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000_000),  # type: ignore[attr-defined]
-    )
+    usage = shutil._ntuple_diskusage(10, 9, 1_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         SnapshotError,
         match=(

@@ -35,7 +35,7 @@ class AnswerText:
             is incomplete).
         stops: strings in the content that end the answer; reasoning may hold them.
         splitter: makes what splits reasoning from content.
-        dropped: special tokens that the decoder shows to tell reasoning by; they are no content.
+        dropped: special tokens that the decoder shows to tell reasoning by; they are not content.
     """
 
     def __init__(

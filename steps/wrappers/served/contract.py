@@ -40,7 +40,7 @@ COLDEST = 1e-5
 
 NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the most likely token alone
 
-# a score multiplied by more than a hundred is no preference any more, and soon no number
+# a score multiplied by more than a hundred is not a preference any more, and soon not a number
 LEAST_REPETITION_PENALTY = 0.01
 
 

@@ -18,8 +18,11 @@ from .template import ChatTemplate
 from .template_capabilities import TemplateCapabilities
 from .template_tools import ID_FORMS, call_id, written_calls
 
-BLANK = "\ue000"  # a character that nobody writes: it stands for what is left out in a comparison
-# random, so that nobody can send it; digits alone pass unchanged through what templates do to text
+BLANK = (
+    "\ue000"  # a character of the private use area: it stands for what is left out in a comparison
+)
+# random, so that no request can hold it; digits alone pass unchanged through what templates do to
+# text
 MARK_DIGITS = 40
 # system messages of one conversation that are looked for by rendering it once more without them
 MAX_TRIED = 16
@@ -425,7 +428,7 @@ def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
         calls = []
         for call in shaped["tool_calls"]:
             function = dict(call["function"])
-            with contextlib.suppress(ValueError):  # the template prints what is no JSON as it is
+            with contextlib.suppress(ValueError):  # the template prints what is not JSON as it is
                 function["arguments"] = json.loads(function["arguments"])
             calls.append({**call, "function": function})
         shaped["tool_calls"] = calls

@@ -28,7 +28,7 @@ class Exchange:
             a model that has none.
         opened: whether the prompt ends within the reasoning.
         offer: tools that the answer may call.
-        dropped: tags that are special tokens, which are no content.
+        dropped: tags that are special tokens, which are not content.
     """
 
     request: Request

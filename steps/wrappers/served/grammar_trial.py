@@ -174,7 +174,7 @@ class GrammarTrial:
         self._process: _Process | None = None
 
     def renew_lock(self) -> None:
-        """Take a lock that nobody holds, in a forked child."""
+        """Take a lock that no other thread holds, in a forked child."""
         self._lock = threading.Lock()
 
     def require(self, grammar: Grammar) -> None:

@@ -46,7 +46,7 @@ def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
     """Read ``response_format``: text, json_object, json_schema, regex or lark.
 
     Raises:
-        MlflowException: an unknown type, a schema that is no JSON schema, a grammar that is too
+        MlflowException: an unknown type, a schema that is not a JSON schema, a grammar that is too
             large, or any where ``possible`` is false.
     """
     if value is None:

@@ -77,7 +77,7 @@ def limits_of_checkpoint(folder: Path) -> Limits:
     """Read a checkpoint folder's limits from its JSON files; nothing is loaded.
 
     Raises:
-        ValueError: no end token, or what is no id under its key, or no context length.
+        ValueError: no end token, or a value that is not an id under its key, or no context length.
     """
     config = read_json(folder / "config.json")
     return Limits(

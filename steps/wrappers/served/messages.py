@@ -68,7 +68,7 @@ def _tool_calls(field: str, value: Any) -> tuple[list[dict[str, Any]], int]:
             )
         arguments: Any = None
         try:
-            with contextlib.suppress(ValueError):  # a template prints what is no JSON as it is
+            with contextlib.suppress(ValueError):  # a template prints what is not JSON as it is
                 arguments = json.loads(function["arguments"])
         except RecursionError as error:
             raise invalid_request(

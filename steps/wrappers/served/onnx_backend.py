@@ -3,7 +3,8 @@ together as one batch.
 
 Why two ways: a Generator can be rewound, so a conversation's next turn computes only what is new;
 an Engine decodes a whole batch for
-little more than the price of one, but on CPU its batch is static (nobody joins a running one) and
+little more than the price of one, but on CPU its batch is static (no request joins a running one)
+and
 takes no seeds.
 """
 

@@ -151,7 +151,7 @@ class Solos:
                     continue
                 token, reason = self._advance(solo)
             except Exception as error:  # noqa: BLE001 - whatever the engine says of this answer, the others go on
-                # and not into the cache: nobody knows what its Generator holds now
+                # and not into the cache: what its Generator holds now is unknown
                 self._running.remove(solo)
                 solo.job.fail(_failure(solo.job, error))
                 token, reason = None, "error"

@@ -280,7 +280,7 @@ class Driver:
         spoken = reason is not None
         if token is not None:
             job.tokens += 1
-            # an end token is no text, special or not
+            # an end token is not text, special or not
             piece = job.text.add(token) if reason != "stop" else None
             if piece and job.streams:
                 job.out.put((job.index, "text", piece))

@@ -41,7 +41,7 @@ class TemplateCapabilities:
         thinking: how the model reasons; None where nothing speaks of it.
         turn_end: added token that the template writes after an assistant's answer.
         structure: texts of added tokens that are not special, yet the template writes them, or
-            their form says that they are no text.
+            their form says that they are not text.
         variables: what ``chat_template_kwargs`` may name; tools are offered under their own key
             alone.
     """

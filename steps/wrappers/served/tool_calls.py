@@ -43,7 +43,7 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
 
     Returns:
         What was said beside the calls, and the calls. What is malformed, names a tool that nobody
-        offered, or has arguments that are no object stays text.
+        offered, or has arguments that are not an object stays text.
     """
     if not offer.schemas:
         return text, []
@@ -100,7 +100,7 @@ def _functions(calls: Sequence[WrittenCall], offer: Offer) -> list[dict[str, Any
 
 
 def _arguments(call: WrittenCall, offer: Offer) -> str | None:
-    """The arguments of a call as JSON; None where they are no object, or the tool was not
+    """The arguments of a call as JSON; None where they are not an object, or the tool was not
     offered.
     """
     given = call.arguments
