@@ -203,6 +203,6 @@ def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str
 
 
 def summary(step: Step) -> str:
-    """First line of the entry script's docstring."""
+    """First sentence of the entry script's docstring, in one line."""
     module = sys.modules.get(step.module) or sys.modules["__main__"]
-    return (module.__doc__ or step.name).strip().splitlines()[0]
+    return " ".join((module.__doc__ or step.name).strip().partition("\n\n")[0].split())

@@ -328,10 +328,16 @@ def test_prompts_equal_transformers(
             assert "tools" in error.message or not found.system_role
 
 
+CHATML = (
+    "{%% for message in messages %%}<|im_start|>{{ message.role }}\n"
+    "{{ %s }}<|im_end|>\n{%% endfor %%}<|im_start|>assistant\n"
+)
+
+
 def test_many_system_messages_cost_one_rendering(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = conversations(tmp_path, shapes.HERMES)
+    made = conversations(tmp_path, CHATML % "message.content")
     messages = [{"role": "system", "content": f"Rule {n}."} for n in range(1000)] + [ASK]
     render, calls = made.template.render, []
 
@@ -346,14 +352,9 @@ def test_many_system_messages_cost_one_rendering(
 
 
 def test_many_system_messages_that_a_template_rewrites_are_refused(tmp_path: Path) -> None:
-    source = (
-        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-        "{{ message.content | upper if message.role == 'system' else message.content }}<|im_end|>\n{% endfor %}"  # noqa: E501
-        "<|im_start|>assistant\n"
-    )
-    made = conversations(tmp_path, source)
-    rules = [{"role": "system", "content": f"Rule {n}."} for n in range(17)]
-    assert "RULE 15." in made.render([*rules[:16], ASK])
+    made = conversations(tmp_path, CHATML % "message.content.split() | join(' ')")
+    rules = [{"role": "system", "content": f"Rule\n{n}."} for n in range(17)]
+    assert "Rule 15." in made.render([*rules[:16], ASK])
     with pytest.raises(
         MlflowException, match=r"messages\[16\]\.role='system': expected at most 16 system"
     ):

@@ -11,8 +11,9 @@ import pytest
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
+from steps.core import files
 from steps.core.files import require_space
-from steps.wrappers import flavor, weights
+from steps.wrappers import flavor
 from steps.wrappers.bundle import PARTS, SERVED, bundle
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
@@ -210,7 +211,7 @@ def test_weights_are_copied_where_links_are_refused(
 
     monkeypatch.setattr(os, "link", refuse)
     asked: list[int] = []
-    monkeypatch.setattr(weights, "require_space", lambda needed, *_: asked.append(needed))
+    monkeypatch.setattr(files, "require_space", lambda needed, *_: asked.append(needed))
     assert deliver(Weights.all_in(source, "place"), str(tmp_path / "artifacts")) == "copied"
     assert (tmp_path / "artifacts" / "place" / "deep" / "weights").read_bytes() == b"123"
     assert asked == [7]  # of all that is copied, before the first
