@@ -21,16 +21,17 @@ SECRET_NAMES = re.compile(
 CREDENTIALS = re.compile(
     r"""(?<=://)[^/\s:@"']*:[^/\s"']+(?=@)|((?<=http://)|(?<=https://))[^/\s@"']+(?=@)"""
 )
-# user:password of a database, where SQLAlchemy takes nearly any character up to the last @
+# user:password of a database, where SQLAlchemy takes nearly any character up to the last @; of a
+# bounded length, so that a text of many beginnings is read once
 DATABASE = re.compile(
     r"""(?i)(?<![a-z0-9+.-])(?:postgres|mysql|mariadb|mssql|oracle|cockroachdb|redshift|snowflake|redis|amqp|mongodb)"""
-    r"""[a-z0-9+.-]*:/{2}([^\s:/"<>]*:[^\s"<>]+)(?=@)"""
+    r"""[a-z0-9+.-]{0,32}:/{2}([^\s:/"<>]{0,256}:[^\s"<>]{1,512})(?=@)"""
 )
 # password=… of a connection string: of libpq ("host=db user=u password=p"), of ODBC
 # ("UID=u;PWD=p;"), of Azure ("AccountKey=…;")
 KEYWORDS = re.compile(
     r"(?i)\b(password|passwd|pwd|accountkey|sharedaccesskey|sslpassword)\s*=\s*"
-    r"""('(?:[^'\\]|\\.)*'|"[^"]*"|\{[^}]*\}|[^\s;'"&{]+)"""
+    r"""('(?:[^'\\]|\\.){0,512}'|"[^"]{0,512}"|\{[^}]{0,512}\}|[^\s;'"&{]+)"""
 )
 # signatures and tokens of presigned addresses: of Azure, S3, Google Cloud Storage, and whoever else
 # writes token=

@@ -176,7 +176,7 @@ def test_such_a_word_is_no_part_of_a_log(monkeypatch: pytest.MonkeyPatch) -> Non
         "password" + " " * 50, "host=a password" + " " * 50 + "= '", "host=a password='", "user id  ", "data source   ", "-----BEGIN ",  # noqa: E501
         "-----BEGIN A A ", "-----BEGIN PRIVATE KEY---", "-----BEGIN PRIVATE KEY----- -----END ", "bearer aaaaaaaaaaaaaaaaa", "Bearer ",  # noqa: E501
         "xoxa-", "-xoxa-", "-sk-", "sk-proj-", "glpat-", "whsec_", "hf_", "_hf_", "AKIA", "github_pat_", "Basic ",  # noqa: E501
-        "Authorization: Basic aaaa", "host=x password='",
+        "Authorization: Basic aaaa", "host=x password='", "postgres://a:", "host=a password={",
         "sig=", "&sig", "?token=", "&token=a", "X-Amz-Signature=", "?a=b&", "=", "a", " ", "\n", "-", ".", "/", "'",  # noqa: E501
     ],
 )  # fmt: skip
