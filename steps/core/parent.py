@@ -1,7 +1,7 @@
 """A step that `mlflow run` or another step started ends with whoever started it.
 
 MLflow starts a step through a shell and does not end it when it is ended itself: a `watch` would go
-on promoting, and an evaluation would go on computing, for nobody.
+on promoting and an evaluation would go on computing after its user has ended it.
 """
 
 import logging

@@ -55,8 +55,8 @@ class State:
 
 
 def asked(policy: PromotionConfig) -> bool:
-    """Whether the policy asks other people at all. If not, nobody has said who may edit
-    ``<name>.approvals``, or created it for approvers.
+    """Whether the policy asks other people at all. If not, the policy does not say who may
+    edit ``<name>.approvals``, and no administrator has created it for approvers.
 
     MLflow lets every user create a registered model and be its manager, and does not tell who did.
     """
@@ -94,8 +94,8 @@ def state(
 
     A rejection stands until an approver approves after it; it also ends the approvals before it. It
     is also against older evidence of the same bytes, and stands by the history where its statement
-    was removed. An approver counts once, by a name and a key alike. Where the policy asks nobody,
-    no statement counts.
+    was removed. An approver counts once, by a name and a key alike. Where the policy asks for no
+    approval, no statement counts.
 
     Args:
         registry: the calls to the tracking server.
