@@ -16,7 +16,8 @@ from steps.snapshots import child
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import FileEntry, listing_digest
 from steps.snapshots.safetensors_header import parameter_count
-from steps.snapshots.store import Store, request_key
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import request_key
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from steps.core.digest import sha256_of
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store, default_root
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import default_root
 from tests.snapshots.conftest import configured
 
 ROOT = Path(__file__).resolve().parents[2]
