@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from steps.config import bounds
+from steps.config.bounds import above, at_least, bounded
 from steps.core.errors import ConfigError
 
 
@@ -66,12 +68,13 @@ class ServingConfig:
     time.
     """
 
-    threads: int = 0  # intra-op threads; 0 takes every core the process may use
-    max_batch_size: int = 8  # requests decoded together
-    max_queue: int = 256  # requests that may wait; one more is refused
-    request_timeout: float = 600.0  # seconds
+    # intra-op threads; 0 takes every core the process may use
+    threads: int = bounded(0, at_least(0))
+    max_batch_size: int = bounded(8, at_least(1))  # requests decoded together
+    max_queue: int = bounded(256, at_least(1))  # requests that may wait; one more is refused
+    request_timeout: float = bounded(600.0, above(0, "seconds"))
     # KV cache kept across turns, in bytes; 0 switches reuse off
-    prefix_cache_bytes: int = 268_435_456
+    prefix_cache_bytes: int = bounded(268_435_456, at_least(0))
     neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
     # cpu, cuda, dml, …; null is what the folder was built for
     execution_provider: str | None = None
@@ -81,20 +84,7 @@ class ServingConfig:
     verify_checksums: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("threads", 0),
-            ("max_batch_size", 1),
-            ("max_queue", 1),
-            ("prefix_cache_bytes", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"onnx.serving.{name}", getattr(self, name), f"an integer of at least {least}"
-                )
-        if self.request_timeout <= 0:
-            raise ConfigError(
-                "onnx.serving.request_timeout", self.request_timeout, "seconds above 0"
-            )
+        bounds.check(self, "onnx.serving")
 
 
 @dataclass

@@ -16,20 +16,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from steps.core import digest
 from steps.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
 
 # environment variable for an encrypted private key; the value itself is never configured
 PASSWORD = "SLM_SIGNING_KEY_PASSWORD"
@@ -64,10 +69,6 @@ def sign(data: bytes, key_path: str | Path, *, field: str = "signing_key") -> by
         ConfigError: the file cannot be read, is not a private key of a supported kind, or its
             password is missing or wrong.
     """
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     key = _private(key_path, field)
     raw = (
         key.sign(data)
@@ -134,11 +135,6 @@ def name_of(public_key_path: str | Path) -> str:
 
 
 def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     try:
         if isinstance(key, Ed25519PublicKey):
             key.verify(raw, data)
@@ -150,17 +146,10 @@ def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: byte
 
 
 def _fingerprint(key: EllipticCurvePublicKey | Ed25519PublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return digest.of_bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     expected = "a PEM file with an EC P-256 or Ed25519 private key"
     content, password = _content(path, field, expected, MAKE), os.environ.get(PASSWORD)
     try:
@@ -186,11 +175,6 @@ def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519P
 
 
 def _public(path: str | Path, field: str) -> EllipticCurvePublicKey | Ed25519PublicKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     expected = "a PEM file with an EC P-256 or Ed25519 public key"
     content = _content(path, field, expected, MAKE_PUBLIC)
     try:

@@ -36,14 +36,16 @@ VARIABLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
-_named: dict[str, None] = {}
+named_files: dict[str, None] = {}  # by settings, for the life of this process
 
 
 def keep(*files: str | None) -> None:
     """Keep files that a setting names, such as a signing key, from every child that is started from
     now on.
     """
-    _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - an unknown user's ~ is not an error
+    for file in filter(None, files):
+        path = Path(os.path.expanduser(file))  # noqa: PTH111 - an unknown user's ~ is not an error
+        named_files[str(path.absolute())] = None
 
 
 def homes() -> list[str]:
@@ -74,7 +76,7 @@ def secret(environment: Mapping[str, str]) -> list[str]:
         for name, value in environment.items()
         if name.endswith("_FILE") and SECRET_NAMES.search(name)
     ]
-    named += [*map(Path, _named), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
+    named += [*map(Path, named_files), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
     found += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
         found += database_files(environment.get(variable, ""))

@@ -60,10 +60,10 @@ def compare_all(
         else:
             groups.setdefault(digest, []).append(subject)
     for digest, group in groups.items():
-        _compare(references[digest], group, config, workdir, display)
+        compare_group(references[digest], group, config, workdir, display)
 
 
-def _compare(
+def compare_group(
     reference: Candidate,
     group: Sequence[Candidate],
     config: Config,

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from steps.core.errors import ConfigError
 
 DEFAULT_TOKENS = 256  # where a task does not say how long an answer may be
@@ -62,7 +64,6 @@ def _declared(folder: Path) -> dict[str, str | None]:
     """Tasks and groups that the folder's YAML files name, with their output type where they say
     it.
     """
-    import yaml
 
     class Loader(yaml.SafeLoader):
         """Reads over lm-eval's own tags, such as ``!function``."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from steps.core import digest
 from steps.core.errors import ConfigError
 from steps.evaluation import checks
@@ -169,8 +171,6 @@ def load(name_or_path: str) -> Pack:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

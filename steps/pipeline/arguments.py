@@ -13,6 +13,9 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from steps.config.root import Config
 from steps.core.errors import ConfigError
 
@@ -116,9 +119,6 @@ def _override(key: str, value: str, multirun: bool) -> str:
     """``key=value`` that Hydra reads as this one value, quoted where its grammar would read
     something else.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     plain = f"{key}={value}"
     if value in ("null", "???"):
         return plain

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mlflow
+from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -38,7 +39,6 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.client = MlflowClient()
-        self.fingerprint = ""
 
     def tag(self, key: str, value: str) -> None:
         self.client.set_tag(self.run_id, key, value)
@@ -123,7 +123,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         raise
     finally:
         try:
-            _upload_log()
+            upload_log()
         except Exception as error:  # noqa: BLE001 (of any artifact store's client: the run's status is worth more than its log)
             log.warning(
                 "the log could not be uploaded to run %s: %s", run.run_id, redact(str(error))
@@ -140,9 +140,8 @@ def _start(name: str, experiment: str) -> mlflow.ActiveRun:
     return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)
 
 
-def _upload_log() -> None:
-    from hydra.core.hydra_config import HydraConfig
-
+def upload_log() -> None:
+    """Put Hydra's log of this job on the active run."""
     if not HydraConfig.initialized():  # the parent of a multirun has no log of its own
         return
     job = HydraConfig.get()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def card_licence(card: Path) -> str | None:
     """The ``license`` key of the card's YAML front matter, or None where there is no card, no front
@@ -33,8 +35,6 @@ def base_models(folder: Path) -> list[str]:
 
 def front_matter(card: Path) -> Mapping[str, Any]:
     """The card's YAML front matter; empty where there is no card or none that parses."""
-    import yaml
-
     if not card.is_file():
         return {}
     text = card.read_text(encoding="utf-8", errors="replace")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from steps.config.onnx import ExecutionProvider, OnnxConfig, Precision
 from steps.core.files import place_files
 from steps.snapshots import child
@@ -257,8 +259,6 @@ def architecture(checkpoint: Path) -> str:
 
 
 def _say_memory(parameters: int, onnx: OnnxConfig) -> str:
-    import psutil
-
     factor = K_QUANT if onnx.extra_options.get("algo_config", "").startswith("k_quant") else 1
     needed, free = (
         factor * (BASE_MEMORY + MEMORY_PER_PARAMETER * parameters),

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jinja2 import TemplateError
+from mlflow.exceptions import MlflowException
+
 from steps.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -131,9 +134,6 @@ def _random_answers(vocabulary: int) -> Iterator[list[int]]:
 
 
 def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
-    from jinja2 import TemplateError
-    from mlflow.exceptions import MlflowException
-
     if not reference.chat_template:
         cure = "add chat_template.jinja to the checkpoint"
         raise SnapshotError(

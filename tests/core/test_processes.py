@@ -206,7 +206,7 @@ def test_files_of_secrets_that_settings_and_variables_name_are_hidden(
     shown.mkdir()
     for name in ("key.pem", "webhook", "postgres", ".env", "TOKENIZER"):
         (shown / name).write_text("secret")
-    monkeypatch.setattr(visible, "_named", {})
+    monkeypatch.setattr(visible, "named_files", {})
     visible.keep(str(shown / "key.pem"), None)
     monkeypatch.setattr(visible, "PROJECT", shown)
     monkeypatch.setenv("WEBHOOK_SECRET_FILE", str(shown / "webhook"))
@@ -310,7 +310,7 @@ folder = Path(sys.argv[1])
 layers = sys.argv[2].split()
 confined = Confinement(layers=tuple(layers), writable=(folder,))
 child = Child([sys.executable, "-I", "-c", {DETACHED!r}], environment=environment(), cwd=folder, confinement=confined)
-while "up" not in bytes(child._tail).decode():
+while "up" not in child.tail():
     time.sleep(0.05)
 print(child.pid, flush=True)
 time.sleep(600)

@@ -19,7 +19,7 @@ from steps.evaluation.worker_process import (
     Limits,
     ModelError,
 )
-from tests.evaluation.test_evaluate import PACK
+from tests.evaluation.settings import PACK
 
 LIMITS = Limits(120, 60)
 PACK_DIGEST = "sha256:" + "1" * 64

@@ -12,7 +12,7 @@ from steps.evaluation.description import Description
 from steps.evaluation.fidelity_comparison import Comparison
 from steps.evaluation.progress import Display
 from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, Limits
-from tests.evaluation.test_evaluate import config
+from tests.evaluation.settings import config
 
 WHOLE = Comparison(
     kl=[0.1] * 8,
@@ -51,7 +51,7 @@ def test_the_reference_is_of_the_same_snapshot(
     compared: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(
         conversions,
-        "_compare",
+        "compare_group",
         lambda one, group, *_: compared.append(
             (one.process.name, [each.process.name for each in group])
         ),

@@ -9,37 +9,13 @@ from typing import Any
 
 import pytest
 
-from steps.config.evaluate import EvaluateConfig, FidelityConfig, SpeedConfig
-from steps.config.model import ModelConfig, Source
-from steps.config.onnx import OnnxConfig
-from steps.config.promotion import PromotionConfig
-from steps.config.root import Config
+from steps.config.evaluate import SpeedConfig
 from steps.evaluation.evaluate import evaluate_models
 from steps.evaluation.publish import log_report, prefixes
 from steps.evaluation.report import Report
 from steps.evaluation.worker_process import CandidateProcess
 from tests.evaluation import sample
-
-PACK = Path(__file__).with_name("packs") / "tiny"
-FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=8, burst_tokens=4)
-
-
-def config(**evaluate: object) -> Config:
-    settings = EvaluateConfig(
-        **{  # type: ignore[arg-type]
-            "pack": str(PACK),
-            "speed": FAST,
-            "fidelity": FidelityConfig(enabled=False),
-            "traces": False,
-            **evaluate,
-        }
-    )
-    return Config(
-        model=ModelConfig(registered_name="clerk", source=Source.folder, path="/nowhere"),
-        onnx=OnnxConfig(),
-        evaluate=settings,
-        promotion=PromotionConfig(),
-    )
+from tests.evaluation.settings import QUICK, config
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +144,6 @@ def test_same_inputs_same_verdict_against_the_incumbent(
         ]
     # nothing is left to continue from
     assert not list((tmp_path / "first" / "answers").glob("*.jsonl"))
-
-
-QUICK = {"speed": SpeedConfig(enabled=False), "conformance": False}
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from steps.core.errors import ConfigError
 from steps.evaluation.evaluate import evaluate_models
 from steps.evaluation.publish import log_report
 from steps.evaluation.report import Report
-from tests.evaluation.test_evaluate import QUICK, config
+from tests.evaluation.settings import QUICK, config
 
 SPY = Path(__file__).with_name("models") / "spy.py"
 # by names and patterns, so redaction knows them

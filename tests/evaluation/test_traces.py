@@ -7,7 +7,7 @@ from steps.evaluation import packs
 from steps.evaluation.answers import Answer
 from steps.evaluation.description import describe
 from steps.evaluation.traces import log_dataset, log_traces
-from tests.evaluation.test_evaluate import PACK
+from tests.evaluation.settings import PACK
 
 
 def test_answers_become_traces(clerk: Callable[[str], str]) -> None:

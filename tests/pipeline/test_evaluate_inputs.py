@@ -111,13 +111,13 @@ def test_report_is_signed_by_the_key_that_is_named(
 ) -> None:
     from steps.core import signatures
     from steps.pipeline.step import StepRun
-    from tests.registry.test_evidence_trust import key_pair
+    from tests.core import keys
 
     def evaluate_models(*_: object, workdir: Path, **__: object) -> None:
         (workdir / "report.json").write_text('{"a": 1}')
         mlflow.log_artifact(str(workdir / "report.json"))
 
-    private, public = key_pair(tmp_path, "ci")
+    private, public = keys.make(tmp_path, "ci")
     config = compose_config(
         [
             "evaluate.incumbent=false",

@@ -29,13 +29,13 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     # the client backs off for 23 seconds
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-    freshness._meaning.cache_clear()
+    freshness.meaning.cache_clear()
     with serve(
         Hub({REPO: Repo(COMMIT, {path.name: path for path in checkpoint.iterdir()})})
     ) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
-    freshness._meaning.cache_clear()
+    freshness.meaning.cache_clear()
 
 
 def by_path(checkpoint: Path) -> ModelConfig:

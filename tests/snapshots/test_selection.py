@@ -12,9 +12,15 @@ from steps.snapshots.selection import INDEX, WEIGHTS, Place, small_files, weight
 PLACE = Place("model.path", "x")
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 BESIDE = [
-    "consolidated.safetensors", "adapter_model.safetensors", "original/model.safetensors", "checkpoint-500/model.safetensors",  # noqa: E501
-    "onnx/model.safetensors", "pytorch_model.bin", "optimizer.pt", "model.onnx",
-]  # fmt: skip
+    "consolidated.safetensors",
+    "adapter_model.safetensors",
+    "original/model.safetensors",
+    "checkpoint-500/model.safetensors",
+    "onnx/model.safetensors",
+    "pytorch_model.bin",
+    "optimizer.pt",
+    "model.onnx",
+]
 
 
 def index(folder: Path, *files: object) -> None:

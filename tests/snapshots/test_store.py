@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str)
 
 
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil._ntuple_diskusage(10, 9, 1_000_000_000)
+    usage = SimpleNamespace(total=10, used=9, free=1_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         SnapshotError,
