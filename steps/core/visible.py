@@ -50,10 +50,10 @@ def keep(*files: str | None) -> None:
 
 def homes() -> list[str]:
     """Home folders of this user, by the environment and by the system; never the root folder."""
-    found = [str(Path.home())]
+    folders = [str(Path.home())]
     with contextlib.suppress(KeyError):  # a container may run under a number that has no name
-        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [path for path in dict.fromkeys(found) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
+        folders.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [path for path in dict.fromkeys(folders) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
 
 
 def hidden() -> list[str]:
@@ -65,8 +65,8 @@ def secret(environment: Mapping[str, str]) -> list[str]:
     """Files and folders of credentials, and the database of a local tracking server, whose writer
     could forge what is in it.
     """
-    found = [str(Path(home) / name) for home in homes() for name in HOME]
-    found += [
+    paths = [str(Path(home) / name) for home in homes() for name in HOME]
+    paths += [
         environment[name]
         for name in (*(name for name, _ in FILES), *VARIABLES)
         if environment.get(name)
@@ -77,10 +77,10 @@ def secret(environment: Mapping[str, str]) -> list[str]:
         if name.endswith("_FILE") and SECRET_NAMES.search(name)
     ]
     named += [*map(Path, named_files), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
-    found += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
+    paths += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
-        found += database_files(environment.get(variable, ""))
-    return [*dict.fromkeys(found), *SYSTEM]
+        paths += database_files(environment.get(variable, ""))
+    return [*dict.fromkeys(paths), *SYSTEM]
 
 
 def database_files(uri: str) -> list[str]:
@@ -97,7 +97,7 @@ def of_python() -> tuple[str, ...]:
     """What the interpreter needs: its environments, each link on the way to its program, and
     libraries named by ``LD_LIBRARY_PATH``.
     """
-    found = [
+    paths = [
         sys.prefix,
         sys.exec_prefix,
         sys.base_prefix,
@@ -106,12 +106,12 @@ def of_python() -> tuple[str, ...]:
         str(Path(__file__).parent),
     ]
     if site.ENABLE_USER_SITE:
-        found.append(site.getuserbase())
+        paths.append(site.getuserbase())
     program = Path(sys.executable)
     for _ in range(40):  # as many links as the kernel follows
-        found.append(str(program))
+        paths.append(str(program))
         if not program.is_symlink():
             break
         program = program.parent / program.readlink()
-    found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
-    return tuple(path for path in dict.fromkeys(found) if os.path.exists(path))  # noqa: PTH110 - as above
+    paths += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    return tuple(path for path in dict.fromkeys(paths) if os.path.exists(path))  # noqa: PTH110 - as above

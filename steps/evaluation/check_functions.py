@@ -67,8 +67,9 @@ def _contains(answer: str, settings: Settings) -> list[str]:
 
 
 def contains_any(answer: str, settings: Settings) -> Outcome:
-    found = _contains(answer, settings)
-    return bool(found), f"found {found}" if found else f"none of {list(settings['values'])}"
+    contained = _contains(answer, settings)
+    detail = f"found {contained}" if contained else f"none of {list(settings['values'])}"
+    return bool(contained), detail
 
 
 def contains_all(answer: str, settings: Settings) -> Outcome:
@@ -77,8 +78,8 @@ def contains_all(answer: str, settings: Settings) -> Outcome:
 
 
 def contains_none(answer: str, settings: Settings) -> Outcome:
-    found = _contains(answer, settings)
-    return not found, f"found {found}" if found else "none found"
+    contained = _contains(answer, settings)
+    return not contained, f"found {contained}" if contained else "none found"
 
 
 def regex(answer: str, settings: Settings) -> Outcome:
@@ -89,11 +90,11 @@ def regex(answer: str, settings: Settings) -> Outcome:
 
 def number(answer: str, settings: Settings) -> Outcome:
     passed_over = settings.get("besides", ())
-    found = [value for value in numbers(fold(answer)) if abs(value) not in passed_over]
+    values = [value for value in numbers(fold(answer)) if abs(value) not in passed_over]
     which = settings.get("which", "last")
-    picked = found if which == "any" else found[:1] if which == "first" else found[-1:]
+    picked = values if which == "any" else values[:1] if which == "first" else values[-1:]
     near = any(abs(value - settings["value"]) <= settings.get("tolerance", 0) for value in picked)
-    return near, f"numbers {found[:8]}, wanted {settings['value']} ({which})"
+    return near, f"numbers {values[:8]}, wanted {settings['value']} ({which})"
 
 
 def json_valid(answer: str, _: Settings) -> Outcome:

@@ -98,7 +98,7 @@ def compare_group(
             name = subject.process.name
             with CandidateProcess(f"{name}-logits", limits, [build], [shared]) as meter:
                 try:
-                    found = fidelity.measure(
+                    comparison = fidelity.measure(
                         process,
                         folder,
                         {name: (meter, build)},
@@ -110,7 +110,7 @@ def compare_group(
                 except (CandidateFailedError, ModelError) as error:
                     note(subject, f"the reference failed: {error}")
                     continue
-            record(subject, found)
+            record(subject, comparison)
             if metrics.PERPLEXITY_REFERENCE in subject.metrics:
                 reference.metrics[metrics.PERPLEXITY] = subject.metrics[
                     metrics.PERPLEXITY_REFERENCE

@@ -33,12 +33,12 @@ def texts(folder: str | None) -> list[Path]:
         ConfigError: the folder has none.
     """
     root = Path(folder).expanduser() if folder else TEXTS
-    found = sorted(root.glob("*.txt"))
-    if not found:
+    files = sorted(root.glob("*.txt"))
+    if not files:
         raise ConfigError(
             "evaluate.fidelity.texts", str(root), "a folder with at least one *.txt file"
         )
-    return found
+    return files
 
 
 def windows(

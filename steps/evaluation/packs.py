@@ -2,9 +2,8 @@
 anything runs.
 
 ``pack.yaml`` has ``name``, ``version``, ``licence`` and ``contamination``; instead of items of its
-own a pack may take a part of
-another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object a line: ``{"id", "messages",
-"checks", "tags", "max_tokens"?}``.
+own a pack may take a part of another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object
+a line: ``{"id", "messages", "checks", "tags", "max_tokens"?}``.
 """
 
 import json
@@ -238,7 +237,7 @@ def _problem(entry: object) -> str | None:
         return "'max_tokens' of at least 1"
     if not (isinstance(entry.get("checks"), list) and entry["checks"]):
         return "a list 'checks' of at least one check"
-    return next((found for check in entry["checks"] if (found := checks.problem(check))), None)
+    return next((wrong for check in entry["checks"] if (wrong := checks.problem(check))), None)
 
 
 def _messages_problem(messages: object) -> str | None:

@@ -36,7 +36,8 @@ class Display:
             disable=not console.is_terminal,
             speed_estimate_period=SPEED_SECONDS,
         )
-        self._task = self._progress.tasks[self._progress.add_task("evaluate", total=total)]
+        self._progress.add_task("evaluate", total=total)
+        (self._task,) = self._progress.tasks
         self._said = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -57,11 +57,11 @@ def measure(
             for name in order:
 
                 def one(name: str = name, tokens: int = tokens, nonce: int = nonce) -> None:
-                    found = processes[name].ask(
+                    timing = processes[name].ask(
                         "stream", prompt_tokens=tokens, new_tokens=config.new_tokens, nonce=nonce
                     )
                     if not warm:  # noqa: B023 - called before the round ends
-                        timings[name].streams.setdefault(tokens, []).append(found)
+                        timings[name].streams.setdefault(tokens, []).append(timing)
 
                 guard(name, one)
                 advance(name)
@@ -72,7 +72,7 @@ def measure(
                 def many(
                     name: str = name, concurrency: int = concurrency, nonce: int = nonce
                 ) -> None:
-                    found = processes[name].ask(
+                    timing = processes[name].ask(
                         "burst",
                         requests=concurrency,
                         concurrency=concurrency,
@@ -81,7 +81,7 @@ def measure(
                     )
                     if not warm:  # noqa: B023 - called before the round ends
                         timings[name].bursts.setdefault(concurrency, []).append(
-                            found["tokens"] / found["seconds"]
+                            timing["tokens"] / timing["seconds"]
                         )
 
                 guard(name, many)
@@ -103,39 +103,39 @@ def metrics(timings: Timings) -> dict[str, float]:
 
     The shortest prompt is the one that the plain names speak of, the longest has ``_long``.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for suffix, tokens in zip(
         ("", "_long"), sorted(timings.streams)[:1] + sorted(timings.streams)[1:][-1:], strict=False
     ):
         rounds = timings.streams[tokens]
-        first = [each["ttft_s"] for each in rounds]
-        between = [gap for each in rounds for gap in each["itl_s"]]
+        first = [stream["ttft_s"] for stream in rounds]
+        between = [gap for stream in rounds for gap in stream["itl_s"]]
         rates = [
-            each["decode_tokens_per_second"]
-            for each in rounds
-            if each["decode_tokens_per_second"] > 0
+            stream["decode_tokens_per_second"]
+            for stream in rounds
+            if stream["decode_tokens_per_second"] > 0
         ]
         for name, values in ((f"speed/ttft{suffix}", first), (f"speed/itl{suffix}", between)):
             if not values:
                 continue
-            found[f"{name}_p50_s"] = statistics.percentile(values, 50)
-            found[f"{name}_min_s"], found[f"{name}_max_s"] = min(values), max(values)
-            found |= {
+            figures[f"{name}_p50_s"] = statistics.percentile(values, 50)
+            figures[f"{name}_min_s"], figures[f"{name}_max_s"] = min(values), max(values)
+            figures |= {
                 f"{name}_p{q}_s": statistics.percentile(values, q)
                 for q, least in TAILS.items()
                 if len(values) >= least
             }
         if tokens in timings.prompts:
-            found[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
+            figures[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
         if rates:
-            found[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
-            found[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)
-            found[f"speed/decode{suffix}_tokens_per_second_max"] = max(rates)
+            figures[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
+            figures[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)
+            figures[f"speed/decode{suffix}_tokens_per_second_max"] = max(rates)
     for concurrency, rates in timings.bursts.items():
-        found[f"speed/throughput_{concurrency}"] = statistics.percentile(rates, 50)
-        found[f"speed/throughput_{concurrency}_min"] = min(rates)
-        found[f"speed/throughput_{concurrency}_max"] = max(rates)
-    return found
+        figures[f"speed/throughput_{concurrency}"] = statistics.percentile(rates, 50)
+        figures[f"speed/throughput_{concurrency}_min"] = min(rates)
+        figures[f"speed/throughput_{concurrency}_max"] = max(rates)
+    return figures
 
 
 def series(timings: Timings) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def difference(
     low = high = mean
     if np.ptp(pairs) > 0:  # resampling a constant teaches nothing
         tail = norm.cdf(t.ppf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1)))
-        found = bootstrap(
+        resampled = bootstrap(
             (pairs,),
             np.mean,
             n_resamples=resamples,
@@ -86,7 +86,7 @@ def difference(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        low, high = float(found.low), float(found.high)
+        low, high = float(resampled.low), float(resampled.high)
 
     def most(events: int) -> float:
         """Upper end of the exact (Clopper-Pearson) interval of a rate, at the same confidence to
@@ -150,8 +150,7 @@ def non_inferiority(
     """Whether the candidate's mean score is lower than the incumbent's by no more than ``margin``.
 
     ``not_worse`` when the lower bound (one-sided ``confidence``) lies above ``-margin`` on at least
-    ``least_items``, ``worse`` when the
-    upper one lies below it, else ``undecided``.
+    ``least_items``, ``worse`` when the upper one lies below it, else ``undecided``.
     """
     interval = difference(
         candidate, incumbent, confidence=2 * confidence - 1, resamples=resamples, seed=seed

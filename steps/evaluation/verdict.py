@@ -23,12 +23,12 @@ def decide(
     if candidate.status == "failed":
         reason = candidate.failure.reason if candidate.failure else "failed"
         return Verdict(HOLD, (Gate("evaluated", False, True, False, reason),))
-    found = list(absolute(candidate, gates.absolute))
+    results = list(absolute(candidate, gates.absolute))
     if gates.relative.enabled and incumbent is not None and candidate.role != "incumbent":
-        found += relative(candidate, incumbent, gates.relative, seed)
-    outcomes = [gate.passed for gate in found]
+        results += relative(candidate, incumbent, gates.relative, seed)
+    outcomes = [gate.passed for gate in results]
     decision = HOLD if False in outcomes else INSUFFICIENT if None in outcomes else PROMOTE
-    return Verdict(decision, tuple(found))
+    return Verdict(decision, tuple(results))
 
 
 def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]:
@@ -162,7 +162,7 @@ def relative(
         )
     else:
         ours, others = zip(*pairs, strict=True)
-        found = statistics.non_inferiority(
+        comparison = statistics.non_inferiority(
             ours,
             others,
             margin=gates.quality_margin,
@@ -171,21 +171,19 @@ def relative(
             seed=seed,
         )
         passed = {statistics.NOT_WORSE: True, statistics.WORSE: False, statistics.UNDECIDED: None}[
-            found.outcome
+            comparison.outcome
         ]
-        gap = found.difference
+        gap, needed = comparison.difference, comparison.needed
         reason = (
-            f"difference {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) on {found.items}"
-            f" items, margin {found.margin:g}"
+            f"difference {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) on {comparison.items}"
+            f" items, margin {comparison.margin:g}"
         )
-        reason += f"; equal models differ as much with p = {found.p_value:.2g}"
-        if passed is None and found.items < found.needed:
-            reason += (
-                f": the pack is too small to decide, about {found.needed} items would be needed"
-            )
+        reason += f"; equal models differ as much with p = {comparison.p_value:.2g}"
+        if passed is None and comparison.items < needed:
+            reason += f": the pack is too small to decide, about {needed} items would be needed"
         elif passed is None:
             reason += (
-                f": too close to the margin to decide, though about {found.needed} items are enough"
+                f": too close to the margin to decide, though about {needed} items are enough"
                 " for two equal models"
             )
         yield Gate("quality vs incumbent", gap.low, -gates.quality_margin, passed, reason)

@@ -180,15 +180,15 @@ class Worker:
         import numpy as np
 
         compared = ids if last is None else ids[-last:]
-        found: dict[str, list[float]] = sibling("logits").compare(
+        values: dict[str, list[float]] = sibling("logits").compare(
             np.load(file, mmap_mode="r"), self.meter.logits(ids, last), compared
         )
-        return found
+        return values
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         """Greedy continuation of a prompt, as token ids."""
-        found: list[int] = self.meter.continue_greedily(ids, tokens)
-        return found
+        continuation: list[int] = self.meter.continue_greedily(ids, tokens)
+        return continuation
 
     def peak_rss(self) -> int:
         """Most resident bytes this process has held, as the kernel counts them."""

@@ -1,8 +1,8 @@
 """Command-line words of an entry script, translated to what Hydra takes.
 
 ``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty
-default as ``''``, and an undeclared
-``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the three.
+default as ``''``, and an undeclared ``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the
+three.
 """
 
 import dataclasses

@@ -65,8 +65,8 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
             inputs[key] = given
             continue
         producer = load(PRODUCERS[key])
-        found, mark = find_output(producer, config)
-        if found is None:
+        output, mark = find_output(producer, config)
+        if output is None:
             missing = (
                 [producer.name] if mark else [*_missing_inputs(producer, config), producer.name]
             )
@@ -83,9 +83,9 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
                 f" ({why}); make one: {commands}"
             )
         log.info(
-            "%s: taking %s from run %s, whose fingerprint matches", key, found.uri, found.run_id
+            "%s: taking %s from run %s, whose fingerprint matches", key, output.uri, output.run_id
         )
-        inputs[key] = found.uri
+        inputs[key] = output.uri
     return inputs
 
 
@@ -98,8 +98,8 @@ def _missing_inputs(step: Step, config: Config) -> list[str]:
         if getattr(config, key):
             continue
         producer = load(PRODUCERS[key])
-        found, mark = find_output(producer, config)
-        if found is None:
+        output, mark = find_output(producer, config)
+        if output is None:
             names += [*([] if mark else _missing_inputs(producer, config)), producer.name]
     return list(dict.fromkeys(names))
 

@@ -22,15 +22,17 @@ def base_models(folder: Path) -> list[str]:
     """What a checkpoint says it was made from, best source first: PEFT's ``adapter_config.json``,
     then ``base_model`` of the card.
     """
-    found: list[object] = []
+    named_models: list[object] = []
     try:
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        found.append(adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None)
+        named_models.append(
+            adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+        )
     except (OSError, ValueError):
         pass  # no adapter, or one that says nothing: the card may
     named = front_matter(folder / "README.md").get("base_model")
-    found += named if isinstance(named, list) else [named]
-    return [name for name in found if isinstance(name, str) and name]
+    named_models += named if isinstance(named, list) else [named]
+    return [name for name in named_models if isinstance(name, str) and name]
 
 
 def front_matter(card: Path) -> Mapping[str, Any]:

@@ -37,12 +37,12 @@ def repositories(model: ModelConfig) -> list[Repository]:
     """What of a model comes from the Hub: its checkpoint, its prebuilt ONNX folder, both or
     nothing.
     """
-    found = (
+    wanted = (
         [Repository("model", str(model.repo), model.revision)] if model.source is Source.hub else []
     )
     if model.onnx is not None:
-        found.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
-    return found
+        wanted.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
+    return wanted
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:

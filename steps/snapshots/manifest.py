@@ -102,8 +102,8 @@ class Snapshot:
         """
         content = json.loads(text)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"snapshot.json: schema={found!r}: expected {SCHEMA!r}")
+            schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"snapshot.json: schema={schema!r}: expected {SCHEMA!r}")
         digest = content.pop("digest", None)
         del content["schema"]
         try:

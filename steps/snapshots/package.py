@@ -99,12 +99,12 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
             "check pip's index (pip config list) and the network",
         ) from error
     wheels = sorted(partial.glob("*.whl"))
-    found = {path: sha256_of(path) for path in wheels}
-    match = next((path for path, digest in found.items() if digest == sha256), None)
+    digests = {path: sha256_of(path) for path in wheels}
+    match = next((path for path, digest in digests.items() if digest == sha256), None)
     if match is None:
         shutil.rmtree(partial)
         given = (
-            ", ".join(f"{path.name} has {digest}" for path, digest in found.items())
+            ", ".join(f"{path.name} has {digest}" for path, digest in digests.items())
             or "pip downloaded no wheel"
         )
         raise SnapshotError(

@@ -169,10 +169,10 @@ class Store(StoreFolder):
         """Whether `folder` has these files and no other; the blobs are taken as verified."""
         if not folder.is_dir():
             return False
-        found = {
+        present = {
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
         }
-        return found == {entry.path for entry in entries} and all(
+        return present == {entry.path for entry in entries} and all(
             (folder / entry.path).samefile(self.blob(entry.sha256))
             or sha256_of(folder / entry.path) == entry.sha256
             for entry in entries
