@@ -15,15 +15,7 @@ import psutil
 from steps.config import isolation
 from steps.config.root import Config
 from steps.core import processes
-from steps.evaluation import (
-    candidate,
-    conversions,
-    lm_eval_tasks,
-    packs,
-    publish,
-    speed,
-    verdict,
-)
+from steps.evaluation import candidate, conversions, lm_eval_tasks, packs, publish, speed, verdict
 from steps.evaluation.candidate import candidates_of
 from steps.evaluation.presentation import html_report
 from steps.evaluation.progress import Display

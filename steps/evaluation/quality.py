@@ -5,11 +5,7 @@ from collections.abc import Sequence
 
 from steps.evaluation import statistics
 from steps.evaluation.answers import Answer
-from steps.evaluation.metrics import (
-    QUALITY_HIGH,
-    QUALITY_LOW,
-    QUALITY_SCORE,
-)
+from steps.evaluation.metrics import QUALITY_HIGH, QUALITY_LOW, QUALITY_SCORE
 from steps.evaluation.packs import Pack
 from steps.evaluation.report import ItemResult, Quality, SkillScore
 

@@ -36,8 +36,7 @@ def seed(model: ModelUnderTest) -> str:
 def top_p(model: ModelUnderTest) -> str:
     nearly = text(model.ask(temperature=1.0, top_p=1e-6, seed=3))
     expect(
-        nearly == text(model.greedy),
-        f"top_p near 0 gave {nearly!r}, greedy {text(model.greedy)!r}",
+        nearly == text(model.greedy), f"top_p near 0 gave {nearly!r}, greedy {text(model.greedy)!r}"
     )
     return "top_p near 0 equals greedy"
 
