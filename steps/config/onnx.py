@@ -36,30 +36,15 @@ PRECISIONS = {
     ExecutionProvider.webgpu: {Precision.int8, Precision.int4},
 }
 QUANTISATION_OPTIONS = {
-    "accuracy_level",
-    "algo_config",
-    "block_size",
-    "is_symmetric",
-    "matmul_mixed_precision",
-    "nodes_to_exclude",
-    "op_types_to_quantize",
-    "use_qdq",
-}
+    "accuracy_level", "algo_config", "block_size", "is_symmetric", "matmul_mixed_precision",
+    "nodes_to_exclude", "op_types_to_quantize", "use_qdq",
+}  # fmt: skip
 GRAPH_OPTIONS = {
-    "enable_cuda_graph",
-    "enable_dml_graph",
-    "enable_webgpu_graph",
-    "fuse_qk_norm_gqa",
-    "fuse_qkv",
-    "matmulnbits_weights_prepacked",
-    "moe_quant_type",
-    "prune_lm_head",
-    "qmoe_block_size",
-    "shared_embeddings",
-    "use_cuda_bf16",
-    "use_webgpu_fp32",
+    "enable_cuda_graph", "enable_dml_graph", "enable_webgpu_graph", "fuse_qk_norm_gqa",
+    "fuse_qkv", "matmulnbits_weights_prepacked", "moe_quant_type", "prune_lm_head",
+    "qmoe_block_size", "shared_embeddings", "use_cuda_bf16", "use_webgpu_fp32",
     "windowed_kv_cache",
-}
+}  # fmt: skip
 
 
 @dataclass

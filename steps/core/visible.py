@@ -29,12 +29,9 @@ HOME = (
     ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
 )  # fmt: skip
 VARIABLES = (
-    "KUBECONFIG",
-    "PIP_CONFIG_FILE",
-    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
-    "BOTO_CONFIG",
+    "KUBECONFIG", "PIP_CONFIG_FILE", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "BOTO_CONFIG",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
+)  # fmt: skip
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
 named_files: dict[str, None] = {}  # by settings, for the life of this process
 

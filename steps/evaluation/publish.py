@@ -2,51 +2,38 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 
 from steps.core import signatures
-from steps.evaluation.report import CandidateReport, Report
+from steps.evaluation.report import CandidateReport, ItemResult, Report
+
+# of the run's table of answers
+COLUMNS: dict[str, Callable[[CandidateReport, ItemResult], Any]] = {
+    "item": lambda _, item: item.id,
+    "skill": lambda _, item: item.tags[0],
+    "variant": lambda candidate, _: candidate.variant,
+    "model_id": lambda candidate, _: candidate.model_id,
+    "answer": lambda _, item: item.answer,
+    "score": lambda _, item: item.score,
+    "finish_reason": lambda _, item: item.finish_reason,
+    "tokens": lambda _, item: item.completion_tokens,
+    "latency_s": lambda _, item: item.latency_s,
+    "tokens_per_second": lambda _, item: (
+        item.completion_tokens / item.latency_s if item.latency_s else 0.0
+    ),
+}
 
 
 def table(report: Report) -> dict[str, list[Any]]:
-    """Answers of all candidates, one row an answer: what the run's table artifact shows."""
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "item",
-            "skill",
-            "variant",
-            "model_id",
-            "answer",
-            "score",
-            "finish_reason",
-            "tokens",
-            "latency_s",
-            "tokens_per_second",
-        )
-    }
-    for candidate in report.candidates:
-        for item in candidate.quality.items:
-            rate = item.completion_tokens / item.latency_s if item.latency_s else 0.0
-            row = (
-                item.id,
-                item.tags[0],
-                candidate.variant,
-                candidate.model_id,
-                item.answer,
-                item.score,
-                item.finish_reason,
-                item.completion_tokens,
-                item.latency_s,
-                rate,
-            )
-            for name, value in zip(columns, row, strict=True):
-                columns[name].append(value)
-    return columns
+    """Answers of all candidates by column, one row an answer."""
+    rows = [
+        (candidate, item) for candidate in report.candidates for item in candidate.quality.items
+    ]
+    return {name: [value(*row) for row in rows] for name, value in COLUMNS.items()}
 
 
 def prefixes(candidates: Sequence[CandidateReport]) -> list[str]:

@@ -19,25 +19,14 @@ from hydra.errors import HydraException
 from steps.config.root import Config
 from steps.core.errors import ConfigError
 
-FLAGS = frozenset(
-    {
-        "-m",
-        "--multirun",
-        "--info",
-        "--resolve",
-        "-r",
-        "--run",
-        "-h",
-        "--help",
-        "--hydra-help",
-        "--version",
-        "-sc",
-    }
-)
+FLAGS = frozenset({
+    "-m", "--multirun", "--info", "--resolve", "-r", "--run", "-h", "--help", "--hydra-help",
+    "--version", "-sc",
+})  # fmt: skip
 FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
-INSPECTING = frozenset(
-    {"-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc"}
-)
+INSPECTING = frozenset({
+    "-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

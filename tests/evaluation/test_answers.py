@@ -110,7 +110,7 @@ def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_pat
             )
         )
     assert rest[:3] == list(kept.values())
-    assert [each.text for each in rest] == [each.text for each in whole]
+    assert [answered.text for answered in rest] == [answered.text for answered in whole]
 
 
 def test_an_error_of_one_request_is_not_the_end(

@@ -253,10 +253,10 @@ def test_violations_are_seen(
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None,
     rows: set[str],
 ) -> None:
-    found = conformance(Loaded(clerk_module, change, prepare))
-    assert rows <= broken(found), broken(found)
-    assert len(broken(found)) <= len(rows) + 2  # it is seen where it is, not everywhere
-    assert not complete(found)
+    seen = conformance(Loaded(clerk_module, change, prepare))
+    assert rows <= broken(seen), broken(seen)
+    assert len(broken(seen)) <= len(rows) + 2  # it is seen where it is, not everywhere
+    assert not complete(seen)
 
 
 class FirstRowsLimit(Loaded):

@@ -193,8 +193,8 @@ def test_an_interrupted_evaluation_goes_on(
     )
     assert not any("earlier process" in note for note in whole.notes)
     texts = [
-        [(item.id, item.answer) for item in each.candidates[0].quality.items]
-        for each in (report, whole)
+        [(item.id, item.answer) for item in evaluation.candidates[0].quality.items]
+        for evaluation in (report, whole)
     ]
     assert texts[0] == texts[1] and not list(cache.glob("*"))
 

@@ -66,19 +66,19 @@ def test_an_honest_reply_stays_as_it_is(command: str, result: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "result"),
     [
-        *(("answer", each) for each in NO_ANSWER),
-        *(("answer", {**ANSWER, "text": each}) for each in NO_TEXT),
-        *(("answer", {**ANSWER, "finish_reason": each}) for each in NO_REASON),
+        *(("answer", value) for value in NO_ANSWER),
+        *(("answer", {**ANSWER, "text": value}) for value in NO_TEXT),
+        *(("answer", {**ANSWER, "finish_reason": value}) for value in NO_REASON),
         *(
-            ("answer", {**ANSWER, "completion_tokens": each})
-            for each in ("a", True, 1.5, math.nan, -1, 10**400)
+            ("answer", {**ANSWER, "completion_tokens": value})
+            for value in ("a", True, 1.5, math.nan, -1, 10**400)
         ),
         *(
-            ("answer", {**ANSWER, "latency_s": each})
-            for each in ("b", True, math.nan, math.inf, -1.0, 10**400, -(10**400))
+            ("answer", {**ANSWER, "latency_s": value})
+            for value in ("b", True, math.nan, math.inf, -1.0, 10**400, -(10**400))
         ),
-        *(("load", each) for each in (None, "x", {"ready_s": "x"}, {"ready_s": math.nan})),
-        *(("peak_rss", each) for each in (None, "1", 1e8, True, 1 << 51, -1)),
+        *(("load", value) for value in (None, "x", {"ready_s": "x"}, {"ready_s": math.nan})),
+        *(("peak_rss", value) for value in (None, "1", 1e8, True, 1 << 51, -1)),
         ("conformance", [["name", "passed"]]),
         ("conformance", [{"name": "n", "passed": 1, "limit": None, "detail": ""}]),
         ("timed_prompt", None),

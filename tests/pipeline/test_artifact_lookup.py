@@ -82,9 +82,9 @@ def test_the_newest_finished_run_that_fits_is_taken() -> None:
     finished(FETCH, config)
     newest = finished(FETCH, config)
     finished(FETCH, compose_config(["model=tiny_phi3"]))
-    found, _ = artifact_lookup.find_output(FETCH, config)
-    assert found is not None
-    assert found.uri == newest
+    output, _ = artifact_lookup.find_output(FETCH, config)
+    assert output is not None
+    assert output.uri == newest
 
 
 @pytest.mark.parametrize("left", [{"status": "FAILED"}, {"status": "KILLED"}, {"artifact": False}])
@@ -98,8 +98,8 @@ def test_a_step_may_refuse_what_is_there() -> None:
     config = compose_config([])
     finished(FETCH, config)
     stale = replace(FETCH, stale=lambda _config, _uri: "its folder changed")
-    found, mark = artifact_lookup.find_output(stale, config)
-    assert found is None
+    output, mark = artifact_lookup.find_output(stale, config)
+    assert output is None
     assert mark is not None
     assert "snapshot.json, and since then its folder changed" in artifact_lookup.difference(
         stale, config, mark
@@ -111,9 +111,9 @@ def test_inputs_are_looked_for_through_the_whole_chain() -> None:
     snapshot = finished(FETCH, config)
     logged = finished(LOG, config, {"snapshot_uri": snapshot})
     assert artifact_lookup.resolve_inputs(LOG, config, ()) == {"snapshot_uri": snapshot}
-    found, _ = artifact_lookup.find_output(LOG, config)
-    assert found is not None
-    assert found.uri == logged
+    output, _ = artifact_lookup.find_output(LOG, config)
+    assert output is not None
+    assert output.uri == logged
 
 
 def test_a_run_is_reused_although_the_look_of_its_output_changed(
@@ -136,11 +136,11 @@ def test_a_run_is_reused_although_the_look_of_its_output_changed(
     config = compose_config([])
     made = finished(step, config)
     (room / "page" / "report.html.j2").write_text("<h1>Report</h1>")
-    found, _ = artifact_lookup.find_output(step, config)
-    assert found is not None and found.uri == made
+    output, _ = artifact_lookup.find_output(step, config)
+    assert output is not None and output.uri == made
     (room / "scoring.py").write_text("x = 2\n")
-    found, mark = artifact_lookup.find_output(step, config)
-    assert found is None and mark is not None
+    output, mark = artifact_lookup.find_output(step, config)
+    assert output is None and mark is not None
     assert artifact_lookup.difference(step, config, mark).startswith("source changed since run ")
 
 

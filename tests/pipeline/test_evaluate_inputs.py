@@ -80,11 +80,11 @@ def test_an_alias_that_moves_is_another_input() -> None:
     client.create_registered_model("mine")
     for digest in ("sha256:a", "sha256:b"):
         client.create_model_version("mine", log(digest)[0])
-    found = []
+    read = []
     for version in "12":
         client.set_registered_model_alias("mine", "challenger", version)
-        found.append(parts("evaluate.candidates=[models:/mine@challenger]"))
-    assert found == [{"evaluate.candidates.0": "sha256:a"}, {"evaluate.candidates.0": "sha256:b"}]
+        read.append(parts("evaluate.candidates=[models:/mine@challenger]"))
+    assert read == [{"evaluate.candidates.0": "sha256:a"}, {"evaluate.candidates.0": "sha256:b"}]
 
 
 @pytest.mark.usefixtures("tracking")

@@ -15,16 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, GRID = "#1b2330", "#d8dde6"
+# on white; the page has a second set for dark
 SERIES = (
-    "#2f6fdf",
-    "#d9730d",
-    "#12966b",
-    "#8a4fe0",
-    "#d1397f",
-    "#5f6b7a",
-    "#0d8fa8",
-    "#8f8a1e",
-)  # on white; the page has a second set for dark
+    "#2f6fdf", "#d9730d", "#12966b", "#8a4fe0", "#d1397f", "#5f6b7a", "#0d8fa8", "#8f8a1e",
+)  # fmt: skip
 WIDTH, HEIGHT = 5.4, 3.5  # inches: two pictures side by side on a desk, one on a phone
 LEGEND_LINE = 0.22  # inches that a line of a legend takes
 
