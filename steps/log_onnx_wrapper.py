@@ -9,26 +9,31 @@ no torch.
     mlflow run . -e log_onnx_wrapper --env-manager local -P model=smollm2_135m -P onnx=int4_cpu
 """
 
-import logging
-
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
-from steps.snapshots import onnx_build, parity
-from steps.snapshots.store import Store
-from steps.wrappers.capabilities import capabilities_of, in_words
-from steps.wrappers.log_onnx import PACKAGES, log_onnx
 
-log = logging.getLogger(__name__)
+
+def _packages() -> tuple[str, ...]:
+    from steps.snapshots import onnx_build
+    from steps.wrappers import log_onnx
+
+    return tuple(dict.fromkeys((*log_onnx.PACKAGES, *onnx_build.PACKAGES)))
 
 
 @step(
     reads=("model.registered_name", "model.homepage", "model.artifact_key", "onnx", "generation"),
     inputs=("snapshot_uri",),
     files=("steps/wrappers/served", "steps/snapshots/provenance.py"),
-    packages=tuple(dict.fromkeys((*PACKAGES, *onnx_build.PACKAGES))),
+    packages=_packages,
 )
 def log_onnx_wrapper(config: Config, run: StepRun) -> str:
+    import logging
+
+    from steps.snapshots import onnx_build, parity
     from steps.snapshots.provenance import metadata_of, read_snapshot, tag_digest, tags_of
+    from steps.snapshots.store import Store
+    from steps.wrappers.capabilities import capabilities_of, in_words
+    from steps.wrappers.log_onnx import log_onnx
 
     snapshot = read_snapshot(run.inputs["snapshot_uri"])
     store = Store(config.store.path)
@@ -40,7 +45,7 @@ def log_onnx_wrapper(config: Config, run: StepRun) -> str:
         folder = onnx_build.build(checkpoint, config.onnx, store, snapshot.digest)
     parity.check(checkpoint, folder)
     capabilities = capabilities_of(folder)
-    log.info("%s", "; ".join(in_words(capabilities)))
+    logging.getLogger(__name__).info("%s", "; ".join(in_words(capabilities)))
     uri = log_onnx(
         folder,
         name=config.model.registered_name,

@@ -4,7 +4,8 @@ incumbent.
 
 from dataclasses import dataclass, field
 
-from steps.core.errors import ConfigError
+from steps.config import bounds
+from steps.config.bounds import above, at_least, between, bounded, inside
 
 
 @dataclass
@@ -12,32 +13,22 @@ class AbsoluteGates:
     """Limits that hold whoever the incumbent is; null switches a gate off."""
 
     # mean item score, 0 to 1; the 95 % interval must lie above it, too
-    quality_floor: float | None = 0.15
+    quality_floor: float | None = bounded(0.15, between(0, 1, "a score"))
     # mean KL divergence to the checkpoint, nats per token, on the shipped texts; docs/adr/0004
-    kl_ceiling: float | None = 0.25
+    kl_ceiling: float | None = bounded(0.25, above(0, "a number"))
     # a conversion renders conversations to the checkpoint's own tokens, in the folder and as it is
     # served
     chat_template: bool = True
     # seconds to the first token, short prompt; below 20 samples the slowest one counts
-    ttft_p95_ceiling: float | None = 10.0
-    rss_ceiling_bytes: int | None = None  # peak resident bytes of the serving process
+    ttft_p95_ceiling: float | None = bounded(10.0, above(0, "a number"))
+    # peak resident bytes of the serving process
+    rss_ceiling_bytes: int | None = bounded(None, above(0, "a number"))
     # SPDX identifiers that may be promoted; empty allows any
     licences: list[str] = field(default_factory=list)
     conformance_complete: bool = True  # every row of the chat contract passes or is a named limit
 
     def __post_init__(self) -> None:
-        if self.quality_floor is not None and not 0 <= self.quality_floor <= 1:
-            raise ConfigError(
-                "promotion.gates.absolute.quality_floor",
-                self.quality_floor,
-                "a score from 0 to 1, or null",
-            )
-        for name in ("kl_ceiling", "ttft_p95_ceiling", "rss_ceiling_bytes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(
-                    f"promotion.gates.absolute.{name}", value, "a number above 0, or null"
-                )
+        bounds.check(self, "promotion.gates.absolute")
 
 
 @dataclass
@@ -46,35 +37,17 @@ class RelativeGates:
 
     enabled: bool = True
     # the mean score may be this much lower, and no more (non-inferiority margin)
-    quality_margin: float = 0.1
-    confidence: float = 0.95  # one-sided confidence that the loss stays within the margin
-    resamples: int = 9999  # bootstrap resamples
-    ttft_ratio_ceiling: float | None = None  # time to first token p50, candidate over incumbent
-    decode_ratio_floor: float | None = None  # decode tokens per second, candidate over incumbent
+    quality_margin: float = bounded(0.1, inside(0, 1, "a score difference"))
+    # one-sided confidence that the loss stays within the margin
+    confidence: float = bounded(0.95, inside(0.5, 1, "a probability"))
+    resamples: int = bounded(9999, at_least(999))  # bootstrap resamples
+    # time to first token p50, candidate over incumbent
+    ttft_ratio_ceiling: float | None = bounded(None, above(0, "a ratio"))
+    # decode tokens per second, candidate over incumbent
+    decode_ratio_floor: float | None = bounded(None, above(0, "a ratio"))
 
     def __post_init__(self) -> None:
-        if not 0 < self.quality_margin < 1:
-            raise ConfigError(
-                "promotion.gates.relative.quality_margin",
-                self.quality_margin,
-                "a score difference between 0 and 1",
-            )
-        if not 0.5 < self.confidence < 1:
-            raise ConfigError(
-                "promotion.gates.relative.confidence",
-                self.confidence,
-                "a probability between 0.5 and 1",
-            )
-        if self.resamples < 999:
-            raise ConfigError(
-                "promotion.gates.relative.resamples", self.resamples, "an integer of at least 999"
-            )
-        for name in ("ttft_ratio_ceiling", "decode_ratio_floor"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(
-                    f"promotion.gates.relative.{name}", value, "a ratio above 0, or null"
-                )
+        bounds.check(self, "promotion.gates.relative")
 
 
 @dataclass

@@ -6,7 +6,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from steps.config import names
+from steps.config import bounds, names
+from steps.config.bounds import at_least, bounded
 from steps.core.errors import ConfigError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -64,13 +65,14 @@ class ModelConfig:
 
     # source: generated
     architecture: str | None = None
-    seed: int = 0
+    seed: int = bounded(0, at_least(0))
 
     # a prebuilt ONNX folder to take instead of building one
     onnx: PrebuiltOnnxConfig | None = None
     artifact_key: str = "onnx-model"  # name of the ONNX folder among the logged model's artifacts
 
     def __post_init__(self) -> None:
+        bounds.check(self, "model")
         names.check(
             "model.registered_name", self.registered_name, "pass another model.registered_name=…"
         )
@@ -113,5 +115,3 @@ class ModelConfig:
             raise ConfigError(
                 "model.trust_remote_code", True, expected, "take a model that transformers knows"
             )
-        if self.seed < 0:
-            raise ConfigError("model.seed", self.seed, "an integer of at least 0")

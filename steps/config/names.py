@@ -39,7 +39,9 @@ def fault(name: str) -> str | None:
         or len(name) > LONGEST
     ):
         return EXPECTED
-    if not all(each.isalnum() or each in PUNCTUATION for each in name.translate(_MARKS_AS_LETTERS)):
+    if not all(
+        letter.isalnum() or letter in PUNCTUATION for letter in name.translate(_MARKS_AS_LETTERS)
+    ):
         return EXPECTED
     if unicodedata.normalize("NFC", name) != name:
         return (
@@ -77,8 +79,7 @@ def check(field: str, name: str, cure: str | None = None) -> str:
 
 def quoted(uri: str) -> str:
     """A model name or URI as a value in Hydra's override grammar, which takes only plain ASCII
-    words
-    bare, and reads some of them as numbers, booleans or null.
+    words bare, and reads some of them as numbers, booleans or null.
     """
     return uri if PLAIN.fullmatch(uri) and not VALUE.fullmatch(uri) else f"'{uri}'"
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from steps.config import bounds
+from steps.config.bounds import above, at_least, bounded
 from steps.core.errors import ConfigError
 
 PROPOSED, HELD, WAITING, APPROVED, REJECTED = "proposed", "held", "waiting", "approved", "rejected"
@@ -23,10 +25,12 @@ class NotificationsConfig:
     # file that holds it instead; the value itself is never configured
     secret_file: str | None = None
     events: list[str] = field(default_factory=lambda: list(EVENTS))  # which events are sent
-    timeout: float = 10.0  # seconds that one attempt waits for the receiver
-    retry_seconds: float = 300.0  # seconds from the first attempt until an event is given up
+    # seconds that one attempt waits for the receiver
+    timeout: float = bounded(10.0, above(0, "seconds"))
+    # seconds from the first attempt until an event is given up
+    retry_seconds: float = bounded(300.0, above(0, "seconds"))
     # seconds that the end of the process waits for what was not delivered yet
-    flush_seconds: float = 15.0
+    flush_seconds: float = bounded(15.0, at_least(0, "seconds"))
 
     def __post_init__(self) -> None:
         if self.url is not None:
@@ -52,10 +56,4 @@ class NotificationsConfig:
         for event in self.events:
             if event not in EVENTS:
                 raise ConfigError("notifications.events", event, f"some of {', '.join(EVENTS)}")
-        for name in ("timeout", "retry_seconds"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"notifications.{name}", getattr(self, name), "seconds above 0")
-        if self.flush_seconds < 0:
-            raise ConfigError(
-                "notifications.flush_seconds", self.flush_seconds, "seconds of at least 0"
-            )
+        bounds.check(self, "notifications")

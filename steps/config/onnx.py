@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from steps.config import bounds
+from steps.config.bounds import above, at_least, bounded
 from steps.core.errors import ConfigError
 
 
@@ -34,30 +36,15 @@ PRECISIONS = {
     ExecutionProvider.webgpu: {Precision.int8, Precision.int4},
 }
 QUANTISATION_OPTIONS = {
-    "accuracy_level",
-    "algo_config",
-    "block_size",
-    "is_symmetric",
-    "matmul_mixed_precision",
-    "nodes_to_exclude",
-    "op_types_to_quantize",
-    "use_qdq",
-}
+    "accuracy_level", "algo_config", "block_size", "is_symmetric", "matmul_mixed_precision",
+    "nodes_to_exclude", "op_types_to_quantize", "use_qdq",
+}  # fmt: skip
 GRAPH_OPTIONS = {
-    "enable_cuda_graph",
-    "enable_dml_graph",
-    "enable_webgpu_graph",
-    "fuse_qk_norm_gqa",
-    "fuse_qkv",
-    "matmulnbits_weights_prepacked",
-    "moe_quant_type",
-    "prune_lm_head",
-    "qmoe_block_size",
-    "shared_embeddings",
-    "use_cuda_bf16",
-    "use_webgpu_fp32",
+    "enable_cuda_graph", "enable_dml_graph", "enable_webgpu_graph", "fuse_qk_norm_gqa",
+    "fuse_qkv", "matmulnbits_weights_prepacked", "moe_quant_type", "prune_lm_head",
+    "qmoe_block_size", "shared_embeddings", "use_cuda_bf16", "use_webgpu_fp32",
     "windowed_kv_cache",
-}
+}  # fmt: skip
 
 
 @dataclass
@@ -66,12 +53,13 @@ class ServingConfig:
     time.
     """
 
-    threads: int = 0  # intra-op threads; 0 takes every core the process may use
-    max_batch_size: int = 8  # requests decoded together
-    max_queue: int = 256  # requests that may wait; one more is refused
-    request_timeout: float = 600.0  # seconds
+    # intra-op threads; 0 takes every core the process may use
+    threads: int = bounded(0, at_least(0))
+    max_batch_size: int = bounded(8, at_least(1))  # requests decoded together
+    max_queue: int = bounded(256, at_least(1))  # requests that may wait; one more is refused
+    request_timeout: float = bounded(600.0, above(0, "seconds"))
     # KV cache kept across turns, in bytes; 0 switches reuse off
-    prefix_cache_bytes: int = 268_435_456
+    prefix_cache_bytes: int = bounded(268_435_456, at_least(0))
     neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
     # cpu, cuda, dml, …; null is what the folder was built for
     execution_provider: str | None = None
@@ -81,20 +69,7 @@ class ServingConfig:
     verify_checksums: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("threads", 0),
-            ("max_batch_size", 1),
-            ("max_queue", 1),
-            ("prefix_cache_bytes", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"onnx.serving.{name}", getattr(self, name), f"an integer of at least {least}"
-                )
-        if self.request_timeout <= 0:
-            raise ConfigError(
-                "onnx.serving.request_timeout", self.request_timeout, "seconds above 0"
-            )
+        bounds.check(self, "onnx.serving")
 
 
 @dataclass

@@ -1,17 +1,15 @@
-"""Start one command in a confinement that the kernel holds. A plain file that runs alone; nothing
-but the standard library.
+"""Start one command in a confinement that the kernel holds. A plain file that runs alone, with
+nothing but the standard library.
 
     python -I -S confine.py '<spec as JSON>' command …
     python -I -S confine.py --probe
 
 The spec: ``parent`` (process id; when it ends, all of this ends), ``report`` (file descriptor that
-gets one JSON line: the command's
-``pid`` as the parent sees it, or an ``error``), ``layers`` (names of ``LAYERS``), ``drop`` (whether
-the command loses all capabilities),
-``cwd``, ``data_bytes`` (limit of ``RLIMIT_DATA``, or null), and for the layer ``files``: ``hidden``
-(folders that become empty), ``show``
-(what stays visible in them), ``secret`` (files and folders that are emptied wherever they are) and
-``write`` (folders that may be written to; all others are read-only).
+gets one JSON line: the command's ``pid`` as the parent sees it, or an ``error``), ``layers`` (names
+of ``LAYERS``), ``drop`` (whether the command loses all capabilities), ``cwd``, ``data_bytes``
+(limit of ``RLIMIT_DATA``, or null), and for the layer ``files``: ``hidden`` (folders that become
+empty), ``show`` (what stays visible in them), ``secret`` (files and folders that are emptied
+wherever they are) and ``write`` (folders that may be written to; all others are read-only).
 
 ``--probe`` prints ``{layer: error}`` with an empty text where this machine has the layer.
 
@@ -20,9 +18,8 @@ the namespace's first process, and the command. When the first is killed the ker
 second, and with it every process of the namespace, detached ones too.
 """
 
-# Paths go to system calls as text, and whatever fails before the command starts is told to who
-# waits for it.
-# ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, BLE001
+# Paths go to system calls as text, and whatever fails before the command starts is reported.
+# ruff: noqa: PTH103, PTH110, PTH112, PTH115, PTH118, PTH120, PTH123, BLE001
 
 import ctypes
 import json
@@ -37,13 +34,8 @@ from typing import Any, NoReturn
 LAYERS = ("network", "processes", "files")
 
 # linux/sched.h, linux/prctl.h, linux/mount.h
-CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
-    0x20000,
-    0x8000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
-)
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x8000000, 0x10000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID_NODEV_NOEXEC = 0x1000, 0x4000, 0x40000, 2 | 4 | 8
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
@@ -69,33 +61,18 @@ def checked(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    checked(
-        libc.mount(
-            os.fsencode(source),
-            os.fsencode(target),
-            os.fsencode(kind),
-            ctypes.c_ulong(flags),
-            os.fsencode(data),
-        ),
-        f"mount {target}",
-    )
+    words = [os.fsencode(word) for word in (source, target, kind)]
+    checked(libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(data)), f"mount {target}")
 
 
 def read_only(path: str, *, whole: bool) -> None:
     """Make the mount at ``path`` and all below it read-only, or with ``whole=False`` that one mount
     writable.
     """
-    attributes = MountAttributes(
-        MOUNT_ATTR_RDONLY if whole else 0, 0 if whole else MOUNT_ATTR_RDONLY, 0, 0
-    )
-    flags = AT_RECURSIVE if whole else 0
-    size = ctypes.sizeof(attributes)
-    checked(
-        libc.syscall(
-            SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, ctypes.byref(attributes), size
-        ),
-        f"mount_setattr {path}",
-    )
+    attributes = MountAttributes(**{"set" if whole else "clear": MOUNT_ATTR_RDONLY})
+    words = (AT_FDCWD, os.fsencode(path), AT_RECURSIVE if whole else 0, ctypes.byref(attributes))
+    result = libc.syscall(SYS_MOUNT_SETATTR, *words, ctypes.sizeof(attributes))
+    checked(result, f"mount_setattr {path}")
 
 
 def tie_to(parent: int | None) -> None:
@@ -127,11 +104,8 @@ def enter(layers: Sequence[str]) -> None:
     flags |= CLONE_NEWNET if "network" in layers else 0
     flags |= CLONE_NEWPID | CLONE_NEWIPC if "processes" in layers else 0
     checked(libc.unshare(flags), "unshare")
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{user} {user} 1"),
-        ("gid_map", f"{group} {group} 1"),
-    ):
+    maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    for name, text in maps.items():
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
@@ -145,44 +119,30 @@ def hide(spec: Mapping[str, Any]) -> None:
     """Empty folders over the hidden ones, what is shown bound back into them, and everything
     read-only but what may be written to.
     """
-    hidden = sorted(
-        {os.path.realpath(path) for path in spec["hidden"] if os.path.isdir(path)} - {"/"}, key=len
-    )
+    folders = {os.path.realpath(path) for path in spec["hidden"] if os.path.isdir(path)}
+    hidden = sorted(folders - {"/"}, key=len)
     write = [os.path.realpath(path) for path in spec["write"]]
     names = []
     for path in [*spec["show"], *write]:
-        names += [
-            path,
-            os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)),
-            os.path.realpath(path),
-        ]
+        folder, name = os.path.split(path)
+        names += [path, os.path.join(os.path.realpath(folder), name), os.path.realpath(path)]
     kept: dict[str, int] = {}
     # what lies in a folder that is kept is there with it, links included
     for name in sorted({*names}, key=len):
-        if (
-            os.path.exists(name)
-            and within(name, hidden)
-            and not within(name, [other for other in kept if os.path.isdir(other)])
-        ):
+        inside = within(name, [other for other in kept if os.path.isdir(other)])
+        if os.path.exists(name) and within(name, hidden) and not inside:
             kept[name] = os.open(name, os.O_PATH)
     nodes = "/dev/shm"
     for folder in hidden:
         if os.path.isdir(folder):  # a hidden folder may lie in one that is hidden by now
-            mount(
-                "none",
-                folder,
-                "tmpfs",
-                MS_NOSUID_NODEV_NOEXEC,
-                SHARED if folder == nodes else SMALL,
-            )
+            size = SHARED if folder == nodes else SMALL
+            mount("none", folder, "tmpfs", MS_NOSUID_NODEV_NOEXEC, size)
     for path in sorted(kept, key=len):  # a folder before what lies in it
         opened = f"/proc/self/fd/{kept[path]}"
-        if os.path.isdir(opened):
-            os.makedirs(path, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            if not os.path.exists(path):
-                open(path, "w").close()
+        is_folder = os.path.isdir(opened)
+        os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+        if not is_folder and not os.path.exists(path):
+            open(path, "w").close()
         mount(opened, path, "none", MS_BIND | MS_REC)
         os.close(kept[path])
     for path in spec["secret"]:
@@ -199,8 +159,8 @@ def hide(spec: Mapping[str, Any]) -> None:
 
 
 def drop_privileges() -> None:
-    """Who is root in the new namespace could take its mounts away again; and who is root without
-    one could read all processes.
+    """Root in the new namespace could take its mounts away again; root without one could read all
+    processes.
     """
     number = 0
     while libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
@@ -208,15 +168,11 @@ def drop_privileges() -> None:
     checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
 
 
-def mount_proc() -> None:
-    mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
-
-
 def become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
     """Confine this process and be the command; returns only by an exception."""
     host = int(os.readlink("/proc/self"))  # as the process file system of before counts
     if "processes" in spec["layers"]:
-        mount_proc()
+        mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
     if "files" in spec["layers"]:
         hide(spec)
     os.chdir(spec["cwd"])
@@ -228,15 +184,17 @@ def become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
     os.execve(command[0], list(command), os.environ)
 
 
+def report_and_end(spec: Mapping[str, Any], error: Exception) -> NoReturn:
+    said = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    os.write(spec["report"], said.encode() + b"\n")
+    os._exit(NOT_STARTED)
+
+
 def try_to_become(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
     try:
         become(spec, command)
     except Exception as error:
-        os.write(
-            spec["report"],
-            json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n",
-        )
-    os._exit(NOT_STARTED)
+        report_and_end(spec, error)
 
 
 def close_all_but(*kept: int) -> None:
@@ -256,11 +214,11 @@ def close_all_but(*kept: int) -> None:
 def first_process(
     spec: Mapping[str, Any], command: Sequence[str], ended: int, alive: int
 ) -> NoReturn:
-    """The first process of a process namespace: starts the command, buries what is left behind,
-    tells how the command ended.
+    """The first process of a process namespace: starts the command, waits for what is left behind,
+    and tells how the command ended.
     """
     tie_to(None)
-    # the end of the pipe: who waits outside was gone before the kernel was asked
+    # the end of the pipe: the process that waits outside was gone before the kernel was asked
     if select.select([alive], [], [], 0)[0]:
         os._exit(NOT_STARTED)
     child = os.fork()
@@ -297,11 +255,7 @@ def start(spec: Mapping[str, Any], command: Sequence[str]) -> NoReturn:
         enter(spec["layers"])
         tie_to(spec["parent"])  # new credentials take it away
     except Exception as error:
-        os.write(
-            spec["report"],
-            json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n",
-        )
-        os._exit(NOT_STARTED)
+        report_and_end(spec, error)
     if "processes" not in spec["layers"]:
         try_to_become(spec, command)
     ended, tell = os.pipe()
@@ -326,7 +280,7 @@ def probe_one(layer: str) -> str:
                 inner = os.fork()
                 if inner:
                     os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
-                mount_proc()
+                mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
             elif layer == "files":
                 hide({"hidden": ["/tmp"], "show": [], "secret": [], "write": []})
         except Exception as error:

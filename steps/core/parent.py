@@ -41,17 +41,17 @@ def starters() -> list[psutil.Process]:
     """The parent, behind shells the process that started them, and behind a `mlflow run` of another
     step that step.
     """
-    found: list[psutil.Process] = []
+    chain: list[psutil.Process] = []
     try:
         parent = psutil.Process().parent()
         while parent is not None and parent.pid > 1:
-            found.append(parent)
+            chain.append(parent)
             if parent.name() not in SHELLS and not _is_of_a_step(parent):
                 break
             parent = parent.parent()
     except psutil.Error:  # one of them is ending: what was found so far says it too
-        return found
-    return found
+        return chain
+    return chain
 
 
 def _is_of_a_step(process: psutil.Process) -> bool:

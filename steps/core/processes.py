@@ -5,14 +5,12 @@ to a bounded tail that is redacted when it is read, and is confined by ``confine
 machine's kernel allows. What it does not allow is in ``Child.missing``.
 """
 
-import contextlib
 import ctypes
 import json
 import logging
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -24,9 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
-from steps.core import confine, visible
+from steps.core import confine, process_tree, visible
+from steps.core.process_tree import ResidentMemory
 from steps.core.redaction import SECRET_NAMES, redact, redact_credentials
 
 log = logging.getLogger(__name__)
@@ -36,7 +33,6 @@ CONFINE = Path(confine.__file__)
 START_SECONDS = 60.0  # to confine itself; it takes some 50 ms on an idle machine
 PROBE_SECONDS = 30.0
 GRACE_SECONDS = 5.0  # for the output's end, once the process is gone
-FAMILY_SECONDS = 0.5  # between two looks for the processes that a child has started
 TAIL_BYTES = 65_536  # of output that are kept
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 # What a child of ours may know of this process's environment: programs, language, threads,
@@ -116,10 +112,10 @@ def absent() -> Mapping[str, str]:
             timeout=PROBE_SECONDS,
             check=True,
         )
-        found: dict[str, str] = json.loads(done.stdout)
+        reasons: dict[str, str] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return dict.fromkeys(confine.LAYERS, f"could not be tried: {error}")
-    return {layer: why for layer, why in found.items() if why}
+    return {layer: why for layer, why in reasons.items() if why}
 
 
 def missing(layers: Sequence[str] = confine.LAYERS) -> tuple[str, ...]:
@@ -169,7 +165,6 @@ class Child:
     ) -> None:
         self.missing = missing(confinement.layers)
         self._tail, self._tail_bytes = bytearray(), tail_bytes
-        self._looked, self._family = -FAMILY_SECONDS, 0  # when, on the monotonic clock; bytes
         if confinement.layers and PROCESSES in absent():
             guard_own_environment()
         said, say = os.pipe()
@@ -210,6 +205,7 @@ class Child:
         )
         self._reader.start()
         self.pid = self._started(said) if sys.platform == "linux" else self.process.pid
+        self._memory = ResidentMemory(self.process.pid, self.pid)
 
     def _started(self, said: int) -> int:
         """Process id of the command, once it is confined."""
@@ -222,18 +218,15 @@ class Child:
                 if not (data := report.read(4096)):
                     break
                 text += data
-        found = (
-            json.loads(text)
-            if text.endswith(b"\n")
-            else {"error": f"no word within {START_SECONDS:g} s"}
-        )
-        if "error" in found:
+        said_nothing = {"error": f"no word within {START_SECONDS:g} s"}
+        start = json.loads(text) if text.endswith(b"\n") else said_nothing
+        if "error" in start:
             self.kill()
             raise ChildStartError(
-                f"a child process could not be confined: {redact(found['error'])}; its output:"
+                f"a child process could not be confined: {redact(start['error'])}; its output:"
                 f" {self.tail()}"
             )
-        return int(found["pid"])
+        return int(start["pid"])
 
     def _read(self) -> None:
         output = self.process.stdout
@@ -274,49 +267,15 @@ class Child:
 
     def kill(self) -> None:
         """End it and all that it has started, whatever they do."""
-        family: list[psutil.Process] = []
-        with contextlib.suppress(psutil.Error):
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # also where the process is gone and others of its group are not
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for each in family:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        process_tree.end(self.process.pid)
         self.process.wait()
         self._reader.join(GRACE_SECONDS)
         if self.process.stdout is not None and not self._reader.is_alive():
             self.process.stdout.close()
 
     def resident(self) -> int:
-        """Resident bytes of the process and, looked for more rarely, of what it has started; 0 once
-        it is gone.
-
-        With the layer ``processes``, a process that detached itself belongs to the first process of
-        the namespace, so it is counted too. Without the layer it is not seen.
-        """
-        now = time.monotonic()
-        if now - self._looked >= FAMILY_SECONDS:
-            self._family = sum(map(_resident, self._started_by_it()))
-            self._looked = now
-        own = _resident(self.pid)
-        return own + self._family if own else 0
-
-    def _started_by_it(self) -> list[int]:
-        try:
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.Error:
-            return []
-        supervisors = {self.process.pid, *self._supervisors(family)}
-        return [process.pid for process in family if process.pid not in {self.pid, *supervisors}]
-
-    def _supervisors(self, family: Sequence[psutil.Process]) -> list[int]:
-        """The namespace's first process, which is the command's parent."""
-        with contextlib.suppress(psutil.Error):
-            return [
-                process.pid for process in family if process.pid == psutil.Process(self.pid).ppid()
-            ]
-        return []
+        """Resident bytes of the process and of what it has started; 0 once it is gone."""
+        return self._memory.now()
 
     def tail(self) -> str:
         """The end of its output, without secrets and home folder; whole once it has ended."""
@@ -324,13 +283,6 @@ class Child:
             self._reader.join(GRACE_SECONDS)
         text = redact(bytes(self._tail).decode("utf-8", "replace"))
         return text[-self._tail_bytes :].strip()
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 @cache

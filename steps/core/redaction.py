@@ -129,7 +129,7 @@ def redact_answer(value: Any) -> Any:
     names a home folder stays as it was given, and so does one with a word or a number that somebody
     made a password.
     """
-    known = [each for each in secrets() if not ORDINARY.fullmatch(each)]
+    known = [value for value in secrets() if not ORDINARY.fullmatch(value)]
     return _leaves(value, lambda text: _without(text, known))
 
 
@@ -220,19 +220,19 @@ def _of_file(path: Path, stamp: int) -> tuple[str, ...]:  # noqa: ARG001 - the s
         )
     if text.lstrip().startswith("{"):
         return tuple(_of_json(text))
-    found = list(_of_urls(text))
+    values = list(_of_urls(text))
     parser = configparser.RawConfigParser(strict=False)
     try:
         parser.read_string(text)
     except configparser.Error:
-        return tuple(found)
-    found += [
+        return tuple(values)
+    values += [
         value
         for section in parser.sections()
         for key, value in parser.items(section)
         if KEY_OF_FILE.search(key)
     ]
-    return tuple(found)
+    return tuple(values)
 
 
 def _of_json(text: str) -> Iterator[str]:
@@ -253,18 +253,18 @@ def _forms(
     environment: tuple[tuple[str, str], ...], files: tuple[tuple[Path, int], ...]
 ) -> tuple[str, ...]:
     """Secrets that are long enough, as they are and as other notations write them."""
-    found: set[str] = set()
+    forms: set[str] = set()
     for value in _distinct(
         [
             *_of_environment(environment),
-            *(each for path, stamp in files for each in _of_file(path, stamp)),
+            *(form for path, stamp in files for form in _of_file(path, stamp)),
         ]
     ):
-        found |= {value, quote(value, safe=""), unquote(value), json.dumps(value)[1:-1]}
+        forms |= {value, quote(value, safe=""), unquote(value), json.dumps(value)[1:-1]}
         if len(value) >= 2 * SHORTEST_SECRET:
-            found.add(base64.b64encode(value.encode()).decode().rstrip("="))
+            forms.add(base64.b64encode(value.encode()).decode().rstrip("="))
     return tuple(
-        sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True)
+        sorted((form for form in forms if len(form) >= SHORTEST_SECRET), key=len, reverse=True)
     )
 
 

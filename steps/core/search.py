@@ -32,11 +32,11 @@ def every_page(search: Any) -> list[Any]:
     Args:
         search: takes the token of a page, None for the first, and returns that page.
     """
-    found: list[Any] = []
+    results: list[Any] = []
     token: str | None = None
     while True:
         page = search(token)
-        found += page
+        results += page
         token = page.token
         if not token:
-            return found
+            return results

@@ -1,8 +1,9 @@
 """Detached signatures over bytes, by EC P-256 (ECDSA with SHA-256) or Ed25519 keys in PEM files.
 
-    openssl genpkey -algorithm ed25519 -out alice.key.pem             # private: kept by alice,
-    named by signing_key
-    openssl pkey -in alice.key.pem -pubout -out alice.pub.pem         # public: named by the policy
+    # private: kept by alice, named by signing_key
+    openssl genpkey -algorithm ed25519 -out alice.key.pem
+    # public: named by the policy
+    openssl pkey -in alice.key.pem -pubout -out alice.pub.pem
 
 A signature is one line of base64, so that it fits into a file, a tag and a terminal alike.
 """
@@ -11,24 +12,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from steps.core import digest
 from steps.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
 
 # environment variable for an encrypted private key; the value itself is never configured
 PASSWORD = "SLM_SIGNING_KEY_PASSWORD"
@@ -63,10 +69,6 @@ def sign(data: bytes, key_path: str | Path, *, field: str = "signing_key") -> by
         ConfigError: the file cannot be read, is not a private key of a supported kind, or its
             password is missing or wrong.
     """
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     key = _private(key_path, field)
     raw = (
         key.sign(data)
@@ -80,8 +82,8 @@ def verify(
     data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers"
 ) -> str | None:
     """Name of the key that signed these bytes; arguments and errors as for :func:`identify`."""
-    found = identify(data, signature, public_key_paths, field=field)
-    return found.name if found else None
+    signer = identify(data, signature, public_key_paths, field=field)
+    return signer.name if signer else None
 
 
 def identify(
@@ -128,16 +130,11 @@ def name_of(public_key_path: str | Path) -> str:
     ``.pub``.
     """
     name = Path(public_key_path).name
-    ending = next((each for each in ENDINGS if name.endswith(each) and name != each), "")
+    ending = next((end for end in ENDINGS if name.endswith(end) and name != end), "")
     return name.removesuffix(ending)
 
 
 def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     try:
         if isinstance(key, Ed25519PublicKey):
             key.verify(raw, data)
@@ -149,22 +146,10 @@ def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: byte
 
 
 def _fingerprint(key: EllipticCurvePublicKey | Ed25519PublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return (
-        "sha256:"
-        + hashlib.sha256(
-            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        ).hexdigest()
-    )
+    return digest.of_bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     expected = "a PEM file with an EC P-256 or Ed25519 private key"
     content, password = _content(path, field, expected, MAKE), os.environ.get(PASSWORD)
     try:
@@ -190,11 +175,6 @@ def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519P
 
 
 def _public(path: str | Path, field: str) -> EllipticCurvePublicKey | Ed25519PublicKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     expected = "a PEM file with an EC P-256 or Ed25519 public key"
     content = _content(path, field, expected, MAKE_PUBLIC)
     try:

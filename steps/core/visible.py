@@ -29,29 +29,28 @@ HOME = (
     ".mlflow", ".netrc", ".pgpass", ".pip", ".config/pip", ".pypirc", ".ssh", ".gnupg",
 )  # fmt: skip
 VARIABLES = (
-    "KUBECONFIG",
-    "PIP_CONFIG_FILE",
-    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
-    "BOTO_CONFIG",
+    "KUBECONFIG", "PIP_CONFIG_FILE", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "BOTO_CONFIG",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
+)  # fmt: skip
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
-_named: dict[str, None] = {}
+named_files: dict[str, None] = {}  # by settings, for the life of this process
 
 
 def keep(*files: str | None) -> None:
     """Keep files that a setting names, such as a signing key, from every child that is started from
     now on.
     """
-    _named.update((str(Path(os.path.expanduser(file)).absolute()), None) for file in files if file)  # noqa: PTH111 - an unknown user's ~ is not an error
+    for file in filter(None, files):
+        path = Path(os.path.expanduser(file))  # noqa: PTH111 - an unknown user's ~ is not an error
+        named_files[str(path.absolute())] = None
 
 
 def homes() -> list[str]:
     """Home folders of this user, by the environment and by the system; never the root folder."""
-    found = [str(Path.home())]
+    folders = [str(Path.home())]
     with contextlib.suppress(KeyError):  # a container may run under a number that has no name
-        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [path for path in dict.fromkeys(found) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
+        folders.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [path for path in dict.fromkeys(folders) if path != "/" and os.path.isdir(path)]  # noqa: PTH112 - False too in a folder that may not be entered
 
 
 def hidden() -> list[str]:
@@ -63,8 +62,8 @@ def secret(environment: Mapping[str, str]) -> list[str]:
     """Files and folders of credentials, and the database of a local tracking server, whose writer
     could forge what is in it.
     """
-    found = [str(Path(home) / name) for home in homes() for name in HOME]
-    found += [
+    paths = [str(Path(home) / name) for home in homes() for name in HOME]
+    paths += [
         environment[name]
         for name in (*(name for name, _ in FILES), *VARIABLES)
         if environment.get(name)
@@ -74,11 +73,11 @@ def secret(environment: Mapping[str, str]) -> list[str]:
         for name, value in environment.items()
         if name.endswith("_FILE") and SECRET_NAMES.search(name)
     ]
-    named += [*map(Path, _named), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
-    found += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
+    named += [*map(Path, named_files), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
+    paths += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
-        found += database_files(environment.get(variable, ""))
-    return [*dict.fromkeys(found), *SYSTEM]
+        paths += database_files(environment.get(variable, ""))
+    return [*dict.fromkeys(paths), *SYSTEM]
 
 
 def database_files(uri: str) -> list[str]:
@@ -95,7 +94,7 @@ def of_python() -> tuple[str, ...]:
     """What the interpreter needs: its environments, each link on the way to its program, and
     libraries named by ``LD_LIBRARY_PATH``.
     """
-    found = [
+    paths = [
         sys.prefix,
         sys.exec_prefix,
         sys.base_prefix,
@@ -104,12 +103,12 @@ def of_python() -> tuple[str, ...]:
         str(Path(__file__).parent),
     ]
     if site.ENABLE_USER_SITE:
-        found.append(site.getuserbase())
+        paths.append(site.getuserbase())
     program = Path(sys.executable)
     for _ in range(40):  # as many links as the kernel follows
-        found.append(str(program))
+        paths.append(str(program))
         if not program.is_symlink():
             break
         program = program.parent / program.readlink()
-    found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
-    return tuple(path for path in dict.fromkeys(found) if os.path.exists(path))  # noqa: PTH110 - as above
+    paths += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    return tuple(path for path in dict.fromkeys(paths) if os.path.exists(path))  # noqa: PTH110 - as above

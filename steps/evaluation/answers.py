@@ -5,6 +5,7 @@ from the items it has.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,8 +111,6 @@ def collect(
     Raises:
         CandidateFailedError: the process is gone; what was answered is in the store.
     """
-    import time
-
     known = store.read()
     for item in pack.items:
         answer = known.get(item.id)

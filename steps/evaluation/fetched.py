@@ -4,6 +4,10 @@ may not.
 
 from pathlib import Path
 
+import mlflow
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
 
 def fetch(uri: str, folder: Path) -> Path:
     """The folder of a logged model on this machine; where its artifact store is local nothing is
@@ -17,10 +21,6 @@ def fetch(uri: str, folder: Path) -> Path:
         mlflow.exceptions.MlflowException: there is no such model, or its files cannot be fetched.
         OSError: they cannot be written here.
     """
-    import mlflow
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
     repository = get_artifact_repository(uri)
     if isinstance(getattr(repository, "repo", repository), LocalArtifactRepository):
         return Path(mlflow.artifacts.download_artifacts(uri)).resolve()

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from steps.core.errors import ConfigError
 
 DEFAULT_TOKENS = 256  # where a task does not say how long an answer may be
@@ -62,13 +64,12 @@ def _declared(folder: Path) -> dict[str, str | None]:
     """Tasks and groups that the folder's YAML files name, with their output type where they say
     it.
     """
-    import yaml
 
     class Loader(yaml.SafeLoader):
         """Reads over lm-eval's own tags, such as ``!function``."""
 
     Loader.add_multi_constructor("!", lambda *_: None)
-    found: dict[str, str | None] = {}
+    tasks: dict[str, str | None] = {}
     for file in sorted(folder.rglob("*.yaml")):
         try:
             content = yaml.load(file.read_text(encoding="utf-8"), Loader)  # a SafeLoader
@@ -80,8 +81,8 @@ def _declared(folder: Path) -> dict[str, str | None]:
             continue
         for key in ("task", "group"):
             if isinstance(content.get(key), str):
-                found[content[key]] = content.get("output_type")
-    return found
+                tasks[content[key]] = content.get("output_type")
+    return tasks
 
 
 def run(
@@ -126,7 +127,7 @@ def run(
                 "tasks with output_type generate_until; chat gives no log-likelihoods",
             )
 
-    found = lm_eval.simple_evaluate(
+    evaluated = lm_eval.simple_evaluate(
         model=Served(),
         tasks=list(tasks),
         task_manager=TaskManager(include_path=str(Path(path).expanduser()), include_defaults=False),
@@ -137,7 +138,7 @@ def run(
         fewshot_random_seed=seed,
     )
     values: dict[str, float] = {}
-    for task, metrics in found["results"].items():
+    for task, metrics in evaluated["results"].items():
         for name, value in metrics.items():
             # "exact_match,none": the metric, and the filter that it was taken behind
             plain = name.partition(",")[0]

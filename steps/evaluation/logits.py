@@ -50,7 +50,7 @@ def compare(reference: NDArray[Any], other: NDArray[Any], ids: list[int]) -> dic
         nats).
     """
     vocabulary = min(reference.shape[1], other.shape[1])
-    found: dict[str, list[float]] = {"kl": [], "agree": [], "nll_reference": [], "nll": []}
+    values: dict[str, list[float]] = {"kl": [], "agree": [], "nll_reference": [], "nll": []}
     for start in range(0, len(ids), ROWS):
         stop = min(start + ROWS, len(ids))
         p = log_softmax(reference[start:stop, :vocabulary])
@@ -58,13 +58,13 @@ def compare(reference: NDArray[Any], other: NDArray[Any], ids: list[int]) -> dic
         whole = np.isfinite(q).all(axis=-1)
         q[~whole] = -NOT_FINITE
         kl = np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0)  # below 0 by rounding only
-        found["kl"] += np.where(whole, kl, NOT_FINITE).tolist()
-        found["agree"] += ((p.argmax(axis=-1) == q.argmax(axis=-1)) & whole).astype(float).tolist()
+        values["kl"] += np.where(whole, kl, NOT_FINITE).tolist()
+        values["agree"] += ((p.argmax(axis=-1) == q.argmax(axis=-1)) & whole).astype(float).tolist()
         following = ids[start + 1 : stop + 1]
         rows = np.arange(len(following))
-        found["nll_reference"] += (-p[rows, following]).tolist()
-        found["nll"] += (-q[rows, following]).tolist()
-    return found
+        values["nll_reference"] += (-p[rows, following]).tolist()
+        values["nll"] += (-q[rows, following]).tolist()
+    return values
 
 
 class Meter(Protocol):
@@ -136,8 +136,9 @@ class CheckpointMeter(FolderTokenizer):
     def logits(self, ids: list[int], last: int | None = None) -> Logits:
         with self._torch.inference_mode():
             kept = {} if last is None else {"logits_to_keep": last}
-            found: Logits = self._model(self._torch.tensor([ids]), **kept).logits[0].float().numpy()
-        return found
+            output = self._model(self._torch.tensor([ids]), **kept)
+            logits: Logits = output.logits[0].float().numpy()
+        return logits
 
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         prompt = self._torch.tensor([ids])
@@ -151,8 +152,8 @@ class CheckpointMeter(FolderTokenizer):
                 top_p=None,
                 top_k=None,
             )
-        found: list[int] = whole[0, len(ids) :].tolist()
-        return found
+        continuation: list[int] = whole[0, len(ids) :].tolist()
+        return continuation
 
 
 def borders_of(config: Any) -> list[int]:
@@ -164,9 +165,9 @@ def borders_of(config: Any) -> list[int]:
     original = rope.get("original_max_position_embeddings") or getattr(
         config, "original_max_position_embeddings", None
     )
-    found = {getattr(config, "sliding_window", None), original if long else None}
+    borders = {getattr(config, "sliding_window", None), original if long else None}
     return sorted(
-        int(border) for border in found if border and border < config.max_position_embeddings
+        int(border) for border in borders if border and border < config.max_position_embeddings
     )
 
 
@@ -228,9 +229,9 @@ class OnnxMeter(FolderTokenizer):
             return self._rest(generator, ids[-last:])
         generator = self._generator(len(ids) + 1)
         generator.append_tokens(np.asarray(ids, dtype=np.int32))
-        found: Logits = generator.get_output("logits")[0].astype(np.float32, copy=True)
-        if len(found) == len(ids):
-            return found
+        logits: Logits = generator.get_output("logits")[0].astype(np.float32, copy=True)
+        if len(logits) == len(ids):
+            return logits
         # a build with prune_lm_head gives the last row only
         return self._rest(self._generator(len(ids) + 1), ids)
 
@@ -245,11 +246,11 @@ class OnnxMeter(FolderTokenizer):
     def continue_greedily(self, ids: list[int], tokens: int) -> list[int]:
         generator = self._generator(len(ids) + tokens)
         generator.append_tokens(np.asarray(ids, dtype=np.int32))
-        found: list[int] = []
-        while not generator.is_done() and len(found) < tokens:
+        continuation: list[int] = []
+        while not generator.is_done() and len(continuation) < tokens:
             generator.generate_next_token()
-            found.append(int(generator.get_next_tokens()[0]))
-        return found
+            continuation.append(int(generator.get_next_tokens()[0]))
+        return continuation
 
 
 def open_meter(kind: str, folder: str) -> Meter:

@@ -5,13 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PACKAGES = ("mlflow", "transformers", "torch", "onnxruntime-genai", "onnxruntime")
 
 
 def describe() -> dict[str, Any]:
     """Processor, cores, memory, system and package versions; no host or user name."""
-    import psutil
-
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 0,

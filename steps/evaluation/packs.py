@@ -2,18 +2,19 @@
 anything runs.
 
 ``pack.yaml`` has ``name``, ``version``, ``licence`` and ``contamination``; instead of items of its
-own a pack may take a part of
-another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object a line: ``{"id", "messages",
-"checks", "tags", "max_tokens"?}``.
+own a pack may take a part of another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object
+a line: ``{"id", "messages", "checks", "tags", "max_tokens"?}``.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from steps.core import digest
 from steps.core.errors import ConfigError
 from steps.evaluation import checks
 from steps.evaluation.report import CheckResult
@@ -66,7 +67,7 @@ class Pack:
         lines = (
             json.dumps(_plain(item), sort_keys=True, ensure_ascii=False) for item in self.items
         )
-        return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return digest.of_bytes("\n".join(lines).encode())
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -169,8 +170,6 @@ def load(name_or_path: str) -> Pack:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -238,7 +237,7 @@ def _problem(entry: object) -> str | None:
         return "'max_tokens' of at least 1"
     if not (isinstance(entry.get("checks"), list) and entry["checks"]):
         return "a list 'checks' of at least one check"
-    return next((found for check in entry["checks"] if (found := checks.problem(check))), None)
+    return next((wrong for check in entry["checks"] if (wrong := checks.problem(check))), None)
 
 
 def _messages_problem(messages: object) -> str | None:

@@ -1,4 +1,4 @@
-"""What the user sees while candidates are judged: a bar with the remaining time, or plain lines
+"""What the user sees while candidates are evaluated: a bar with the remaining time, or plain lines
 where there is no terminal.
 """
 
@@ -7,8 +7,12 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 log = logging.getLogger(__name__)
 LINE_SECONDS = 20.0  # between two lines where there is no terminal
+SPEED_SECONDS = 3600.0  # that the speed is a mean over, as steps are of different weight
 
 
 class Display:
@@ -20,33 +24,24 @@ class Display:
     """
 
     def __init__(self, total: float) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.total, self.done = total, 0.0
-        self._started = self._said = time.monotonic()
         console = Console(stderr=True)
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("remaining"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=console, transient=True)
-            self._task = self._bar.add_task("evaluate", total=total)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            speed_estimate_period=SPEED_SECONDS,
+        )
+        self._progress.add_task("evaluate", total=total)
+        (self._task,) = self._progress.tasks
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._progress.start()
         return self
 
     def __exit__(
@@ -55,30 +50,21 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._progress.stop()
 
     def say(self, phase: str) -> None:
         """Name what is being done now."""
-        self._phase = phase
-        if self._bar is not None:
-            self._bar.update(self._task, description=phase)
-        else:
+        self._progress.update(self._task.id, description=phase)
+        if self._progress.disable:
             log.info("%s", phase)
 
     def advance(self, weight: float = 1.0) -> None:
         """Count ``weight`` as done."""
-        self.done = min(self.total, self.done + weight)
-        if self._bar is not None:
-            self._bar.advance(self._task, weight)
+        self._progress.advance(self._task.id, weight)
+        left = self._task.time_remaining
+        if not self._progress.disable or left is None:
             return
-        now = time.monotonic()
-        if now - self._said >= LINE_SECONDS and self.done:
-            self._said = now
-            left = (now - self._started) / self.done * (self.total - self.done)
-            log.info(
-                "%s: %d %% done, about %d s remaining",
-                self._phase,
-                100 * self.done / self.total,
-                left,
-            )
+        if time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            done = self._task.percentage
+            log.info("%s: %d %% done, about %d s remaining", self._task.description, done, left)

@@ -2,48 +2,38 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steps.evaluation.report import CandidateReport, Report
+import mlflow
+
+from steps.core import signatures
+from steps.evaluation.report import CandidateReport, ItemResult, Report
+
+# of the run's table of answers
+COLUMNS: dict[str, Callable[[CandidateReport, ItemResult], Any]] = {
+    "item": lambda _, item: item.id,
+    "skill": lambda _, item: item.tags[0],
+    "variant": lambda candidate, _: candidate.variant,
+    "model_id": lambda candidate, _: candidate.model_id,
+    "answer": lambda _, item: item.answer,
+    "score": lambda _, item: item.score,
+    "finish_reason": lambda _, item: item.finish_reason,
+    "tokens": lambda _, item: item.completion_tokens,
+    "latency_s": lambda _, item: item.latency_s,
+    "tokens_per_second": lambda _, item: (
+        item.completion_tokens / item.latency_s if item.latency_s else 0.0
+    ),
+}
 
 
 def table(report: Report) -> dict[str, list[Any]]:
-    """Answers of all candidates, one row an answer: what the run's table artifact shows."""
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "item",
-            "skill",
-            "variant",
-            "model_id",
-            "answer",
-            "score",
-            "finish_reason",
-            "tokens",
-            "latency_s",
-            "tokens_per_second",
-        )
-    }
-    for candidate in report.candidates:
-        for item in candidate.quality.items:
-            rate = item.completion_tokens / item.latency_s if item.latency_s else 0.0
-            row = (
-                item.id,
-                item.tags[0],
-                candidate.variant,
-                candidate.model_id,
-                item.answer,
-                item.score,
-                item.finish_reason,
-                item.completion_tokens,
-                item.latency_s,
-                rate,
-            )
-            for name, value in zip(columns, row, strict=True):
-                columns[name].append(value)
-    return columns
+    """Answers of all candidates by column, one row an answer."""
+    rows = [
+        (candidate, item) for candidate in report.candidates for item in candidate.quality.items
+    ]
+    return {name: [value(*row) for row in rows] for name, value in COLUMNS.items()}
 
 
 def prefixes(candidates: Sequence[CandidateReport]) -> list[str]:
@@ -67,8 +57,6 @@ def log_report(report: Report, workdir: Path) -> None:
     A logged model's metrics carry their plain names; on the run they follow ``incumbent/`` or
     ``<variant>/``.
     """
-    import mlflow
-
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("no active run: log_report is called inside a step's run")
@@ -78,6 +66,12 @@ def log_report(report: Report, workdir: Path) -> None:
     for candidate, prefix in zip(report.candidates, prefixes(report.candidates), strict=True):
         mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)
         mlflow.log_metrics({f"{prefix}/{name}": value for name, value in candidate.metrics.items()})
+
+
+def log_signature(report: Path, signing_key: str) -> None:
+    """Log the detached signature of a report's bytes beside the report."""
+    signature = signatures.sign(report.read_bytes(), signing_key).decode("ascii")
+    mlflow.log_text(signature + "\n", f"{report.name}.sig")
 
 
 def keep(workdir: Path) -> Path:

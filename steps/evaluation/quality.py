@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from steps.evaluation import statistics
 from steps.evaluation.answers import Answer
+from steps.evaluation.metrics import QUALITY_HIGH, QUALITY_LOW, QUALITY_SCORE
 from steps.evaluation.packs import Pack
 from steps.evaluation.report import ItemResult, Quality, SkillScore
 
@@ -44,16 +45,16 @@ def metrics(quality: Quality) -> dict[str, float]:
     scores = [item.score for item in quality.items]
     interval = statistics.proportion(scores)
     latencies = [item.latency_s for item in quality.items if item.error is None]
-    found = {
-        "quality/score": interval.value,
-        "quality/score_low": interval.low,
-        "quality/score_high": interval.high,
+    figures = {
+        QUALITY_SCORE: interval.value,
+        QUALITY_LOW: interval.low,
+        QUALITY_HIGH: interval.high,
         "quality/items": float(len(scores)),
         "quality/errors": float(sum(item.error is not None for item in quality.items)),
     }
     if latencies:
-        found["quality/latency_p50_s"] = statistics.percentile(latencies, 50)
-        found["quality/latency_p95_s"] = statistics.percentile(latencies, 95)
-    for skill, each in quality.by_skill.items():
-        found[f"quality/skill/{re.sub(r'[^a-z0-9_]+', '_', skill.lower())}"] = each.score
-    return found
+        figures["quality/latency_p50_s"] = statistics.percentile(latencies, 50)
+        figures["quality/latency_p95_s"] = statistics.percentile(latencies, 95)
+    for skill, skill_score in quality.by_skill.items():
+        figures[f"quality/skill/{re.sub(r'[^a-z0-9_]+', '_', skill.lower())}"] = skill_score.score
+    return figures

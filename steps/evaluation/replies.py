@@ -1,8 +1,8 @@
 """What a worker may reply to each of its commands.
 
 The model's own code runs in the worker's process and may write anything to its socket, so every
-value is looked at here before the
-evaluation counts with it: its type, its bounds, and that its text can be written as UTF-8.
+value is looked at here before the evaluation counts with it: its type, its bounds, and that its
+text can be written as UTF-8.
 """
 
 import math
@@ -90,31 +90,31 @@ def _optional(check: Check) -> Check:
 
 
 def _list(check: Check, least: int = 0) -> Check:
-    def each(value: Any) -> list[Any]:
+    def items(value: Any) -> list[Any]:
         if not isinstance(value, list):
             raise ValueError(f"{_kind(value)} where a list was expected")
         if not least <= len(value) <= MOST:
             raise ValueError(f"a list of {len(value):,} values, expected {least} to {MOST:,}")
         return [check(item) for item in value]
 
-    return each
+    return items
 
 
 def _fields(**checks: Check) -> Check:
-    def each(value: Any) -> dict[str, Any]:
+    def fields(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or set(value) != set(checks):
             raise ValueError(f"{_kind(value)} where an object of {', '.join(checks)} was expected")
-        found = {}
+        known = {}
         for name, check in checks.items():
             try:
-                found[name] = check(value[name])
+                known[name] = check(value[name])
             except NotFiniteError:
                 raise
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-        return found
+        return known
 
-    return each
+    return fields
 
 
 def _nothing(value: Any) -> None:

@@ -2,8 +2,9 @@
 touches all of them alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from steps.config.evaluate import SpeedConfig
@@ -47,54 +48,48 @@ def measure(
         advance: told the candidate's name after each request.
     """
     timings = {name: Timings() for name in processes}
+
+    def stream(name: str, tokens: int, nonce: int, keep: bool) -> None:
+        timing = processes[name].ask(
+            "stream", prompt_tokens=tokens, new_tokens=config.new_tokens, nonce=nonce
+        )
+        if keep:
+            timings[name].streams.setdefault(tokens, []).append(timing)
+
+    def burst(name: str, concurrency: int, nonce: int, keep: bool) -> None:
+        timing = processes[name].ask(
+            "burst",
+            requests=concurrency,
+            concurrency=concurrency,
+            new_tokens=config.burst_tokens,
+            nonce=nonce,
+        )
+        if keep:
+            rate = timing["tokens"] / timing["seconds"]
+            timings[name].bursts.setdefault(concurrency, []).append(rate)
+
+    def count(name: str, tokens: int) -> None:
+        counted = processes[name].ask("timed_prompt", prompt_tokens=tokens)
+        timings[name].prompts[tokens] = counted
+
     nonce = 0
     for number in range(config.warmup + config.rounds):
-        warm = number < config.warmup
+        keep = number >= config.warmup
         # no candidate is always first
         order = list(processes) if number % 2 == 0 else list(reversed(list(processes)))
         for tokens in config.prompt_tokens:
             nonce += 1
             for name in order:
-
-                def one(name: str = name, tokens: int = tokens, nonce: int = nonce) -> None:
-                    found = processes[name].ask(
-                        "stream", prompt_tokens=tokens, new_tokens=config.new_tokens, nonce=nonce
-                    )
-                    if not warm:  # noqa: B023 - called before the round ends
-                        timings[name].streams.setdefault(tokens, []).append(found)
-
-                guard(name, one)
+                guard(name, partial(stream, name, tokens, nonce, keep))
                 advance(name)
         for concurrency in config.concurrency:
             nonce += 100
             for name in order:
-
-                def many(
-                    name: str = name, concurrency: int = concurrency, nonce: int = nonce
-                ) -> None:
-                    found = processes[name].ask(
-                        "burst",
-                        requests=concurrency,
-                        concurrency=concurrency,
-                        new_tokens=config.burst_tokens,
-                        nonce=nonce,
-                    )
-                    if not warm:  # noqa: B023 - called before the round ends
-                        timings[name].bursts.setdefault(concurrency, []).append(
-                            found["tokens"] / found["seconds"]
-                        )
-
-                guard(name, many)
+                guard(name, partial(burst, name, concurrency, nonce, keep))
                 advance(name)
     for name in processes:
         for tokens in config.prompt_tokens:
-
-            def count(name: str = name, tokens: int = tokens) -> None:
-                timings[name].prompts[tokens] = processes[name].ask(
-                    "timed_prompt", prompt_tokens=tokens
-                )
-
-            guard(name, count)
+            guard(name, partial(count, name, tokens))
     return timings
 
 
@@ -103,39 +98,40 @@ def metrics(timings: Timings) -> dict[str, float]:
 
     The shortest prompt is the one that the plain names speak of, the longest has ``_long``.
     """
-    found: dict[str, float] = {}
-    for suffix, tokens in zip(
-        ("", "_long"), sorted(timings.streams)[:1] + sorted(timings.streams)[1:][-1:], strict=False
-    ):
+    figures: dict[str, float] = {}
+    lengths = sorted(timings.streams)
+    for suffix, tokens in zip(("", "_long"), lengths[:1] + lengths[1:][-1:], strict=False):
         rounds = timings.streams[tokens]
-        first = [each["ttft_s"] for each in rounds]
-        between = [gap for each in rounds for gap in each["itl_s"]]
-        rates = [
-            each["decode_tokens_per_second"]
-            for each in rounds
-            if each["decode_tokens_per_second"] > 0
-        ]
-        for name, values in ((f"speed/ttft{suffix}", first), (f"speed/itl{suffix}", between)):
-            if not values:
-                continue
-            found[f"{name}_p50_s"] = statistics.percentile(values, 50)
-            found[f"{name}_min_s"], found[f"{name}_max_s"] = min(values), max(values)
-            found |= {
-                f"{name}_p{q}_s": statistics.percentile(values, q)
-                for q, least in TAILS.items()
-                if len(values) >= least
-            }
+        first = [stream["ttft_s"] for stream in rounds]
+        between = [gap for stream in rounds for gap in stream["itl_s"]]
+        rates = [stream["decode_tokens_per_second"] for stream in rounds]
+        figures |= _latency(f"speed/ttft{suffix}", first)
+        figures |= _latency(f"speed/itl{suffix}", between)
         if tokens in timings.prompts:
-            found[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
-        if rates:
-            found[f"speed/decode{suffix}_tokens_per_second"] = statistics.percentile(rates, 50)
-            found[f"speed/decode{suffix}_tokens_per_second_min"] = min(rates)
-            found[f"speed/decode{suffix}_tokens_per_second_max"] = max(rates)
+            figures[f"speed/prompt_tokens{suffix}"] = float(timings.prompts[tokens])
+        name = f"speed/decode{suffix}_tokens_per_second"
+        figures |= _rate(name, [rate for rate in rates if rate > 0])
     for concurrency, rates in timings.bursts.items():
-        found[f"speed/throughput_{concurrency}"] = statistics.percentile(rates, 50)
-        found[f"speed/throughput_{concurrency}_min"] = min(rates)
-        found[f"speed/throughput_{concurrency}_max"] = max(rates)
-    return found
+        figures |= _rate(f"speed/throughput_{concurrency}", rates)
+    return figures
+
+
+def _rate(name: str, rates: Sequence[float]) -> dict[str, float]:
+    if not rates:
+        return {}
+    middle = statistics.percentile(rates, 50)
+    return {name: middle, f"{name}_min": min(rates), f"{name}_max": max(rates)}
+
+
+def _latency(name: str, values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    quantiles = [50, *(q for q, least in TAILS.items() if len(values) >= least)]
+    return {
+        f"{name}_min_s": min(values),
+        f"{name}_max_s": max(values),
+        **{f"{name}_p{q}_s": statistics.percentile(values, q) for q in quantiles},
+    }
 
 
 def series(timings: Timings) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.stats import binomtest, bootstrap, norm, permutation_test, t
+
 NOT_WORSE, WORSE, UNDECIDED = "not_worse", "worse", "undecided"
 
 
@@ -39,8 +42,6 @@ def proportion(scores: Sequence[float], confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: no scores.
     """
-    from scipy.stats import binomtest
-
     if not scores:
         raise ValueError("scores=[]: expected at least one item")
     held = round(sum(scores))
@@ -67,9 +68,6 @@ def difference(
     Raises:
         ValueError: the two are not of one length, or empty.
     """
-    import numpy as np
-    from scipy.stats import binomtest, bootstrap, norm, t
-
     if len(candidate) != len(incumbent) or not candidate:
         raise ValueError(
             f"paired scores of {len(candidate)} and {len(incumbent)} items: expected the same"
@@ -80,7 +78,7 @@ def difference(
     low = high = mean
     if np.ptp(pairs) > 0:  # resampling a constant teaches nothing
         tail = norm.cdf(t.ppf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1)))
-        found = bootstrap(
+        resampled = bootstrap(
             (pairs,),
             np.mean,
             n_resamples=resamples,
@@ -88,7 +86,7 @@ def difference(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        low, high = float(found.low), float(found.high)
+        low, high = float(resampled.low), float(resampled.high)
 
     def most(events: int) -> float:
         """Upper end of the exact (Clopper-Pearson) interval of a rate, at the same confidence to
@@ -108,9 +106,6 @@ def told_apart(
     """Two-sided p-value of a paired permutation test on the mean difference: small means that the
     two differ.
     """
-    import numpy as np
-    from scipy.stats import permutation_test
-
     first, second = np.asarray(candidate, float), np.asarray(incumbent, float)
     if np.array_equal(first, second):
         return 1.0
@@ -132,8 +127,6 @@ def items_needed(discordant: float, margin: float, confidence: float, power: flo
     Normal approximation for paired proportions: n = (z_confidence + z_power)^2 * discordant /
     margin^2.
     """
-    from scipy.stats import norm
-
     quantiles = float(norm.ppf(confidence) + norm.ppf(power))
     return math.ceil(quantiles**2 * max(discordant, 0.05) / margin**2)
 
@@ -157,8 +150,7 @@ def non_inferiority(
     """Whether the candidate's mean score is lower than the incumbent's by no more than ``margin``.
 
     ``not_worse`` when the lower bound (one-sided ``confidence``) lies above ``-margin`` on at least
-    ``least_items``, ``worse`` when the
-    upper one lies below it, else ``undecided``.
+    ``least_items``, ``worse`` when the upper one lies below it, else ``undecided``.
     """
     interval = difference(
         candidate, incumbent, confidence=2 * confidence - 1, resamples=resamples, seed=seed
@@ -180,6 +172,4 @@ def non_inferiority(
 
 def percentile(values: Sequence[float], q: float) -> float:
     """Linear percentile ``q`` (0 to 100)."""
-    import numpy as np
-
     return float(np.percentile(np.asarray(values, float), q))

@@ -36,10 +36,9 @@ def stream(model: Any, prompt_tokens: int, new_tokens: int, nonce: int) -> dict[
 
     Returns:
         ``ttft_s`` (seconds to the first piece of text), ``itl_s`` (seconds between pieces),
-        ``total_s``, ``tokens``,
-        ``decode_tokens_per_second``, and ``streamed``: false where the model cannot stream; then
-        only the total is known and the
-        first token's time is that of an answer of one token.
+        ``total_s``, ``tokens``, ``decode_tokens_per_second``, and ``streamed``: false where the
+        model cannot stream; then only the total is known and the first token's time is that of an
+        answer of one token.
     """
     row = {"messages": prompt(prompt_tokens, nonce), "max_tokens": new_tokens, "temperature": 0.0}
     if can_stream(model):

@@ -1,8 +1,8 @@
 """Command-line words of an entry script, translated to what Hydra takes.
 
 ``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty
-default as ``''``, and an undeclared
-``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the three.
+default as ``''``, and an undeclared ``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the
+three.
 """
 
 import dataclasses
@@ -13,28 +13,20 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from steps.config.root import Config
 from steps.core.errors import ConfigError
 
-FLAGS = frozenset(
-    {
-        "-m",
-        "--multirun",
-        "--info",
-        "--resolve",
-        "-r",
-        "--run",
-        "-h",
-        "--help",
-        "--hydra-help",
-        "--version",
-        "-sc",
-    }
-)
+FLAGS = frozenset({
+    "-m", "--multirun", "--info", "--resolve", "-r", "--run", "-h", "--help", "--hydra-help",
+    "--version", "-sc",
+})  # fmt: skip
 FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
-INSPECTING = frozenset(
-    {"-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc"}
-)
+INSPECTING = frozenset({
+    "-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,9 +108,6 @@ def _override(key: str, value: str, multirun: bool) -> str:
     """``key=value`` that Hydra reads as this one value, quoted where its grammar would read
     something else.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     plain = f"{key}={value}"
     if value in ("null", "???"):
         return plain

@@ -74,10 +74,10 @@ class Chain:
         if not self.config.reuse:
             return False
         step = load(name)
-        found, mark = find_output(step, with_inputs(self.config, self.uris), self.uris)
-        if found:
-            self.uris[key] = found.uri
-            self._say(name, f"reused from run {found.run_id}: {found.uri}")
+        output, mark = find_output(step, with_inputs(self.config, self.uris), self.uris)
+        if output:
+            self.uris[key] = output.uri
+            self._say(name, f"reused from run {output.run_id}: {output.uri}")
             return True
         if mark:
             log.info("%s: to run, as %s", name, difference(step, self.config, mark))

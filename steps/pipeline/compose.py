@@ -3,13 +3,16 @@ imported.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -25,8 +28,6 @@ from steps.core.errors import ConfigError
 
 def prepare() -> None:
     """Register the schemas and resolvers; call once before Hydra composes."""
-    import os
-
     register()
     OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
 
@@ -59,9 +60,6 @@ def compose_jobs(overrides: Sequence[str]) -> list[Config]:
     Raises:
         ConfigError: as :func:`compose_config`, for the first job at fault.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         batches = BasicSweeper.split_arguments(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from steps.config.root import Config
 from steps.pipeline.fingerprint import Fingerprint, fingerprint
+from steps.pipeline.source import source_digest
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class StepRun:
 
 Body = Callable[[Config, StepRun], str]
 Inputs = tuple[str, ...] | Callable[[Config], tuple[str, ...]]
+Packages = tuple[str, ...] | Callable[[], tuple[str, ...]]
 
 
 def never_stale(_config: Config, _uri: str) -> str | None:
@@ -40,7 +42,9 @@ class Step:
         inputs: config keys that hold the URIs of its inputs, or a function of the config that names
             them.
         files: files and folders that it reads rather than imports.
-        packages: distributions whose versions its output depends on.
+        presentation: files and folders that only say how its output is shown to people; a change in
+            them makes no other output.
+        packages: distributions whose versions its output depends on, or a function that names them.
         stale: why an output of an earlier run with the same fingerprint cannot be taken instead of
             running again; None where it can.
         also_reads: digests of inputs that no config key names, such as the incumbent champion.
@@ -54,7 +58,8 @@ class Step:
     reads: tuple[str, ...] = ()
     inputs: Inputs = ()
     files: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
+    presentation: tuple[str, ...] = ()
+    packages: Packages = ()
     stale: Callable[[Config, str], str | None] = field(default=never_stale)
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
     output_digest: Callable[[str], str] | None = None
@@ -63,13 +68,16 @@ class Step:
         """Config keys of the inputs that it needs under ``config``."""
         return self.inputs(config) if callable(self.inputs) else self.inputs
 
+    def distributions(self) -> tuple[str, ...]:
+        """Distributions whose versions count."""
+        return self.packages() if callable(self.packages) else self.packages
+
     def fingerprint(self, config: Config, input_digests: Mapping[str, str]) -> Fingerprint:
         """Fingerprint of this step under ``config`` with inputs of these digests."""
         return fingerprint(
             config,
             reads=self.reads,
             inputs={**input_digests, **self.also_reads(config)},
-            module=self.module,
-            files=self.files,
-            packages=self.packages,
+            source=source_digest(self.module, self.files, self.presentation),
+            packages=self.distributions(),
         )

@@ -21,7 +21,7 @@ def named(names: Sequence[str], client: MlflowClient) -> dict[str, str]:
     """Id and name of those of these experiments that are there and may be read; asked for by name,
     as anybody may make thousands.
     """
-    found: dict[str, str] = {}
+    by_id: dict[str, str] = {}
     for name in dict.fromkeys(names):
         try:
             experiment = client.get_experiment_by_name(name)
@@ -30,5 +30,5 @@ def named(names: Sequence[str], client: MlflowClient) -> dict[str, str]:
                 raise
             continue
         if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
-            found[str(experiment.experiment_id)] = experiment.name
-    return found
+            by_id[str(experiment.experiment_id)] = experiment.name
+    return by_id

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from steps.config.root import CONF, Config, with_inputs
@@ -71,7 +72,7 @@ def show_config() -> None:
 def _hydra(step: Step) -> None:
     def task(cfg: DictConfig) -> None:
         try:
-            _run(step, cfg)
+            run_step(step, cfg, tuple(HydraConfig.get().overrides.task))
         except ConfigError as error:
             _end(step, error, BAD_CONFIG)
         except StepError as error:
@@ -98,15 +99,19 @@ def _multirun(step: Step, arguments: Arguments, first: Config) -> None:
         _end(step, error, FAILED)
 
 
-def _run(step: Step, cfg: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
+def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> None:
+    """Open the run of one job and call the body.
 
+    Args:
+        step: what to run.
+        cfg: as Hydra composed it.
+        overrides: that it was composed from, in Hydra's grammar.
+    """
     from steps.pipeline.artifact_lookup import resolve_inputs
     from steps.pipeline.run import opened
 
     config = typed(cfg)
     visible.keep(config.signing_key, config.notifications.secret_file)
-    overrides = tuple(HydraConfig.get().overrides.task)
     with opened(step.name, config.experiment) as run:
         run.record(step, config, cfg, overrides)
         inputs = resolve_inputs(step, config, overrides)

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mlflow
+from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
 from steps.core import tags
+from steps.core.commands import mlflow_run
 from steps.core.errors import StepError, Terminated
 from steps.core.redaction import redact, redact_leaves, redact_override
 from steps.pipeline.definition import Step, StepRun
@@ -37,7 +39,6 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.client = MlflowClient()
-        self.fingerprint = ""
 
     def tag(self, key: str, value: str) -> None:
         self.client.set_tag(self.run_id, key, value)
@@ -122,7 +123,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         raise
     finally:
         try:
-            _upload_log()
+            upload_log()
         except Exception as error:  # noqa: BLE001 (of any artifact store's client: the run's status is worth more than its log)
             log.warning(
                 "the log could not be uploaded to run %s: %s", run.run_id, redact(str(error))
@@ -139,9 +140,8 @@ def _start(name: str, experiment: str) -> mlflow.ActiveRun:
     return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)
 
 
-def _upload_log() -> None:
-    from hydra.core.hydra_config import HydraConfig
-
+def upload_log() -> None:
+    """Put Hydra's log of this job on the active run."""
     if not HydraConfig.initialized():  # the parent of a multirun has no log of its own
         return
     job = HydraConfig.get()
@@ -186,20 +186,12 @@ def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str
     """The command that repeats a run, from the project's URL and commit when it was run from
     one.
     """
-    url, commit = (
-        run_tags.get("mlflow.source.git.repoURL"),
-        run_tags.get("mlflow.source.git.commit"),
-    )
+    url = run_tags.get("mlflow.source.git.repoURL")
+    commit = run_tags.get("mlflow.source.git.commit")
     # where MLflow clones a project it is given by URL
     cloned = ROOT.is_relative_to(tempfile.gettempdir())
-    where = (
-        ["mlflow", "run", url, "-v", commit]
-        if cloned and url and commit and "://" in url
-        else ["mlflow", "run", "."]
-    )
-    entry = [] if name == "main" else ["-e", name]
-    given = ["-P", f"overrides={shlex.join(overrides)}"] if overrides else []
-    return shlex.join([*where, *entry, "--env-manager", "local", *given])
+    project = (url, "-v", commit) if cloned and url and commit and "://" in url else (".",)
+    return mlflow_run(name, overrides=overrides, project=project)
 
 
 def summary(step: Step) -> str:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 
 from steps.config.root import Config
 from steps.pipeline import definition
-from steps.pipeline.definition import Body, Inputs, StepRun, never_stale, reads_nothing_else
+from steps.pipeline.definition import (
+    Body,
+    Inputs,
+    Packages,
+    StepRun,
+    never_stale,
+    reads_nothing_else,
+)
 
 __all__ = ["Step", "StepRun", "step"]
 
@@ -25,7 +32,8 @@ def step(
     reads: tuple[str, ...] = (),
     inputs: Inputs = (),
     files: tuple[str, ...] = (),
-    packages: tuple[str, ...] = (),
+    presentation: tuple[str, ...] = (),
+    packages: Packages = (),
     stale: Callable[[Config, str], str | None] = never_stale,
     also_reads: Callable[[Config], Mapping[str, str]] = reads_nothing_else,
     output_digest: Callable[[str], str] | None = None,
@@ -41,6 +49,7 @@ def step(
             reads,
             inputs,
             files,
+            presentation,
             packages,
             stale,
             also_reads,

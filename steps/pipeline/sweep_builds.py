@@ -33,10 +33,10 @@ def log_builds(config: Config, run: StepRun) -> tuple[dict[str, str], dict[str, 
     uris: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, (build, choice) in enumerate(choices.items(), start=1):
-        found, _ = find_output(load("log_onnx_wrapper"), with_inputs(choice, given))
-        if found is not None and config.reuse:
-            uris[build] = found.uri
-            log.info("[%d/%d] %s reused from run %s", number, len(choices), build, found.run_id)
+        earlier, _ = find_output(load("log_onnx_wrapper"), with_inputs(choice, given))
+        if earlier is not None and config.reuse:
+            uris[build] = earlier.uri
+            log.info("[%d/%d] %s reused from run %s", number, len(choices), build, earlier.run_id)
             continue
         log.info("[%d/%d] %s: building", number, len(choices), build)
         try:

@@ -20,8 +20,8 @@ def text_generator(model_type: str) -> str | None:
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
-    return found if found is None or isinstance(found, str) else str(found[0])
+    generator = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    return generator if generator is None or isinstance(generator, str) else str(generator[0])
 
 
 def known_type(model_type: str) -> bool:
@@ -69,7 +69,7 @@ def buildable() -> frozenset[str] | None:
 
 def _compared(source: str) -> set[str]:
     """Every string that ``config.architectures[0]`` is compared with for equality."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.Compare)
@@ -81,8 +81,8 @@ def _compared(source: str) -> set[str]:
                 for word in ast.walk(node.comparators[0])
                 if isinstance(word, ast.Constant)
             )
-            found |= {word for word in words if isinstance(word, str)}
-    return found
+            names |= {word for word in words if isinstance(word, str)}
+    return names
 
 
 def builder() -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def card_licence(card: Path) -> str | None:
     """The ``license`` key of the card's YAML front matter, or None where there is no card, no front
@@ -20,21 +22,21 @@ def base_models(folder: Path) -> list[str]:
     """What a checkpoint says it was made from, best source first: PEFT's ``adapter_config.json``,
     then ``base_model`` of the card.
     """
-    found: list[object] = []
+    named_models: list[object] = []
     try:
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        found.append(adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None)
+        named_models.append(
+            adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+        )
     except (OSError, ValueError):
         pass  # no adapter, or one that says nothing: the card may
     named = front_matter(folder / "README.md").get("base_model")
-    found += named if isinstance(named, list) else [named]
-    return [name for name in found if isinstance(name, str) and name]
+    named_models += named if isinstance(named, list) else [named]
+    return [name for name in named_models if isinstance(name, str) and name]
 
 
 def front_matter(card: Path) -> Mapping[str, Any]:
     """The card's YAML front matter; empty where there is no card or none that parses."""
-    import yaml
-
     if not card.is_file():
         return {}
     text = card.read_text(encoding="utf-8", errors="replace")

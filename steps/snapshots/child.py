@@ -72,3 +72,8 @@ def run(
     if returncode:
         raise ChildError(command, returncode, output)
     return output
+
+
+def last_line(output: str) -> str:
+    """The last line of a child's output: of a traceback, the error itself."""
+    return (output.strip().splitlines() or ["no output"])[-1].strip()[:300]

@@ -8,7 +8,8 @@ from steps.snapshots.errors import HubUnreachableError
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.safetensors_header import numbers
 from steps.snapshots.selection import SUFFIX
-from steps.snapshots.store import Store, request_key
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import request_key
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def stale(model: ModelConfig, snapshot: Snapshot, store: Store) -> str | None:
-    """Why fetching again would not give this snapshot; None where it would, or where nobody can be
-    asked.
+    """Why fetching again would not give this snapshot; None where it would, or where there is no
+    answer.
 
     A folder is compared by its bytes. A branch or tag is resolved, once a process; where the hub is
     away, what was fetched stands.
@@ -38,7 +38,7 @@ def stale(model: ModelConfig, snapshot: Snapshot, store: Store) -> str | None:
             if repository.field == "model"
             else snapshot.origin.get("onnx_revision")
         )
-        means = _meaning(repository)
+        means = meaning(repository)
         if means not in (None, had):
             return (
                 f"{repository.field}.revision={repository.requested!r} of {repository.repo} means"
@@ -53,7 +53,7 @@ def stale(model: ModelConfig, snapshot: Snapshot, store: Store) -> str | None:
 
 
 @cache
-def _meaning(repository: Repository) -> str | None:
+def meaning(repository: Repository) -> str | None:
     """The commit that a repository's revision means; None where the hub is away."""
     try:
         return hub.resolve(repository)

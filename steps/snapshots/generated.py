@@ -40,7 +40,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
                 scratch / "checkpoint",
             )
         except child.ChildError as error:
-            problem = f"could not be generated: {package.last_line(error)}"
+            problem = f"could not be generated: {child.last_line(error.tail)}"
             raise SnapshotError(
                 "model.architecture",
                 model.architecture,

@@ -2,19 +2,20 @@
 file checked against the Hub's own hash.
 
 The client resumes within a file while it runs, and keeps whole files in ``partial/`` when it is
-killed. `HF_ENDPOINT` names another hub;
-the token comes from `HF_TOKEN` alone: a token file in the home directory would make a run depend on
-who started it.
+killed. `HF_ENDPOINT` names another hub; the token comes from `HF_TOKEN` alone: a token file in the
+home directory would make a run depend on who started it.
 """
 
-import hashlib
 import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
 from steps.config.model import PICKLES, ModelConfig, PrebuiltOnnxConfig, Source
 from steps.core.digest import sha256_of
@@ -27,10 +28,6 @@ from steps.snapshots.repository import Repository
 from steps.snapshots.selection import Place
 from steps.snapshots.store import Store
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
 log = logging.getLogger(__name__)
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -40,12 +37,12 @@ def repositories(model: ModelConfig) -> list[Repository]:
     """What of a model comes from the Hub: its checkpoint, its prebuilt ONNX folder, both or
     nothing.
     """
-    found = (
+    wanted = (
         [Repository("model", str(model.repo), model.revision)] if model.source is Source.hub else []
     )
     if model.onnx is not None:
-        found.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
-    return found
+        wanted.append(Repository("model.onnx", model.onnx.repo, model.onnx.revision))
+    return wanted
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
@@ -98,7 +95,7 @@ class Prebuilt:
     repository: Repository
     revision: str
     folder: str
-    files: tuple["RepoFile", ...]
+    files: tuple[RepoFile, ...]
 
 
 def find_prebuilt(onnx: PrebuiltOnnxConfig) -> Prebuilt:
@@ -189,16 +186,12 @@ def token() -> str | bool:
     return os.environ.get("HF_TOKEN") or False
 
 
-def api() -> "HfApi":
+def api() -> HfApi:
     """The Hub's client for this environment."""
-    from huggingface_hub import HfApi
-
     return HfApi(endpoint=endpoint(), token=token(), library_name="slm-promote")
 
 
-def _list(repository: Repository, revision: str) -> list["RepoFile"]:
-    from huggingface_hub.hf_api import RepoFile
-
+def _list(repository: Repository, revision: str) -> list[RepoFile]:
     with explained(repository):
         tree = api().list_repo_tree(repository.repo, revision=revision, recursive=True)
         return [file for file in tree if isinstance(file, RepoFile)]
@@ -207,7 +200,7 @@ def _list(repository: Repository, revision: str) -> list["RepoFile"]:
 def _download(
     repository: Repository,
     revision: str,
-    files: Sequence["RepoFile"],
+    files: Sequence[RepoFile],
     partial: Path,
     store: Store,
     *,
@@ -224,8 +217,6 @@ def _download(
         keep: leave a copy in `partial`, so that small files, which are listed without a SHA-256,
             are not asked for again after a cut.
     """
-    from huggingface_hub import snapshot_download
-
     entries = [
         FileEntry(file.path, file.lfs.size, file.lfs.sha256)
         for file in files
@@ -260,7 +251,7 @@ def _download(
     return tuple(sorted(entries))
 
 
-def _verify(repository: Repository, file: "RepoFile", path: Path) -> None:
+def _verify(repository: Repository, file: RepoFile, path: Path) -> None:
     """Compare with the Hub's hash: SHA-256 for large files, Git's blob id for the others.
 
     Raises:
@@ -273,21 +264,16 @@ def _verify(repository: Repository, file: "RepoFile", path: Path) -> None:
             f"{file.path} did not arrive",
             "run the same command again",
         )
-    expected, found = (
-        (file.lfs.sha256, sha256_of(path)) if file.lfs else (file.blob_id, git_blob_id(path))
-    )
-    if expected != found:
+    if file.lfs:
+        expected, arrived = file.lfs.sha256, sha256_of(path)
+    else:
+        expected, arrived = file.blob_id, git_hash(path.read_bytes())
+    if expected != arrived:
         path.unlink()
         raise SnapshotError(
             f"{repository.field}.repo",
             repository.repo,
-            f"{file.path} arrived as {found}, the hub lists it as {expected}",
+            f"{file.path} arrived as {arrived}, the hub lists it as {expected}",
             "run the same command again; if it repeats, the hub or a proxy before it serves other"
             " bytes",
         )
-
-
-def git_blob_id(path: Path) -> str:
-    """Git's object id of a file: SHA-1 over ``blob <size>``, a zero byte, and the content."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
+import httpx2
+from huggingface_hub import errors
+
 from steps.snapshots.errors import HubUnreachableError, SnapshotError
 from steps.snapshots.repository import Repository
 
@@ -17,9 +20,6 @@ def explained(repository: Repository) -> Iterator[None]:
         HubUnreachableError: no answer came.
         SnapshotError: the Hub answered no, or the disk said so.
     """
-    import httpx2
-    from huggingface_hub import errors
-
     field, repo = f"{repository.field}.repo", repository.repo
     try:
         yield

@@ -4,10 +4,9 @@ understands.
 ``python -m steps.snapshots.model_builder <arguments of onnxruntime_genai.models.builder>``
 
 The builder 0.18 was written for configs as transformers 4 had them. transformers 5 writes the same
-facts elsewhere, and some facts were
-never written: that every layer has a sliding window, or that a layer does without rotary
-embeddings. Nothing here knows a model by name:
-what is adapted follows from the fields that a config has. What was found is in docs/adr/0016.
+facts elsewhere, and some facts were never written: that every layer has a sliding window, or that a
+layer does without rotary embeddings. Nothing here knows a model by name: what is adapted follows
+from the fields that a config has. What was found is in docs/adr/0016.
 
 The folder that it leaves is ready to be served: `steps.snapshots.onnx_folder`.
 """

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from steps.config.onnx import ExecutionProvider, OnnxConfig, Precision
 from steps.core.files import place_files
 from steps.snapshots import child
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.manifest import FileEntry, listing_digest
 from steps.snapshots.safetensors_header import parameter_count
-from steps.snapshots.store import Store, request_key
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import request_key
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +30,13 @@ WEIGHTS = (".onnx", ".data")  # files that preparing a folder does not touch
 # Peak memory of the builder, measured: 1.3 to 2.2 GB for 135 million parameters (2.9 with k_quant),
 # 22.4 GB for 3.8 billion in int4.
 BASE_MEMORY, MEMORY_PER_PARAMETER, K_QUANT = 1.4e9, 5.7, 1.4  # bytes, bytes, factor
-# What is written, embeddings included: they stay in float32 on the CPU.
-# bytes
+# Bytes that are written, embeddings included: they stay in float32 on the CPU.
 DISK_PER_PARAMETER = {
     Precision.fp32: 4.2,
     Precision.fp16: 2.2,
     Precision.int8: 2.5,
     Precision.int4: 2.0,
 }
-
-
 REPORT = "take a prebuilt folder (model.onnx) or another model; docs/models.md lists what was tried"
 # what the builder says of an architecture that it lacks
 UNSUPPORTED = "model is not currently supported"
@@ -93,7 +93,7 @@ def prepared(prebuilt: Path, checkpoint: Path, store: Store, snapshot_digest: st
             raise SnapshotError(
                 "model.onnx",
                 "prebuilt folder",
-                f"cannot be served: {last_line(error.tail)}",
+                f"cannot be served: {child.last_line(error.tail)}",
                 REPORT,
             ) from error
 
@@ -201,7 +201,7 @@ def _build(checkpoint: Path, onnx: OnnxConfig, store: Store, target: Path) -> No
         log.debug("the output of loading it ended: %s", error.tail)
         field, value, cure = _about_options(checkpoint, onnx)
         raise SnapshotError(
-            field, value, f"the {kind} build does not load: {last_line(error.tail)}", cure
+            field, value, f"the {kind} build does not load: {child.last_line(error.tail)}", cure
         ) from error
 
 
@@ -228,7 +228,7 @@ def _explained(
             "model", architecture(checkpoint), f"{builder} does not know this architecture", cure
         )
     field, value, cure = _about_options(checkpoint, onnx)
-    return SnapshotError(field, value, f"{builder} failed: {last_line(error.tail)}", cure)
+    return SnapshotError(field, value, f"{builder} failed: {child.last_line(error.tail)}", cure)
 
 
 def _about_options(checkpoint: Path, onnx: OnnxConfig) -> tuple[str, object, str]:
@@ -244,11 +244,6 @@ def _about_options(checkpoint: Path, onnx: OnnxConfig) -> tuple[str, object, str
     return "model", architecture(checkpoint), REPORT
 
 
-def last_line(output: str) -> str:
-    """The last line of a child's output: of a traceback, the error itself."""
-    return (output.strip().splitlines() or ["no output"])[-1][:300]
-
-
 def architecture(checkpoint: Path) -> str:
     """What ``config.json`` calls the model's class, or its type where it names none."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -256,8 +251,6 @@ def architecture(checkpoint: Path) -> str:
 
 
 def _say_memory(parameters: int, onnx: OnnxConfig) -> str:
-    import psutil
-
     factor = K_QUANT if onnx.extra_options.get("algo_config", "").startswith("k_quant") else 1
     needed, free = (
         factor * (BASE_MEMORY + MEMORY_PER_PARAMETER * parameters),

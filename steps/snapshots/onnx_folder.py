@@ -45,9 +45,9 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     config["model"]["context_length"] = limits.context_length
     config.setdefault("search", {})["max_length"] = limits.context_length
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")
-    found = {"limits": limits.to_json(), "template": template_of(folder)}
+    capabilities = {"limits": limits.to_json(), "template": template_of(folder)}
     (folder / CAPABILITIES).write_text(
-        json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8"
+        json.dumps(capabilities, indent=1, ensure_ascii=False), encoding="utf-8"
     )
 
 

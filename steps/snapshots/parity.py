@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jinja2 import TemplateError
+from mlflow.exceptions import MlflowException
+
 from steps.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -97,12 +100,12 @@ def _check_token_ids(reference: Any, served: "CheckpointTokenizer") -> None:
                     served.encode_prompt(text),
                 )
             )
-        for expected, found in pairs:
-            if expected != found:
-                at = _first_difference(expected, found)
+        for expected, actual in pairs:
+            if expected != actual:
+                at = _first_difference(expected, actual)
                 sides = (
                     f"the checkpoint has {expected[at : at + 5]}, what is served"
-                    f" {found[at : at + 5]}"
+                    f" {actual[at : at + 5]}"
                 )
                 _fail("token ids", f"{text!r} differs at token {at}: {sides}")
 
@@ -114,12 +117,12 @@ def _check_decoding(reference: Any, served: "CheckpointTokenizer") -> None:
     ):
         decode = served.decoder()
         expected = reference.decode(ids, skip_special_tokens=True)
-        found = "".join(decode(token) for token in ids) + decode.finish()
-        if expected != found:
-            at = _first_difference(expected, found)
+        actual = "".join(decode(token) for token in ids) + decode.finish()
+        if expected != actual:
+            at = _first_difference(expected, actual)
             sides = (
                 f"the checkpoint has {expected[at : at + 20]!r}, what is served"
-                f" {found[at : at + 20]!r}"
+                f" {actual[at : at + 20]!r}"
             )
             _fail("decoded text", f"tokens {ids[:8]}… differ at character {at}: {sides}")
 
@@ -131,9 +134,6 @@ def _random_answers(vocabulary: int) -> Iterator[list[int]]:
 
 
 def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
-    from jinja2 import TemplateError
-    from mlflow.exceptions import MlflowException
-
     if not reference.chat_template:
         cure = "add chat_template.jinja to the checkpoint"
         raise SnapshotError(
@@ -153,7 +153,7 @@ def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
             refusal = str(error)
             continue  # a template that refuses a role refuses it for everybody
         try:
-            found = template.render(list(conversation))
+            actual = template.render(list(conversation))
         except MlflowException as error:
             _fail(
                 "chat template",
@@ -161,12 +161,12 @@ def _check_chat_template(reference: Any, template: "ChatTemplate") -> None:
                 f" {error.message}",
             )
         compared += 1
-        if expected != found:
-            at = _first_difference(expected, found)
+        if expected != actual:
+            at = _first_difference(expected, actual)
             _fail(
                 "chat template",
                 f"{len(conversation)} messages differ at character {at}: the checkpoint renders"
-                f" {expected[at : at + 40]!r}, what is served {found[at : at + 40]!r}",
+                f" {expected[at : at + 40]!r}, what is served {actual[at : at + 40]!r}",
             )
     if not compared:
         raise SnapshotError(
@@ -181,15 +181,15 @@ def _check_eos(checkpoint: Path, onnx_dir: Path) -> None:
     from steps.wrappers.served.limits import limits_of_checkpoint
 
     expected = set(limits_of_checkpoint(checkpoint).eos_token_ids)
-    found = set(
+    actual = set(
         json.loads((onnx_dir / "genai_config.json").read_text(encoding="utf-8"))["model"][
             "eos_token_id"
         ]
     )
-    if expected != found:
+    if expected != actual:
         _fail(
             "EOS ids",
-            f"the checkpoint ends on {sorted(expected)}, the ONNX folder on {sorted(found)}",
+            f"the checkpoint ends on {sorted(expected)}, the ONNX folder on {sorted(actual)}",
         )
 
 

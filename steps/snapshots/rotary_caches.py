@@ -79,23 +79,22 @@ def correct(graph: Path, config: Any) -> int:
     rotary = Rotary(config) if users else None
     replaced = 0
     for (cosines, sines), layer in users.items():
-        found = {}
+        caches = {}
         for name in (cosines, sines):
             if uses_external_data(tensors[name]):
                 load_external_data_for_tensor(tensors[name], str(graph.parent))
-            found[name] = numpy_helper.to_array(tensors[name])
-        expected = rotary.caches(layer, found[cosines].shape[0]) if rotary else None
+            caches[name] = numpy_helper.to_array(tensors[name])
+        expected = rotary.caches(layer, caches[cosines].shape[0]) if rotary else None
         if expected is None:
             continue
         for name, values in zip((cosines, sines), expected, strict=True):
-            if values.shape != found[name].shape:
+            cache = caches[name]
+            if values.shape != cache.shape:
                 raise RuntimeError(
-                    f"{name} has the shape {found[name].shape}, and transformers' is {values.shape}"
+                    f"{name} has the shape {cache.shape}, and transformers' is {values.shape}"
                 )
-            if not np.allclose(found[name].astype(np.float32), values, atol=TOLERANCE, rtol=0):
-                tensors[name].CopyFrom(
-                    numpy_helper.from_array(values.astype(found[name].dtype), name)
-                )
+            if not np.allclose(cache.astype(np.float32), values, atol=TOLERANCE, rtol=0):
+                tensors[name].CopyFrom(numpy_helper.from_array(values.astype(cache.dtype), name))
                 replaced += 1
     if replaced:
         log.info(

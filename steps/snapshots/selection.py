@@ -150,8 +150,8 @@ def _candidates(names: Iterable[str]) -> list[str]:
     """Safetensors files of the root that may be a model's: not Mistral's own layout, not an
     adapter.
     """
-    found = (name for name in names if name.endswith(SUFFIX) and "/" not in name)
-    return sorted(name for name in found if not name.startswith(("consolidated", "adapter_")))
+    files = (name for name in names if name.endswith(SUFFIX) and "/" not in name)
+    return sorted(name for name in files if not name.startswith(("consolidated", "adapter_")))
 
 
 def _shards(file: Path, names: Collection[str], place: Place) -> list[str]:
@@ -169,13 +169,13 @@ def _shards(file: Path, names: Collection[str], place: Place) -> list[str]:
     shards = {str(name) for name in tensors.values()}
     strange = sorted(name for name in shards if not _beside(name))
     if strange or not shards:
-        found = (
+        fault = (
             f"names {some(strange)}, which is not a safetensors file beside it"
             if strange
             else "names no file in weight_map"
         )
         raise place.refusal(
-            f"{INDEX} {found}", "save the checkpoint again with model.save_pretrained(…)"
+            f"{INDEX} {fault}", "save the checkpoint again with model.save_pretrained(…)"
         )
     missing = sorted(shards - set(names))
     if missing:
@@ -198,16 +198,16 @@ def _lone(folder: Path, names: Collection[str], place: Place) -> str:
     Raises:
         SnapshotError: there is none, or more than one.
     """
-    found = _candidates(names)
-    if len(found) == 1 and not SHARD.fullmatch(found[0]):
-        return found[0]
-    if any(SHARD.fullmatch(name) for name in found):
+    candidates = _candidates(names)
+    if len(candidates) == 1 and not SHARD.fullmatch(candidates[0]):
+        return candidates[0]
+    if any(SHARD.fullmatch(name) for name in candidates):
         raise place.refusal(
-            f"holds {some(found)} without {INDEX}, which says what is in them",
+            f"holds {some(candidates)} without {INDEX}, which says what is in them",
             "complete the checkpoint",
         )
-    if found:
-        problem = f"holds {len(found)} safetensors files ({some(found)}) and no {INDEX}"
+    if candidates:
+        problem = f"holds {len(candidates)} safetensors files ({some(candidates)}) and no {INDEX}"
         raise place.refusal(problem, f"keep the model's own and name it {WEIGHTS}")
     raise _without_weights(folder, names, place)
 

@@ -3,7 +3,7 @@
     blobs/ab/abcd…      a file's bytes, named by their SHA-256, read-only
     folders/<digest>/   files under their own names, as hard links to the blobs
     records/<key>.json  what a request was answered with; written last, so a record means that
-    everything before it was whole
+                        everything before it was whole
     partial/<key>/      downloads under way, kept after a cut so that they resume
     scratch/<id>/       work under way, worthless after a kill
 
@@ -12,33 +12,21 @@ a whole file. Whatever is handed out is hashed in full each time (about 1 GB/s a
 mtime stamp would miss bit rot and a writer that restores the mtime.
 """
 
-import contextlib
-import errno
 import hashlib
-import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from steps.core.digest import sha256_of
+from steps.core.files import hard_link
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
+from steps.snapshots.store_folder import StoreFolder, fsync_folder
 
 CHUNK = 1 << 22  # bytes read at a time
 LISTED = 3  # files that a message names
-
-
-def default_root() -> Path:
-    """``$SLM_STORE``, else ``slm-promote`` in the user's cache directory."""
-    if chosen := os.environ.get("SLM_STORE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slm-promote"
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
@@ -53,47 +41,8 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def request_key(request: Mapping[str, Any]) -> str:
-    """Key of a request: SHA-256 over its canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(request, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-class Store:
-    """A folder of verified bytes.
-
-    Args:
-        root: the folder; made when absent. None is `default_root`.
-
-    Raises:
-        SnapshotError: the folder cannot be made or written.
-    """
-
-    def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root).expanduser().absolute() if root else default_root().absolute()
-        try:
-            for name in ("blobs", "folders", "records", "partial", "scratch", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            self._clear_abandoned()
-        except OSError as error:
-            raise SnapshotError(
-                "store.path",
-                str(self.root),
-                f"cannot be used as a store: {error.strerror or error}",
-                "name a folder that can be written with store.path=… or SLM_STORE",
-            ) from error
-
-    # -- reading
+class Store(StoreFolder):
+    """A folder of verified bytes; arguments and errors are those of :class:`StoreFolder`."""
 
     def checkpoint(self, snapshot: Snapshot) -> Path:
         """Verified folder of the checkpoint's files; treat it as read-only.
@@ -154,8 +103,6 @@ class Store:
             whole = list(pool.map(lambda entry: self.has(entry.sha256), entries))
         return [entry for entry, good in zip(entries, whole, strict=True) if not good]
 
-    # -- writing
-
     def add(
         self, source: Path, path: str, expected: str | None = None, *, move: bool = False
     ) -> FileEntry:
@@ -170,7 +117,7 @@ class Store:
         Raises:
             SnapshotError: the bytes are not `expected`, or the disk is full.
         """
-        with self.scratch() as scratch, self._disk_full(source):
+        with self.scratch() as scratch, self.full_disk_explained(source):
             draft = scratch / "blob"
             if move:
                 source.replace(draft)
@@ -205,81 +152,13 @@ class Store:
             self.add(path, path.relative_to(folder).as_posix(), move=True) for path in paths
         )
 
-    def record(self, key: str) -> str | None:
-        """The text recorded under `key`, if any."""
-        path = self.root / "records" / f"{key}.json"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-
-    def keep(self, key: str, text: str) -> None:
-        """Record `text` under `key`: the last act of whatever made the bytes that it speaks of."""
-        with self.scratch() as scratch:
-            draft = scratch / "record"
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            target = self.root / "records" / f"{key}.json"
-            draft.replace(target)
-            fsync_folder(target.parent)
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder of one's own on the store's file system, gone afterwards."""
-        with self.lock("scratch"):
-            folder = Path(tempfile.mkdtemp(dir=self.root / "scratch"))
-            held = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock")
-            held.acquire()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            held.release()
-            Path(held.lock_file).unlink(missing_ok=True)
-
-    def partial(self, key: str) -> Path:
-        """Folder of a download under way; hold `lock` for the key while using it."""
-        folder = self.root / "partial" / key
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def lock(self, key: str) -> FileLock:
-        """A lock between processes that the kernel lets go of when its holder dies."""
-        return FileLock(self.root / "locks" / f"{key}.lock")
-
-    def need_space(self, size: int, what: str) -> None:
-        """Refuse before work begins what the disk cannot hold.
-
-        Raises:
-            SnapshotError: less than `size` bytes are free.
-        """
-        free = shutil.disk_usage(self.root).free
-        if free < size:
-            raise SnapshotError(
-                "store.path",
-                str(self.root),
-                f"{what} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-                "free some, or choose another disk with store.path=…",
-            )
-
-    # -- within
-
     def _materialise(self, target: Path, entries: tuple[FileEntry, ...]) -> None:
-        with self.scratch() as scratch, self._disk_full(target):
+        with self.scratch() as scratch, self.full_disk_explained(target):
             draft = scratch / "folder"
             for entry in entries:
                 path = draft / entry.path
                 path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    path.hardlink_to(self.blob(entry.sha256))
-                except OSError as error:
-                    if error.errno not in (
-                        errno.EPERM,
-                        errno.EMLINK,
-                        errno.EOPNOTSUPP,
-                        errno.ENOSYS,
-                    ):
-                        raise
-                    # a file system without hard links
+                if not hard_link(self.blob(entry.sha256), path):
                     shutil.copyfile(self.blob(entry.sha256), path)
             if target.exists():
                 target.replace(scratch / "old")
@@ -290,39 +169,11 @@ class Store:
         """Whether `folder` has these files and no other; the blobs are taken as verified."""
         if not folder.is_dir():
             return False
-        found = {
+        present = {
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
         }
-        return found == {entry.path for entry in entries} and all(
+        return present == {entry.path for entry in entries} and all(
             (folder / entry.path).samefile(self.blob(entry.sha256))
             or sha256_of(folder / entry.path) == entry.sha256
             for entry in entries
         )
-
-    def _clear_abandoned(self) -> None:
-        """Remove what killed processes left in ``scratch/``: the kernel has let go of their
-        locks.
-        """
-        with self.lock("scratch"):
-            for folder in (self.root / "scratch").iterdir():
-                guard = FileLock(self.root / "locks" / f"scratch-{folder.name}.lock", timeout=0)
-                try:
-                    with guard:
-                        shutil.rmtree(folder, ignore_errors=True)
-                except Timeout:
-                    continue  # its owner lives
-                Path(guard.lock_file).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _disk_full(self, what: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise SnapshotError(
-                "store.path",
-                str(self.root),
-                f"the disk is full while writing {what.name}",
-                "free some, or choose another with store.path=…",
-            ) from error

@@ -87,7 +87,7 @@ def _require_plain_weights(
     file = next((file for file in QUANTISED_FILES if file in names), None)
     if key is None and file is None:
         return
-    found = f"config.json has {key} ({_method(config[key], key)})" if key else f"holds {file}"
+    reason = f"config.json has {key} ({_method(config[key], key)})" if key else f"holds {file}"
     own = config.get("_name_or_path")
     likely = (
         [own]
@@ -96,7 +96,7 @@ def _require_plain_weights(
     )
     base = next(iter((*base_models(folder), *likely)), None)
     raise place.refusal(
-        f"{found}: its weights are quantised already, and would be quantised a second time",
+        f"{reason}: its weights are quantised already, and would be quantised a second time",
         "take the checkpoint before"
         f" quantisation{f', {base}' if base else ' (the model card names it)'}",
     )
@@ -137,9 +137,9 @@ def _require_text_only(config: Mapping[str, Any], names: Collection[str], place:
         )
     sense = next((key for key, value in config.items() if SENSES.fullmatch(key) and value), None)
     if sense or CONDITIONAL in architecture:
-        found = f"{sense} stands in config.json" if sense else f"architectures[0]={architecture!r}"
+        reason = f"{sense} stands in config.json" if sense else f"architectures[0]={architecture!r}"
         raise place.refusal(
-            f"holds a multimodal model ({found}), of which only the text could be served",
+            f"holds a multimodal model ({reason}), of which only the text could be served",
             "take the text-only checkpoint of the family, a …ForCausalLM",
         )
 

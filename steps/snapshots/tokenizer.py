@@ -128,8 +128,8 @@ def _require_end(tokenizer: Any, folder: Path, place: Place, config: Mapping[str
                 "write the token's id",
             )
     if all(
-        found is None
-        for found in (
+        end is None
+        for end in (
             config.get("eos_token_id"),
             generation.get("eos_token_id"),
             tokenizer.eos_token_id,

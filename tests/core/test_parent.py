@@ -49,8 +49,8 @@ def test_a_step_ends_with_what_started_it(run_id: str, end: signal.Signals) -> N
         starter.send_signal(end)
         starter.wait(10)
         gone, left = psutil.wait_procs(family, timeout=8 if run_id else 2)
-        for each in left:
-            each.kill()
+        for process in left:
+            process.kill()
         assert (len(gone), len(left)) == ((2, 0) if run_id else (0, 2))
 
 
@@ -83,9 +83,9 @@ def test_watch_ends_with_mlflow_run(end: signal.Signals, migrated_database: Path
         while not watching and time.monotonic() < deadline:
             family = psutil.Process(command.pid).children(recursive=True)
             watching = [
-                each
-                for each in family
-                if "steps.watch" in each.cmdline() and each.name() not in ("bash", "sh")
+                process
+                for process in family
+                if "steps.watch" in process.cmdline() and process.name() not in ("bash", "sh")
             ]
             time.sleep(0.5)
         assert watching

@@ -206,7 +206,7 @@ def test_files_of_secrets_that_settings_and_variables_name_are_hidden(
     shown.mkdir()
     for name in ("key.pem", "webhook", "postgres", ".env", "TOKENIZER"):
         (shown / name).write_text("secret")
-    monkeypatch.setattr(visible, "_named", {})
+    monkeypatch.setattr(visible, "named_files", {})
     visible.keep(str(shown / "key.pem"), None)
     monkeypatch.setattr(visible, "PROJECT", shown)
     monkeypatch.setenv("WEBHOOK_SECRET_FILE", str(shown / "webhook"))
@@ -310,7 +310,7 @@ folder = Path(sys.argv[1])
 layers = sys.argv[2].split()
 confined = Confinement(layers=tuple(layers), writable=(folder,))
 child = Child([sys.executable, "-I", "-c", {DETACHED!r}], environment=environment(), cwd=folder, confinement=confined)
-while "up" not in bytes(child._tail).decode():
+while "up" not in child.tail():
     time.sleep(0.05)
 print(child.pid, flush=True)
 time.sleep(600)
@@ -319,14 +319,14 @@ time.sleep(600)
 
 def in_folder(folder: Path) -> list[psutil.Process]:
     """Processes that work in a folder, the detached ones too."""
-    found = []
-    for each in psutil.process_iter():
+    inside = []
+    for process in psutil.process_iter():
         try:
-            if Path(each.cwd()).name == folder.name and each.status() != psutil.STATUS_ZOMBIE:
-                found.append(each)
+            if Path(process.cwd()).name == folder.name and process.status() != psutil.STATUS_ZOMBIE:
+                inside.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return inside
 
 
 @pytest.mark.parametrize("layers", ["network processes files", ""])
@@ -351,8 +351,8 @@ def test_a_killed_supervisor_takes_its_child_along(
         supervisor.wait()
         left = psutil.wait_procs(family if layers else [child], timeout=10)[1]
         # without a namespace, the kernel knows of no tie to a detached one
-        for each in in_folder(folder):
-            each.kill()
+        for process in in_folder(folder):
+            process.kill()
         assert left == []
 
 

@@ -172,14 +172,58 @@ def test_such_a_word_is_no_part_of_a_log(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "unit",
     [
-        "-eyJ", ".eyJ", "eyJaaaaaaaa.", "eyJaaaaaaaa.eyJ", "://a:", "://", "http://a", "a:a@", "password=", "password =",  # noqa: E501
-        "password" + " " * 50, "host=a password" + " " * 50 + "= '", "host=a password='", "user id  ", "data source   ", "-----BEGIN ",  # noqa: E501
-        "-----BEGIN A A ", "-----BEGIN PRIVATE KEY---", "-----BEGIN PRIVATE KEY----- -----END ", "bearer aaaaaaaaaaaaaaaaa", "Bearer ",  # noqa: E501
-        "xoxa-", "-xoxa-", "-sk-", "sk-proj-", "glpat-", "whsec_", "hf_", "_hf_", "AKIA", "github_pat_", "Basic ",  # noqa: E501
-        "Authorization: Basic aaaa", "host=x password='", "postgres://a:", "host=a password={",
-        "sig=", "&sig", "?token=", "&token=a", "X-Amz-Signature=", "?a=b&", "=", "a", " ", "\n", "-", ".", "/", "'",  # noqa: E501
+        "-eyJ",
+        ".eyJ",
+        "eyJaaaaaaaa.",
+        "eyJaaaaaaaa.eyJ",
+        "://a:",
+        "://",
+        "http://a",
+        "a:a@",
+        "password=",
+        "password =",
+        "password" + " " * 50,
+        "host=a password" + " " * 50 + "= '",
+        "host=a password='",
+        "user id  ",
+        "data source   ",
+        "-----BEGIN ",
+        "-----BEGIN A A ",
+        "-----BEGIN PRIVATE KEY---",
+        "-----BEGIN PRIVATE KEY----- -----END ",
+        "bearer aaaaaaaaaaaaaaaaa",
+        "Bearer ",
+        "xoxa-",
+        "-xoxa-",
+        "-sk-",
+        "sk-proj-",
+        "glpat-",
+        "whsec_",
+        "hf_",
+        "_hf_",
+        "AKIA",
+        "github_pat_",
+        "Basic ",
+        "Authorization: Basic aaaa",
+        "host=x password='",
+        "postgres://a:",
+        "host=a password={",
+        "sig=",
+        "&sig",
+        "?token=",
+        "&token=a",
+        "X-Amz-Signature=",
+        "?a=b&",
+        "=",
+        "a",
+        " ",
+        "\n",
+        "-",
+        ".",
+        "/",
+        "'",
     ],
-)  # fmt: skip
+)
 def test_the_cost_grows_with_the_length_alone(unit: str) -> None:
     """200 KB of what almost is a secret; a model may answer anything. A quadratic pattern takes a
     minute for it.

@@ -27,7 +27,7 @@ WORDS = TEXT.split()
 def answers(pack: packs.Pack, share: float, seed: int) -> list[Answer]:
     """Answers of which about ``share`` hold, where a check's own words can make one hold."""
     chance = random.Random(seed)
-    found = []
+    given = []
     for item in pack.items:
         good = next(
             (str(check["values"][0]) for check in item.checks if check.get("values")), "seven 7 42"
@@ -37,7 +37,7 @@ def answers(pack: packs.Pack, share: float, seed: int) -> list[Answer]:
             if chance.random() < share
             else " ".join(chance.choices(WORDS, k=9))
         )
-        found.append(
+        given.append(
             Answer(
                 item.id,
                 text,
@@ -47,7 +47,7 @@ def answers(pack: packs.Pack, share: float, seed: int) -> list[Answer]:
                 1_700_000_000.0,
             )
         )
-    return found
+    return given
 
 
 def candidate(
@@ -208,7 +208,8 @@ def report(
         },
         policy={},
         candidates=tuple(
-            replace(each, verdict=verdict.decide(each, serving, policy, 0)) for each in candidates
+            replace(candidate, verdict=verdict.decide(candidate, serving, policy, 0))
+            for candidate in candidates
         ),
         created="2026-01-05T12:00:00+00:00",
     )

@@ -19,7 +19,7 @@ from steps.evaluation.worker_process import (
     Limits,
     ModelError,
 )
-from tests.evaluation.test_evaluate import PACK
+from tests.evaluation.settings import PACK
 
 LIMITS = Limits(120, 60)
 PACK_DIGEST = "sha256:" + "1" * 64
@@ -110,7 +110,7 @@ def test_killed_in_the_middle_and_continued(clerk: Callable[[str], str], tmp_pat
             )
         )
     assert rest[:3] == list(kept.values())
-    assert [each.text for each in rest] == [each.text for each in whole]
+    assert [answered.text for answered in rest] == [answered.text for answered in whole]
 
 
 def test_an_error_of_one_request_is_not_the_end(

@@ -12,6 +12,7 @@ import pytest
 from steps.config.evaluate import FidelityConfig
 from steps.config.gates import AbsoluteGates, GatesConfig
 from steps.evaluation import fidelity, packs, verdict
+from steps.evaluation.fidelity_comparison import metrics_of
 from steps.evaluation.worker_process import CandidateProcess, Limits
 from tests.evaluation import sample
 from tests.evaluation.conftest import Weights, weights_of
@@ -37,11 +38,11 @@ def measured(
         reference = stack.enter_context(
             CandidateProcess("reference", Limits(600, 300), [checkpoint], [workdir])
         )
-        found = fidelity.measure(
+        comparisons = fidelity.measure(
             reference, checkpoint, processes, config, workdir, call, lambda _: None
         )
     assert not (workdir / "window.npy").exists()
-    return {name: fidelity.metrics(comparison) for name, comparison in found.items()}
+    return {name: metrics_of(comparison) for name, comparison in comparisons.items()}
 
 
 def permuted(build: Path, folder: Path) -> Path:
@@ -89,14 +90,14 @@ def gates_of(metrics: dict[str, float], ceiling: float) -> dict[str, bool | None
     measured_too = {**candidate.metrics, **served, **metrics}
     from dataclasses import replace
 
-    found = verdict.decide(
+    decided = verdict.decide(
         replace(candidate, metrics=measured_too),
         None,
         GatesConfig(AbsoluteGates(quality_floor=None, kl_ceiling=ceiling)),
         0,
     )
-    return {gate.name: gate.passed for gate in found.gates} | {
-        "promoted": found.decision == "promote"
+    return {gate.name: gate.passed for gate in decided.gates} | {
+        "promoted": decided.decision == "promote"
     }
 
 
@@ -108,18 +109,18 @@ def test_tiny_float32_is_the_checkpoint_and_broken_builds_are_not(
         "permuted": permuted(tiny_fp32.onnx, tmp_path / "permuted"),
         "template": with_wrong_template(tiny_fp32.onnx, tmp_path / "template"),
     }
-    found = measured(tiny_fp32.checkpoint, builds, tmp_path, 512)
-    assert found["whole"]["fidelity/kl_mean"] < 1e-5
-    assert found["whole"]["fidelity/top1_agreement"] > 0.99
-    assert found["whole"]["fidelity/prompt_agreement"] == 1.0
-    assert found["permuted"]["fidelity/kl_mean"] > 10 * max(
-        1e-5, found["whole"]["fidelity/kl_mean"]
+    metrics = measured(tiny_fp32.checkpoint, builds, tmp_path, 512)
+    assert metrics["whole"]["fidelity/kl_mean"] < 1e-5
+    assert metrics["whole"]["fidelity/top1_agreement"] > 0.99
+    assert metrics["whole"]["fidelity/prompt_agreement"] == 1.0
+    assert metrics["permuted"]["fidelity/kl_mean"] > 10 * max(
+        1e-5, metrics["whole"]["fidelity/kl_mean"]
     )
-    assert found["template"]["fidelity/prompt_agreement"] == 0.0
-    assert gates_of(found["whole"], 1e-5)["promoted"]
-    held = gates_of(found["permuted"], 1e-5)
+    assert metrics["template"]["fidelity/prompt_agreement"] == 0.0
+    assert gates_of(metrics["whole"], 1e-5)["promoted"]
+    held = gates_of(metrics["permuted"], 1e-5)
     assert held["fidelity"] is False and held["chat template"] is True and not held["promoted"]
-    held = gates_of(found["template"], 1e-5)
+    held = gates_of(metrics["template"], 1e-5)
     assert held["chat template"] is False and held["fidelity"] is True and not held["promoted"]
 
 
@@ -130,9 +131,9 @@ def test_embedded_model(tmp_path: Path) -> None:
     """
     whole = weights_of("smollm2_135m", "fp32_cpu")
     builds = {"whole": whole.onnx, "permuted": permuted(whole.onnx, tmp_path / "permuted")}
-    found = measured(whole.checkpoint, builds, tmp_path, 1024)
-    assert found["whole"]["fidelity/kl_mean"] < 1e-5
+    metrics = measured(whole.checkpoint, builds, tmp_path, 1024)
+    assert metrics["whole"]["fidelity/kl_mean"] < 1e-5
     ceiling = AbsoluteGates().kl_ceiling
     assert ceiling is not None
-    assert gates_of(found["whole"], ceiling)["promoted"]
-    assert gates_of(found["permuted"], ceiling)["fidelity"] is False
+    assert gates_of(metrics["whole"], ceiling)["promoted"]
+    assert gates_of(metrics["permuted"], ceiling)["fidelity"] is False

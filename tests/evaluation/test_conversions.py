@@ -9,11 +9,12 @@ import pytest
 from steps.evaluation import conversions, fidelity
 from steps.evaluation.candidate import Candidate
 from steps.evaluation.description import Description
+from steps.evaluation.fidelity_comparison import Comparison
 from steps.evaluation.progress import Display
 from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, Limits
-from tests.evaluation.test_evaluate import config
+from tests.evaluation.settings import config
 
-WHOLE = fidelity.Comparison(
+WHOLE = Comparison(
     kl=[0.1] * 8,
     agree=[1.0] * 8,
     nll=[1.0] * 6,
@@ -50,9 +51,9 @@ def test_the_reference_is_of_the_same_snapshot(
     compared: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(
         conversions,
-        "_compare",
+        "compare_group",
         lambda one, group, *_: compared.append(
-            (one.process.name, [each.process.name for each in group])
+            (one.process.name, [one.process.name for one in group])
         ),
     )
     known = [
@@ -66,10 +67,10 @@ def test_the_reference_is_of_the_same_snapshot(
         ("c", "onnx", None),
         ("d", "onnx", "sha256:3"),
     ]
-    subjects = [subject(*each) for each in (*known, *built)]
+    subjects = [subject(*one) for one in (*known, *built)]
     conversions.compare_all(subjects, config(), tmp_path, Display(1.0))
     assert compared == [("new", ["a", "b"])]
-    assert ["does not say which snapshot" in " ".join(each.notes) for each in subjects[3:]] == [
+    assert ["does not say which snapshot" in " ".join(one.notes) for one in subjects[3:]] == [
         False,
         False,
         True,
@@ -102,7 +103,7 @@ def test_a_failing_meter_is_a_note_and_the_candidate_stands(
 
     def measure(
         _: Any, __: Any, pair: dict[str, Any], ___: Any, ____: Any, guard: Any, _____: Any
-    ) -> dict[str, fidelity.Comparison]:
+    ) -> dict[str, Comparison]:
         (name,) = pair
 
         def dies() -> None:
@@ -118,7 +119,7 @@ def test_a_failing_meter_is_a_note_and_the_candidate_stands(
     monkeypatch.setattr(conversions, "weights", lambda _: tmp_path)
     monkeypatch.setattr(fidelity, "measure", measure)
     reference, first, second = (
-        subject(*each, "sha256:1") for each in (("t", "transformers"), ("a", "onnx"), ("b", "onnx"))
+        subject(*one, "sha256:1") for one in (("t", "transformers"), ("a", "onnx"), ("b", "onnx"))
     )
     second.served_prompts = [9, 13]
     conversions.compare_all([reference, first, second], config(), tmp_path, Display(1.0))

@@ -29,8 +29,8 @@ def test_all_kinds_of_uris_name_the_same_model(
         "models:/clerk-described@champion",
         f"runs:/{model.source_run_id}/clerk",
     ):
-        found = describe(other, "incumbent")
-        assert (found.model_id, found.digest, found.variant, found.role) == (
+        described = describe(other, "incumbent")
+        assert (described.model_id, described.digest, described.variant, described.role) == (
             wanted.model_id,
             wanted.digest,
             "transformers",

@@ -9,37 +9,13 @@ from typing import Any
 
 import pytest
 
-from steps.config.evaluate import EvaluateConfig, FidelityConfig, SpeedConfig
-from steps.config.model import ModelConfig, Source
-from steps.config.onnx import OnnxConfig
-from steps.config.promotion import PromotionConfig
-from steps.config.root import Config
+from steps.config.evaluate import SpeedConfig
 from steps.evaluation.evaluate import evaluate_models
 from steps.evaluation.publish import log_report, prefixes
 from steps.evaluation.report import Report
 from steps.evaluation.worker_process import CandidateProcess
 from tests.evaluation import sample
-
-PACK = Path(__file__).with_name("packs") / "tiny"
-FAST = SpeedConfig(rounds=2, prompt_tokens=[32], concurrency=[1, 4], new_tokens=8, burst_tokens=4)
-
-
-def config(**evaluate: object) -> Config:
-    settings = EvaluateConfig(
-        **{  # type: ignore[arg-type]
-            "pack": str(PACK),
-            "speed": FAST,
-            "fidelity": FidelityConfig(enabled=False),
-            "traces": False,
-            **evaluate,
-        }
-    )
-    return Config(
-        model=ModelConfig(registered_name="clerk", source=Source.folder, path="/nowhere"),
-        onnx=OnnxConfig(),
-        evaluate=settings,
-        promotion=PromotionConfig(),
-    )
+from tests.evaluation.settings import QUICK, config
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +146,6 @@ def test_same_inputs_same_verdict_against_the_incumbent(
     assert not list((tmp_path / "first" / "answers").glob("*.jsonl"))
 
 
-QUICK = {"speed": SpeedConfig(enabled=False), "conformance": False}
-
-
 def asked(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
     """Counts the items that candidates are asked, and interrupts the evaluation after some."""
     questions: list[str] = []
@@ -220,8 +193,8 @@ def test_an_interrupted_evaluation_goes_on(
     )
     assert not any("earlier process" in note for note in whole.notes)
     texts = [
-        [(item.id, item.answer) for item in each.candidates[0].quality.items]
-        for each in (report, whole)
+        [(item.id, item.answer) for item in evaluation.candidates[0].quality.items]
+        for evaluation in (report, whole)
     ]
     assert texts[0] == texts[1] and not list(cache.glob("*"))
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from steps.core.errors import ConfigError
-from steps.evaluation import fidelity, logits
+from steps.evaluation import fidelity_texts, logits
+from steps.evaluation.fidelity_comparison import Comparison, metrics_of, series_of
 
 VOCABULARY = 7
 
@@ -22,16 +23,16 @@ def rows(count: int, seed: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.floa
 def test_kl_of_two_coins() -> None:
     """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 - ln 3 / 2."""
     reference, other = np.log(np.array([[0.5, 0.5]])), np.log(np.array([[0.25, 0.75]]))
-    found = logits.compare(reference, other, [0])
-    assert found["kl"] == pytest.approx([math.log(2) - math.log(3) / 2])
-    assert found["nll"] == []
+    values = logits.compare(reference, other, [0])
+    assert values["kl"] == pytest.approx([math.log(2) - math.log(3) / 2])
+    assert values["nll"] == []
 
 
 def test_same_logits_are_no_distance_and_shifts_do_not_matter() -> None:
     reference = rows(50, 0)
-    found = logits.compare(reference, reference + 100, [index % VOCABULARY for index in range(50)])
-    assert max(found["kl"]) < 1e-6 and set(found["agree"]) == {1.0}
-    assert found["nll"] == pytest.approx(found["nll_reference"], abs=1e-4)
+    values = logits.compare(reference, reference + 100, [index % VOCABULARY for index in range(50)])
+    assert max(values["kl"]) < 1e-6 and set(values["agree"]) == {1.0}
+    assert values["nll"] == pytest.approx(values["nll_reference"], abs=1e-4)
 
 
 def test_negative_log_likelihood_is_of_the_next_token() -> None:
@@ -39,17 +40,17 @@ def test_negative_log_likelihood_is_of_the_next_token() -> None:
     ids = [(3 * index) % VOCABULARY for index in range(40)]
     for index in range(39):
         table[index, ids[index + 1]] = 0.0
-    found = logits.compare(table, table, ids)
+    values = logits.compare(table, table, ids)
     # across the edge of a block of rows, too
-    assert len(found["nll"]) == 39 and max(found["nll"]) < 1e-6
+    assert len(values["nll"]) == 39 and max(values["nll"]) < 1e-6
 
 
 def test_rows_that_are_not_finite_are_as_far_as_can_be() -> None:
     reference, broken = rows(4, 5), rows(4, 5)
     broken[1, 2], broken[3, 0] = np.nan, np.inf
-    found = logits.compare(reference, broken, [0, 1, 2, 3])
-    assert found["kl"] == pytest.approx([0.0, logits.NOT_FINITE, 0.0, logits.NOT_FINITE], abs=1e-9)
-    assert found["agree"] == [1.0, 0.0, 1.0, 0.0] and all(map(math.isfinite, found["nll"]))
+    values = logits.compare(reference, broken, [0, 1, 2, 3])
+    assert values["kl"] == pytest.approx([0.0, logits.NOT_FINITE, 0.0, logits.NOT_FINITE], abs=1e-9)
+    assert values["agree"] == [1.0, 0.0, 1.0, 0.0] and all(map(math.isfinite, values["nll"]))
 
 
 def test_padding_columns_are_left_out() -> None:
@@ -72,51 +73,53 @@ def test_kl_against_scipy() -> None:
 def test_windows_take_texts_in_turn(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * 100)
     (tmp_path / "b.txt").write_text("y" * 9000)
-    files = fidelity.texts(str(tmp_path))
-    found = list(
-        fidelity.windows(files, lambda text: [ord(character) for character in text], [1], 33, 200)
+    files = fidelity_texts.texts(str(tmp_path))
+    taken = list(
+        fidelity_texts.windows(
+            files, lambda text: [ord(character) for character in text], [1], 33, 200
+        )
     )
-    assert [name for name, _ in found] == ["a", "b", "a", "b", "a", "b", "b"]
-    assert sum(len(ids) for _, ids in found) <= 200 + 16
-    assert all(ids[0] == 1 and len(ids) <= 33 for _, ids in found)
+    assert [name for name, _ in taken] == ["a", "b", "a", "b", "a", "b", "b"]
+    assert sum(len(ids) for _, ids in taken) <= 200 + 16
+    assert all(ids[0] == 1 and len(ids) <= 33 for _, ids in taken)
 
 
 def test_windows_lose_no_token(tmp_path: Path) -> None:
     text = "".join(chr(97 + index % 26) for index in range(10_020))  # the last window holds 36
     (tmp_path / "a.txt").write_text(text)
-    found = list(
-        fidelity.windows(
-            fidelity.texts(str(tmp_path)),
-            lambda piece: [ord(each) for each in piece],
+    taken = list(
+        fidelity_texts.windows(
+            fidelity_texts.texts(str(tmp_path)),
+            lambda piece: [ord(letter) for letter in piece],
             [],
             64,
             10**6,
         )
     )
-    assert "".join(chr(token) for _, ids in found for token in ids) == text
+    assert "".join(chr(token) for _, ids in taken for token in ids) == text
 
 
 def test_a_rest_too_short_to_score_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * (64 * 3 + 15))
-    found = list(
-        fidelity.windows(
-            fidelity.texts(str(tmp_path)),
-            lambda piece: [ord(each) for each in piece],
+    taken = list(
+        fidelity_texts.windows(
+            fidelity_texts.texts(str(tmp_path)),
+            lambda piece: [ord(letter) for letter in piece],
             [],
             64,
             10**6,
         )
     )
-    assert [len(ids) for _, ids in found] == [64, 64, 64]
+    assert [len(ids) for _, ids in taken] == [64, 64, 64]
 
 
 def test_no_texts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.fidelity\.texts"):
-        fidelity.texts(str(tmp_path))
+        fidelity_texts.texts(str(tmp_path))
 
 
 def test_metrics_of_a_comparison() -> None:
-    comparison = fidelity.Comparison(
+    comparison = Comparison(
         kl=[0.0, 0.2, 0.4, 0.2],
         agree=[1, 1, 0, 1],
         nll=[math.log(4)] * 3,
@@ -128,26 +131,26 @@ def test_metrics_of_a_comparison() -> None:
         prompt_lengths=[9, 12],
         windows=2,
     )
-    found = fidelity.metrics(comparison)
-    assert found["fidelity/kl_mean"] == pytest.approx(0.2)
-    assert found["fidelity/top1_agreement"] == 0.75
-    assert found["fidelity/perplexity"] == pytest.approx(4) and found[
+    figures = metrics_of(comparison)
+    assert figures["fidelity/kl_mean"] == pytest.approx(0.2)
+    assert figures["fidelity/top1_agreement"] == 0.75
+    assert figures["fidelity/perplexity"] == pytest.approx(4) and figures[
         "fidelity/perplexity_difference"
     ] == pytest.approx(2)
     assert (
-        found["fidelity/identical_continuations"] == 0.5
-        and found["fidelity/prompt_agreement"] == 0.5
+        figures["fidelity/identical_continuations"] == 0.5
+        and figures["fidelity/prompt_agreement"] == 0.5
     )
-    series = fidelity.series(comparison)
+    series = series_of(comparison)
     assert (
         series["by_text"]["de"]["kl_mean"] == pytest.approx(0.3) and len(series["quantiles"]) == 101
     )
-    assert fidelity.metrics(fidelity.Comparison()) == {}
+    assert metrics_of(Comparison()) == {}
     # a mean over what is left would look like a whole one
-    assert fidelity.metrics(replace(comparison, windows=3)) == {}
+    assert metrics_of(replace(comparison, windows=3)) == {}
 
 
 def test_shipped_texts_are_many_languages() -> None:
-    names = {file.stem.split("_")[0] for file in fidelity.texts(None)}
+    names = {file.stem.split("_")[0] for file in fidelity_texts.texts(None)}
     assert {"en", "de", "fr", "es", "code", "json"} <= names
-    assert sum(len(file.read_text()) for file in fidelity.texts(None)) > 60_000
+    assert sum(len(file.read_text()) for file in fidelity_texts.texts(None)) > 60_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps.evaluation import html_report, plots
+from steps.evaluation.presentation import html_report, plots
 from tests.evaluation import sample
 
 REPORT = sample.report()
@@ -50,8 +50,8 @@ def test_page_is_self_contained(written: Path) -> None:
 
 
 def test_pictures_are_images_too(written: Path) -> None:
-    found = {file.stem for file in (written / "pictures").glob("*.png")}
-    assert found == set(plots.PICTURES)
+    drawn = {file.stem for file in (written / "pictures").glob("*.png")}
+    assert drawn == set(plots.PICTURES)
     assert all(
         file.read_bytes().startswith(b"\x89PNG") for file in (written / "pictures").glob("*.png")
     )

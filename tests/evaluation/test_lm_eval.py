@@ -85,5 +85,5 @@ def test_local_task(tmp_path: Path) -> None:
     rows = [{"question": "2 + 2 =", "answer": "4"}, {"question": "3 + 3 =", "answer": "6"}]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "sums.yaml").write_text(TASK % (tmp_path / "sums.jsonl"))
-    found = lm_eval_tasks.run(Answers(), ["sums"], str(tmp_path), seed=0)
-    assert found["lm_eval/sums/exact_match"] == 0.5
+    figures = lm_eval_tasks.run(Answers(), ["sums"], str(tmp_path), seed=0)
+    assert figures["lm_eval/sums/exact_match"] == 0.5

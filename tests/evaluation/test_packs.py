@@ -161,7 +161,7 @@ def test_broken_meta_is_named(tmp_path: Path) -> None:
 
 def test_broken_pack_runs_nothing(tmp_path: Path) -> None:
     from steps.evaluation.evaluate import evaluate_models
-    from tests.evaluation.test_evaluate import config
+    from tests.evaluation.settings import config
 
     broken = folder(tmp_path / "pack", GOOD, "{")
     with pytest.raises(packs.PackError):

@@ -17,7 +17,7 @@ from steps.core.errors import ConfigError
 from steps.evaluation.evaluate import evaluate_models
 from steps.evaluation.publish import log_report
 from steps.evaluation.report import Report
-from tests.evaluation.test_evaluate import QUICK, config
+from tests.evaluation.settings import QUICK, config
 
 SPY = Path(__file__).with_name("models") / "spy.py"
 # by names and patterns, so redaction knows them
@@ -119,13 +119,13 @@ def leaked(
     *folders: Path, text: str = "", secrets: tuple[str, ...] = SECRETS
 ) -> set[tuple[str, str]]:
     """Secrets in files below these folders, and where; the user's own files aside."""
-    found = {(secret, "said") for secret in secrets if secret in text}
+    leaks = {(secret, "said") for secret in secrets if secret in text}
     for folder in folders:
         for file in folder.rglob("*"):
             if file.is_file() and "home" not in file.relative_to(folder).parts:
                 data = file.read_bytes()
-                found |= {(secret, str(file)) for secret in secrets if secret.encode() in data}
-    return found
+                leaks |= {(secret, str(file)) for secret in secrets if secret.encode() in data}
+    return leaks
 
 
 def evaluated(uris: list[str], workdir: Path, **settings: Any) -> Report:

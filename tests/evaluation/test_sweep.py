@@ -16,11 +16,11 @@ def report_of(*figures: tuple[float, float, float]) -> tuple[Report, dict[str, s
     candidates = [whole.candidates[0]]
     names = {candidates[0].uri: "checkpoint"}
     for number, (kl, speed, size) in enumerate(figures):
-        each = sample.candidate(
+        build = sample.candidate(
             SMOKE, variant="onnx", share=0.5, speed=speed, seed=20 + number, kl=kl
         )
-        candidates.append(replace(each, metrics=each.metrics | {"size/bytes": size}))
-        names[each.uri] = f"build{number}"
+        candidates.append(replace(build, metrics=build.metrics | {"size/bytes": size}))
+        names[build.uri] = f"build{number}"
     return replace(whole, candidates=tuple(candidates)), names
 
 

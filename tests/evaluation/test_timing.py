@@ -41,18 +41,18 @@ def test_pace_is_measured(streams: bool) -> None:
     import pandas as pd
 
     assert pd.__version__  # imported before the clock starts, as it is in a worker
-    found = timing.stream(Metronome(streams), 32, 8, 1)
-    assert found["streamed"] is streams and found["tokens"] == 8
-    assert STEP <= found["ttft_s"] < 6 * STEP  # a busy machine may be late, never early
-    assert 0.2 / STEP < found["decode_tokens_per_second"] <= 1.2 / STEP
-    assert len(found["itl_s"]) == (7 if streams else 0)
+    taken = timing.stream(Metronome(streams), 32, 8, 1)
+    assert taken["streamed"] is streams and taken["tokens"] == 8
+    assert STEP <= taken["ttft_s"] < 6 * STEP  # a busy machine may be late, never early
+    assert 0.2 / STEP < taken["decode_tokens_per_second"] <= 1.2 / STEP
+    assert len(taken["itl_s"]) == (7 if streams else 0)
 
 
 def test_burst_counts_all_requests() -> None:
-    found = timing.burst(Metronome(False), 4, 5, 1)
-    assert found["tokens"] == 20
+    taken = timing.burst(Metronome(False), 4, 5, 1)
+    assert taken["tokens"] == 20
     # they ran beside each other, and the clock saw each of them from start to end
-    assert 5 * STEP <= found["seconds"] < 4 * 5 * STEP
+    assert 5 * STEP <= taken["seconds"] < 4 * 5 * STEP
 
 
 def test_a_burst_is_timed_from_its_first_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_rounds_are_interleaved_and_a_failure_stays_its_own() -> None:
         except CandidateFailedError:
             dead.add(name)
 
-    found = speed.measure(
+    taken = speed.measure(
         processes,
         SpeedConfig(warmup=1, rounds=2, prompt_tokens=[32], concurrency=[4]),
         guard,
@@ -130,14 +130,14 @@ def test_rounds_are_interleaved_and_a_failure_stays_its_own() -> None:
         "a",
         "c",
     ]
-    assert dead == {"b"} and found["b"].streams == {}
-    metrics = speed.metrics(found["a"])
-    assert len(found["a"].streams[32]) == 2  # the warm-up is not among them
+    assert dead == {"b"} and taken["b"].streams == {}
+    metrics = speed.metrics(taken["a"])
+    assert len(taken["a"].streams[32]) == 2  # the warm-up is not among them
     assert metrics["speed/ttft_p50_s"] == 0.1 and metrics["speed/itl_p50_s"] == pytest.approx(0.02)
     assert metrics["speed/throughput_4"] == 5.0 and metrics["speed/prompt_tokens"] == 41
     # a warm-up for bursts, too
     assert [name for command, name in asked if command == "burst"] == ["a", "c", "c", "a", "a", "c"]
-    assert len(found["a"].bursts[4]) == 2
+    assert len(taken["a"].bursts[4]) == 2
     assert "speed/ttft_long_p50_s" not in metrics
 
 

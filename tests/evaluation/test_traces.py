@@ -7,7 +7,7 @@ from steps.evaluation import packs
 from steps.evaluation.answers import Answer
 from steps.evaluation.description import describe
 from steps.evaluation.traces import log_dataset, log_traces
-from tests.evaluation.test_evaluate import PACK
+from tests.evaluation.settings import PACK
 
 
 def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
@@ -29,10 +29,10 @@ def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
     with mlflow.start_run() as run:
         log_dataset(pack, [described.model_id])
         log_traces(described, pack, answers)
-    found = mlflow.search_traces(model_id=described.model_id, return_type="list")
-    assert len(found) == 4
+    logged = mlflow.search_traces(model_id=described.model_id, return_type="list")
+    assert len(logged) == 4
     scores = {}
-    for trace in found:
+    for trace in logged:
         assert trace.info.execution_duration == 250
         # nothing was said: the words of the error are not checked
         if trace.info.tags["slm.item"] == "fruit":
@@ -48,5 +48,5 @@ def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
     inputs = mlflow.get_run(run.info.run_id).inputs
     assert inputs is not None
     assert pack.digest.removeprefix("sha256:")[:32] in {
-        each.dataset.digest for each in inputs.dataset_inputs
+        item.dataset.digest for item in inputs.dataset_inputs
     }

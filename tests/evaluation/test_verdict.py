@@ -24,13 +24,13 @@ ONNX = sample.candidate(CORE, variant="onnx", share=0.7, speed=90, seed=4, kl=0.
 LENIENT = GatesConfig(AbsoluteGates(quality_floor=0.1), RelativeGates(quality_margin=0.2))
 
 
-def gate(found: Verdict, name: str) -> bool | None:
-    return {each.name: each.passed for each in found.gates}[name]
+def gate(decided: Verdict, name: str) -> bool | None:
+    return {reached.name: reached.passed for reached in decided.gates}[name]
 
 
 def test_all_gates_passed_promotes() -> None:
-    found = verdict.decide(ONNX, None, LENIENT, 0)
-    assert found.decision == PROMOTE and all(each.passed for each in found.gates)
+    decided = verdict.decide(ONNX, None, LENIENT, 0)
+    assert decided.decision == PROMOTE and all(reached.passed for reached in decided.gates)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_all_gates_passed_promotes() -> None:
     ],
 )
 def test_each_absolute_gate_holds(gates: AbsoluteGates, name: str) -> None:
-    found = verdict.decide(ONNX, None, GatesConfig(gates), 0)
-    assert found.decision == HOLD and [
-        each.name for each in found.gates if each.passed is False
+    decided = verdict.decide(ONNX, None, GatesConfig(gates), 0)
+    assert decided.decision == HOLD and [
+        reached.name for reached in decided.gates if reached.passed is False
     ] == [name]
 
 
@@ -57,8 +57,8 @@ def test_what_was_not_measured_is_not_passed() -> None:
             key: value for key, value in ONNX.metrics.items() if not key.startswith("fidelity")
         },
     )
-    found = verdict.decide(bare, None, LENIENT, 0)
-    assert found.decision == INSUFFICIENT and gate(found, "fidelity") is None
+    decided = verdict.decide(bare, None, LENIENT, 0)
+    assert decided.decision == INSUFFICIENT and gate(decided, "fidelity") is None
     untried = verdict.decide(replace(ONNX, conformance=Conformance()), None, LENIENT, 0)
     assert untried.decision == INSUFFICIENT and gate(untried, "conformance") is None
 
@@ -66,17 +66,17 @@ def test_what_was_not_measured_is_not_passed() -> None:
 def test_reference_needs_no_fidelity() -> None:
     reference = sample.candidate(CORE, variant="transformers", share=0.7, speed=10, seed=5)
     assert "fidelity" not in {
-        each.name for each in verdict.decide(reference, None, LENIENT, 0).gates
+        reached.name for reached in verdict.decide(reference, None, LENIENT, 0).gates
     }
 
 
 def test_wrong_template_holds() -> None:
     wrong = replace(ONNX, metrics=ONNX.metrics | {"fidelity/prompt_agreement": 0.5})
-    found = verdict.decide(wrong, None, LENIENT, 0)
-    assert found.decision == HOLD and gate(found, "chat template") is False
+    decided = verdict.decide(wrong, None, LENIENT, 0)
+    assert decided.decision == HOLD and gate(decided, "chat template") is False
     served = replace(ONNX, metrics=ONNX.metrics | {"fidelity/served_prompt_agreement": 0.875})
-    found = verdict.decide(served, None, LENIENT, 0)
-    assert found.decision == HOLD and gate(found, "chat template") is False
+    decided = verdict.decide(served, None, LENIENT, 0)
+    assert decided.decision == HOLD and gate(decided, "chat template") is False
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_an_untried_template_is_not_passed(missing: str) -> None:
     bare = replace(
         ONNX, metrics={key: value for key, value in ONNX.metrics.items() if key != missing}
     )
-    found = verdict.decide(bare, None, LENIENT, 0)
-    assert found.decision == INSUFFICIENT and gate(found, "chat template") is None
+    decided = verdict.decide(bare, None, LENIENT, 0)
+    assert decided.decision == INSUFFICIENT and gate(decided, "chat template") is None
     waived = GatesConfig(replace(LENIENT.absolute, chat_template=False), LENIENT.relative)
     assert verdict.decide(bare, None, waived, 0).decision == PROMOTE
 
@@ -111,9 +111,9 @@ def test_a_floor_within_the_interval_is_undecided() -> None:
 def test_first_token_is_judged_by_the_slowest_where_samples_are_few() -> None:
     gates = GatesConfig(AbsoluteGates(quality_floor=None, ttft_p95_ceiling=0.02))
     few = next(
-        each
-        for each in verdict.decide(ONNX, None, gates, 0).gates
-        if each.name == "time to first token"
+        reached
+        for reached in verdict.decide(ONNX, None, gates, 0).gates
+        if reached.name == "time to first token"
     )
     assert (
         few.passed is False
@@ -126,9 +126,9 @@ def test_first_token_is_judged_by_the_slowest_where_samples_are_few() -> None:
 
 def test_named_limit_is_complete_and_a_broken_row_is_not() -> None:
     broken = Conformance((ConformanceRow("seed", False, None, "four seeds gave one text"),), False)
-    found = verdict.decide(replace(ONNX, conformance=broken), None, LENIENT, 0)
-    assert found.decision == HOLD and "broken: seed" in next(
-        each.reason for each in found.gates if each.name == "conformance"
+    decided = verdict.decide(replace(ONNX, conformance=broken), None, LENIENT, 0)
+    assert decided.decision == HOLD and "broken: seed" in next(
+        reached.reason for reached in decided.gates if reached.name == "conformance"
     )
     assert gate(verdict.decide(ONNX, None, LENIENT, 0), "conformance") is True
 
@@ -140,7 +140,7 @@ def serving(share: float, seed: int) -> CandidateReport:
 
 
 def test_worse_than_the_incumbent_holds() -> None:
-    found = verdict.decide(
+    decided = verdict.decide(
         replace(
             ONNX, quality=sample.candidate(CORE, variant="onnx", share=0.0, speed=9, seed=6).quality
         ),
@@ -148,14 +148,14 @@ def test_worse_than_the_incumbent_holds() -> None:
         LENIENT,
         0,
     )
-    assert found.decision == HOLD and gate(found, "quality vs incumbent") is False
+    assert decided.decision == HOLD and gate(decided, "quality vs incumbent") is False
 
 
 def test_as_good_as_the_incumbent_promotes() -> None:
-    found = verdict.decide(
+    decided = verdict.decide(
         replace(ONNX, quality=serving(0.7, 7).quality), serving(0.7, 7), LENIENT, 0
     )
-    assert found.decision == PROMOTE and gate(found, "quality vs incumbent") is True
+    assert decided.decision == PROMOTE and gate(decided, "quality vs incumbent") is True
 
 
 def test_a_small_pack_says_so() -> None:
@@ -164,14 +164,16 @@ def test_a_small_pack_says_so() -> None:
     theirs = sample.candidate(
         smoke, variant="transformers", share=0.5, speed=10, seed=12, role="incumbent"
     )
-    found = verdict.decide(
+    decided = verdict.decide(
         ours,
         theirs,
         GatesConfig(AbsoluteGates(quality_floor=None), RelativeGates(quality_margin=0.05)),
         0,
     )
-    assert found.decision == INSUFFICIENT
-    reason = next(each.reason for each in found.gates if each.name == "quality vs incumbent")
+    assert decided.decision == INSUFFICIENT
+    reason = next(
+        reached.reason for reached in decided.gates if reached.name == "quality vs incumbent"
+    )
     assert "too small to decide, about" in reason and "with p = " in reason
 
 
@@ -184,13 +186,13 @@ def test_enough_items_are_not_called_too_few() -> None:
     template = ONNX.quality.items[0]
     ours = Quality({}, tuple(replace(template, id=name, score=score) for name, score in scored))
     theirs = Quality({}, tuple(replace(template, id=name, score=1.0) for name, _ in scored))
-    found = verdict.decide(
+    decided = verdict.decide(
         replace(ONNX, quality=ours),
         replace(serving(0.7, 7), quality=theirs),
         GatesConfig(AbsoluteGates(quality_floor=None)),
         0,
     )
-    judged = next(each for each in found.gates if each.name == "quality vs incumbent")
+    judged = next(reached for reached in decided.gates if reached.name == "quality vs incumbent")
     assert (
         judged.passed is None
         and "too close to the margin" in judged.reason
@@ -212,10 +214,10 @@ def test_ratios() -> None:
     )
     assert verdict.decide(ONNX, serving(0.7, 7), gates, 0).decision == PROMOTE
     slow = sample.candidate(CORE, variant="onnx", share=0.7, speed=11, seed=4, kl=0.1)
-    found = verdict.decide(slow, serving(0.7, 7), gates, 0)
+    decided = verdict.decide(slow, serving(0.7, 7), gates, 0)
     assert (
-        gate(found, "decode vs incumbent") is False
-        and gate(found, "time to first token vs incumbent") is False
+        gate(decided, "decode vs incumbent") is False
+        and gate(decided, "time to first token vs incumbent") is False
     )
 
 

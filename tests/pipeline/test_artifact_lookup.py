@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import mlflow
@@ -11,8 +13,9 @@ import pytest
 from steps.config.root import Config, with_inputs
 from steps.core import tags
 from steps.core.errors import StepError
-from steps.pipeline import artifact_lookup
+from steps.pipeline import artifact_lookup, definition
 from steps.pipeline.compose import compose_config
+from steps.pipeline.source import source_digest
 from steps.pipeline.step import Step, StepRun
 from steps.snapshots.manifest import Snapshot
 
@@ -79,9 +82,9 @@ def test_the_newest_finished_run_that_fits_is_taken() -> None:
     finished(FETCH, config)
     newest = finished(FETCH, config)
     finished(FETCH, compose_config(["model=tiny_phi3"]))
-    found, _ = artifact_lookup.find_output(FETCH, config)
-    assert found is not None
-    assert found.uri == newest
+    output, _ = artifact_lookup.find_output(FETCH, config)
+    assert output is not None
+    assert output.uri == newest
 
 
 @pytest.mark.parametrize("left", [{"status": "FAILED"}, {"status": "KILLED"}, {"artifact": False}])
@@ -95,8 +98,8 @@ def test_a_step_may_refuse_what_is_there() -> None:
     config = compose_config([])
     finished(FETCH, config)
     stale = replace(FETCH, stale=lambda _config, _uri: "its folder changed")
-    found, mark = artifact_lookup.find_output(stale, config)
-    assert found is None
+    output, mark = artifact_lookup.find_output(stale, config)
+    assert output is None
     assert mark is not None
     assert "snapshot.json, and since then its folder changed" in artifact_lookup.difference(
         stale, config, mark
@@ -108,9 +111,37 @@ def test_inputs_are_looked_for_through_the_whole_chain() -> None:
     snapshot = finished(FETCH, config)
     logged = finished(LOG, config, {"snapshot_uri": snapshot})
     assert artifact_lookup.resolve_inputs(LOG, config, ()) == {"snapshot_uri": snapshot}
-    found, _ = artifact_lookup.find_output(LOG, config)
-    assert found is not None
-    assert found.uri == logged
+    output, _ = artifact_lookup.find_output(LOG, config)
+    assert output is not None
+    assert output.uri == logged
+
+
+def test_a_run_is_reused_although_the_look_of_its_output_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "project" / "steps" / "room"
+    (room / "page").mkdir(parents=True)
+    (room / "scoring.py").write_text("x = 1\n")
+    (room / "page" / "report.html.j2").write_text("<h1>Reprot</h1>")
+    monkeypatch.setattr(
+        definition, "source_digest", partial(source_digest, root=tmp_path / "project")
+    )
+    step = Step(
+        body,
+        "fetch_model",
+        "steps.fetch_model",
+        files=("steps/room",),
+        presentation=("steps/room/page",),
+    )
+    config = compose_config([])
+    made = finished(step, config)
+    (room / "page" / "report.html.j2").write_text("<h1>Report</h1>")
+    output, _ = artifact_lookup.find_output(step, config)
+    assert output is not None and output.uri == made
+    (room / "scoring.py").write_text("x = 2\n")
+    output, mark = artifact_lookup.find_output(step, config)
+    assert output is None and mark is not None
+    assert artifact_lookup.difference(step, config, mark).startswith("source changed since run ")
 
 
 def test_a_given_input_is_taken_as_it_is() -> None:
@@ -146,7 +177,7 @@ def test_a_chain_of_missing_inputs_is_a_chain_of_commands() -> None:
     )
     words = ("model=local", "model.path='/some where/x'", "model.licence=MIT")
     commands = [
-        rf"mlflow run \. -e {name} --env-manager local -P overrides='model=local .*/some where/x.*"
+        rf"mlflow run \. -e {name} --env-manager local -P 'overrides=model=local .*/some where/x.*"
         r" model\.licence=MIT'"
         for name in ("fetch_model", "log_transformers")
     ]

@@ -20,9 +20,9 @@ def takes(words: list[str]) -> None:
 
 
 def test_the_systemd_unit() -> None:
-    found = re.search(r"^ExecStart=(.*?[^\\])$", TEXT, re.MULTILINE | re.DOTALL)
-    assert found
-    python, dash_m, module, *words = shlex.split(found.group(1).replace("\\\n", " "))
+    command = re.search(r"^ExecStart=(.*?[^\\])$", TEXT, re.MULTILINE | re.DOTALL)
+    assert command
+    python, dash_m, module, *words = shlex.split(command.group(1).replace("\\\n", " "))
     assert (python, dash_m, module) == ("/opt/slm-promote/.venv/bin/python", "-m", "steps.watch")
     takes(words)
 

@@ -44,7 +44,7 @@ def pack(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_shipped_is_no_input() -> None:
+def test_what_is_shipped_is_not_an_input() -> None:
     assert parts() == {}
 
 
@@ -80,11 +80,11 @@ def test_an_alias_that_moves_is_another_input() -> None:
     client.create_registered_model("mine")
     for digest in ("sha256:a", "sha256:b"):
         client.create_model_version("mine", log(digest)[0])
-    found = []
+    read = []
     for version in "12":
         client.set_registered_model_alias("mine", "challenger", version)
-        found.append(parts("evaluate.candidates=[models:/mine@challenger]"))
-    assert found == [{"evaluate.candidates.0": "sha256:a"}, {"evaluate.candidates.0": "sha256:b"}]
+        read.append(parts("evaluate.candidates=[models:/mine@challenger]"))
+    assert read == [{"evaluate.candidates.0": "sha256:a"}, {"evaluate.candidates.0": "sha256:b"}]
 
 
 @pytest.mark.usefixtures("tracking")
@@ -111,13 +111,13 @@ def test_report_is_signed_by_the_key_that_is_named(
 ) -> None:
     from steps.core import signatures
     from steps.pipeline.step import StepRun
-    from tests.registry.test_evidence_trust import key_pair
+    from tests.core import keys
 
     def evaluate_models(*_: object, workdir: Path, **__: object) -> None:
         (workdir / "report.json").write_text('{"a": 1}')
         mlflow.log_artifact(str(workdir / "report.json"))
 
-    private, public = key_pair(tmp_path, "ci")
+    private, public = keys.make(tmp_path, "ci")
     config = compose_config(
         [
             "evaluate.incumbent=false",
@@ -125,7 +125,7 @@ def test_report_is_signed_by_the_key_that_is_named(
             f"signing_key='{private}'",
         ]
     )
-    monkeypatch.setattr(entry, "evaluate_models", evaluate_models)
+    monkeypatch.setattr("steps.evaluation.evaluate.evaluate_models", evaluate_models)
     with mlflow.start_run() as run:
         entry.evaluate.body(config, StepRun(run.info.run_id, {}, "sha256:0", ()))
     signature = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/report.json.sig").encode()

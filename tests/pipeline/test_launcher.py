@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from steps.core import visible
+from steps.core.errors import StepError
 from steps.pipeline import launcher
 from tests.conftest import ROOT
 
@@ -54,9 +55,14 @@ def test_files_that_the_settings_name_are_kept_from_children(
         notifications=SimpleNamespace(secret_file=str(tmp_path / "secret")),
         experiment="x",
     )
-    monkeypatch.setattr(visible, "_named", {})
+    monkeypatch.setattr(visible, "named_files", {})
     monkeypatch.setattr(launcher, "typed", lambda _: settings)
-    nothing: Any = None
-    with pytest.raises(ValueError, match="HydraConfig"):  # it goes no further without Hydra
-        launcher._run(nothing, nothing)
+
+    def opened(_name: str, _experiment: str) -> None:
+        raise StepError("it goes no further here")
+
+    monkeypatch.setattr("steps.pipeline.run.opened", opened)
+    nothing: Any = SimpleNamespace(name="nothing")
+    with pytest.raises(StepError, match="it goes no further here"):
+        launcher.run_step(nothing, nothing, ())
     assert {str(tmp_path / "key.pem"), str(tmp_path / "secret")} <= set(visible.secret({}))

@@ -62,7 +62,7 @@ def test_a_log_that_cannot_be_uploaded_hides_no_end(
     def refuse() -> None:
         raise OSError("the artifact store is away")
 
-    monkeypatch.setattr(run_module, "_upload_log", refuse)
+    monkeypatch.setattr(run_module, "upload_log", refuse)
     raised: BaseException | None = None
     try:
         with opened("step", "test") as run:

@@ -22,7 +22,8 @@ from steps.core.digest import sha256_of
 from steps.snapshots import child, onnx_build, selection, supported
 from steps.snapshots.fetch import fetch, request
 from steps.snapshots.manifest import FileEntry
-from steps.snapshots.store import Store, request_key
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import request_key
 from tests.snapshots.conftest import configured
 
 EVENTS = {"os.rename", "os.link", "os.chmod", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}

@@ -29,13 +29,13 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     # the client backs off for 23 seconds
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-    freshness._meaning.cache_clear()
+    freshness.meaning.cache_clear()
     with serve(
         Hub({REPO: Repo(COMMIT, {path.name: path for path in checkpoint.iterdir()})})
     ) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
-    freshness._meaning.cache_clear()
+    freshness.meaning.cache_clear()
 
 
 def by_path(checkpoint: Path) -> ModelConfig:
@@ -67,9 +67,9 @@ def test_a_changed_byte_is_found_also_where_its_size_is_the_same(
     )
     change(checkpoint / "config.json", rope_theta=500000.0)
     (checkpoint / "README.md").unlink()
-    found = freshness.stale(by_path(checkpoint), snapshot, store)
+    reason = freshness.stale(by_path(checkpoint), snapshot, store)
     assert (
-        found == f"README.md, config.json, model.safetensors changed in model.path='{checkpoint}'"
+        reason == f"README.md, config.json, model.safetensors changed in model.path='{checkpoint}'"
     )
 
 
@@ -84,9 +84,9 @@ def test_a_folder_that_went_away_says_so(checkpoint: Path, store: Store) -> None
 def test_damage_in_the_store_is_named(checkpoint: Path, store: Store) -> None:
     snapshot = fetch(by_path(checkpoint), store)
     store.blob(snapshot.files[0].sha256).unlink()
-    found = freshness.stale(by_path(checkpoint), snapshot, store)
+    reason = freshness.stale(by_path(checkpoint), snapshot, store)
     assert (
-        found
+        reason
         == f"1 of its files are missing or changed in store.path='{store.root}', such as README.md"
     )
 
@@ -103,8 +103,8 @@ def test_a_branch_is_asked_for_once_and_stands_while_it_means_the_same(
 def test_a_branch_that_moved_is_named(hub: Hub, store: Store) -> None:
     snapshot = fetch(by_branch(), store)
     hub.repos[REPO].commit = "c" * 40
-    found = freshness.stale(by_branch(), snapshot, store)
-    assert found == f"model.revision='main' of {REPO} means {'c' * 40} now and meant {COMMIT}"
+    reason = freshness.stale(by_branch(), snapshot, store)
+    assert reason == f"model.revision='main' of {REPO} means {'c' * 40} now and meant {COMMIT}"
 
 
 def test_a_branch_stands_with_a_warning_while_the_hub_is_away(

@@ -11,7 +11,8 @@ from steps.config.model import ModelConfig
 from steps.snapshots.errors import HubUnreachableError, SnapshotError
 from steps.snapshots.fetch import fetch, request
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store, request_key
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import request_key
 from tests.snapshots.conftest import configured
 from tests.snapshots.hub_server import Hub, Repo, serve
 

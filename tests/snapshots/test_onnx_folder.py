@@ -116,9 +116,9 @@ def test_the_context_ends_where_the_graph_is_no_longer_right(
 ) -> None:
     import re
 
-    found = capped(LIMITS, wanted, built, {"model": config})
-    assert replace(found, capped=None) == replace(LIMITS, context_length=length)
-    assert found.capped is None if reason is None else re.search(reason, str(found.capped))
+    limits = capped(LIMITS, wanted, built, {"model": config})
+    assert replace(limits, capped=None) == replace(LIMITS, context_length=length)
+    assert limits.capped is None if reason is None else re.search(reason, str(limits.capped))
 
 
 @pytest.mark.parametrize(

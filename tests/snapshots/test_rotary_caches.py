@@ -110,8 +110,8 @@ def test_constants_that_are_wrong_are_replaced(tmp_path: Path, external: bool) -
 def test_each_type_of_layer_has_its_own(tmp_path: Path) -> None:
     path = graph(tmp_path / "model.onnx", [("local", wrong()), ("global", wrong())])
     assert correct(path, gemma()) == 4
-    found = constants(path)
-    assert found["cos_local"][1, 0] == pytest.approx(np.cos(1.0)) and found["cos_global"][
+    stored = constants(path)
+    assert stored["cos_local"][1, 0] == pytest.approx(np.cos(1.0)) and stored["cos_global"][
         8, 0
     ] == pytest.approx(np.cos(1.0))
 

@@ -12,9 +12,15 @@ from steps.snapshots.selection import INDEX, WEIGHTS, Place, small_files, weight
 PLACE = Place("model.path", "x")
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 BESIDE = [
-    "consolidated.safetensors", "adapter_model.safetensors", "original/model.safetensors", "checkpoint-500/model.safetensors",  # noqa: E501
-    "onnx/model.safetensors", "pytorch_model.bin", "optimizer.pt", "model.onnx",
-]  # fmt: skip
+    "consolidated.safetensors",
+    "adapter_model.safetensors",
+    "original/model.safetensors",
+    "checkpoint-500/model.safetensors",
+    "onnx/model.safetensors",
+    "pytorch_model.bin",
+    "optimizer.pt",
+    "model.onnx",
+]
 
 
 def index(folder: Path, *files: object) -> None:
@@ -88,11 +94,11 @@ def test_a_missing_shard_beside_whole_weights_names_both_ways_out(tmp_path: Path
 
 def test_an_onnx_repository_is_sent_where_it_belongs(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nbase_model: someone/base\n---\n")
-    found = (
+    names = (
         r"holds an ONNX build only \(cpu/genai_config\.json, cpu/model\.onnx\); take .* from,"
         r" someone/base, and"
     )
-    with pytest.raises(SnapshotError, match=found):
+    with pytest.raises(SnapshotError, match=names):
         weight_files(
             tmp_path, ["README.md", "config.json", "cpu/genai_config.json", "cpu/model.onnx"], PLACE
         )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,8 @@ from steps.core.digest import sha256_of
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
-from steps.snapshots.store import Store, default_root
+from steps.snapshots.store import Store
+from steps.snapshots.store_folder import default_root
 from tests.snapshots.conftest import configured
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +104,7 @@ def test_works_where_links_are_not_supported(
     def refuse(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "no hard links here")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     snapshot = taken(checkpoint, store)
     folder = store.checkpoint(snapshot)
     assert {path.name: sha256_of(path) for path in folder.iterdir()} == {
@@ -162,7 +164,7 @@ def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str)
 
 
 def test_says_how_much_space_is_missing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil._ntuple_diskusage(10, 9, 1_000_000_000)
+    usage = SimpleNamespace(total=10, used=9, free=1_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         SnapshotError,

@@ -246,29 +246,90 @@ def without_end(folder: Path) -> None:
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "adapter": (adapter, "holds an adapter of meta/base only (adapter_config.json without base weights); merge it first: load meta/base, "),  # noqa: E501
-    "gguf": (gguf, "holds GGUF files only (model.Q4_K_M.gguf), which are not taken from here; take someone/base, which it was made from"),  # noqa: E501
-    "quantised": (quantised, "holds quantize_config.json: its weights are quantised already, and would be quantised a second time; "  # noqa: E501
-                  "take the checkpoint before quantisation, someone/base"),
-    "pickles": (lambda at: rename(at, "model.safetensors", "pytorch_model.bin"), "its weights are pickles (pytorch_model.bin)"),  # noqa: E501
-    "mistral": (lambda at: rename(at, "model.safetensors", "consolidated.safetensors"), "holds Mistral's own layout only (consolidated."),  # noqa: E501
-    "deeper": (lambda at: rename(at, "model.safetensors", "checkpoint-500/model.safetensors"), "only in checkpoint-500; name the folder"),  # noqa: E501
+    "adapter": (
+        adapter,
+        "holds an adapter of meta/base only (adapter_config.json without base weights); merge it"
+        " first: load meta/base, ",
+    ),
+    "gguf": (
+        gguf,
+        "holds GGUF files only (model.Q4_K_M.gguf), which are not taken from here; take"
+        " someone/base, which it was made from",
+    ),
+    "quantised": (
+        quantised,
+        "holds quantize_config.json: its weights are quantised already, and would be quantised a"
+        " second time; "
+        "take the checkpoint before quantisation, someone/base",
+    ),
+    "pickles": (
+        lambda at: rename(at, "model.safetensors", "pytorch_model.bin"),
+        "its weights are pickles (pytorch_model.bin)",
+    ),
+    "mistral": (
+        lambda at: rename(at, "model.safetensors", "consolidated.safetensors"),
+        "holds Mistral's own layout only (consolidated.",
+    ),
+    "deeper": (
+        lambda at: rename(at, "model.safetensors", "checkpoint-500/model.safetensors"),
+        "only in checkpoint-500; name the folder",
+    ),
     "embeddings": (embeddings, "holds an embedding model (config_sentence_transformers.json)"),
     "no config": (lambda at: (at / "config.json").unlink(), "holds no config.json"),
-    "config of prose": (lambda at: write(at, "config.json", "nothing"), "config.json is not JSON: JSONDecodeError"),  # noqa: E501
-    "config of a list": (lambda at: write(at, "config.json", []), "config.json holds a list, expected an object"),  # noqa: E501
-    "generation of prose": (lambda at: write(at, "generation_config.json", "{"), "generation_config.json is not JSON"),  # noqa: E501
-    "no tokenizer": (lambda at: (at / "tokenizer.json").unlink(), "holds no tokenizer; save it beside the weights"),  # noqa: E501
-    "sentencepiece": (sentencepiece, "holds tokenizer.model and no tokenizer.json, and the package that converts it, sentencepiece"),  # noqa: E501
-    "vocabulary alone": (vocabulary_alone, "holds vocab.json without merges.txt, and no tokenizer.json"),  # noqa: E501
-    "broken tokenizer": (lambda at: write(at, "tokenizer.json", "{}"), "its tokenizer does not load: "),  # noqa: E501
-    "own tokenizer": (own_tokenizer, "tokenizer_config.json has auto_map: the tokenizer is code of its own (Mine)"),  # noqa: E501
-    "settings of prose": (lambda at: write(at, "tokenizer_config.json", "nothing"), "tokenizer_config.json is not JSON"),  # noqa: E501
+    "config of prose": (
+        lambda at: write(at, "config.json", "nothing"),
+        "config.json is not JSON: JSONDecodeError",
+    ),
+    "config of a list": (
+        lambda at: write(at, "config.json", []),
+        "config.json holds a list, expected an object",
+    ),
+    "generation of prose": (
+        lambda at: write(at, "generation_config.json", "{"),
+        "generation_config.json is not JSON",
+    ),
+    "no tokenizer": (
+        lambda at: (at / "tokenizer.json").unlink(),
+        "holds no tokenizer; save it beside the weights",
+    ),
+    "sentencepiece": (
+        sentencepiece,
+        "holds tokenizer.model and no tokenizer.json, and the package that converts it,"
+        " sentencepiece",
+    ),
+    "vocabulary alone": (
+        vocabulary_alone,
+        "holds vocab.json without merges.txt, and no tokenizer.json",
+    ),
+    "broken tokenizer": (
+        lambda at: write(at, "tokenizer.json", "{}"),
+        "its tokenizer does not load: ",
+    ),
+    "own tokenizer": (
+        own_tokenizer,
+        "tokenizer_config.json has auto_map: the tokenizer is code of its own (Mine)",
+    ),
+    "settings of prose": (
+        lambda at: write(at, "tokenizer_config.json", "nothing"),
+        "tokenizer_config.json is not JSON",
+    ),
     "no settings": (lambda at: (at / "tokenizer_config.json").unlink(), "has no chat template"),
-    "no template": (lambda at: edit_tokenizer(at, chat_template=None), "has no chat template, neither in tokenizer_config.json nor as"),  # noqa: E501
-    "named templates": (named_templates, "has the named chat templates tool_use only; add the default one as chat_template.jinja"),  # noqa: E501
-    "processor's template": (processors_template, "its chat template stands in chat_template.json alone"),  # noqa: E501
-    "broken template": (broken_template, "its chat template cannot be rendered: TemplateSyntaxError"),  # noqa: E501
+    "no template": (
+        lambda at: edit_tokenizer(at, chat_template=None),
+        "has no chat template, neither in tokenizer_config.json nor as",
+    ),
+    "named templates": (
+        named_templates,
+        "has the named chat templates tool_use only; add the default one as chat_template.jinja",
+    ),
+    "processor's template": (
+        processors_template,
+        "its chat template stands in chat_template.json alone",
+    ),
+    "broken template": (
+        broken_template,
+        "its chat template cannot be rendered: TemplateSyntaxError",
+    ),
     "an end by its text": (
         lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": "</s>"}'),
         "generation_config.json has eos_token_id='</s>', which is not a token id or a list of them",
@@ -277,8 +338,11 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "chat_template.jinja").write_text("hello"),
         "its chat template leaves out what the user says",
     ),
-    "no end": (without_end, "names no eos_token_id in config.json, generation_config.json or the tokenizer"),  # noqa: E501
-}  # fmt: skip
+    "no end": (
+        without_end,
+        "names no eos_token_id in config.json, generation_config.json or the tokenizer",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", FILES)

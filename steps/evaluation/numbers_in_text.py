@@ -29,13 +29,13 @@ def numbers(text: str) -> list[float]:
 
     "one" alone is left out: it is a pronoun ("each one") more often than a number.
     """
-    found = []
+    values = []
     for match in _NUMBER.finditer(text):
         if match["figures"]:
-            found.append(float(match["figures"].replace(",", "").replace("\u2212", "-")))
+            values.append(float(match["figures"].replace(",", "").replace("\u2212", "-")))
         elif match["words"].casefold() != "one":
-            found.append(float(_value(match["words"].casefold())))
-    return found
+            values.append(float(_value(match["words"].casefold())))
+    return values
 
 
 def _value(words: str) -> int:
