@@ -54,7 +54,7 @@ def template_of(folder: Path) -> dict[str, Any]:
     from steps.wrappers.served.template import ChatTemplate
     from steps.wrappers.served.template_capabilities import TemplateCapabilities
 
-    return TemplateCapabilities.found(ChatTemplate(folder)).to_json()
+    return TemplateCapabilities.of(ChatTemplate(folder)).to_json()
 
 
 def in_words(capabilities: dict[str, Any]) -> list[str]:

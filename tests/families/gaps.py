@@ -17,7 +17,7 @@ from steps.pipeline.compose import compose_config
 from steps.snapshots import child, fetch, onnx_build
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.store import Store
-from tests.families.conftest import FP32
+from tests.families.subject import FP32
 from tests.families.table import Family, families
 from tests.families.vocabularies import Vocabularies
 from tests.families.warm import WarmChildren

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.families.conftest import Subject, rows
+from tests.families.asking import VARIANTS, asked, returned, right, said, talked
 from tests.families.reference import Reference
-from tests.families.test_text import VARIANTS, asked, returned, right, said, talked
+from tests.families.subject import Subject, rows
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it

@@ -9,8 +9,7 @@ import pytest
 
 from steps.snapshots import onnx_build, parity
 from steps.wrappers.served.limits import limits_of_checkpoint
-from tests.families.conftest import FP32, Subject, rows
-from tests.families.test_text import (
+from tests.families.asking import (
     NEW_TOKENS,
     VARIANTS,
     asked,
@@ -20,6 +19,7 @@ from tests.families.test_text import (
     said,
     talked,
 )
+from tests.families.subject import FP32, Subject, rows
 
 ENDING, LONG = 24, 20  # prompts, and tokens their answers may have: most of them end before
 

@@ -15,10 +15,10 @@ from steps.config.onnx import ServingConfig
 from steps.wrappers.capabilities import capabilities_of
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
-from tests.families.conftest import Subject, rows
+from tests.families.asking import asked, prompts, right, said, talked
 from tests.families.fresh import FreshProcess
-from tests.families.test_text import asked, prompts, right, said, talked
-from tests.wrappers.conftest import NAME
+from tests.families.subject import Subject, rows
+from tests.wrappers.subjects import NAME
 
 pytestmark = pytest.mark.slow
 VARIANTS = ("onnx", "transformers")

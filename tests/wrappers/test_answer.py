@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion
 from steps.wrappers.served.tool_calls import Offer
-from tests.wrappers.decoders import PieceDecoder
+from tests.wrappers.doubles import PieceDecoder
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:

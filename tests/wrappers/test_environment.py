@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wrappers.conftest import Logged
+from tests.wrappers.subjects import Logged
 
 ANSWER = """
 import importlib.util, sys, mlflow

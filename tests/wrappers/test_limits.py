@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.fitting import fitted, require_embedded
 from steps.wrappers.served.limits import Limits, limits_of_checkpoint, limits_of_onnx
+from steps.wrappers.served.request import Defaults, request_of
+from steps.wrappers.served.request_limits import fitted, require_embedded
 
 CONFIG: dict[str, Any] = {"max_position_embeddings": 4096, "eos_token_id": 1}
 

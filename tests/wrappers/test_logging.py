@@ -17,10 +17,10 @@ from steps.wrappers import flavor
 from steps.wrappers.bundle import PARTS, SERVED, bundle
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
-from steps.wrappers.served.contract import KEYS
+from steps.wrappers.served.request import KEYS
 from steps.wrappers.signature import chat_signature
 from steps.wrappers.weights import Weights, deliver
-from tests.wrappers.conftest import NAME, Folders, Logged
+from tests.wrappers.subjects import NAME, Folders, Logged
 
 VARIANTS = ["int4", "transformers"]
 

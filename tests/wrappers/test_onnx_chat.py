@@ -12,7 +12,7 @@ import pytest
 from jsonschema import validate
 from mlflow.exceptions import MlflowException
 
-from tests.wrappers.conftest import NAME, Folders, Open, say, text
+from tests.wrappers.subjects import NAME, Folders, Open, say, text
 
 STORY = "Tell me a short story about a fox."
 
@@ -345,5 +345,5 @@ def test_the_cache_stays_within_its_bytes(smollm: Folders, open_onnx: Open) -> N
     model = open_onnx(smollm.onnx("int4"), prefix_cache_bytes=budget)
     for number in range(6):
         model.predict(None, say(f"Number {number}. " * 12, max_tokens=4))
-        assert model.core.cache.size <= budget
-    assert model.core.cache.size > 0
+        assert model.scheduler().backend.cache.size <= budget
+    assert model.scheduler().backend.cache.size > 0

@@ -13,10 +13,11 @@ import psutil
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import Defaults, requests_of
 from steps.wrappers.served.invalid_request import invalid_request
-from tests.wrappers.conftest import Folders, Open, say, text
+from steps.wrappers.served.request import Defaults
+from steps.wrappers.served.request_rows import requests_of
 from tests.wrappers.grammar_shapes import HIDDEN, INTEGER, lark, named, regex, schema
+from tests.wrappers.subjects import Folders, Open, say, text
 
 HELLO = [{"role": "user", "content": "Hello"}]
 # seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took
@@ -163,7 +164,7 @@ def test_a_long_text_holds_nobody_up(warm: Any, content: str) -> None:
                 warm.predict(None, row)
             assert caught.value.get_http_status_code() == 400
         almost = content * (
-            warm.limits.context_length * warm._tokenizer.longest_token // len(content) - 50
+            warm.limits.context_length * warm.tokenizer.longest_token // len(content) - 50
         )
         with pytest.raises(MlflowException) as caught:
             warm.predict(None, {"prompt": almost})
@@ -265,7 +266,7 @@ def test_both_variants_refuse_alike(
 ) -> None:
     """Less what the transformers variant has no grammars for."""
     other = open_checkpoint(tiny.checkpoint)
-    assert other._tokenizer.longest_token == warm._tokenizer.longest_token
+    assert other.tokenizer.longest_token == warm.tokenizer.longest_token
     long = say("a" * 3_900_000)
     for row in (long, {"messages": HELLO * 4_097}, {"messages": HELLO, "stop": ["x" * 513]}):
         said = []

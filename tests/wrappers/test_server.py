@@ -5,7 +5,6 @@ ask.
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,15 +18,10 @@ import requests
 from openai import OpenAI
 
 from tests.conftest import BIN
-from tests.wrappers.conftest import Logged, say
+from tests.wrappers.ports import free_port
+from tests.wrappers.subjects import Logged, say
 
 pytestmark = pytest.mark.server
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["int4", "transformers"])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.wrappers.conftest import Folders, Open
+from tests.wrappers.subjects import Folders, Open
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -138,7 +138,7 @@ import sys
 sys.path.insert(0, {root!r})
 from steps.core.peak_rss import peak_rss
 from steps.wrappers.served.onnx_model import OnnxChatModel
-from tests.wrappers.conftest import Context
+from tests.wrappers.subjects import Context
 model = OnnxChatModel()
 model.load_context(Context({{"onnx-model": sys.argv[1]}}, {{"prefix_cache_bytes": 0}}))
 text = "The quick brown fox jumps over the lazy dog and reads a book. " * 100

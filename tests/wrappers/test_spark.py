@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wrappers.conftest import Logged
+from tests.wrappers.subjects import Logged
 
 PYSPARK = "pyspark==4.3.0"
 

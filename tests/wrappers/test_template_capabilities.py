@@ -137,7 +137,7 @@ def test_found_by_rendering(
     source: str,
     expected: dict[str, Any],
 ) -> None:
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
+    found = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path, source)))
     values = json.loads(json.dumps(found.to_json()))
     assert {path: looked_up(values, path) for path in expected} == expected
     assert TemplateCapabilities.from_json(values) == found
@@ -149,13 +149,13 @@ def test_words_alone_are_no_capability(tmp_path: Path) -> None:
         + shapes.TURNS
         + "{% if tools and false %}{{ tools }}{% endif %}"
     )
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
+    found = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path, source)))
     assert (found.tools, found.tool_calls, found.thinking) == (None, None, None)
 
 
 def test_tags_that_only_the_tokenizer_knows(tmp_path: Path) -> None:
     folder = shapes.checkpoint(tmp_path, shapes.TURNS, added=("<think>", "</think>", "<table>"))
-    found = TemplateCapabilities.found(ChatTemplate(folder))
+    found = TemplateCapabilities.of(ChatTemplate(folder))
     assert found.thinking is not None
     assert (found.thinking.opening, found.thinking.closing, found.thinking.switch) == (
         "<think>",
@@ -175,7 +175,7 @@ def test_structure_is_what_the_template_writes_and_is_not_special(tmp_path: Path
         "\n\n",
         "<tool_call>",
     )
-    found = TemplateCapabilities.found(
+    found = TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path, shapes.OPENED, added=added))
     )
     assert set(found.structure) == set(added[:5])
@@ -186,16 +186,16 @@ def test_a_developer_is_known_where_the_template_treats_one_as_nobody_else(tmp_p
     knows = shapes.TURNS.replace(
         "{{ m.role }}", "{{ 'policy' if m.role == 'developer' else m.role }}"
     )
-    assert TemplateCapabilities.found(
+    assert TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path / "a", knows))
     ).developer_role
-    assert not TemplateCapabilities.found(
+    assert not TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path / "b", shapes.TURNS))
     ).developer_role
 
 
 def test_a_folder_without_a_template_can_do_nothing(tmp_path: Path) -> None:
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path)))
+    found = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path)))
     assert found == TemplateCapabilities()
 
 

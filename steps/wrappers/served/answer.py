@@ -12,8 +12,8 @@ from .tool_calls import Offer, tool_calls_in
 
 def first_stop(text: str, stops: Iterable[str]) -> int | None:
     """Find where the earliest stop string begins."""
-    found = [position for position in (text.find(stop) for stop in stops) if position >= 0]
-    return min(found, default=None)
+    positions = [position for position in map(text.find, stops) if position >= 0]
+    return min(positions, default=None)
 
 
 class Decoder(Protocol):
@@ -45,12 +45,8 @@ class AnswerText:
         splitter: Callable[[], ReasoningSplitter] = ReasoningSplitter,
         dropped: frozenset[str] = frozenset(),
     ) -> None:
-        self._decoder, self._stops, self._splitter, self._dropped = (
-            decoder,
-            stops,
-            splitter,
-            dropped,
-        )
+        self._decoder, self._splitter = decoder, splitter
+        self._stops, self._dropped = stops, dropped
         self.restart()
 
     def restart(self) -> None:

@@ -70,6 +70,16 @@ def require_count(field: str, values: Sized, most: int, what: str) -> None:
         raise invalid_request(field, f"{len(values)} {what}", f"at most {most}")
 
 
+def require_characters(field: str, characters: int, most: int = MAX_REQUEST_CHARACTERS) -> None:
+    """Refuse a longer text.
+
+    Raises:
+        MlflowException: saying how long it is.
+    """
+    if characters > most:
+        raise invalid_request(field, f"{characters} characters", f"at most {most} characters")
+
+
 def behind_server() -> bool:
     """Whether MLflow's scoring server calls, so that strangers may ask."""
     return os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"

@@ -123,10 +123,10 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
                 error_code=DATA_LOSS,
             )
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != expected:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != expected:
             raise MlflowException(
-                f"damaged model: {name} has sha256 {found}, logged was {expected}; fetch the"
+                f"damaged model: {name} has sha256 {digest}, logged was {expected}; fetch the"
                 " artifacts anew",
                 error_code=DATA_LOSS,
             )

@@ -4,11 +4,11 @@ flavor.
 
 from pathlib import Path
 
+from .backend import Backend
 from .limits import Limits, limits_of_checkpoint
 from .model import ServedModel
-from .scheduler import Core
 from .tokenizer import CheckpointTokenizer
-from .transformers_backend import TransformersCore
+from .transformers_backend import TransformersBackend
 
 
 class TransformersChatModel(ServedModel):
@@ -24,10 +24,11 @@ class TransformersChatModel(ServedModel):
 
         return CheckpointTokenizer(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)
 
-    def make_core(self, folder: Path) -> Core:
+    def make_backend(self) -> Backend:
         """Load the folder's weights."""
         threads, device = self.settings.intra_op_threads, self.settings.execution_provider or "cpu"
-        return TransformersCore(folder, limits=self.limits, threads=threads, device=device)
+        assert self.folder is not None
+        return TransformersBackend(self.folder, limits=self.limits, threads=threads, device=device)
 
     def read_limits(self, folder: Path) -> Limits:
         """Read them from the checkpoint's JSON files."""

@@ -4,9 +4,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from .contract import Request
 from .invalid_request import behind_server, invalid_request
 from .limits import Limits
+from .request import Request
 
 
 def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> None:
