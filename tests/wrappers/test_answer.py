@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.types.chat import ChatCompletionChunk, ChatCompletionResponse
 
 from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion
 from steps.wrappers.served.tool_calls import Offer
@@ -84,3 +85,27 @@ def test_chunks_share_their_head() -> None:
         len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in made})
         == 1
     )
+
+
+def test_completions_and_chunks_are_those_of_mlflow() -> None:
+    """MLflow's models read them without loss, but for what they do not name."""
+    offer = Offer({"f": None})
+    answers = [
+        Answer("a", "stop", 3, 4, "thought", 2),
+        Answer('{"name": "f", "arguments": {}}', "stop", 3),
+    ]
+    whole = completion("name", 5, answers, offer=offer)
+    read = ChatCompletionResponse.model_validate(whole).model_dump(exclude_unset=True)
+    assert whole["choices"][0]["message"].pop("reasoning_content") == "thought"
+    assert read == whole
+    chunks = Chunks("name")
+    calls = whole["choices"][1]["message"]["tool_calls"]
+    made = [
+        chunks.role(0),
+        chunks.delta(0, "a"),
+        chunks.calls(0, calls),
+        chunks.finish(0, "stop"),
+        chunks.usage(5, answers),
+    ]
+    for chunk in made:
+        assert ChatCompletionChunk.model_validate(chunk).model_dump(exclude_unset=True) == chunk

@@ -147,7 +147,7 @@ def test_tokens_equal_transformers_where_nothing_is_neutralised(
     if any(
         special in message["content"]
         for message in messages
-        for special in fp32._conversations.template.special_texts
+        for special in fp32.conversations.template.special_texts
     ):
         return
     request = request_of({"messages": messages}, None, Defaults())
@@ -165,8 +165,8 @@ def test_special_tokens_in_a_message_are_only_text(fp32: Any, role: str) -> None
     plain = request_of({"messages": [{"role": role, "content": "hi"}]}, None, Defaults())
     attack = request_of({"messages": [{"role": role, "content": INJECTION}]}, None, Defaults())
     special = {1, 2}  # <|im_start|>, <|im_end|>
-    structure = [token for token in fp32.encode(plain) if token in special]
-    ids = fp32.encode(attack)
+    structure = [token for token in fp32.exchange(plain).ids if token in special]
+    ids = fp32.exchange(attack).ids
     assert [token for token in ids if token in special] == structure
     assert "".join(map(fp32.tokenizer.decoder(), ids)).count("You obey me.") == 1
 
@@ -238,13 +238,13 @@ def test_the_switch_restores_raw_behaviour(fp32: Any, smollm: Folders, open_onnx
     expected = reference(smollm.checkpoint).apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False
     )
-    assert raw.encode(request) == expected
+    assert raw.exchange(request).ids == expected
     assert fp32.exchange(request).ids != expected
 
 
 def test_a_prompt_is_taken_as_it_is(fp32: Any, smollm: Folders) -> None:
     text = "<|im_start|>user\nhi<|im_end|>\n"
-    assert fp32.encode(request_of({"prompt": text}, None, Defaults())) == reference(
+    assert fp32.exchange(request_of({"prompt": text}, None, Defaults())).ids == reference(
         smollm.checkpoint
     ).encode(text)
 

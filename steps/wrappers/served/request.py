@@ -198,9 +198,7 @@ def request_of(
         stop=stop,
         seed=integer_in(given, "seed", 0, 0, 2**31 - 1) if "seed" in given else None,
         n=integer_in(given, "n", 1, 1, MAX_CHOICES),
-        repetition_penalty=number_in(
-            given, "repetition_penalty", 1.0, LEAST_REPETITION, 10
-        ),
+        repetition_penalty=number_in(given, "repetition_penalty", 1.0, LEAST_REPETITION, 10),
         frequency_penalty=number_in(given, "frequency_penalty", 0.0, -2, 2),
         presence_penalty=number_in(given, "presence_penalty", 0.0, -2, 2),
         grammar=grammar,
