@@ -113,7 +113,7 @@ def threads(subjects: Subjects, pairs: int) -> list[Comparison]:
 
 
 def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Decoding and time to first token against llama.cpp on the GGUF, where somebody installed it
+    """Decoding and time to first token against llama.cpp on the GGUF, where it is installed
     by hand.
     """
     from benchmarks.llama_cpp_peer import open_peer

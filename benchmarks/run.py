@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     pairs = 1 if chosen.short else chosen.pairs
     names = chosen.only or list(LINES)
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     shown: list[Comparison] = []
     left_out: dict[str, str] = {}
     subjects = Subjects(chosen.onnx)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             shown += made
             machine["onnx_build"] = subjects.build
-            found += [
+            lines += [
                 {**asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
                 for line in made
             ]
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
-            _write(chosen.output, found, left_out)
+            _write(chosen.output, lines, left_out)
     subjects.close()
     console.print(_table(shown, subjects.build))
     for name, reason in left_out.items():
@@ -97,27 +97,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(file: Path, found: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
-    """Write what was found; what an earlier call found of lines that gave nothing now stays, each
-    with the machine it was measured on.
+def _write(file: Path, lines: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
+    """Write what was measured; lines of an earlier call that were not measured now stay, each with
+    the machine it was measured on.
     """
     before = json.loads(file.read_text("utf-8")) if file.exists() else {"lines": [], "left_out": {}}
-    measured = {line["name"] for line in found}
-    lines = [*(line for line in before["lines"] if line["name"] not in measured), *found]
-    have = {line["name"] for line in lines}
+    measured = {line["name"] for line in lines}
+    written = [line for line in before["lines"] if line["name"] not in measured] + list(lines)
+    have = {line["name"] for line in written}
     reasons = {
         name: reason
         for name, reason in {**before["left_out"], **left_out}.items()
         if name not in have
     }
-    file.write_text(json.dumps({"lines": lines, "left_out": reasons}, indent=1) + "\n", "utf-8")
+    file.write_text(json.dumps({"lines": written, "left_out": reasons}, indent=1) + "\n", "utf-8")
 
 
-def _table(found: list[Comparison], build: str) -> Table:
+def _table(comparisons: list[Comparison], build: str) -> Table:
     table = Table(title=f"ONNX build {build}: medians with quartiles")
     for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
         table.add_column(column)
-    for line in found:
+    for line in comparisons:
         bar = f"{'≤' if line.at_most else '≥'} {line.bar:g}"
         verdict = "met" if line.met else "missed"
         table.add_row(

@@ -24,8 +24,8 @@ def providing(package: str) -> str:
     installed the plain name goes first.
     """
     module = package.replace("-", "_")
-    found = {name.lower() for name in packages_distributions().get(module, [])}
-    return package if package in found or not found else min(found)
+    names = {name.lower() for name in packages_distributions().get(module, [])}
+    return package if package in names or not names else min(names)
 
 
 def requirements(packages: Sequence[str]) -> list[str]:

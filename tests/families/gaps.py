@@ -198,12 +198,12 @@ def _difference(checkpoint: Path, built: Path) -> tuple[float, float]:
     model = og.Model(str(built))
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=TOKENS + 1, do_sample=False)
-    generator, found = og.Generator(model, parameters), []
+    generator, logits = og.Generator(model, parameters), []
     for start in range(0, TOKENS, PREFILL_CHUNK):
         generator.append_tokens(ids[start : start + PREFILL_CHUNK])
-        found.append(generator.get_output("logits")[0])
+        logits.append(generator.get_output("logits")[0])
     del generator  # before its model: the other order aborts at exit
-    return float(np.abs(np.concatenate(found) - right).max()), float(np.abs(right).max())
+    return float(np.abs(np.concatenate(logits) - right).max()), float(np.abs(right).max())
 
 
 def table() -> Iterator[str]:

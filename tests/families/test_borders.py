@@ -36,12 +36,12 @@ def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
     words = dice.choices(WORDS, k=tokens)
     while (length := len(reference.prompt_ids(" ".join(words)))) > tokens:
         words = words[: min(len(words) - 1, len(words) * tokens // length)]
-    found = " ".join(words)
+    prompt = " ".join(words)
     for _ in range(100):
-        longer = found + dice.choice(ENDINGS)
-        found = longer if len(reference.prompt_ids(longer)) <= tokens else found
-    assert len(reference.prompt_ids(found)) == tokens, f"no prompt of {tokens} tokens was found"
-    return found
+        longer = prompt + dice.choice(ENDINGS)
+        prompt = longer if len(reference.prompt_ids(longer)) <= tokens else prompt
+    assert len(reference.prompt_ids(prompt)) == tokens, f"no prompt of {tokens} tokens was found"
+    return prompt
 
 
 def places(border: int) -> list[int]:
@@ -75,7 +75,7 @@ def test_prompts(subject: Subject, record_property: Any) -> None:
                 if border > FAR and tokens > border:
                     continue
                 together = served.predict(
-                    None, [asked(each, CROSSING) for each in (short, prompt, short)]
+                    None, [asked(text, CROSSING) for text in (short, prompt, short)]
                 )
                 assert together == [beside, expected, beside], (
                     variant,
@@ -108,5 +108,5 @@ def test_next_turn(subject: Subject) -> None:
                 messages.append({"role": "assistant", "content": returned(subject, expected[0])})
             # what was computed past the border is kept, and must not be taken for this
             first = messages[:1]
-            found = said(served.predict(None, [talked(first, CROSSING)])[0])
-            assert found == right(subject, first, CROSSING), (variant, border, "anew")
+            answer = said(served.predict(None, [talked(first, CROSSING)])[0])
+            assert answer == right(subject, first, CROSSING), (variant, border, "anew")

@@ -56,7 +56,7 @@ def test_ends(subject: Subject, record_property: Any) -> None:
     reference, given = subject.reference, prompts(seed=3, count=ENDING)
     expected = reference.answers([reference.prompt_ids(prompt) for prompt in given], LONG)
     conversations = [[{"role": "user", "content": prompt}] for prompt in given[:8]]
-    turns = [right(subject, each, LONG) for each in conversations]
+    turns = [right(subject, messages, LONG) for messages in conversations]
     stopped = sum(reason == "stop" for _, reason in expected)
     assert stopped > 1, "the model hardly ever ends, which shows nothing"
     for variant in VARIANTS:
@@ -68,11 +68,13 @@ def test_ends(subject: Subject, record_property: Any) -> None:
             == subject.family.ends
         )
         assert served.limits.eos_token_ids == subject.family.ends
-        found = served.predict(None, [asked(prompt, LONG) for prompt in given])
-        assert differing(given, [answer for answer, _ in expected], found) == [], variant
+        answers = served.predict(None, [asked(prompt, LONG) for prompt in given])
+        assert differing(given, [answer for answer, _ in expected], answers) == [], variant
         assert [
             said(answer)
-            for answer in served.predict(None, [talked(each, LONG) for each in conversations])
+            for answer in served.predict(
+                None, [talked(messages, LONG) for messages in conversations]
+            )
         ] == turns, variant
     record_property("cell", f"{stopped} of {ENDING} ended")
 

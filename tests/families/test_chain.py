@@ -73,7 +73,7 @@ def test_chain(
             client.download_artifacts(evaluated.info.run_id, "report.json", str(tmp_path))
         ).read_text()
     )
-    verdicts = {each["variant"]: each["verdict"] for each in report["candidates"]}
+    verdicts = {judged["variant"]: judged["verdict"] for judged in report["candidates"]}
     assert sorted(verdicts) == ["onnx", "transformers"]
     failed = {
         variant: [

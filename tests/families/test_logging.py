@@ -71,16 +71,18 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     mlflow.set_tracking_uri(logs.tracking_uri)
     try:
         with mlflow.start_run(experiment_id=logs.experiment):
-            found = capabilities_of(subject.onnx)
+            capabilities = capabilities_of(subject.onnx)
             uris["onnx"] = log_onnx(
                 subject.onnx,
                 artifact_key="onnx-model",
                 serving=ServingConfig(),
-                metadata=found,
+                metadata=capabilities,
                 **COMMON,
             )
-            found = capabilities_of(subject.checkpoint)
-            uris["transformers"] = log_transformers(subject.checkpoint, metadata=found, **COMMON)
+            capabilities = capabilities_of(subject.checkpoint)
+            uris["transformers"] = log_transformers(
+                subject.checkpoint, metadata=capabilities, **COMMON
+            )
     finally:
         mlflow.set_tracking_uri(before)
     given = prompts(seed=6, count=6)
@@ -88,11 +90,14 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     expected = [
         subject.reference.answer(subject.reference.prompt_ids(prompt), 8)[0] for prompt in given
     ]
-    turns = [right(subject, each, 8) for each in conversations]
+    turns = [right(subject, messages, 8) for messages in conversations]
     for variant in VARIANTS:
         answers = logs.reader(variant).ask(
             uris[variant],
-            [*(asked(each, 8) for each in given), *(talked(each, 8) for each in conversations)],
+            [
+                *(asked(prompt, 8) for prompt in given),
+                *(talked(messages, 8) for messages in conversations),
+            ],
         )
         assert "error" not in answers, (variant, answers["error"])
         assert answers["answers"][: len(given)] == expected, variant

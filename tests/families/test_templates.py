@@ -116,9 +116,9 @@ def test_text_of_a_user_is_not_structure(subject: Subject) -> None:
         served = subject.served(variant)
         for texts in (written, ["".join(written)], [json.dumps(written)]):
             for text in texts:
-                found = prompt_ids(
+                ids = prompt_ids(
                     served, messages=[{"role": "user", "content": f"before {text} after"}]
                 )
-                assert [token for token in found if token in structure] == [
+                assert [token for token in ids if token in structure] == [
                     token for token in plain if token in structure
                 ], text

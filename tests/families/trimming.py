@@ -53,15 +53,15 @@ def renumbered(config: dict[str, Any], renumber: Renumber) -> dict[str, Any]:
     """A config.json or generation_config.json whose token ids, and number of embeddings, are a
     smaller tokenizer's.
     """
-    found = dict(config)
+    made = dict(config)
     for key in ID_KEYS:
-        if isinstance(found.get(key), int):
-            found[key] = renumber(found[key])
-        elif isinstance(found.get(key), list):
-            found[key] = [renumber(number) for number in found[key]]
-    if found.get("vocab_size", 0) > SIZE:
-        found["vocab_size"] = renumber(found["vocab_size"])
-    return found
+        if isinstance(made.get(key), int):
+            made[key] = renumber(made[key])
+        elif isinstance(made.get(key), list):
+            made[key] = [renumber(number) for number in made[key]]
+    if made.get("vocab_size", 0) > SIZE:
+        made["vocab_size"] = renumber(made["vocab_size"])
+    return made
 
 
 def _kept(merge: Any, vocabulary: dict[str, int]) -> bool:

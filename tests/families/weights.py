@@ -107,7 +107,7 @@ def _renamed(
     added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]
 ) -> list[dict[str, Any]]:
     """Added tokens with other texts: those named take their ids, and others that had such a text
-    get one that nobody writes.
+    get one that models do not write.
     """
     texts = {text for text, _ in names.values()}
     kept = [

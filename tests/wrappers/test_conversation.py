@@ -305,9 +305,9 @@ def test_prompts_equal_transformers(
     beside: tuple[Conversations, Any], messages: list[dict[str, str]], tools: bool, on: bool | None
 ) -> None:
     ours, theirs = beside
-    found = ours.capabilities
-    offered = [TOOL] if tools and found.tools else []
-    switch = found.thinking.switch if found.thinking else None
+    can = ours.capabilities
+    offered = [TOOL] if tools and can.tools else []
+    switch = can.thinking.switch if can.thinking else None
     variables = {switch: on} if switch and on is not None else {}
     try:
         expected = theirs.apply_chat_template(
@@ -325,7 +325,7 @@ def test_prompts_equal_transformers(
         if left_out:  # transformers drops it in silence
             assert messages[int(left_out[1])]["content"].strip() not in expected
         else:
-            assert "tools" in error.message or not found.system_role
+            assert "tools" in error.message or not can.system_role
 
 
 CHATML = (

@@ -108,8 +108,8 @@ def test_borders(
     windows: tuple[int, ...],
     borders: tuple[int, ...],
 ) -> None:
-    found = limits_of_checkpoint(checkpoint(tmp_path, config=config))
-    assert (found.rope_border, found.windows, found.borders) == (border, windows, borders)
+    limits = limits_of_checkpoint(checkpoint(tmp_path, config=config))
+    assert (limits.rope_border, limits.windows, limits.borders) == (border, windows, borders)
 
 
 def test_an_onnx_folder_says_what_was_found(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_an_onnx_folder_says_what_was_found(tmp_path: Path) -> None:
         '{"model": {"eos_token_id": 4, "context_length": 512}}'
     )
     assert limits_of_onnx(tmp_path) == Limits((4,), 512)
-    found = Limits((1, 2), 512, rope_border=64, windows=(32,), capped="the graph ends there")
-    (tmp_path / "capabilities.json").write_text(json.dumps({"limits": found.to_json()}))
-    assert limits_of_onnx(tmp_path) == found
+    limits = Limits((1, 2), 512, rope_border=64, windows=(32,), capped="the graph ends there")
+    (tmp_path / "capabilities.json").write_text(json.dumps({"limits": limits.to_json()}))
+    assert limits_of_onnx(tmp_path) == limits
 
 
 def test_a_capped_context_says_why() -> None:

@@ -215,12 +215,12 @@ def test_a_stream_opens_with_the_role_and_closes_with_usage(fp32: Any) -> None:
 
 def test_a_stream_of_several_choices(fp32: Any) -> None:
     row = say(STORY, max_tokens=6, n=2, temperature=1.0, seed=5)
-    found = {0: "", 1: ""}
+    texts = {0: "", 1: ""}
     for chunk in fp32.predict_stream(None, row):
         for choice in chunk["choices"]:
-            found[choice["index"]] += choice["delta"].get("content", "")
+            texts[choice["index"]] += choice["delta"].get("content", "")
     whole = fp32.predict(None, row)[0]
-    assert [found[0], found[1]] == [text(whole, 0), text(whole, 1)]
+    assert [texts[0], texts[1]] == [text(whole, 0), text(whole, 1)]
 
 
 def test_a_streamed_prompt_is_strings(fp32: Any) -> None:

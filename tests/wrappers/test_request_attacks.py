@@ -20,7 +20,7 @@ from tests.wrappers.grammar_shapes import HIDDEN, INTEGER, lark, named, regex, s
 from tests.wrappers.subjects import Folders, Open, say, text
 
 HELLO = [{"role": "user", "content": "Hello"}]
-# seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took
+# seconds between two answers to another caller: a quiet machine shows a tenth, what was fixed took
 # 10 to 60
 LONGEST_GAP = 3.0
 GROWTH = 150 * 1024**2  # bytes of memory that all attacks together may leave behind
@@ -28,7 +28,7 @@ GROWTH = 150 * 1024**2  # bytes of memory that all attacks together may leave be
 
 @dataclass
 class Neighbour:
-    """Somebody else at the same model, who asks again as soon as an answer is there."""
+    """Another caller of the same model, who asks again as soon as an answer is there."""
 
     answers: int = 0
     longest: float = 0.0  # seconds from one answer to the next
@@ -82,7 +82,7 @@ ATTACKS: list[dict[str, Any]] = [
 ]
 
 
-def test_grammars_that_would_stop_everybody_stop_nobody(warm: Any) -> None:
+def test_grammars_that_would_stop_all_callers_stop_none(warm: Any) -> None:
     before = psutil.Process().memory_info().rss
     with neighbour(warm) as other:
         for attack in ATTACKS:
@@ -153,7 +153,7 @@ def test_a_grammar_that_fails_while_it_generates_is_the_callers(
 
 
 @pytest.mark.parametrize("content", ["a", " ", "漢", "<|endoftext|>", "word ", "e\u0301"])
-def test_a_long_text_holds_nobody_up(warm: Any, content: str) -> None:
+def test_a_long_text_holds_up_no_other_caller(warm: Any, content: str) -> None:
     long = content * (3_900_000 // len(content))
     with neighbour(warm) as other:
         for row in (say(long), {"prompt": long}):
