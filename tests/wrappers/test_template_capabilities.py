@@ -182,9 +182,7 @@ def test_structure_is_what_the_template_writes_and_is_not_special(tmp_path: Path
     assert can.turn_end == "<\uff5cend\uff5c>"
 
 
-def test_a_developer_is_known_where_the_template_knows_the_role(
-    tmp_path: Path,
-) -> None:
+def test_a_developer_is_known_where_the_template_knows_the_role(tmp_path: Path) -> None:
     knows = shapes.TURNS.replace(
         "{{ m.role }}", "{{ 'policy' if m.role == 'developer' else m.role }}"
     )

@@ -165,12 +165,7 @@ def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(
 def test_segments_join_without_a_space_in_front_of_each() -> None:
     served = CheckpointTokenizer(byte_fallback())
     ids = served.encode_segments(["Hel", "lo <", "s> wo</s>ld"])
-    assert ids == [
-        *served.encode("Hello <"),
-        *served.encode("xs> wo")[2:],
-        2,
-        *served.encode("ld"),
-    ]
+    assert ids == [*served.encode("Hello <"), *served.encode("xs> wo")[2:], 2, *served.encode("ld")]
     assert served.encode("Hello") == served.encode_segments(["Hello"])  # the tokenizer is as it was
 
 

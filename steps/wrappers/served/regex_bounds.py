@@ -61,9 +61,7 @@ def checked_lark(field: str, text: str) -> None:
     for digits in LARK_COUNT.findall(text):
         if _count(digits) > MAX_LARK_REPEAT:
             raise invalid_request(
-                field,
-                f"a repetition of {digits[:20]}",
-                f"repetitions of at most {MAX_LARK_REPEAT}",
+                field, f"a repetition of {digits[:20]}", f"repetitions of at most {MAX_LARK_REPEAT}"
             )
 
 

@@ -6,13 +6,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from .invalid_request import (
-    behind_server,
-    characters_in,
-    invalid_request,
-    plain,
-    require_count,
-)
+from .invalid_request import behind_server, characters_in, invalid_request, plain, require_count
 from .request import KEYS, Defaults, Request, request_of
 from .request_messages import MESSAGE_KEYS
 
