@@ -82,14 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown += made
             machine["onnx_build"] = subjects.build
             lines += [
-                {**asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
+                {"name": name, **asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
                 for line in made
             ]
         finally:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
-            _write(chosen.output, lines, left_out)
+            write_results(chosen.output, lines, left_out)
     subjects.close()
     console.print(_table(shown, subjects.build))
     for name, reason in left_out.items():
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(file: Path, lines: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
+def write_results(file: Path, lines: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
     """Write what was measured; lines of an earlier call that were not measured now stay, each with
     the machine it was measured on.
     """

@@ -38,6 +38,21 @@ def requirements(packages: Sequence[str]) -> list[str]:
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
+def log_flavor(flavor: Any, name: str, tags: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    """Log a model with one of our flavors in the active run; returns its URI."""
+    from mlflow.models import Model
+
+    info = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=flavor,
+        tags=dict(tags),
+        metadata=dict(metadata),
+        validate_serving_input=False,
+    )
+    return str(info.model_uri)
+
+
 def add_chat_flavor(
     model: Any,
     path: Path,

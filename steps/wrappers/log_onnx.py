@@ -7,7 +7,7 @@ from typing import Any
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
-from steps.wrappers.flavor import add_chat_flavor, requirements
+from steps.wrappers.flavor import add_chat_flavor, log_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
 # all that serving needs; no torch
@@ -83,8 +83,6 @@ def log_onnx(
         FileNotFoundError: ``onnx_dir`` holds no genai_config.json.
         OSError: not enough disk space.
     """
-    from mlflow.models import Model
-
     if not (onnx_dir / "genai_config.json").is_file():
         raise FileNotFoundError(
             f"{onnx_dir / 'genai_config.json'}: expected a folder built by"
@@ -92,12 +90,4 @@ def log_onnx(
         )
     weights = Weights.all_in(onnx_dir, f"artifacts/{artifact_key}")
     config = {"name": name, **asdict(generation), **asdict(serving)}
-    info = Model.log(
-        artifact_path=None,
-        name=name,
-        flavor=OnnxFlavor(weights, artifact_key, config),
-        tags=dict(tags),
-        metadata=dict(metadata),
-        validate_serving_input=False,
-    )
-    return str(info.model_uri)
+    return log_flavor(OnnxFlavor(weights, artifact_key, config), name, tags, metadata)

@@ -76,9 +76,9 @@ def test_a_tool_call_replaces_the_text() -> None:
 def test_chunks_share_their_head() -> None:
     chunks = Chunks("name")
     made = [
-        chunks.role(0),
-        chunks.delta(0, "a"),
-        chunks.finish(0, "stop"),
+        chunks.chunk(0, role="assistant", content=""),
+        chunks.chunk(0, content="a"),
+        chunks.chunk(0, finish_reason="stop"),
         chunks.usage(1, [Answer("a", "stop", 1)]),
     ]
     assert (
@@ -101,10 +101,10 @@ def test_completions_and_chunks_are_those_of_mlflow() -> None:
     chunks = Chunks("name")
     calls = whole["choices"][1]["message"]["tool_calls"]
     made = [
-        chunks.role(0),
-        chunks.delta(0, "a"),
-        chunks.calls(0, calls),
-        chunks.finish(0, "stop"),
+        chunks.chunk(0, role="assistant", content=""),
+        chunks.chunk(0, content="a"),
+        chunks.chunk(0, tool_calls=[{"index": 0, **calls[0]}]),
+        chunks.chunk(0, finish_reason="stop"),
         chunks.usage(5, answers),
     ]
     for chunk in made:

@@ -12,6 +12,7 @@ import pytest
 
 from steps.wrappers.served.answer import AnswerText
 from steps.wrappers.served.backend import Job
+from steps.wrappers.served.limits import Limits
 from steps.wrappers.served.onnx_backend import OnnxBackend
 from steps.wrappers.served.onnx_generators import PREFILL_CHUNK, GeneratorRows
 from steps.wrappers.served.prefix_cache import PrefixCache
@@ -70,8 +71,7 @@ def rows() -> GeneratorRows:
     return GeneratorRows(
         module,
         object(),
-        eos={END},
-        context_length=8000,
+        limits=Limits((END,), 8000),
         vocabulary=10_000,
         token_bytes=1,
         cache=PrefixCache(10_000_000),

@@ -84,7 +84,7 @@ def reference(folder: Path) -> Any:
 def written(source: str, folder: Path | None = None) -> Conversations:
     """Conversations of a template that a test writes, with the tokens of a checkpoint."""
     template = ChatTemplate(folder or Path("nowhere"))
-    template.source = source
+    template.sources = {"default": source}
     return Conversations(template)
 
 
@@ -102,7 +102,7 @@ def test_the_checkpoints_own_template(smollm: Folders, messages: list[dict[str, 
 @given(messages=conversations)
 def test_templates_of_many_ways(smollm: Folders, name: str, messages: list[dict[str, str]]) -> None:
     template = ChatTemplate(smollm.checkpoint)
-    template.source = TEMPLATES[name]
+    template.sources = {"default": TEMPLATES[name]}
     tools = [TOOL] if name == "tools" else []
     tokenizer = reference(smollm.checkpoint)
     try:

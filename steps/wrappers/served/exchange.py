@@ -166,7 +166,10 @@ class StreamedExchange:
     def begin(self) -> Iterator[Any]:
         """What comes before any text."""
         if self._chat:
-            yield from (self._chunks.role(index) for index in range(len(self._watches)))
+            yield from (
+                self._chunks.chunk(index, role="assistant", content="")
+                for index in range(len(self._watches))
+            )
 
     def take(self, index: int, piece: Piece) -> Iterator[Any]:
         """What certain text of a choice amounts to."""
@@ -174,10 +177,10 @@ class StreamedExchange:
             yield piece.content
             return
         if piece.reasoning:
-            yield self._chunks.reasoning(index, piece.reasoning)
+            yield self._chunks.chunk(index, reasoning_content=piece.reasoning)
         content = self._watches[index].take(piece.content) if piece.content else ""
         if content:
-            yield self._chunks.delta(index, content)
+            yield self._chunks.chunk(index, content=content)
 
     def end(self, index: int, answer: Answer) -> Iterator[Any]:
         """What closes a choice."""
@@ -185,13 +188,12 @@ class StreamedExchange:
             return
         content, calls = self._watches[index].finish()
         if content:
-            yield self._chunks.delta(index, content)
+            yield self._chunks.chunk(index, content=content)
         if calls:
-            yield self._chunks.calls(index, calls)
-        yield self._chunks.finish(
-            index,
-            "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
-        )
+            numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+            yield self._chunks.chunk(index, tool_calls=numbered)
+        reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
+        yield self._chunks.chunk(index, finish_reason=reason)
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
         """What closes the stream."""

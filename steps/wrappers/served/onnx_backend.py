@@ -67,7 +67,6 @@ class OnnxBackend:
         settings = json.loads((folder / "genai_config.json").read_text("utf-8"))
         decoder = settings["model"]["decoder"]
         width = 4 if (execution_provider or "cpu") == "cpu" else 2
-        ends = set(limits.eos_token_ids)
         vocabulary = int(settings["model"]["vocab_size"])
         self._max_batch_size = max_batch_size
         self._rope_border = limits.rope_border
@@ -82,9 +81,7 @@ class OnnxBackend:
         self.generators = GeneratorRows(
             self._og,
             self._model,
-            eos=ends,
-            context_length=limits.context_length,
-            rope_border=limits.rope_border,
+            limits=limits,
             least_capacity=self._cache_window,
             vocabulary=vocabulary,
             token_bytes=2
@@ -95,7 +92,11 @@ class OnnxBackend:
             cache=self.cache,
         )
         self.batches = StaticBatches(
-            self._og, self._model, eos=ends, vocabulary=vocabulary, max_batch_size=max_batch_size
+            self._og,
+            self._model,
+            eos=limits.eos_token_ids,
+            vocabulary=vocabulary,
+            max_batch_size=max_batch_size,
         )
 
     def _load(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import Generated, Job
+from .limits import Limits
 from .onnx_options import generator_error, generator_params, penalise, rewindable
 from .prefix_cache import CacheEntry, PrefixCache
 
@@ -43,14 +44,12 @@ class GeneratorRows:
     Args:
         og: the onnxruntime_genai module.
         model: its Model.
-        eos: token ids that end an answer.
-        context_length: tokens a prompt and its answer may have together.
-        rope_border: tokens past which a text's keys are all rotated with other factors; None where
-            there is no such length.
-        least_capacity: tokens that a KV cache has room for at least.
+        limits: what ends an answer, how long a text may be, and the border of its rotary
+            embeddings.
         vocabulary: entries of the vocabulary.
         token_bytes: bytes of KV cache a token takes.
         cache: generators kept across turns.
+        least_capacity: tokens that a KV cache has room for at least.
     """
 
     def __init__(
@@ -58,18 +57,15 @@ class GeneratorRows:
         og: Any,
         model: Any,
         *,
-        eos: set[int],
-        context_length: int,
+        limits: Limits,
         vocabulary: int,
         token_bytes: int,
         cache: PrefixCache,
-        rope_border: int | None = None,
         least_capacity: int = 0,
     ) -> None:
-        self._og, self._model, self._cache = og, model, cache
-        self._eos, self.vocabulary = eos, vocabulary
-        self._context_length, self._token_bytes = context_length, token_bytes
-        self._rope_border, self._least_capacity = rope_border, least_capacity
+        self._og, self._model, self._cache, self._limits = og, model, cache, limits
+        self._token_bytes, self._least_capacity = token_bytes, least_capacity
+        self.vocabulary = vocabulary
         self.running: list[GeneratorRow] = []
 
     def __len__(self) -> int:
@@ -111,7 +107,7 @@ class GeneratorRows:
             elif request.messages is not None:
                 need += max(NEXT_TURNS, need // 2)
             roomy = max(capacity, min(need, self._cache.budget // self._token_bytes))
-            capacity = min(-(-roomy // ROUND_TOKENS) * ROUND_TOKENS, self._context_length)
+            capacity = min(-(-roomy // ROUND_TOKENS) * ROUND_TOKENS, self._limits.context_length)
         generator = None if request.grammar else self._generator(job, capacity, job.seed)
         return GeneratorRow(job, generator, [], list(job.ids), capacity, long)
 
@@ -123,7 +119,7 @@ class GeneratorRows:
 
     def _long(self, ids: list[int]) -> bool:
         """Whether a text of these tokens lies past the border of the rotary embeddings."""
-        return self._rope_border is not None and len(ids) > self._rope_border
+        return self._limits.rope_border is not None and len(ids) > self._limits.rope_border
 
     def step(self) -> Iterator[Generated]:
         """Compute a piece of the prompts that wait for it, and generate one token for each whose
@@ -196,9 +192,9 @@ class GeneratorRows:
         The graph chooses its factors by how long the text is by then, so no part of such a text may
         be computed while it is shorter.
         """
-        if row.long and self._rope_border is not None:
+        if row.long and self._limits.rope_border is not None:
             return min(
-                len(row.pending), max(PREFILL_CHUNK, self._rope_border + 1 - len(row.tokens))
+                len(row.pending), max(PREFILL_CHUNK, self._limits.rope_border + 1 - len(row.tokens))
             )
         return min(len(row.pending), PREFILL_CHUNK)
 
@@ -223,7 +219,7 @@ class GeneratorRows:
         row.last, row.long = None, True
 
     def _advance(self, row: GeneratorRow) -> tuple[int, str | None]:
-        if row.last is not None and not row.long and len(row.tokens) == self._rope_border:
+        if row.last is not None and not row.long and len(row.tokens) == self._limits.rope_border:
             self._cross(row)
         if row.counts:
             penalise(row.generator, row.job.request, row.counts)
@@ -235,7 +231,7 @@ class GeneratorRows:
             row.tokens.append(row.last)
         row.last = token
         row.produced += 1
-        reason = row.job.finish_reason(token, row.produced, self._eos)
+        reason = row.job.finish_reason(token, row.produced, self._limits.eos_token_ids)
         if reason is not None:
             self._retire(row)
         return token, reason

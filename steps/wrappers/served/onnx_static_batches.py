@@ -1,6 +1,6 @@
 """Answers that came together with onnxruntime-genai, as static batches, each on an Engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ class StaticBatches:
     """
 
     def __init__(
-        self, og: Any, model: Any, *, eos: set[int], vocabulary: int, max_batch_size: int
+        self, og: Any, model: Any, *, eos: Sequence[int], vocabulary: int, max_batch_size: int
     ) -> None:
         self.og, self._model, self._eos = og, model, eos
         self.vocabulary, self._max_batch_size = vocabulary, max_batch_size

@@ -75,11 +75,6 @@ class Request:
         return self.temperature < COLDEST or self.top_k == 1 or self.top_p <= NARROWEST
 
     @property
-    def tool_names(self) -> tuple[str, ...]:
-        """Names of the tools that are offered."""
-        return tuple(tool["function"]["name"] for tool in self.tools)
-
-    @property
     def penalised(self) -> bool:
         """Whether scores depend on how often a token was generated."""
         return self.frequency_penalty != 0 or self.presence_penalty != 0

@@ -98,12 +98,11 @@ class _Walk:
         for key in ONE:
             if key in schema and not isinstance(schema[key], list):
                 size.hold(self.size(f"{path}.{key}", schema[key], level + 1))
-        for key in MAPS:
+        for key in (*MAPS, *DEFINITIONS):
             for name, inner in self._entries(path, schema, key):
-                size.hold(self.size(f"{path}.{key}.{name}", inner, level + 1))
-        for key in DEFINITIONS:
-            for name, inner in self._entries(path, schema, key):
-                self.size(f"{path}.{key}.{name}", inner, level + 1)
+                held = self.size(f"{path}.{key}.{name}", inner, level + 1)
+                if key in MAPS:  # a definition counts where it is referred to
+                    size.hold(held)
         for key, most in LISTS.items():
             if isinstance(schema.get(key), list):
                 self._list(path, key, schema[key], most, size, level)

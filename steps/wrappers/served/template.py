@@ -40,15 +40,6 @@ class ChatTemplate:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": {}}
 
-    @property
-    def source(self) -> str | None:
-        """The template that is used where no other is asked for."""
-        return self.sources.get(DEFAULT)
-
-    @source.setter
-    def source(self, text: str) -> None:
-        self.sources, self._compiled = {DEFAULT: text}, {}
-
     def name_for(self, tools: object) -> str:
         """Name of the template that transformers would take, with or without tools."""
         return TOOL_USE if tools and TOOL_USE in self.sources else DEFAULT
