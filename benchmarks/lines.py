@@ -21,9 +21,7 @@ Line = Callable[[Subjects, int], list[Comparison]]
 
 
 def predict(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """``predict`` through pyfunc against the raw loop: time of 64 tokens, and what a call costs
-    beside them.
-    """
+    """``predict`` through pyfunc against the raw loop: 64 tokens, and the cost of a call."""
     model, raw = subjects.load("onnx", prefix_cache_bytes=0), subjects.raw
 
     def settled(answer: Callable[[str, int], Any], content: str, tokens: int, calls: int) -> float:
@@ -89,9 +87,7 @@ def threads(subjects: Subjects, pairs: int) -> list[Comparison]:
 
 
 def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Decoding and time to first token against llama.cpp on the GGUF, where it is installed
-    by hand.
-    """
+    """Decoding and first token against llama.cpp on the GGUF, where it is installed."""
     from benchmarks.llama_cpp_peer import open_peer
 
     peer = open_peer()
@@ -135,9 +131,7 @@ def together(subjects: Subjects, pairs: int) -> list[Comparison]:
 
 
 def second_turn(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Time to first token of a second turn after 400 tokens of history, against a fresh
-    generator.
-    """
+    """First token of a second turn after 400 tokens of history, against a fresh generator."""
     warm, cold = subjects.load("onnx"), subjects.load("onnx", prefix_cache_bytes=0)
     numbers = count()
 
@@ -179,9 +173,7 @@ print(loaded, psutil.Process().memory_info().rss)
 
 
 def fresh_process(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Loading in a fresh process through pyfunc, and the memory held after one chat, against the
-    transformers version.
-    """
+    """Loading in a fresh process, and its memory after one chat, against transformers."""
     seconds: dict[str, list[float]] = {"onnx": [], "transformers": []}
     held: dict[str, list[float]] = {"onnx": [], "transformers": []}
 
@@ -221,9 +213,7 @@ def guided(subjects: Subjects, pairs: int) -> list[Comparison]:
 
 
 def served(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Four requests at once through ``mlflow models serve`` with one worker, against the naive
-    wrapper.
-    """
+    """Four requests at once through ``mlflow models serve``, against the naive wrapper."""
     import requests
 
     with (

@@ -1,6 +1,4 @@
-"""Figures side by side: pairs measured in turn, so that whatever else the machine does meets both
-alike.
-"""
+"""Figures side by side: pairs are measured in turn, as the machine may be busy."""
 
 import statistics
 from collections.abc import Callable, Sequence

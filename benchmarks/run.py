@@ -30,9 +30,7 @@ PAIRS = 9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses
-    bars.
-    """
+    """Run the lines; the exit code is 0 also where a busy machine misses a bar."""
     # as the transformers variant sets it where it is the first to import torch
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

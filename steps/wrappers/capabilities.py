@@ -1,6 +1,4 @@
-"""What a model can do, as data: written into the logged model, and in words for its tags, its log
-and its card.
-"""
+"""What a model can do, as data and in words for its tags, its log and its card."""
 
 import json
 from dataclasses import replace

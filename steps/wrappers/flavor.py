@@ -1,6 +1,4 @@
-"""What both variants share when they are saved: the logged file, its environment, signature and
-input example.
-"""
+"""What both variants save: the logged file, its environment, signature and input example."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,12 +14,10 @@ CHECKSUMS = "artifacts/checksums.json"
 
 
 def providing(package: str) -> str:
-    """Name the installed distribution of a package that is published once for each kind of
-    hardware.
+    """Name the installed distribution of a package that has one for each kind of hardware.
 
-    ``onnxruntime-genai`` is the CPU's; ``onnxruntime-genai-cuda`` and
-    ``onnxruntime-genai-directml`` bring the same module. With several
-    installed the plain name goes first.
+    ``onnxruntime-genai`` is the CPU's; its siblings ``-cuda`` and ``-directml`` bring the same
+    module. With several installed the plain name goes first.
     """
     module = package.replace("-", "_")
     names = {name.lower() for name in packages_distributions().get(module, [])}
@@ -29,9 +25,7 @@ def providing(package: str) -> str:
 
 
 def requirements(packages: Sequence[str]) -> list[str]:
-    """Pin packages to what is installed; a local build tag such as ``+cpu`` is dropped, as no index
-    knows it.
-    """
+    """Pin packages to what is installed, without local build tags such as ``+cpu``."""
     names = [
         providing(package) if package.startswith("onnxruntime") else package for package in packages
     ]

@@ -38,9 +38,7 @@ class OnnxFlavor:
         self._weights, self._key, self._model_config = weights, key, model_config
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will
-        stay.
-        """
+        """Write small files into ``path`` and bring the weights straight to where they stay."""
         add_chat_flavor(
             mlflow_model,
             Path(path),

@@ -1,6 +1,4 @@
-"""Logs a checkpoint folder as a transformers model whose python function serves the chat
-contract.
-"""
+"""Logs a checkpoint as a transformers model whose python function serves the chat contract."""
 
 import tempfile
 from collections.abc import Mapping
@@ -54,9 +52,7 @@ class TransformersFlavor:
         self._name, self._licence = name, licence
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will
-        stay.
-        """
+        """Write small files into ``path`` and bring the weights straight to where they stay."""
         import mlflow.transformers
 
         light = tuple(name for name in self._weights.files if not name.endswith(WEIGHT_SUFFIXES))

@@ -32,9 +32,7 @@ def said(answer: Any) -> tuple[str, str]:
 def right(
     subject: Subject, messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS
 ) -> tuple[str, str]:
-    """What `generate` answers to a conversation, and why it ends; white space around reasoning
-    belongs to nothing.
-    """
+    """What `generate` answers and why it ends, without white space around reasoning."""
     text, reason = subject.reference.answer(subject.reference.chat_ids(messages), max_tokens)
     return (text.strip() if subject.family.reasons else text), reason
 

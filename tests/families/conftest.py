@@ -16,9 +16,7 @@ from tests.families.warm import WarmChildren
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put all tests of one family together, so that it is made once and one is in memory at a
-    time.
-    """
+    """Put the tests of a family together, so that one is made and in memory at a time."""
     places = {family.name: number for number, family in enumerate(families())}
     mine = [
         number

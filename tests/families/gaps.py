@@ -1,5 +1,4 @@
-"""Tries architectures beyond the table: tiny random weights through fetch and build, then logits
-beside transformers'.
+"""Tries architectures beyond the table with tiny random weights, beside transformers.
 
 ``python -m tests.families.gaps`` prints the table of known gaps alone.
 """

@@ -1,5 +1,4 @@
-"""Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md``
-(``make models``).
+"""Writes docs/models.md from real runs (``make models``).
 
 Every cell is the outcome of a test of this folder on that row's family; the second table is what
 `gaps` measured. ``--only NAME`` runs one family alone; ``--log FILE`` takes what an earlier run of
@@ -104,9 +103,7 @@ class Collector:
             print(f"\ncell: {test} [{family}] {value}", file=sys.stderr, flush=True)
 
     def read(self, log: Path) -> None:
-        """Keep what an earlier run printed; a family that was not reached keeps what is known of
-        it.
-        """
+        """Keep what an earlier run printed of families that were not reached."""
         for test, family, value in CELL.findall(log.read_text(encoding="utf-8", errors="replace")):
             self.cells[family, test] = value
 

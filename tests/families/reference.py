@@ -34,9 +34,7 @@ class Reference:
         self.vocabulary = int(self._model.config.vocab_size)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of a raw prompt: with the BOS that the tokenizer adds, once also where the text has
-        it.
-        """
+        """Ids of a raw prompt, with the BOS that the tokenizer adds, once."""
         ids = list(self.tokenizer(text)["input_ids"])
         return ids[1:] if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id else ids
 

@@ -1,6 +1,4 @@
-"""One model family as the tests see it: its checkpoint, its build, both served classes and
-transformers itself.
-"""
+"""One model family: its checkpoint, its build, both served classes and transformers."""
 
 import os
 from functools import cached_property

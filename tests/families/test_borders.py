@@ -88,9 +88,7 @@ def test_prompts(subject: Subject, record_property: Any) -> None:
 
 @pytest.mark.parametrize("subject", rows(borders=True), indirect=True)
 def test_next_turn(subject: Subject) -> None:
-    """A conversation that crosses each border with its second turn, goes on past it, and begins
-    anew below it.
-    """
+    """A conversation crosses each border, goes on past it, and begins anew below it."""
     reference = subject.reference
     for border in subject.family.borders:
         long = prompt_of(reference, border - 40, seed=9)

@@ -34,9 +34,7 @@ def test_fetch(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_build(subject: Subject) -> None:
-    """The model builder makes a graph of it, which loads and decodes (`onnx_build.build` tries
-    that).
-    """
+    """The model builder makes a graph that loads and decodes, as `onnx_build.build` tries."""
     assert (subject.onnx / "genai_config.json").is_file() and (
         subject.onnx / "model.onnx"
     ).is_file()

@@ -1,6 +1,4 @@
-"""Both variants of every family are logged, and answer the same when a fresh process in another
-folder loads them.
-"""
+"""Both variants of every family are logged and answer alike in a fresh process."""
 
 import shutil
 from collections.abc import Iterator

@@ -36,9 +36,7 @@ def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_ids(subject: Subject) -> None:
-    """Texts become the ids that transformers makes of them; a raw prompt gets the BOS that the
-    tokenizer adds, once.
-    """
+    """Texts become transformers' ids; a raw prompt gets the tokenizer's BOS once."""
     reference = subject.reference
     special = list(reference.tokenizer.added_tokens_decoder.values())[:40]
     odd = [
@@ -86,9 +84,7 @@ def test_decoded(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_greedy(subject: Subject, record_property: Any) -> None:
-    """Several hundred short prompts, eight at once and some alone, are answered as `generate`
-    answers them.
-    """
+    """Many short prompts, eight at once and alone, are answered as `generate` does."""
     count = PROMPTS if subject.family.slow else FEW
     given = prompts(seed=1, count=count)
     reference = subject.reference

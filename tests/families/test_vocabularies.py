@@ -1,6 +1,4 @@
-"""The published tokenizers whole, before they are cut down for the other tests: ids and text beside
-transformers'.
-"""
+"""The published tokenizers, before they are cut down, beside transformers."""
 
 import json
 import random

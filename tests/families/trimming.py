@@ -1,5 +1,4 @@
-"""Cuts a published tokenizer down to its first entries, so that a tiny model is tiny in its
-vocabulary, too.
+"""Cuts a published tokenizer down to its first entries, for tiny models.
 
 All that differs between families stays: normaliser, pre-tokenizer, decoder, post-processor, byte
 fallback, added tokens and their flags.
@@ -50,9 +49,7 @@ def trimmed(tokenizer: dict[str, Any]) -> tuple[dict[str, Any], Renumber]:
 
 
 def renumbered(config: dict[str, Any], renumber: Renumber) -> dict[str, Any]:
-    """A config.json or generation_config.json whose token ids, and number of embeddings, are a
-    smaller tokenizer's.
-    """
+    """A config whose token ids, and number of embeddings, are a smaller tokenizer's."""
     made = dict(config)
     for key in ID_KEYS:
         if isinstance(made.get(key), int):

@@ -1,6 +1,4 @@
-"""Writes a family's checkpoint: its config and tokenizer as they are published, weights that are
-small and random.
-"""
+"""Writes a family's checkpoint: config and tokenizer as published, small random weights."""
 
 import json
 from dataclasses import replace

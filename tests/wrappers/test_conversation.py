@@ -1,6 +1,4 @@
-"""Conversations are given to templates in the shape that they take; what would not arrive is
-refused.
-"""
+"""Conversations are given to templates as they take them; what would not arrive is refused."""
 
 import json
 import re

@@ -1,6 +1,4 @@
-"""What breaks the ONNX variant, or does not: bad requests, files and configurations; full queues,
-deadlines, forks.
-"""
+"""What breaks the ONNX variant, or does not: bad requests and files, full queues, forks."""
 
 import json
 import os
@@ -113,9 +111,7 @@ def test_min_tokens_that_do_not_fit_are_refused(tiny_model: Any) -> None:
 
 
 def test_a_scheduler_that_died_is_heard_of(tiny: Folders, open_onnx: Open) -> None:
-    """Its last word, an error, is raised and not handed back as an answer; where there is none,
-    that is said.
-    """
+    """Its last error is raised, not handed back as an answer; without one, that is said."""
     import queue
 
     model = open_onnx(tiny.onnx("fp32"))

@@ -1,6 +1,4 @@
-"""Grammars are tried in a process of their own: what is too large for it is refused, what people
-send is not.
-"""
+"""Grammars are tried in a process of their own, which refuses what is too large for it."""
 
 import importlib.util
 import os

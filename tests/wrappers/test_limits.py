@@ -153,9 +153,7 @@ def test_a_token_without_an_embedding_is_refused() -> None:
 
 
 def test_a_grammar_does_not_cross_the_border_of_the_rotary_embeddings() -> None:
-    """The text is computed anew there, and a grammar would begin anew in the middle of its
-    answer.
-    """
+    """The text is computed anew there, and a grammar would begin anew in mid-answer."""
     limits = Limits((1,), 1000, rope_border=100)
     row = {"prompt": "x", "response_format": {"type": "json_object"}}
     limited = request_of({**row, "max_tokens": 30}, None, Defaults())

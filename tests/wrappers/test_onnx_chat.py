@@ -1,6 +1,4 @@
-"""What the ONNX variant does with the settings of a request, with batches and with
-conversations.
-"""
+"""Settings of a request, batches and conversations with the ONNX variant."""
 
 import json
 import re

@@ -1,6 +1,4 @@
-"""Requests that are made to stop a server: each is refused with status 400, while others go on
-being answered.
-"""
+"""Requests made to stop a server get status 400, while others are answered."""
 
 import threading
 import time

@@ -174,9 +174,7 @@ def test_a_backend_that_fails_tells_all_callers_and_is_closed(
 
 
 def test_no_two_callers_share_an_error(backend: Counting, scheduler: Scheduler) -> None:
-    """MLflow's scoring server writes the request into the message of the error that it was raised
-    with.
-    """
+    """MLflow's scoring server writes the request into the message of the error it caught."""
     backend.gate.clear()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(4):

@@ -1,6 +1,4 @@
-"""Both variants behind ``mlflow models serve``, asked over HTTP as curl and as OpenAI's own client
-ask.
-"""
+"""Both variants behind ``mlflow models serve``, asked over HTTP and by OpenAI's client."""
 
 import json
 import os
@@ -160,9 +158,7 @@ def test_threads_get_their_own_answers(address: str) -> None:
 
 
 class Gateway(httpx.BaseTransport):
-    """What stands before a scoring server: OpenAI's path to MLflow's, and the one row out of its
-    list.
-    """
+    """Stands before a scoring server: OpenAI's path to MLflow's, and one row out of a list."""
 
     def __init__(self, url: str) -> None:
         self.url = url

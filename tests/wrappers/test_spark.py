@@ -1,6 +1,4 @@
-"""``mlflow.pyfunc.spark_udf`` over both columns: two Spark workers, each with an engine of its
-own.
-"""
+"""``mlflow.pyfunc.spark_udf`` over both columns, on two Spark workers."""
 
 import json
 import shutil

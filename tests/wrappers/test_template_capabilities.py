@@ -1,6 +1,4 @@
-"""What a template can do is found by rendering it, whatever it is called and whatever words stand
-in it.
-"""
+"""What a template can do is told by rendering it, whatever its name and its words."""
 
 import json
 import pickle

@@ -34,9 +34,7 @@ Open = Callable[..., SayingModel]
 
 @pytest.fixture
 def speaking(smollm: Folders, tmp_path: Path) -> Iterator[Open]:
-    """Open the embedded model's folder with a template, tags among its special tokens, and
-    something to say.
-    """
+    """Open the embedded model with a template, tags among its tokens, and something to say."""
     opened: list[SayingModel] = []
 
     def open_model(says: str, template: str, *, special: bool = True, **config: Any) -> SayingModel:

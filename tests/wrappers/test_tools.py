@@ -1,6 +1,4 @@
-"""Tools through predict and predict_stream: offered to the template, read out of what the model
-says.
-"""
+"""Tools through predict and predict_stream: offered, and read out of what the model says."""
 
 import json
 from collections.abc import Iterator

@@ -88,9 +88,7 @@ class AnswerText:
         return certain
 
     def finish(self) -> Piece:
-        """End the answer: text that the decoder, a tag's or a stop string's beginning held back is
-        certain now.
-        """
+        """End the answer: return text held back for the decoder, a tag or a stop string."""
         pieces = [
             self._take(self._split.take(self._decode.finish())),
             self._take(self._split.finish()),

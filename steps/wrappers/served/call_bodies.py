@@ -50,9 +50,7 @@ def after_space(text: str, position: int) -> int:
 
 
 def json_values(text: str, position: int) -> tuple[list[Any], int] | None:
-    """One or more JSON values with white space, commas or semicolons between them; lists are taken
-    apart.
-    """
+    """JSON values with white space, commas or semicolons between them; lists are flattened."""
     values: list[Any] = []
     end = position
     while text[position : position + 1] in ("{", "["):
@@ -216,9 +214,7 @@ def as_python(body: str, end: int) -> Read:
 
 
 def bare_calls(text: str) -> list[WrittenCall]:
-    """Calls that are the whole of a text, without any mark: JSON values, or Python between
-    brackets.
-    """
+    """Calls that are a whole text, without any mark: JSON values, or Python between brackets."""
     stripped = text.strip()
     calls = as_json(stripped, 0, explicit=False)
     if calls is not None and not stripped[calls[1] :].strip(" \n\t;,"):

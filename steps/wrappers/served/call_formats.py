@@ -30,9 +30,7 @@ HEADED_END = re.compile(r"\s*(?:<\uff5ctool\u2581call\u2581end\uff5c>|<\|tool_ca
 
 
 def _tagged(opening: str, closing: str) -> Reader:
-    """Calls in any of the ways after a mark; the closing mark may be left out, as at the end of an
-    answer.
-    """
+    """Calls after a mark; the closing mark may be left out, as at the end of an answer."""
 
     def read(text: str, position: int) -> Read:
         start = after_space(text, position + len(opening))

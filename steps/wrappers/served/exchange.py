@@ -1,6 +1,4 @@
-"""One request while it is answered: the tokens of its prompt, its jobs, and how their answers are
-read and shown.
-"""
+"""One request while it is answered: its prompt's tokens, its jobs, how answers are read."""
 
 import secrets
 from collections.abc import Iterator

@@ -31,8 +31,7 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPD
 
 
 def serve_trials() -> None:
-    """Body of the process: settings in the first line of stdin, then a grammar a line; a verdict a
-    line on stdout.
+    """Body of the process: a line of settings on stdin, then grammars; verdicts on stdout.
 
     Its source is handed to a new interpreter, so everything it needs is imported here. The kernel
     ends it where a grammar takes more processor time or time than it may; an allocation past the

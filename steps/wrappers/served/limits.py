@@ -23,8 +23,7 @@ LONGROPE = ("longrope", "su")
 
 @dataclass(frozen=True)
 class Limits:
-    """Ends of a model, the same for both of its variants except where an engine cannot go as far as
-    the checkpoint.
+    """Ends of a model, the same for both variants unless an engine cannot go as far.
 
     Attributes:
         eos_token_ids: tokens that end an answer: the union of what config.json,
@@ -91,9 +90,7 @@ def limits_of_checkpoint(folder: Path) -> Limits:
 
 
 def limits_of_onnx(folder: Path) -> Limits:
-    """Read an ONNX folder's limits from capabilities.json; a folder without it says what
-    genai_config.json knows.
-    """
+    """Read an ONNX folder's limits from capabilities.json, else from genai_config.json."""
     model = read_json(folder / "genai_config.json")["model"]
     try:
         known = read_json(folder / CAPABILITIES)

@@ -1,6 +1,4 @@
-"""The pyfunc model around an engine: rows in, completions out, for any number of threads and after
-any fork.
-"""
+"""The pyfunc model around an engine: rows in, completions out, from any thread."""
 
 import json
 from abc import abstractmethod
@@ -27,9 +25,7 @@ from .tokenizer import CheckpointTokenizer
 
 
 class ServedModel(PythonModel):
-    """Answers rows of both contracts: ``prompt`` with a string, ``messages`` with a chat
-    completion.
-    """
+    """Answers a ``prompt`` with a string and ``messages`` with a chat completion."""
 
     _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
@@ -109,8 +105,7 @@ class ServedModel(PythonModel):
         """What ends an answer, and how long a text may be."""
 
     def require_grammar(self, grammar: Grammar) -> None:
-        """Refuse a grammar that cannot be compiled while others wait; a variant without grammars
-        sees none.
+        """Refuse a grammar that would hold up others; without grammars there is nothing to do.
 
         Raises:
             MlflowException: saying what is wrong with it.
@@ -160,9 +155,7 @@ class ServedModel(PythonModel):
     def _answers(
         self, scheduler: Scheduler, jobs: list[Job], out: Replies, window: int
     ) -> list[Answer]:
-        """Wait for all answers, queueing the jobs after the first ``window`` as places become
-        free.
-        """
+        """Wait for all answers; jobs after the first ``window`` are queued as places free up."""
         answers: dict[int, Answer] = {}
         queued = min(window, len(jobs))
         try:

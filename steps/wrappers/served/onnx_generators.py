@@ -122,9 +122,7 @@ class GeneratorRows:
         return self._limits.rope_border is not None and len(ids) > self._limits.rope_border
 
     def step(self) -> Iterator[Generated]:
-        """Compute a piece of the prompts that wait for it, and generate one token for each whose
-        prompt is whole.
-        """
+        """Compute a piece of the waiting prompts, and a token for each whose prompt is whole."""
         # one a step, so that others get their turn
         fresh = next((row for row in self.running if row.generator is None), None)
         due = self._due()
@@ -199,9 +197,7 @@ class GeneratorRows:
         return min(len(row.pending), PREFILL_CHUNK)
 
     def prefill(self, row: GeneratorRow) -> None:
-        """Compute one piece of a prompt: piece by piece is as fast as at once, in a fraction of the
-        memory.
-        """
+        """Compute one piece of a prompt: as fast as at once, in a fraction of the memory."""
         size = self._chunk(row)
         piece = row.pending[:size]
         row.generator.append_tokens(piece)

@@ -1,6 +1,4 @@
-"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, neither torch nor
-transformers.
-"""
+"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, without torch."""
 
 from pathlib import Path
 

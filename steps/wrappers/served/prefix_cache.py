@@ -1,6 +1,4 @@
-"""KV caches kept between the turns of conversations: least recently used go first, bounded in
-bytes.
-"""
+"""KV caches kept between turns of conversations, least recently used out, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -46,8 +44,7 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 class PrefixCache:
-    """Keeps generators after their turn and finds the one that already computed a prompt's
-    beginning.
+    """Keeps generators after their turn and finds the one that computed a prompt's beginning.
 
     Args:
         budget: bytes that may be kept; 0 keeps nothing.
@@ -59,8 +56,7 @@ class PrefixCache:
         self._entries: OrderedDict[int, CacheEntry] = OrderedDict()
 
     def find(self, ids: list[int], *, long: bool = False) -> tuple[CacheEntry, int] | None:
-        """Find the kept conversation that shares most with a prompt, and how many tokens of it are
-        of use.
+        """Find the kept conversation that shares most with a prompt, and how many tokens.
 
         At least one token of the prompt is left to compute, as the model must run to give the next
         one. A conversation of which less than half would survive is left alone: it belongs to
@@ -90,9 +86,7 @@ class PrefixCache:
             self.size -= entry.size
 
     def keep(self, entry: CacheEntry) -> None:
-        """Add a conversation as the most recently used and let the oldest go until the budget
-        holds.
-        """
+        """Add a conversation as the most recently used; the oldest go until the budget holds."""
         if entry.size > self.budget or not entry.tokens:
             return
         self._entries[id(entry)] = entry

@@ -77,8 +77,7 @@ def _dealt(key: str, value: Any, rows: int) -> bool:
 
 
 def requests_of(data: Any, params: Mapping[str, Any] | None, defaults: Defaults) -> list[Request]:
-    """Check every row before any is answered, so that a bad row costs nothing; the error names its
-    index.
+    """Check every row before any is answered; an error names the row's index.
 
     Raises:
         MlflowException: as ``request_of``; behind a scoring server also more rows or characters

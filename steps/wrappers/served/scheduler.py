@@ -74,9 +74,7 @@ class Scheduler:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Tell the thread that jobs are on their way, so that it may wait a moment to batch them
-        with others.
-        """
+        """Tell the thread that jobs are on their way, so that it may wait to batch them."""
         with self._wake:
             self._arriving += 1
         try:

@@ -24,9 +24,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def blanked(value: Any, texts: Sequence[str]) -> Any:
-    """A value with these texts replaced wherever they stand in it, but for roles and the names of
-    fields.
-    """
+    """A value with these texts replaced, but for roles and the names of fields."""
     if isinstance(value, str):
         for text in texts:
             value = value.replace(text, BLANK)
@@ -41,9 +39,7 @@ def blanked(value: Any, texts: Sequence[str]) -> Any:
 def blanked_message(
     message: Mapping[str, Any], texts: Sequence[str], tags: tuple[str, str] | None
 ) -> dict[str, Any]:
-    """A message in which no text can spell structure, but for the tags of reasoning in an
-    assistant's content.
-    """
+    """A message that cannot spell structure, but for the tags of reasoning in an answer."""
     blank = dict(blanked(message, texts))
     if message["role"] == "assistant" and tags:
         for tag in tags:
@@ -67,9 +63,7 @@ def marked(value: Any, texts: Sequence[str], mark: str) -> Any:
 def marked_message(
     message: Mapping[str, Any], texts: Sequence[str], mark: str, tags: tuple[str, str] | None
 ) -> dict[str, Any]:
-    """A marked message; tags of reasoning in an assistant's content stay whole, for the template to
-    cut it out.
-    """
+    """A marked message; tags of reasoning stay whole, for the template to cut it out."""
     made = {key: marked(value, texts, mark) for key, value in message.items()}
     if message["role"] == "assistant" and tags:
         content = str(made["content"])

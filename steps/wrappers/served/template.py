@@ -1,6 +1,4 @@
-"""The checkpoint's own chat templates, rendered as transformers renders them, without
-transformers.
-"""
+"""The checkpoint's chat templates, rendered as transformers does, without transformers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -213,9 +211,7 @@ def _environment() -> Any:
         )
 
     class Generation(Extension):
-        """``{% generation %}`` marks what an assistant wrote, for training; here it is only passed
-        through.
-        """
+        """``{% generation %}`` marks an assistant's text for training; here it passes through."""
 
         tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 

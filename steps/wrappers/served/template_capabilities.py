@@ -62,9 +62,7 @@ class TemplateCapabilities:
 
     @classmethod
     def of(cls, template: ChatTemplate) -> "TemplateCapabilities":
-        """Try a template; nothing can be done where there is none, or where it takes no
-        question.
-        """
+        """Try a template; one that is missing, or takes no question, can do nothing."""
         probe = TemplateProbe(template)
         parts = probe.text([USER]) is None or ASKED not in probe.seen[0]
         if parts and not probe.holds(

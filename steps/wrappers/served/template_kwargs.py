@@ -1,6 +1,4 @@
-"""What a request gives to the chat template beside messages and tools, checked against what the
-template reads.
-"""
+"""Variables of a request for the chat template, checked against what the template reads."""
 
 import json
 from collections.abc import Mapping

@@ -1,6 +1,4 @@
-"""How a chat template deals with reasoning, tried by rendering: its switch, its tags and where an
-answer begins.
-"""
+"""How a chat template deals with reasoning, tried by rendering: its switch and its tags."""
 
 import re
 from collections.abc import Iterator

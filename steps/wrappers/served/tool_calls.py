@@ -101,9 +101,7 @@ def _functions(calls: Sequence[WrittenCall], offer: Offer) -> list[dict[str, Any
 
 
 def _arguments(call: WrittenCall, offer: Offer) -> str | None:
-    """The arguments of a call as JSON; None where they are not an object, or the tool was not
-    offered.
-    """
+    """A call's arguments as JSON; None where they are not an object of an offered tool."""
     given = call.arguments
     if call.name not in offer.schemas:
         return None

@@ -1,6 +1,4 @@
-"""The transformers variant: the same contract over the weights of the model's own transformers
-flavor.
-"""
+"""The transformers variant: the same contract over the checkpoint that was logged."""
 
 from pathlib import Path
 
@@ -17,9 +15,7 @@ class TransformersChatModel(ServedModel):
     grammars = False
 
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
-        """Read the folder's tokenizer as transformers does, with the tokens that other files than
-        tokenizer.json add.
-        """
+        """Read the tokenizer as transformers does, with tokens that other files add."""
         from transformers import AutoTokenizer
 
         return CheckpointTokenizer(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)
