@@ -1,20 +1,14 @@
 """The lines of the table: each measures one figure against one other, in turn."""
 
 import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Comparison, compare, comparison
+from benchmarks.scoring_server import scoring_server
 from benchmarks.subjects import STORY, Subjects, chat, stream_times, timed
 
 TOKENS = 64  # new tokens where a line does not say otherwise
@@ -27,9 +21,7 @@ Line = Callable[[Subjects, int], list[Comparison]]
 
 
 def predict(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """``predict`` through pyfunc against the raw loop: time of 64 tokens, and what a call costs
-    beside them.
-    """
+    """``predict`` through pyfunc against the raw loop: 64 tokens, and the cost of a call."""
     model, raw = subjects.load("onnx", prefix_cache_bytes=0), subjects.raw
 
     def settled(answer: Callable[[str, int], Any], content: str, tokens: int, calls: int) -> float:
@@ -51,21 +43,9 @@ def predict(subjects: Subjects, pairs: int) -> list[Comparison]:
     fixed = [1000 * (ours - theirs) for ours, theirs in zip(*one, strict=True)]
     return [
         comparison(
-            "predict",
-            f"predict, {TOKENS} new tokens",
-            "raw onnxruntime-genai loop",
-            "s",
-            whole,
-            at_most=1.03,
+            f"predict, {TOKENS} new tokens", "raw onnxruntime-genai loop", "s", whole, at_most=1.03
         ),
-        comparison(
-            "predict",
-            "fixed cost of a call",
-            "1 ms",
-            "ms",
-            (fixed, [1.0] * len(fixed)),
-            at_most=1.0,
-        ),
+        comparison("fixed cost of a call", "1 ms", "ms", (fixed, [1.0] * len(fixed)), at_most=1.0),
     ]
 
 
@@ -78,12 +58,7 @@ def decode(subjects: Subjects, pairs: int) -> list[Comparison]:
     )
     return [
         comparison(
-            "decode",
-            "decode, default build",
-            "transformers float32",
-            "tokens/s",
-            values,
-            at_least=6.0,
+            "decode, default build", "transformers float32", "tokens/s", values, at_least=6.0
         )
     ]
 
@@ -102,7 +77,6 @@ def threads(subjects: Subjects, pairs: int) -> list[Comparison]:
     )
     return [
         comparison(
-            "threads",
             "decode on every core",
             f"{half} of {os.cpu_count()} threads",
             "tokens/s",
@@ -113,9 +87,7 @@ def threads(subjects: Subjects, pairs: int) -> list[Comparison]:
 
 
 def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Decoding and time to first token against llama.cpp on the GGUF, where somebody installed it
-    by hand.
-    """
+    """Decoding and first token against llama.cpp on the GGUF, where it is installed."""
     from benchmarks.llama_cpp_peer import open_peer
 
     peer = open_peer()
@@ -135,14 +107,9 @@ def llama_cpp(subjects: Subjects, pairs: int) -> list[Comparison]:
     first = compare(ours, theirs, pairs)
     speeds = ([1 / between for _, between in mine[1:]], [1 / between for _, between in other[1:]])
     return [
-        comparison("llama_cpp", "decode", "llama-cpp-python", "tokens/s", speeds, at_least=1.1),
+        comparison("decode", "llama-cpp-python", "tokens/s", speeds, at_least=1.1),
         comparison(
-            "llama_cpp",
-            "time to first token, 50-token prompt",
-            "llama-cpp-python",
-            "s",
-            first,
-            at_most=0.75,
+            "time to first token, 50-token prompt", "llama-cpp-python", "s", first, at_most=0.75
         ),
     ]
 
@@ -160,15 +127,11 @@ def together(subjects: Subjects, pairs: int) -> list[Comparison]:
             lambda: total / timed(lambda: [model.predict(row) for row in rows]),
             pairs,
         )
-    return [
-        comparison("together", "8 requests at once", "one by one", "tokens/s", values, at_least=1.5)
-    ]
+    return [comparison("8 requests at once", "one by one", "tokens/s", values, at_least=1.5)]
 
 
 def second_turn(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Time to first token of a second turn after 400 tokens of history, against a fresh
-    generator.
-    """
+    """First token of a second turn after 400 tokens of history, against a fresh generator."""
     warm, cold = subjects.load("onnx"), subjects.load("onnx", prefix_cache_bytes=0)
     numbers = count()
 
@@ -181,16 +144,13 @@ def second_turn(subjects: Subjects, pairs: int) -> list[Comparison]:
         answer = model.predict({"messages": messages, "max_tokens": 8, "temperature": 0.0})[0][
             "choices"
         ][0]["message"]["content"]
-        messages += [
-            {"role": "assistant", "content": answer},
-            {"role": "user", "content": "Is that all?"},
-        ]
+        messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "user", "content": "Is that all?"})
         return stream_times(model, {"messages": messages, "max_tokens": 4, "temperature": 0.0})[0]
 
     values = compare(lambda: turn(warm), lambda: turn(cold), pairs)
     return [
         comparison(
-            "second_turn",
             "first token of a second turn, 400 tokens of history",
             "fresh generator",
             "s",
@@ -213,9 +173,7 @@ print(loaded, psutil.Process().memory_info().rss)
 
 
 def fresh_process(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Loading in a fresh process through pyfunc, and the memory held after one chat, against the
-    transformers version.
-    """
+    """Loading in a fresh process, and its memory after one chat, against transformers."""
     seconds: dict[str, list[float]] = {"onnx": [], "transformers": []}
     held: dict[str, list[float]] = {"onnx": [], "transformers": []}
 
@@ -226,80 +184,48 @@ def fresh_process(subjects: Subjects, pairs: int) -> list[Comparison]:
         return loaded
 
     compare(lambda: measure("onnx"), lambda: measure("transformers"), pairs)
-    memory, load = (
-        [values[variant][1:] for variant in ("onnx", "transformers")] for values in (held, seconds)
-    )
+    memory, load = ((values["onnx"][1:], values["transformers"][1:]) for values in (held, seconds))
     return [
-        comparison(
-            "fresh_process",
-            "RSS, loaded and one chat",
-            "transformers version",
-            "MB",
-            (memory[0], memory[1]),
-            at_most=0.4,
-        ),
-        comparison(
-            "fresh_process",
-            "load in a fresh process",
-            "transformers version",
-            "s",
-            (load[0], load[1]),
-            at_most=0.3,
-        ),
+        comparison("RSS, loaded and one chat", "transformers version", "MB", memory, at_most=0.4),
+        comparison("load in a fresh process", "transformers version", "s", load, at_most=0.3),
     ]
 
 
 def guided(subjects: Subjects, pairs: int) -> list[Comparison]:
     """Seconds a token when the answer is held to a JSON schema, against a free answer."""
     model = subjects.load("onnx", prefix_cache_bytes=0)
-    item = {
+    item: dict[str, Any] = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer"}},
         "required": ["name", "age"],
     }
-    schema = {
-        "type": "array",
-        "items": {**item, "additionalProperties": False},
-        "minItems": 12,
-        "maxItems": 12,
-    }
-    held = chat(
-        "List people",
-        max_tokens=TOKENS,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "people", "schema": schema},
-        },
-    )
+    item["additionalProperties"] = False
+    schema = {"type": "array", "items": item, "minItems": 12, "maxItems": 12}
+    people = {"type": "json_schema", "json_schema": {"name": "people", "schema": schema}}
+    held = chat("List people", max_tokens=TOKENS, response_format=people)
     free = chat(STORY, max_tokens=TOKENS)
     values = compare(
         lambda: 1000 * stream_times(model, held)[1],
         lambda: 1000 * stream_times(model, free)[1],
         pairs,
     )
-    return [
-        comparison("guided", "JSON-schema guided, a token", "unguided", "ms", values, at_most=1.3)
-    ]
+    return [comparison("JSON-schema guided, a token", "unguided", "ms", values, at_most=1.3)]
 
 
 def served(subjects: Subjects, pairs: int) -> list[Comparison]:
-    """Four requests at once through ``mlflow models serve`` with one worker, against the naive
-    wrapper.
-    """
+    """Four requests at once through ``mlflow models serve``, against the naive wrapper."""
     import requests
 
     with (
-        _server(subjects, "onnx") as ours,
-        _server(subjects, "naive") as theirs,
+        scoring_server(subjects, "onnx") as ours,
+        scoring_server(subjects, "naive") as theirs,
         ThreadPoolExecutor(4) as pool,
     ):
 
         def ask(url: str) -> Callable[[], float]:
             def post(number: int) -> None:
-                row = {
-                    "messages": chat(f"{STORY} Number {number}.")["messages"],
-                    "max_tokens": TOKENS,
-                }
+                messages = chat(f"{STORY} Number {number}.")["messages"]
+                row = {"messages": messages, "max_tokens": TOKENS}
                 requests.post(f"{url}/invocations", json=row, timeout=300).raise_for_status()
 
             return lambda: timed(lambda: list(pool.map(post, range(4))))
@@ -307,77 +233,15 @@ def served(subjects: Subjects, pairs: int) -> list[Comparison]:
         values = compare(ask(ours), ask(theirs), pairs)
     return [
         comparison(
-            "served",
-            "4 requests at once, mlflow models serve",
-            "naive wrapper",
-            "s",
-            values,
-            at_most=0.75,
+            "4 requests at once, mlflow models serve", "naive wrapper", "s", values, at_most=0.75
         )
     ]
-
-
-@contextmanager
-def _server(subjects: Subjects, variant: str) -> Iterator[str]:
-    import requests
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    scripts = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": subjects.tracking_uri,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [
-        str(scripts / "mlflow"),
-        "models",
-        "serve",
-        "-m",
-        subjects.uri(variant),
-        "-p",
-        str(port),
-        "-h",
-        "127.0.0.1",
-        "--env-manager",
-        "local",
-    ]
-    with (subjects.home / f"{variant}.log").open("w") as log:
-        server = subprocess.Popen(
-            command,
-            cwd=subjects.home,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(360):
-            try:
-                requests.get(f"{url}/ping", timeout=2).raise_for_status()
-                break
-            except requests.RequestException:
-                if server.poll() is not None:
-                    raise RuntimeError(
-                        (subjects.home / f"{variant}.log").read_text()[-2000:]
-                    ) from None
-                time.sleep(0.5)
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 LINES: dict[str, Line] = {
-    "predict": predict,
-    "decode": decode,
-    "threads": threads,
-    "llama_cpp": llama_cpp,
-    "together": together,
-    "second_turn": second_turn,
-    "fresh_process": fresh_process,
-    "guided": guided,
-    "served": served,
+    line.__name__: line
+    for line in (
+        *(predict, decode, threads, llama_cpp, together),
+        *(second_turn, fresh_process, guided, served),
+    )
 }

@@ -1,6 +1,4 @@
-"""Figures side by side: pairs measured in turn, so that whatever else the machine does meets both
-alike.
-"""
+"""Figures side by side: pairs are measured in turn, as the machine may be busy."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -30,7 +28,6 @@ class Comparison:
     """One line of the table.
 
     Args:
-        name: of the line, as ``--only`` takes it.
         figure: what is measured.
         against: what it is compared with.
         unit: of ``ours`` and ``theirs``.
@@ -39,7 +36,6 @@ class Comparison:
         at_most: whether the bar is an upper one.
     """
 
-    name: str
     figure: str
     against: str
     unit: str
@@ -74,7 +70,6 @@ def compare(
 
 
 def comparison(
-    name: str,
     figure: str,
     against: str,
     unit: str,
@@ -87,15 +82,6 @@ def comparison(
     ours, theirs = values
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     bar = at_most if at_most is not None else at_least
-    assert bar is not None, f"{name} has no bar"
-    return Comparison(
-        name,
-        figure,
-        against,
-        unit,
-        Spread.of(ours),
-        Spread.of(theirs),
-        Spread.of(ratios),
-        bar,
-        at_most is not None,
-    )
+    assert bar is not None, f"{figure} has no bar"
+    spreads = Spread.of(ours), Spread.of(theirs), Spread.of(ratios)
+    return Comparison(figure, against, unit, *spreads, bar, at_most is not None)

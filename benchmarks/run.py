@@ -30,9 +30,7 @@ PAIRS = 9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the lines; returns the exit code: 0 also where a bar is missed, as a busy machine misses
-    bars.
-    """
+    """Run the lines; the exit code is 0 also where a busy machine misses a bar."""
     # as the transformers variant sets it where it is the first to import torch
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -67,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     pairs = 1 if chosen.short else chosen.pairs
     names = chosen.only or list(LINES)
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     shown: list[Comparison] = []
     left_out: dict[str, str] = {}
     subjects = Subjects(chosen.onnx)
@@ -81,15 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             shown += made
             machine["onnx_build"] = subjects.build
-            found += [
-                {**asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
+            lines += [
+                {"name": name, **asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
                 for line in made
             ]
         finally:
             subjects.release()
         console.log(f"{name}: {time.monotonic() - started:.0f} s")
         if not chosen.short:
-            _write(chosen.output, found, left_out)
+            write_results(chosen.output, lines, left_out)
     subjects.close()
     console.print(_table(shown, subjects.build))
     for name, reason in left_out.items():
@@ -97,27 +95,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(file: Path, found: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
-    """Write what was found; what an earlier call found of lines that gave nothing now stays, each
-    with the machine it was measured on.
+def write_results(file: Path, lines: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
+    """Write what was measured; lines of an earlier call that were not measured now stay, each with
+    the machine it was measured on.
     """
     before = json.loads(file.read_text("utf-8")) if file.exists() else {"lines": [], "left_out": {}}
-    measured = {line["name"] for line in found}
-    lines = [*(line for line in before["lines"] if line["name"] not in measured), *found]
-    have = {line["name"] for line in lines}
+    measured = {line["name"] for line in lines}
+    written = [line for line in before["lines"] if line["name"] not in measured] + list(lines)
+    have = {line["name"] for line in written}
     reasons = {
         name: reason
         for name, reason in {**before["left_out"], **left_out}.items()
         if name not in have
     }
-    file.write_text(json.dumps({"lines": lines, "left_out": reasons}, indent=1) + "\n", "utf-8")
+    file.write_text(json.dumps({"lines": written, "left_out": reasons}, indent=1) + "\n", "utf-8")
 
 
-def _table(found: list[Comparison], build: str) -> Table:
+def _table(comparisons: list[Comparison], build: str) -> Table:
     table = Table(title=f"ONNX build {build}: medians with quartiles")
     for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
         table.add_column(column)
-    for line in found:
+    for line in comparisons:
         bar = f"{'≤' if line.at_most else '≥'} {line.bar:g}"
         verdict = "met" if line.met else "missed"
         table.add_row(

@@ -97,9 +97,7 @@ class Subjects:
         )
 
     def uri(self, variant: str) -> str:
-        """A logged model: ``onnx``, ``transformers`` or the ``naive`` wrapper; logged when it is
-        first asked for.
-        """
+        """URI of ``onnx``, ``transformers`` or the ``naive`` wrapper, logged on first use."""
         if variant not in self._uris:
             self._uris[variant] = self._log(variant)
         return self._uris[variant]
@@ -165,9 +163,7 @@ class Subjects:
 
 
 class RawLoop:
-    """onnxruntime-genai alone, on as many threads as the wrapper has: the shortest loop that
-    generates.
-    """
+    """onnxruntime-genai alone on the wrapper's threads, in the shortest loop."""
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime_genai as og

@@ -10,41 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
+GRAMMARS = ("regex_bounds", "schema_size", "schema_plain", "schema_bounds", "grammars")
 TEMPLATE = (
     "template",
     "template_probe",
     "template_tools",
+    "template_tools_probe",
     "template_thinking",
     "template_capabilities",
     "template_kwargs",
-    "conversation",
 )
-ANSWERS = ("reasoning", "call_formats", "tool_calls", "answer", "scheduler", "fitting", "exchange")
-GRAMMARS = ("regex_bounds", "schema_bounds", "grammars")
+REQUEST = ("request_messages", "request_values", "request", "request_rows", "request_limits")
+CONVERSATION = ("special_texts", "conversation_tools", "conversation_arrival", "conversation")
+ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
-    "invalid_request",
-    "limits",
-    *GRAMMARS,
-    "messages",
-    *TEMPLATE,
-    "contract",
-    "tokenizer",
-    *ANSWERS,
-    "settings",
-    "model",
+    *("invalid_request", "checkpoint_files", "limits"),
+    *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
+    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
+)
+ONNX = (
+    *("blank_model", "grammar_process", "grammar_trial"),
+    *("prefix_cache", "onnx_options", "onnx_generators", "onnx_static_batches", "onnx_backend"),
+    *("onnx_model", "entry_onnx"),
 )
 PARTS = {
-    "onnx": (
-        *COMMON,
-        "blank_model",
-        "grammar_trial",
-        "prefix_cache",
-        "onnx_solos",
-        "onnx_waves",
-        "onnx_backend",
-        "onnx_model",
-        "entry_onnx",
-    ),
+    "onnx": (*COMMON, *ONNX),
     "transformers": (*COMMON, "transformers_backend", "transformers_model", "entry_transformers"),
 }
 

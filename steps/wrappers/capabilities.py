@@ -1,6 +1,4 @@
-"""What a model can do, as data: written into the logged model, and in words for its tags, its log
-and its card.
-"""
+"""What a model can do, as data and in words for its tags, its log and its card."""
 
 import json
 from dataclasses import replace
@@ -54,7 +52,7 @@ def template_of(folder: Path) -> dict[str, Any]:
     from steps.wrappers.served.template import ChatTemplate
     from steps.wrappers.served.template_capabilities import TemplateCapabilities
 
-    return TemplateCapabilities.found(ChatTemplate(folder)).to_json()
+    return TemplateCapabilities.of(ChatTemplate(folder)).to_json()
 
 
 def in_words(capabilities: dict[str, Any]) -> list[str]:

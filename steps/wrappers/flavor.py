@@ -1,6 +1,4 @@
-"""What both variants share when they are saved: the logged file, its environment, signature and
-input example.
-"""
+"""What both variants save: the logged file, its environment, signature and input example."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,26 +14,37 @@ CHECKSUMS = "artifacts/checksums.json"
 
 
 def providing(package: str) -> str:
-    """Name the installed distribution of a package that is published once for each kind of
-    hardware.
+    """Name the installed distribution of a package that has one for each kind of hardware.
 
-    ``onnxruntime-genai`` is the CPU's; ``onnxruntime-genai-cuda`` and
-    ``onnxruntime-genai-directml`` bring the same module. With several
-    installed the plain name goes first.
+    ``onnxruntime-genai`` is the CPU's; its siblings ``-cuda`` and ``-directml`` bring the same
+    module. With several installed the plain name goes first.
     """
     module = package.replace("-", "_")
-    found = {name.lower() for name in packages_distributions().get(module, [])}
-    return package if package in found or not found else min(found)
+    names = {name.lower() for name in packages_distributions().get(module, [])}
+    return package if package in names or not names else min(names)
 
 
 def requirements(packages: Sequence[str]) -> list[str]:
-    """Pin packages to what is installed; a local build tag such as ``+cpu`` is dropped, as no index
-    knows it.
-    """
+    """Pin packages to what is installed, without local build tags such as ``+cpu``."""
     names = [
         providing(package) if package.startswith("onnxruntime") else package for package in packages
     ]
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
+
+
+def log_flavor(flavor: Any, name: str, tags: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    """Log a model with one of our flavors in the active run; returns its URI."""
+    from mlflow.models import Model
+
+    info = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=flavor,
+        tags=dict(tags),
+        metadata=dict(metadata),
+        validate_serving_input=False,
+    )
+    return str(info.model_uri)
 
 
 def add_chat_flavor(

@@ -7,7 +7,7 @@ from typing import Any
 
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
-from steps.wrappers.flavor import add_chat_flavor, requirements
+from steps.wrappers.flavor import add_chat_flavor, log_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
 # all that serving needs; no torch
@@ -38,9 +38,7 @@ class OnnxFlavor:
         self._weights, self._key, self._model_config = weights, key, model_config
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will
-        stay.
-        """
+        """Write small files into ``path`` and bring the weights straight to where they stay."""
         add_chat_flavor(
             mlflow_model,
             Path(path),
@@ -83,8 +81,6 @@ def log_onnx(
         FileNotFoundError: ``onnx_dir`` holds no genai_config.json.
         OSError: not enough disk space.
     """
-    from mlflow.models import Model
-
     if not (onnx_dir / "genai_config.json").is_file():
         raise FileNotFoundError(
             f"{onnx_dir / 'genai_config.json'}: expected a folder built by"
@@ -92,12 +88,4 @@ def log_onnx(
         )
     weights = Weights.all_in(onnx_dir, f"artifacts/{artifact_key}")
     config = {"name": name, **asdict(generation), **asdict(serving)}
-    info = Model.log(
-        artifact_path=None,
-        name=name,
-        flavor=OnnxFlavor(weights, artifact_key, config),
-        tags=dict(tags),
-        metadata=dict(metadata),
-        validate_serving_input=False,
-    )
-    return str(info.model_uri)
+    return log_flavor(OnnxFlavor(weights, artifact_key, config), name, tags, metadata)

@@ -1,6 +1,4 @@
-"""Logs a checkpoint folder as a transformers model whose python function serves the chat
-contract.
-"""
+"""Logs a checkpoint as a transformers model whose python function serves the chat contract."""
 
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import Any
 from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
 from steps.core.files import place_files
-from steps.wrappers.flavor import add_chat_flavor, requirements
+from steps.wrappers.flavor import add_chat_flavor, log_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
 # all that serving needs
@@ -50,17 +48,11 @@ class TransformersFlavor:
     def __init__(
         self, weights: Weights, model_config: Mapping[str, Any], name: str, licence: str | None
     ) -> None:
-        self._weights, self._model_config, self._name, self._licence = (
-            weights,
-            model_config,
-            name,
-            licence,
-        )
+        self._weights, self._model_config = weights, model_config
+        self._name, self._licence = name, licence
 
     def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
-        """Write what is small into ``path`` and bring the weights straight to where they will
-        stay.
-        """
+        """Write small files into ``path`` and bring the weights straight to where they stay."""
         import mlflow.transformers
 
         light = tuple(name for name in self._weights.files if not name.endswith(WEIGHT_SUFFIXES))
@@ -132,8 +124,6 @@ def log_transformers(
         FileNotFoundError: ``checkpoint`` holds no config.json.
         OSError: not enough disk space.
     """
-    from mlflow.models import Model
-
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(
             f"{checkpoint / 'config.json'}: expected a checkpoint folder as save_pretrained"
@@ -145,12 +135,4 @@ def log_transformers(
     flavor = TransformersFlavor(
         Weights.all_in(checkpoint, PLACE), config, name, str(licence) if licence else None
     )
-    info = Model.log(
-        artifact_path=None,
-        name=name,
-        flavor=flavor,
-        tags=dict(tags),
-        metadata=dict(metadata),
-        validate_serving_input=False,
-    )
-    return str(info.model_uri)
+    return log_flavor(flavor, name, tags, metadata)

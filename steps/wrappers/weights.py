@@ -1,6 +1,4 @@
-"""Brings weights into a logged model's artifacts with the fewest copies: hard links, else one copy,
-else one upload.
-"""
+"""Brings weights into a logged model's artifacts: hard links, else one copy or upload."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,14 +17,14 @@ for line in sys.stdin:
     order = json.loads(line)
     try:
         model = mlflow.pyfunc.load_model(order["uri"])
-        found = {"answers": [model.predict(row)[0] for row in order["rows"]]}
+        reply = {"answers": [model.predict(row)[0] for row in order["rows"]]}
         model.unwrap_python_model().close()
         del model
         gc.collect()
     except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-    found["imported"] = [name for name in ("steps", "torch", "transformers") if name in sys.modules]
-    print(json.dumps(found), file=answers, flush=True)
+        reply = {"error": f"{type(error).__name__}: {error}"}
+    reply["imported"] = [name for name in ("steps", "torch", "transformers") if name in sys.modules]
+    print(json.dumps(reply), file=answers, flush=True)
 """
 
 

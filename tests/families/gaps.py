@@ -1,5 +1,4 @@
-"""Tries architectures beyond the table: tiny random weights through fetch and build, then logits
-beside transformers'.
+"""Tries architectures beyond the table with tiny random weights, beside transformers.
 
 ``python -m tests.families.gaps`` prints the table of known gaps alone.
 """
@@ -17,7 +16,7 @@ from steps.pipeline.compose import compose_config
 from steps.snapshots import child, fetch, onnx_build
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.store import Store
-from tests.families.conftest import FP32
+from tests.families.subject import FP32
 from tests.families.table import Family, families
 from tests.families.vocabularies import Vocabularies
 from tests.families.warm import WarmChildren
@@ -198,12 +197,12 @@ def _difference(checkpoint: Path, built: Path) -> tuple[float, float]:
     model = og.Model(str(built))
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=TOKENS + 1, do_sample=False)
-    generator, found = og.Generator(model, parameters), []
+    generator, logits = og.Generator(model, parameters), []
     for start in range(0, TOKENS, PREFILL_CHUNK):
         generator.append_tokens(ids[start : start + PREFILL_CHUNK])
-        found.append(generator.get_output("logits")[0])
+        logits.append(generator.get_output("logits")[0])
     del generator  # before its model: the other order aborts at exit
-    return float(np.abs(np.concatenate(found) - right).max()), float(np.abs(right).max())
+    return float(np.abs(np.concatenate(logits) - right).max()), float(np.abs(right).max())
 
 
 def table() -> Iterator[str]:

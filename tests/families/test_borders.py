@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.families.conftest import Subject, rows
+from tests.families.asking import VARIANTS, asked, returned, right, said, talked
 from tests.families.reference import Reference
-from tests.families.test_text import VARIANTS, asked, returned, right, said, talked
+from tests.families.subject import Subject, rows
 
 FAR = 1000  # tokens past which a prompt takes seconds
 CROSSING = 12  # tokens of an answer that begins below a border and ends past it
@@ -36,12 +36,12 @@ def prompt_of(reference: Reference, tokens: int, seed: int) -> str:
     words = dice.choices(WORDS, k=tokens)
     while (length := len(reference.prompt_ids(" ".join(words)))) > tokens:
         words = words[: min(len(words) - 1, len(words) * tokens // length)]
-    found = " ".join(words)
+    prompt = " ".join(words)
     for _ in range(100):
-        longer = found + dice.choice(ENDINGS)
-        found = longer if len(reference.prompt_ids(longer)) <= tokens else found
-    assert len(reference.prompt_ids(found)) == tokens, f"no prompt of {tokens} tokens was found"
-    return found
+        longer = prompt + dice.choice(ENDINGS)
+        prompt = longer if len(reference.prompt_ids(longer)) <= tokens else prompt
+    assert len(reference.prompt_ids(prompt)) == tokens, f"no prompt of {tokens} tokens was found"
+    return prompt
 
 
 def places(border: int) -> list[int]:
@@ -75,7 +75,7 @@ def test_prompts(subject: Subject, record_property: Any) -> None:
                 if border > FAR and tokens > border:
                     continue
                 together = served.predict(
-                    None, [asked(each, CROSSING) for each in (short, prompt, short)]
+                    None, [asked(text, CROSSING) for text in (short, prompt, short)]
                 )
                 assert together == [beside, expected, beside], (
                     variant,
@@ -88,9 +88,7 @@ def test_prompts(subject: Subject, record_property: Any) -> None:
 
 @pytest.mark.parametrize("subject", rows(borders=True), indirect=True)
 def test_next_turn(subject: Subject) -> None:
-    """A conversation that crosses each border with its second turn, goes on past it, and begins
-    anew below it.
-    """
+    """A conversation crosses each border, goes on past it, and begins anew below it."""
     reference = subject.reference
     for border in subject.family.borders:
         long = prompt_of(reference, border - 40, seed=9)
@@ -108,5 +106,5 @@ def test_next_turn(subject: Subject) -> None:
                 messages.append({"role": "assistant", "content": returned(subject, expected[0])})
             # what was computed past the border is kept, and must not be taken for this
             first = messages[:1]
-            found = said(served.predict(None, [talked(first, CROSSING)])[0])
-            assert found == right(subject, first, CROSSING), (variant, border, "anew")
+            answer = said(served.predict(None, [talked(first, CROSSING)])[0])
+            assert answer == right(subject, first, CROSSING), (variant, border, "anew")

@@ -9,8 +9,7 @@ import pytest
 
 from steps.snapshots import onnx_build, parity
 from steps.wrappers.served.limits import limits_of_checkpoint
-from tests.families.conftest import FP32, Subject, rows
-from tests.families.test_text import (
+from tests.families.asking import (
     NEW_TOKENS,
     VARIANTS,
     asked,
@@ -20,6 +19,7 @@ from tests.families.test_text import (
     said,
     talked,
 )
+from tests.families.subject import FP32, Subject, rows
 
 ENDING, LONG = 24, 20  # prompts, and tokens their answers may have: most of them end before
 
@@ -34,9 +34,7 @@ def test_fetch(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_build(subject: Subject) -> None:
-    """The model builder makes a graph of it, which loads and decodes (`onnx_build.build` tries
-    that).
-    """
+    """The model builder makes a graph that loads and decodes, as `onnx_build.build` tries."""
     assert (subject.onnx / "genai_config.json").is_file() and (
         subject.onnx / "model.onnx"
     ).is_file()
@@ -56,7 +54,7 @@ def test_ends(subject: Subject, record_property: Any) -> None:
     reference, given = subject.reference, prompts(seed=3, count=ENDING)
     expected = reference.answers([reference.prompt_ids(prompt) for prompt in given], LONG)
     conversations = [[{"role": "user", "content": prompt}] for prompt in given[:8]]
-    turns = [right(subject, each, LONG) for each in conversations]
+    turns = [right(subject, messages, LONG) for messages in conversations]
     stopped = sum(reason == "stop" for _, reason in expected)
     assert stopped > 1, "the model hardly ever ends, which shows nothing"
     for variant in VARIANTS:
@@ -68,11 +66,13 @@ def test_ends(subject: Subject, record_property: Any) -> None:
             == subject.family.ends
         )
         assert served.limits.eos_token_ids == subject.family.ends
-        found = served.predict(None, [asked(prompt, LONG) for prompt in given])
-        assert differing(given, [answer for answer, _ in expected], found) == [], variant
+        answers = served.predict(None, [asked(prompt, LONG) for prompt in given])
+        assert differing(given, [answer for answer, _ in expected], answers) == [], variant
         assert [
             said(answer)
-            for answer in served.predict(None, [talked(each, LONG) for each in conversations])
+            for answer in served.predict(
+                None, [talked(messages, LONG) for messages in conversations]
+            )
         ] == turns, variant
     record_property("cell", f"{stopped} of {ENDING} ended")
 

@@ -1,6 +1,4 @@
-"""`mlflow run` of the whole chain on families: random weights are held for their quality and for
-nothing else.
-"""
+"""`mlflow run` of the whole chain on families, held for the quality of random weights."""
 
 import json
 import shutil
@@ -25,9 +23,7 @@ ANY_QUALITY = "promotion.gates.absolute.quality_floor=null"
 
 
 def chains() -> list[Any]:
-    """The families of which a chain is run; `make test-slow` runs the first alone, as each takes
-    minutes.
-    """
+    """Families of which a chain is run; `make test-slow` runs the first alone."""
     chosen = [family for family in families() if family.chain]
     return [
         pytest.param(
@@ -73,7 +69,7 @@ def test_chain(
             client.download_artifacts(evaluated.info.run_id, "report.json", str(tmp_path))
         ).read_text()
     )
-    verdicts = {each["variant"]: each["verdict"] for each in report["candidates"]}
+    verdicts = {judged["variant"]: judged["verdict"] for judged in report["candidates"]}
     assert sorted(verdicts) == ["onnx", "transformers"]
     failed = {
         variant: [

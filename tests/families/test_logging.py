@@ -1,6 +1,4 @@
-"""Both variants of every family are logged, and answer the same when a fresh process in another
-folder loads them.
-"""
+"""Both variants of every family are logged and answer alike in a fresh process."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,10 +13,10 @@ from steps.config.onnx import ServingConfig
 from steps.wrappers.capabilities import capabilities_of
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
-from tests.families.conftest import Subject, rows
+from tests.families.asking import asked, prompts, right, said, talked
 from tests.families.fresh import FreshProcess
-from tests.families.test_text import asked, prompts, right, said, talked
-from tests.wrappers.conftest import NAME
+from tests.families.subject import Subject, rows
+from tests.wrappers.subjects import NAME
 
 pytestmark = pytest.mark.slow
 VARIANTS = ("onnx", "transformers")
@@ -71,16 +69,18 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     mlflow.set_tracking_uri(logs.tracking_uri)
     try:
         with mlflow.start_run(experiment_id=logs.experiment):
-            found = capabilities_of(subject.onnx)
+            capabilities = capabilities_of(subject.onnx)
             uris["onnx"] = log_onnx(
                 subject.onnx,
                 artifact_key="onnx-model",
                 serving=ServingConfig(),
-                metadata=found,
+                metadata=capabilities,
                 **COMMON,
             )
-            found = capabilities_of(subject.checkpoint)
-            uris["transformers"] = log_transformers(subject.checkpoint, metadata=found, **COMMON)
+            capabilities = capabilities_of(subject.checkpoint)
+            uris["transformers"] = log_transformers(
+                subject.checkpoint, metadata=capabilities, **COMMON
+            )
     finally:
         mlflow.set_tracking_uri(before)
     given = prompts(seed=6, count=6)
@@ -88,11 +88,14 @@ def test_log_both(subject: Subject, logs: Logs) -> None:
     expected = [
         subject.reference.answer(subject.reference.prompt_ids(prompt), 8)[0] for prompt in given
     ]
-    turns = [right(subject, each, 8) for each in conversations]
+    turns = [right(subject, messages, 8) for messages in conversations]
     for variant in VARIANTS:
         answers = logs.reader(variant).ask(
             uris[variant],
-            [*(asked(each, 8) for each in given), *(talked(each, 8) for each in conversations)],
+            [
+                *(asked(prompt, 8) for prompt in given),
+                *(talked(messages, 8) for messages in conversations),
+            ],
         )
         assert "error" not in answers, (variant, answers["error"])
         assert answers["answers"][: len(given)] == expected, variant

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import request_of
-from tests.families.conftest import Subject, rows
-from tests.families.test_text import VARIANTS, prompts, right, said, talked
+from steps.wrappers.served.request import request_of
+from tests.families.asking import VARIANTS, prompts, right, said, talked
+from tests.families.subject import Subject, rows
 
 QUESTION = {"role": "user", "content": "What is the weather in Paris?"}
 TOOL: dict[str, Any] = {
@@ -30,7 +30,7 @@ TOOL: dict[str, Any] = {
 def prompt_ids(served: Any, **row: Any) -> list[int]:
     """Token ids of the prompt that a chat row becomes."""
     request = request_of({"messages": [QUESTION], **row}, None, served.defaults)
-    return list(served._exchange(request).ids)
+    return list(served.exchange(request).ids)
 
 
 def refused(served: Any, field: str, **row: Any) -> None:
@@ -116,9 +116,9 @@ def test_text_of_a_user_is_not_structure(subject: Subject) -> None:
         served = subject.served(variant)
         for texts in (written, ["".join(written)], [json.dumps(written)]):
             for text in texts:
-                found = prompt_ids(
+                ids = prompt_ids(
                     served, messages=[{"role": "user", "content": f"before {text} after"}]
                 )
-                assert [token for token in found if token in structure] == [
+                assert [token for token in ids if token in structure] == [
                     token for token in plain if token in structure
                 ], text

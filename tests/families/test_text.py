@@ -2,7 +2,6 @@
 answers alone, in batches, over turns.
 """
 
-import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,74 +9,34 @@ from typing import Any
 import pytest
 
 from steps.wrappers.served.tokenizer import CheckpointTokenizer
-from tests.families.conftest import Subject, rows
+from tests.families.asking import (
+    NEW_TOKENS,
+    VARIANTS,
+    asked,
+    differing,
+    prompts,
+    returned,
+    right,
+    said,
+    talked,
+)
 from tests.families.fuzz import texts
+from tests.families.subject import Subject, rows
 
 BATCH = 8
 LONE = 24  # of the prompts, those that are also asked alone
 PROMPTS, FEW = 200, 96  # of a row that is slow, and of one that is not
-NEW_TOKENS = 5
-VARIANTS = ("onnx", "transformers")
-
-
-def asked(prompt: str, max_tokens: int = NEW_TOKENS) -> dict[str, Any]:
-    """A row of the prompt contract."""
-    return {"prompt": prompt, "temperature": 0.0, "max_tokens": max_tokens}
-
-
-def talked(messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS) -> dict[str, Any]:
-    """A row of the chat contract."""
-    return {"messages": messages, "temperature": 0.0, "max_tokens": max_tokens}
-
-
-def said(answer: Any) -> tuple[str, str]:
-    """Text of a completion, reasoning before content, and why it ended."""
-    choice = answer["choices"][0]
-    return (
-        choice["message"].get("reasoning_content", "") + (choice["message"]["content"] or ""),
-        choice["finish_reason"],
-    )
-
-
-def right(
-    subject: Subject, messages: list[dict[str, str]], max_tokens: int = NEW_TOKENS
-) -> tuple[str, str]:
-    """What `generate` answers to a conversation, and why it ends; white space around reasoning
-    belongs to nothing.
-    """
-    found, reason = subject.reference.answer(subject.reference.chat_ids(messages), max_tokens)
-    return (found.strip() if subject.family.reasons else found), reason
-
-
-def returned(subject: Subject, answer: str) -> str:
-    """An answer as history: without NUL, which no request may hold, and texts of added tokens,
-    which are read as plain text there.
-    """
-    for token in subject.reference.tokenizer.added_tokens_decoder.values():
-        answer = answer.replace(token.content, "") if token.content.strip() else answer
-    return answer.replace("\0", "")
-
-
-def prompts(seed: int, count: int) -> list[str]:
-    """Different short prompts, none of them empty."""
-    return list(
-        itertools.islice(
-            dict.fromkeys(each for each in texts(seed, 2 * count) if each.strip()), count
-        )
-    )
 
 
 def tokenizers_of(subject: Subject) -> Iterator[CheckpointTokenizer]:
     """The tokenizer of each variant, as its served class reads it."""
     for variant in VARIANTS:
-        yield subject.served(variant)._tokenizer
+        yield subject.served(variant).tokenizer
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_ids(subject: Subject) -> None:
-    """Texts become the ids that transformers makes of them; a raw prompt gets the BOS that the
-    tokenizer adds, once.
-    """
+    """Texts become transformers' ids; a raw prompt gets the tokenizer's BOS once."""
     reference = subject.reference
     special = list(reference.tokenizer.added_tokens_decoder.values())[:40]
     odd = [
@@ -89,13 +48,12 @@ def test_ids(subject: Subject) -> None:
     plain = ["x" * 3000, " " * 700, *texts(seed=11, count=500)]
     begin = reference.tokenizer.bos_token or ""
     for served in tokenizers_of(subject):
-        for each in [*odd, *plain]:
-            assert served.encode(each) == reference.tokenizer.encode(
-                each, add_special_tokens=False
-            ), repr(each)
-        for each in [*plain[2:60], f"{begin}Hello", f"{begin} {begin}"]:
-            if each:
-                assert served.encode_prompt(each) == reference.prompt_ids(each), repr(each)
+        for text in [*odd, *plain]:
+            ids = reference.tokenizer.encode(text, add_special_tokens=False)
+            assert served.encode(text) == ids, repr(text)
+        for text in [*plain[2:60], f"{begin}Hello", f"{begin} {begin}"]:
+            if text:
+                assert served.encode_prompt(text) == reference.prompt_ids(text), repr(text)
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
@@ -106,8 +64,8 @@ def test_decoded(subject: Subject) -> None:
     reference, dice = subject.reference, random.Random(5)
     size = len(reference.tokenizer)
     answers = [
-        reference.tokenizer.encode(each, add_special_tokens=False)
-        for each in texts(seed=12, count=160)
+        reference.tokenizer.encode(text, add_special_tokens=False)
+        for text in texts(seed=12, count=160)
     ]
     answers += [[dice.randrange(size) for _ in range(1 + number)] for number in range(120)]
     bytes_alone = [
@@ -126,9 +84,7 @@ def test_decoded(subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)
 def test_greedy(subject: Subject, record_property: Any) -> None:
-    """Several hundred short prompts, eight at once and some alone, are answered as `generate`
-    answers them.
-    """
+    """Many short prompts, eight at once and alone, are answered as `generate` does."""
     count = PROMPTS if subject.family.slow else FEW
     given = prompts(seed=1, count=count)
     reference = subject.reference
@@ -144,24 +100,17 @@ def test_greedy(subject: Subject, record_property: Any) -> None:
     for variant in VARIANTS:
         served = subject.served(variant)
         batches = [given[start : start + BATCH] for start in range(0, count, BATCH)]
-        found = [
+        batched = [
             answer
             for batch in batches
             for answer in served.predict(None, [asked(prompt) for prompt in batch])
         ]
-        assert differing(given, expected, found) == [], variant
+        assert differing(given, expected, batched) == [], variant
         alone = [served.predict(None, [asked(prompt)])[0] for prompt in given[:LONE]]
         assert differing(given, expected, alone) == [], variant
         streamed = ["".join(served.predict_stream(None, asked(prompt))) for prompt in given[:BATCH]]
         assert differing(given, expected, streamed) == [], variant
     record_property("cell", f"{count} of {count}")
-
-
-def differing(
-    given: list[str], expected: list[str], found: list[str]
-) -> list[tuple[str, str, str]]:
-    """Prompts that were answered otherwise, with what was expected and found."""
-    return [each for each in zip(given, expected, found, strict=False) if each[1] != each[2]]
 
 
 @pytest.mark.parametrize("subject", rows(), indirect=True)

@@ -1,6 +1,4 @@
-"""The published tokenizers whole, before they are cut down for the other tests: ids and text beside
-transformers'.
-"""
+"""The published tokenizers, before they are cut down, beside transformers."""
 
 import json
 import random
@@ -39,8 +37,8 @@ def test_whole(family: Family, vocabularies: Vocabularies, tmp_path: Path) -> No
     reference = AutoTokenizer.from_pretrained(published, local_files_only=True)
     reference.save_pretrained(saved)
     served, dice = CheckpointTokenizer.of_folder(saved), random.Random(13)
-    for each in ["x" * 1000, " " * 300, *texts(seed=14, count=600)]:
-        assert served.encode(each) == reference.encode(each, add_special_tokens=False), repr(each)
+    for text in ["x" * 1000, " " * 300, *texts(seed=14, count=600)]:
+        assert served.encode(text) == reference.encode(text, add_special_tokens=False), repr(text)
     for number in range(150):
         ids = [dice.randrange(len(reference)) for _ in range(1 + number)]
         decode = served.decoder()

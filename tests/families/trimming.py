@@ -1,5 +1,4 @@
-"""Cuts a published tokenizer down to its first entries, so that a tiny model is tiny in its
-vocabulary, too.
+"""Cuts a published tokenizer down to its first entries, for tiny models.
 
 All that differs between families stays: normaliser, pre-tokenizer, decoder, post-processor, byte
 fallback, added tokens and their flags.
@@ -50,18 +49,16 @@ def trimmed(tokenizer: dict[str, Any]) -> tuple[dict[str, Any], Renumber]:
 
 
 def renumbered(config: dict[str, Any], renumber: Renumber) -> dict[str, Any]:
-    """A config.json or generation_config.json whose token ids, and number of embeddings, are a
-    smaller tokenizer's.
-    """
-    found = dict(config)
+    """A config whose token ids, and number of embeddings, are a smaller tokenizer's."""
+    made = dict(config)
     for key in ID_KEYS:
-        if isinstance(found.get(key), int):
-            found[key] = renumber(found[key])
-        elif isinstance(found.get(key), list):
-            found[key] = [renumber(number) for number in found[key]]
-    if found.get("vocab_size", 0) > SIZE:
-        found["vocab_size"] = renumber(found["vocab_size"])
-    return found
+        if isinstance(made.get(key), int):
+            made[key] = renumber(made[key])
+        elif isinstance(made.get(key), list):
+            made[key] = [renumber(number) for number in made[key]]
+    if made.get("vocab_size", 0) > SIZE:
+        made["vocab_size"] = renumber(made["vocab_size"])
+    return made
 
 
 def _kept(merge: Any, vocabulary: dict[str, int]) -> bool:

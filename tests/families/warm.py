@@ -1,11 +1,9 @@
-"""Child processes of the steps, forked from one that has imported torch, transformers and the model
-builder already.
+"""Child processes of the steps, forked from one that has imported torch already.
 
 ``python -m tests.families.warm`` reads a line of JSON a child from stdin: ``{"module", "arguments",
-"environment", "cwd", "output"}``, runs
-``python -m module arguments…`` in a fork, and answers with its exit code. A build of a tiny model
-takes three seconds that way instead of
-sixteen, most of which are imports; ``tests/snapshots`` starts real children.
+"environment", "cwd", "output"}``, runs ``python -m module arguments…`` in a fork, and answers with
+its exit code. A build of a tiny model takes three seconds that way, not sixteen, most of which are
+imports; ``tests/snapshots`` starts real children.
 """
 
 import json

@@ -1,6 +1,4 @@
-"""Writes a family's checkpoint: its config and tokenizer as they are published, weights that are
-small and random.
-"""
+"""Writes a family's checkpoint: config and tokenizer as published, small random weights."""
 
 import json
 from dataclasses import replace
@@ -107,7 +105,7 @@ def _renamed(
     added: list[dict[str, Any]], names: dict[int, tuple[str, bool]]
 ) -> list[dict[str, Any]]:
     """Added tokens with other texts: those named take their ids, and others that had such a text
-    get one that nobody writes.
+    get one that models do not write.
     """
     texts = {text for text, _ in names.values()}
     kept = [

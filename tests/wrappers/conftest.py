@@ -2,48 +2,18 @@
 classes without MLflow around them.
 """
 
-import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steps.config.generation import GenerationConfig
-from steps.config.onnx import OnnxConfig, Precision, ServingConfig
-from steps.pipeline.compose import compose_config
-from steps.snapshots.store import Store
-
-NAME = "a-public-name"
-
-
-@dataclass
-class Folders:
-    """Where the checkpoint and the ONNX builds of one model are; read-only."""
-
-    checkpoint: Path
-    digest: str
-    builds: dict[str, Path] = field(default_factory=dict)
-
-    def onnx(self, precision: str) -> Path:
-        """The build of one precision, made when it is first asked for."""
-        from steps.snapshots import onnx_build
-
-        if precision not in self.builds:
-            config = OnnxConfig(precision=Precision(precision))
-            self.builds[precision] = onnx_build.build(self.checkpoint, config, Store(), self.digest)
-        return self.builds[precision]
-
-
-def folders_of(model: str) -> Folders:
-    """Fetch a model into the user's store."""
-    from steps.snapshots.fetch import fetch
-
-    snapshot = fetch(compose_config([f"model={model}"]).model, Store())
-    return Folders(Store().checkpoint(snapshot), snapshot.digest)
+from steps.config.onnx import ServingConfig
+from tests.wrappers.subjects import NAME, Context, Folders, Logged, Open, folders_of
 
 
 @pytest.fixture(scope="session")
@@ -56,17 +26,6 @@ def smollm() -> Folders:
 def tiny() -> Folders:
     """The tiny random model: for volume, not for answers."""
     return folders_of("tiny_phi3")
-
-
-@dataclass
-class Context:
-    """What MLflow hands to ``load_context``."""
-
-    artifacts: dict[str, str]
-    model_config: dict[str, Any]
-
-
-Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -117,23 +76,6 @@ def tiny_model(tiny: Folders, open_onnx: Open) -> Any:
     return open_onnx(tiny.onnx("fp32"))
 
 
-@dataclass
-class Logged:
-    """A tracking store with logged models; URIs by variant."""
-
-    tracking_uri: str
-    uris: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Environment of a process that is to see them."""
-        return {
-            **os.environ,
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "MLFLOW_REGISTRY_URI": self.tracking_uri,
-        }
-
-
 @pytest.fixture(scope="session")
 def logged(
     smollm: Folders, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
@@ -176,7 +118,6 @@ def in_fresh_process(logged: Logged, tmp_path: Path) -> Callable[..., str]:
     """Run Python source in a new process, in an unrelated folder, without the project on its path;
     returns what it printed.
     """
-    import sys
 
     def run(
         source: str,
@@ -202,20 +143,3 @@ def in_fresh_process(logged: Logged, tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
-
-
-def say(content: str, **settings: Any) -> dict[str, Any]:
-    """A chat row of one question."""
-    return {
-        "messages": [{"role": "user", "content": content}],
-        "temperature": 0.0,
-        "max_tokens": 16,
-        **settings,
-    }
-
-
-def text(answer: Any, choice: int = 0) -> str:
-    """Text of a completion, or of a prompt's answer."""
-    return (
-        answer if isinstance(answer, str) else str(answer["choices"][choice]["message"]["content"])
-    )

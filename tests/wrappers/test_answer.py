@@ -5,10 +5,11 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.types.chat import ChatCompletionChunk, ChatCompletionResponse
 
 from steps.wrappers.served.answer import Answer, AnswerText, Chunks, completion
 from steps.wrappers.served.tool_calls import Offer
-from tests.wrappers.decoders import PieceDecoder
+from tests.wrappers.doubles import PieceDecoder
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
@@ -75,12 +76,36 @@ def test_a_tool_call_replaces_the_text() -> None:
 def test_chunks_share_their_head() -> None:
     chunks = Chunks("name")
     made = [
-        chunks.role(0),
-        chunks.delta(0, "a"),
-        chunks.finish(0, "stop"),
+        chunks.chunk(0, role="assistant", content=""),
+        chunks.chunk(0, content="a"),
+        chunks.chunk(0, finish_reason="stop"),
         chunks.usage(1, [Answer("a", "stop", 1)]),
     ]
     assert (
         len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in made})
         == 1
     )
+
+
+def test_completions_and_chunks_are_those_of_mlflow() -> None:
+    """MLflow's models read them without loss, but for what they do not name."""
+    offer = Offer({"f": None})
+    answers = [
+        Answer("a", "stop", 3, 4, "thought", 2),
+        Answer('{"name": "f", "arguments": {}}', "stop", 3),
+    ]
+    whole = completion("name", 5, answers, offer=offer)
+    read = ChatCompletionResponse.model_validate(whole).model_dump(exclude_unset=True)
+    assert whole["choices"][0]["message"].pop("reasoning_content") == "thought"
+    assert read == whole
+    chunks = Chunks("name")
+    calls = whole["choices"][1]["message"]["tool_calls"]
+    made = [
+        chunks.chunk(0, role="assistant", content=""),
+        chunks.chunk(0, content="a"),
+        chunks.chunk(0, tool_calls=[{"index": 0, **calls[0]}]),
+        chunks.chunk(0, finish_reason="stop"),
+        chunks.usage(5, answers),
+    ]
+    for chunk in made:
+        assert ChatCompletionChunk.model_validate(chunk).model_dump(exclude_unset=True) == chunk

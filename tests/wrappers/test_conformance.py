@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from steps.config.root import ROOT
-from tests.wrappers.conftest import Logged
+from tests.wrappers.subjects import Logged
 
 TRY = """
 import importlib.util, json, sys

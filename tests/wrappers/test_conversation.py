@@ -1,6 +1,4 @@
-"""Conversations are given to templates in the shape that they take; what would not arrive is
-refused.
-"""
+"""Conversations are given to templates as they take them; what would not arrive is refused."""
 
 import json
 import re
@@ -305,9 +303,9 @@ def test_prompts_equal_transformers(
     beside: tuple[Conversations, Any], messages: list[dict[str, str]], tools: bool, on: bool | None
 ) -> None:
     ours, theirs = beside
-    found = ours.capabilities
-    offered = [TOOL] if tools and found.tools else []
-    switch = found.thinking.switch if found.thinking else None
+    can = ours.capabilities
+    offered = [TOOL] if tools and can.tools else []
+    switch = can.thinking.switch if can.thinking else None
     variables = {switch: on} if switch and on is not None else {}
     try:
         expected = theirs.apply_chat_template(
@@ -325,7 +323,7 @@ def test_prompts_equal_transformers(
         if left_out:  # transformers drops it in silence
             assert messages[int(left_out[1])]["content"].strip() not in expected
         else:
-            assert "tools" in error.message or not found.system_role
+            assert "tools" in error.message or not can.system_role
 
 
 CHATML = (

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.wrappers.conftest import Logged
+from tests.wrappers.subjects import Logged
 
 ANSWER = """
 import importlib.util, sys, mlflow
 assert not any(importlib.util.find_spec(name) for name in ("torch", "transformers", "steps"))
 model = mlflow.pyfunc.load_model(sys.argv[1])
 messages = [{"role": "user", "content": "What is the capital of France?"}]
-print(model.predict({"messages": messages, "max_tokens": 12})[0]["choices"][0]["message"]["content"])
+[answer] = model.predict({"messages": messages, "max_tokens": 12})
+print(answer["choices"][0]["message"]["content"])
 print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.slow

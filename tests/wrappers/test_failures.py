@@ -1,6 +1,4 @@
-"""What breaks the ONNX variant, or does not: bad requests, files and configurations; full queues,
-deadlines, forks.
-"""
+"""What breaks the ONNX variant, or does not: bad requests and files, full queues, forks."""
 
 import json
 import os
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tests.wrappers.conftest import NAME, Context, Folders, Open, say, text
+from tests.wrappers.subjects import NAME, Context, Folders, Open, say, text
 
 STORY = "Tell me a short story about a fox."
 
@@ -41,12 +39,12 @@ HARSH = [
 def test_settings_at_the_edge_are_answered(
     tiny_model: Any, settings: dict[str, Any], rows: int
 ) -> None:
-    core = tiny_model.core
+    backend = tiny_model.scheduler().backend
     answers = tiny_model.predict(
         None, [{"prompt": "One, two,", "max_tokens": 3, **settings}] * rows
     )
     assert all(isinstance(answer, str) for answer in answers)
-    assert tiny_model.core is core
+    assert tiny_model.scheduler().backend is backend
 
 
 def test_what_the_engine_does_not_take_fails_one_answer(
@@ -54,9 +52,9 @@ def test_what_the_engine_does_not_take_fails_one_answer(
 ) -> None:
     """A vocabulary believed to be larger than it is stands for whatever else the engine refuses."""
     model = open_onnx(tiny.onnx("fp32"))
-    core = model.core
-    monkeypatch.setattr(core._solos, "_vocabulary", 10**6)
-    monkeypatch.setattr(core._waves, "_vocabulary", 10**6)
+    backend = model.scheduler().backend
+    monkeypatch.setattr(backend.generators, "vocabulary", 10**6)
+    monkeypatch.setattr(backend.batches, "vocabulary", 10**6)
     plain = {"prompt": "One, two,", "max_tokens": 3}
     bad = {**plain, "top_k": 60_000, "temperature": 1}
     expected = model.predict(None, plain)
@@ -67,32 +65,32 @@ def test_what_the_engine_does_not_take_fails_one_answer(
             model.predict(None, rows)
         assert caught.value.get_http_status_code() == 500
         assert model.predict(None, [plain, plain]) == expected * 2
-    assert model.core is core
+    assert model.scheduler().backend is backend
 
 
 def test_a_step_that_fails_ends_its_own_answers(
     tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from steps.wrappers.served import onnx_solos
+    from steps.wrappers.served import onnx_generators
 
     model = open_onnx(tiny.onnx("fp32"))
-    core = model.core
+    backend = model.scheduler().backend
     stream = model.predict_stream(
         None, {"prompt": "One, two,", "max_tokens": 400, "seed": 1, "temperature": 1}
     )
     next(stream)
-    append = onnx_solos.Solos._append
+    prefill = onnx_generators.GeneratorRows.prefill
 
-    def choosy(solos: onnx_solos.Solos, solo: onnx_solos.Solo) -> None:
-        if solo.job.request.max_tokens == 7:
+    def choosy(rows: onnx_generators.GeneratorRows, row: onnx_generators.GeneratorRow) -> None:
+        if row.job.request.max_tokens == 7:
             raise RuntimeError("no memory")
-        append(solos, solo)
+        prefill(rows, row)
 
-    monkeypatch.setattr(onnx_solos.Solos, "_append", choosy)
+    monkeypatch.setattr(onnx_generators.GeneratorRows, "prefill", choosy)
     with pytest.raises(MlflowException, match="could not finish this answer: no memory"):
         model.predict(None, {"prompt": "A", "max_tokens": 7})
     assert len(list(stream)) > 300
-    assert model.core is core
+    assert model.scheduler().backend is backend
 
 
 def test_a_stream_of_more_choices_than_the_queue_holds_is_refused(
@@ -112,21 +110,19 @@ def test_min_tokens_that_do_not_fit_are_refused(tiny_model: Any) -> None:
         tiny_model.predict(None, {"prompt": "a " * 1900, **settings})
 
 
-def test_a_driver_that_died_is_heard_of(tiny: Folders, open_onnx: Open) -> None:
-    """Its last word, an error, is raised and not handed back as an answer; where there is none,
-    that is said.
-    """
+def test_a_scheduler_that_died_is_heard_of(tiny: Folders, open_onnx: Open) -> None:
+    """Its last error is raised, not handed back as an answer; without one, that is said."""
     import queue
 
     model = open_onnx(tiny.onnx("fp32"))
-    driver = model._engine()
+    scheduler = model.scheduler()
     model.close()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     out.put((0, "error", MlflowException("the engine failed")))
     with pytest.raises(MlflowException, match="the engine failed"):
-        model._next(out, driver)
+        scheduler.next_reply(out)
     with pytest.raises(MlflowException, match="the engine is gone"):
-        model._next(out, driver)
+        scheduler.next_reply(out)
 
 
 def test_an_overlong_prompt_says_how_long_and_what_fits(fp32: Any) -> None:

@@ -1,6 +1,4 @@
-"""Grammars are tried in a process of their own: what is too large for it is refused, what people
-send is not.
-"""
+"""Grammars are tried in a process of their own, which refuses what is too large for it."""
 
 import importlib.util
 import os
@@ -18,11 +16,9 @@ from mlflow.exceptions import MlflowException
 
 from steps.config.root import ROOT
 from steps.wrappers.bundle import bundle
-from steps.wrappers.served import grammar_trial
 from steps.wrappers.served.blank_model import blank_graph
 from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar, checked_grammar, fault_of_grammar
-from tests.wrappers.conftest import NAME, Context, Folders, say, text
 from tests.wrappers.grammar_shapes import (
     ADDRESS,
     GUIDANCE,
@@ -35,6 +31,7 @@ from tests.wrappers.grammar_shapes import (
     regex,
     schema,
 )
+from tests.wrappers.subjects import NAME, Context, Folders, say, text
 
 # what people send; whether it is so plain that it need not be tried
 TAKEN: list[tuple[dict[str, Any], bool]] = [
@@ -160,30 +157,30 @@ def test_a_verdict_is_remembered(trial: GrammarTrial) -> None:
     trial.require(Grammar("regex", "[0-9]{5}"))
     trial.close()
     trial.require(Grammar("regex", "[0-9]{5}"))
-    assert trial._process is not None
-    assert not trial._process.alive
+    assert trial.process is not None
+    assert not trial.process.alive
 
 
 def test_a_process_that_was_killed_is_started_anew(trial: GrammarTrial) -> None:
     trial.require(Grammar("regex", "[0-9]{6}"))
-    assert trial._process is not None
-    os.kill(trial._process._child.pid, signal.SIGKILL)
-    trial._process._child.wait()
+    assert trial.process is not None
+    os.kill(trial.process.child.pid, signal.SIGKILL)
+    trial.process.child.wait()
     trial.require(Grammar("regex", "[0-9]{7}"))
 
 
 def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
     made = GrammarTrial(tiny.onnx("fp32"))
     made.require(Grammar("regex", "[0-9]{4}"))
-    parents = made._process
+    parents = made.process
     assert parents is not None
-    parents._pid, own = -1, parents._pid  # what a child sees after a fork
+    parents.owner, own = -1, parents.owner  # what a child sees after a fork
     made.renew_lock()
     made.require(Grammar("regex", "[0-9]{5}"))
-    assert made._process is not parents
+    assert made.process is not parents
     parents.end()
     assert parents.alive
-    parents._pid = own
+    parents.owner = own
     parents.end()
     made.close()
 
@@ -191,7 +188,7 @@ def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
 def test_what_cannot_be_tried_is_not_the_callers_fault(
     tmp_path: Path, tiny: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grammar_trial.sys, "executable", str(tmp_path / "nothing"))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     with pytest.raises(
         MlflowException, match="cannot be tried now, as its process cannot be started"
     ) as caught:
@@ -205,12 +202,12 @@ def test_the_process_knows_no_secret_and_leaves_nothing(
     monkeypatch.setenv("SOME_TOKEN", "a-secret")
     made = GrammarTrial(tiny.onnx("fp32"))
     made.require(Grammar("regex", "[0-9]{4}"))
-    process = made._process
+    process = made.process
     assert process is not None
     if sys.platform == "linux":
-        assert b"a-secret" not in Path(f"/proc/{process._child.pid}/environ").read_bytes()
+        assert b"a-secret" not in Path(f"/proc/{process.child.pid}/environ").read_bytes()
     made.close()
-    assert not process._folder.exists()
+    assert not process.folder.exists()
     assert not process.alive
 
 
@@ -221,7 +218,7 @@ from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar
 trial = GrammarTrial(Path(sys.argv[1]))
 trial.require(Grammar("regex", "[0-9]{4}"))
-print(trial._process._child.pid, trial._process._folder, flush=True)
+print(trial.process.child.pid, trial.process.folder, flush=True)
 time.sleep(60)
 """
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.fitting import fitted, require_embedded
 from steps.wrappers.served.limits import Limits, limits_of_checkpoint, limits_of_onnx
+from steps.wrappers.served.request import Defaults, request_of
+from steps.wrappers.served.request_limits import fitted, require_embedded
 
 CONFIG: dict[str, Any] = {"max_position_embeddings": 4096, "eos_token_id": 1}
 
@@ -108,8 +108,8 @@ def test_borders(
     windows: tuple[int, ...],
     borders: tuple[int, ...],
 ) -> None:
-    found = limits_of_checkpoint(checkpoint(tmp_path, config=config))
-    assert (found.rope_border, found.windows, found.borders) == (border, windows, borders)
+    limits = limits_of_checkpoint(checkpoint(tmp_path, config=config))
+    assert (limits.rope_border, limits.windows, limits.borders) == (border, windows, borders)
 
 
 def test_an_onnx_folder_says_what_was_found(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_an_onnx_folder_says_what_was_found(tmp_path: Path) -> None:
         '{"model": {"eos_token_id": 4, "context_length": 512}}'
     )
     assert limits_of_onnx(tmp_path) == Limits((4,), 512)
-    found = Limits((1, 2), 512, rope_border=64, windows=(32,), capped="the graph ends there")
-    (tmp_path / "capabilities.json").write_text(json.dumps({"limits": found.to_json()}))
-    assert limits_of_onnx(tmp_path) == found
+    limits = Limits((1, 2), 512, rope_border=64, windows=(32,), capped="the graph ends there")
+    (tmp_path / "capabilities.json").write_text(json.dumps({"limits": limits.to_json()}))
+    assert limits_of_onnx(tmp_path) == limits
 
 
 def test_a_capped_context_says_why() -> None:
@@ -153,9 +153,7 @@ def test_a_token_without_an_embedding_is_refused() -> None:
 
 
 def test_a_grammar_does_not_cross_the_border_of_the_rotary_embeddings() -> None:
-    """The text is computed anew there, and a grammar would begin anew in the middle of its
-    answer.
-    """
+    """The text is computed anew there, and a grammar would begin anew in mid-answer."""
     limits = Limits((1,), 1000, rope_border=100)
     row = {"prompt": "x", "response_format": {"type": "json_object"}}
     limited = request_of({**row, "max_tokens": 30}, None, Defaults())

@@ -17,10 +17,10 @@ from steps.wrappers import flavor
 from steps.wrappers.bundle import PARTS, SERVED, bundle
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
-from steps.wrappers.served.contract import KEYS
+from steps.wrappers.served.request import KEYS
 from steps.wrappers.signature import chat_signature
 from steps.wrappers.weights import Weights, deliver
-from tests.wrappers.conftest import NAME, Folders, Logged
+from tests.wrappers.subjects import NAME, Folders, Logged
 
 VARIANTS = ["int4", "transformers"]
 
@@ -227,7 +227,8 @@ from steps.config.onnx import ServingConfig
 from steps.core.peak_rss import peak_rss
 from steps.wrappers.log_onnx import log_onnx
 from steps.wrappers.log_transformers import log_transformers
-mlflow.set_experiment(experiment_id=mlflow.create_experiment(sys.argv[1] + "-peak", artifact_location=sys.argv[3]))
+experiment = mlflow.create_experiment(sys.argv[1] + "-peak", artifact_location=sys.argv[3])
+mlflow.set_experiment(experiment_id=experiment)
 common = dict(name="x", generation=GenerationConfig(), tags={{}}, metadata={{}})
 with mlflow.start_run():
     if sys.argv[1] == "transformers":
@@ -235,7 +236,7 @@ with mlflow.start_run():
     else:
         log_onnx(Path(sys.argv[2]), artifact_key="onnx-model", serving=ServingConfig(), **common)
 print(peak_rss())
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.slow
@@ -258,9 +259,9 @@ models = [mlflow.pyfunc.load_model(uri) for uri in sys.argv[1:]]
 for model in models:
     print(model.predict({"prompt": "The capital of France is", "max_tokens": 3}))
 import os
-assert "steps" not in sys.modules and "torch" not in sys.modules and "transformers" not in sys.modules, "too much was imported"
+assert not {"steps", "torch", "transformers"} & sys.modules.keys(), "too much was imported"
 print("clean")
-"""  # noqa: E501
+"""
 
 
 def test_two_versions_live_in_one_process_and_leave_it_cleanly(

@@ -1,6 +1,4 @@
-"""What the ONNX variant does with the settings of a request, with batches and with
-conversations.
-"""
+"""Settings of a request, batches and conversations with the ONNX variant."""
 
 import json
 import re
@@ -12,7 +10,7 @@ import pytest
 from jsonschema import validate
 from mlflow.exceptions import MlflowException
 
-from tests.wrappers.conftest import NAME, Folders, Open, say, text
+from tests.wrappers.subjects import NAME, Folders, Open, say, text
 
 STORY = "Tell me a short story about a fox."
 
@@ -215,12 +213,12 @@ def test_a_stream_opens_with_the_role_and_closes_with_usage(fp32: Any) -> None:
 
 def test_a_stream_of_several_choices(fp32: Any) -> None:
     row = say(STORY, max_tokens=6, n=2, temperature=1.0, seed=5)
-    found = {0: "", 1: ""}
+    texts = {0: "", 1: ""}
     for chunk in fp32.predict_stream(None, row):
         for choice in chunk["choices"]:
-            found[choice["index"]] += choice["delta"].get("content", "")
+            texts[choice["index"]] += choice["delta"].get("content", "")
     whole = fp32.predict(None, row)[0]
-    assert [found[0], found[1]] == [text(whole, 0), text(whole, 1)]
+    assert [texts[0], texts[1]] == [text(whole, 0), text(whole, 1)]
 
 
 def test_a_streamed_prompt_is_strings(fp32: Any) -> None:
@@ -345,5 +343,5 @@ def test_the_cache_stays_within_its_bytes(smollm: Folders, open_onnx: Open) -> N
     model = open_onnx(smollm.onnx("int4"), prefix_cache_bytes=budget)
     for number in range(6):
         model.predict(None, say(f"Number {number}. " * 12, max_tokens=4))
-        assert model.core.cache.size <= budget
-    assert model.core.cache.size > 0
+        assert model.scheduler().backend.cache.size <= budget
+    assert model.scheduler().backend.cache.size > 0

@@ -26,9 +26,7 @@ def test_the_longest_shared_beginning_wins_and_a_token_is_left_to_compute() -> N
     short, long = kept(list(range(WORTH_REUSING))), kept(list(range(2 * WORTH_REUSING)))
     cache.keep(short)
     cache.keep(long)
-    found = cache.find(list(range(2 * WORTH_REUSING)))
-    assert found is not None
-    assert found == (long, 2 * WORTH_REUSING - 1)
+    assert cache.find(list(range(2 * WORTH_REUSING))) == (long, 2 * WORTH_REUSING - 1)
 
 
 def test_another_conversation_with_the_same_system_prompt_is_left_alone() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from steps.wrappers.served.answer import AnswerText, completion
 from steps.wrappers.served.reasoning import Piece, ReasoningSplitter
-from tests.wrappers.decoders import PieceDecoder
+from tests.wrappers.doubles import PieceDecoder
 
 TAGS = ("<think>", "</think>")
 

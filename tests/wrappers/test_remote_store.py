@@ -15,8 +15,8 @@ from steps.config.generation import GenerationConfig
 from steps.config.onnx import ServingConfig
 from steps.wrappers.log_onnx import log_onnx
 from tests.conftest import BIN, clean_environment
-from tests.wrappers.conftest import NAME, Folders
-from tests.wrappers.test_server import free_port
+from tests.wrappers.ports import free_port
+from tests.wrappers.subjects import NAME, Folders
 
 pytestmark = pytest.mark.server
 
@@ -29,7 +29,7 @@ print("ANSWER", model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
 
 @pytest.fixture
 def tracking_server(migrated_database: Path, tmp_path: Path) -> Iterator[str]:
-    """URI of a tracking server whose artifacts nobody sees but itself."""
+    """URI of a tracking server whose artifacts only the server itself sees."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [

@@ -1,6 +1,4 @@
-"""Requests that are made to stop a server: each is refused with status 400, while others go on
-being answered.
-"""
+"""Requests made to stop a server get status 400, while others are answered."""
 
 import threading
 import time
@@ -13,13 +11,14 @@ import psutil
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import Defaults, requests_of
 from steps.wrappers.served.invalid_request import invalid_request
-from tests.wrappers.conftest import Folders, Open, say, text
+from steps.wrappers.served.request import Defaults
+from steps.wrappers.served.request_rows import requests_of
 from tests.wrappers.grammar_shapes import HIDDEN, INTEGER, lark, named, regex, schema
+from tests.wrappers.subjects import Folders, Open, say, text
 
 HELLO = [{"role": "user", "content": "Hello"}]
-# seconds between two answers to somebody else: a quiet machine shows a tenth, what was fixed took
+# seconds between two answers to another caller: a quiet machine shows a tenth, what was fixed took
 # 10 to 60
 LONGEST_GAP = 3.0
 GROWTH = 150 * 1024**2  # bytes of memory that all attacks together may leave behind
@@ -27,7 +26,7 @@ GROWTH = 150 * 1024**2  # bytes of memory that all attacks together may leave be
 
 @dataclass
 class Neighbour:
-    """Somebody else at the same model, who asks again as soon as an answer is there."""
+    """Another caller of the same model, who asks again as soon as an answer is there."""
 
     answers: int = 0
     longest: float = 0.0  # seconds from one answer to the next
@@ -81,7 +80,7 @@ ATTACKS: list[dict[str, Any]] = [
 ]
 
 
-def test_grammars_that_would_stop_everybody_stop_nobody(warm: Any) -> None:
+def test_grammars_that_would_stop_all_callers_stop_none(warm: Any) -> None:
     before = psutil.Process().memory_info().rss
     with neighbour(warm) as other:
         for attack in ATTACKS:
@@ -152,7 +151,7 @@ def test_a_grammar_that_fails_while_it_generates_is_the_callers(
 
 
 @pytest.mark.parametrize("content", ["a", " ", "漢", "<|endoftext|>", "word ", "e\u0301"])
-def test_a_long_text_holds_nobody_up(warm: Any, content: str) -> None:
+def test_a_long_text_holds_up_no_other_caller(warm: Any, content: str) -> None:
     long = content * (3_900_000 // len(content))
     with neighbour(warm) as other:
         for row in (say(long), {"prompt": long}):
@@ -163,7 +162,7 @@ def test_a_long_text_holds_nobody_up(warm: Any, content: str) -> None:
                 warm.predict(None, row)
             assert caught.value.get_http_status_code() == 400
         almost = content * (
-            warm.limits.context_length * warm._tokenizer.longest_token // len(content) - 50
+            warm.limits.context_length * warm.tokenizer.longest_token // len(content) - 50
         )
         with pytest.raises(MlflowException) as caught:
             warm.predict(None, {"prompt": almost})
@@ -265,7 +264,7 @@ def test_both_variants_refuse_alike(
 ) -> None:
     """Less what the transformers variant has no grammars for."""
     other = open_checkpoint(tiny.checkpoint)
-    assert other._tokenizer.longest_token == warm._tokenizer.longest_token
+    assert other.tokenizer.longest_token == warm.tokenizer.longest_token
     long = say("a" * 3_900_000)
     for row in (long, {"messages": HELLO * 4_097}, {"messages": HELLO, "stop": ["x" * 513]}):
         said = []

@@ -1,4 +1,4 @@
-"""The one thread that owns the engine, over a hand-written core that counts instead of thinking."""
+"""The one thread that owns the engine, over a hand-written backend that counts."""
 
 import json
 import queue
@@ -11,10 +11,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.answer import Answer, AnswerText
-from steps.wrappers.served.contract import Defaults, request_of
-from steps.wrappers.served.fitting import deadline_of_caller
-from steps.wrappers.served.scheduler import Driver, Job, broken
-from tests.wrappers.decoders import PieceDecoder
+from steps.wrappers.served.backend import Job, engine_error
+from steps.wrappers.served.request import Defaults, request_of
+from steps.wrappers.served.request_limits import deadline_of_caller
+from steps.wrappers.served.scheduler import Scheduler
+from tests.wrappers.doubles import PieceDecoder
 
 
 class Counting:
@@ -29,7 +30,7 @@ class Counting:
         self.order: list[int] = []
         self.broken = self.closed = False
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return self.places - len(self.jobs)
 
     def busy(self) -> bool:
@@ -73,143 +74,145 @@ def job(out: "queue.SimpleQueue[Any]", index: int = 0, tokens: int = 3, **settin
 
 
 @pytest.fixture
-def core() -> Counting:
+def backend() -> Counting:
     return Counting()
 
 
 @pytest.fixture
-def driver(core: Counting) -> Iterator[Driver]:
-    made = Driver(lambda: core, max_queue=4, timeout=60)
+def scheduler(backend: Counting) -> Iterator[Scheduler]:
+    made = Scheduler(lambda: backend, max_queue=4, timeout=60)
     yield made
     made.close()
 
 
-def test_answers_come_back_to_their_own_queue(driver: Driver) -> None:
+def test_answers_come_back_to_their_own_queue(scheduler: Scheduler) -> None:
     outs: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(3)]
     for index, out in enumerate(outs):
-        driver.submit([job(out, index, tokens=index + 1)])
+        scheduler.submit([job(out, index, tokens=index + 1)])
     answers = [out.get(timeout=5)[2] for out in outs]
     assert [answer.text for answer in answers] == ["1 ", "1 2 ", "1 2 3 "]
     assert [answer.tokens for answer in answers] == [1, 2, 3]
 
 
-def test_first_come_first_served(core: Counting, driver: Driver) -> None:
-    core.gate.clear()
+def test_first_come_first_served(backend: Counting, scheduler: Scheduler) -> None:
+    backend.gate.clear()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for index in range(6):
-        driver.submit([job(out, index)])
+        scheduler.submit([job(out, index)])
         time.sleep(0.03)
-    core.gate.set()
+    backend.gate.set()
     for _ in range(6):
         out.get(timeout=5)
-    assert core.order == list(range(6))
+    assert backend.order == list(range(6))
 
 
-def test_a_stop_string_ends_the_job_in_the_core(core: Counting, driver: Driver) -> None:
+def test_a_stop_string_ends_the_job_in_the_backend(backend: Counting, scheduler: Scheduler) -> None:
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    driver.submit([job(out, tokens=1000, stop=["4"])])
+    scheduler.submit([job(out, tokens=1000, stop=["4"])])
     answer = out.get(timeout=5)[2]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.tokens) == ("1 2 3 ", "stop", 4)
-    assert not core.jobs
+    assert not backend.jobs
 
 
-def test_the_queue_is_bounded_and_patience_waits_for_room(core: Counting, driver: Driver) -> None:
-    core.gate.clear()
+def test_the_queue_is_bounded_and_patience_waits_for_places(
+    backend: Counting, scheduler: Scheduler
+) -> None:
+    backend.gate.clear()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    driver.submit([job(out), job(out)])
-    time.sleep(0.1)  # both are in the core now
-    driver.submit([job(out) for _ in range(4)])
+    scheduler.submit([job(out), job(out)])
+    time.sleep(0.1)  # both are in the backend now
+    scheduler.submit([job(out) for _ in range(4)])
     with pytest.raises(MlflowException, match="4 requests wait already and max_queue is 4"):
-        driver.submit([job(out)])
-    waiter = threading.Thread(target=lambda: driver.submit([job(out)], patiently=True))
+        scheduler.submit([job(out)])
+    waiter = threading.Thread(target=lambda: scheduler.submit([job(out)], patiently=True))
     waiter.start()
-    core.gate.set()
+    backend.gate.set()
     waiter.join(5)
     assert not waiter.is_alive()
     assert [out.get(timeout=5)[1] for _ in range(7)] == ["answer"] * 7
 
 
-def test_who_waits_too_long_is_told_while_the_core_is_busy(core: Counting) -> None:
-    driver = Driver(lambda: core, max_queue=4, timeout=0.2)
-    core.places = 0
-    core.jobs[0] = (job(queue.SimpleQueue(), tokens=10**9), 0)  # somebody who never ends
+def test_who_waits_too_long_is_told_while_the_backend_is_busy(backend: Counting) -> None:
+    scheduler = Scheduler(lambda: backend, max_queue=4, timeout=0.2)
+    backend.places = 0
+    backend.jobs[0] = (job(queue.SimpleQueue(), tokens=10**9), 0)  # a job that never ends
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    driver.submit([job(out)])
+    scheduler.submit([job(out)])
     _, kind, error = out.get(timeout=5)
     assert (kind, error.get_http_status_code()) == ("error", 503)
     assert "after 0 tokens" in str(error)
-    core.jobs.clear()
-    driver.close()
+    backend.jobs.clear()
+    scheduler.close()
 
 
-def test_an_abandoned_job_leaves_the_core(core: Counting, driver: Driver) -> None:
+def test_an_abandoned_job_leaves_the_backend(backend: Counting, scheduler: Scheduler) -> None:
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     left = job(out, tokens=10**9)
-    driver.submit([left])
+    scheduler.submit([left])
     time.sleep(0.05)
     left.cancelled.set()
     assert out.get(timeout=5)[1] == "error"
-    assert not core.jobs
+    assert not backend.jobs
 
 
-def test_a_core_that_fails_tells_everybody_and_is_closed(core: Counting, driver: Driver) -> None:
-    core.broken = True
+def test_a_backend_that_fails_tells_all_callers_and_is_closed(
+    backend: Counting, scheduler: Scheduler
+) -> None:
+    backend.broken = True
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    driver.submit([job(out)])
+    scheduler.submit([job(out)])
     _, kind, error = out.get(timeout=5)
     assert kind == "error"
     assert "the engine failed: out of memory" in str(error)
     assert "Traceback" not in json.dumps(error.serialize_as_json())
-    driver.close()
-    assert core.closed
-    assert not driver.alive
+    scheduler.close()
+    assert backend.closed
+    assert not scheduler.alive
     with pytest.raises(MlflowException, match="the engine failed"):
-        driver.submit([job(out)])
+        scheduler.submit([job(out)])
 
 
-def test_nobody_shares_an_error_with_another(core: Counting, driver: Driver) -> None:
-    """MLflow's scoring server writes the request into the message of the error that it was raised
-    with.
-    """
-    core.gate.clear()
+def test_no_two_callers_share_an_error(backend: Counting, scheduler: Scheduler) -> None:
+    """MLflow's scoring server writes the request into the message of the error it caught."""
+    backend.gate.clear()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(4):
-        driver.submit([job(out)])
+        scheduler.submit([job(out)])
     time.sleep(0.1)
-    core.broken = True
+    backend.broken = True
     errors = [out.get(timeout=5)[2] for _ in range(4)]
     for _ in range(2):
         with pytest.raises(MlflowException, match="the engine failed") as caught:
-            driver.submit([job(out)])
+            scheduler.submit([job(out)])
         errors.append(caught.value)
     assert len({id(error) for error in errors}) == 6
 
 
-def test_a_job_that_fails_leaves_the_others_alone(core: Counting, driver: Driver) -> None:
-    start = core.start
+def test_a_job_that_fails_leaves_the_others_alone(backend: Counting, scheduler: Scheduler) -> None:
+    start = backend.start
 
     def choosy(jobs: list[Job]) -> None:
         for bad in [job for job in jobs if job.index == 1]:
-            bad.fail(broken(ValueError("no such thing\nTraceback …")))
+            bad.fail(engine_error(ValueError("no such thing\nTraceback …")))
         start([job for job in jobs if job.index != 1])
 
-    core.start = choosy  # type: ignore[method-assign]
+    backend.start = choosy  # type: ignore[method-assign]
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with driver.arriving():
+    with scheduler.arriving():
         for index in range(3):
-            driver.submit([job(out, index)])
+            scheduler.submit([job(out, index)])
     told = {index: (kind, value) for index, kind, value in (out.get(timeout=5) for _ in range(3))}
     assert (told[0][0], told[1][0], told[2][0]) == ("answer", "error", "answer")
     assert told[1][1].message == "the engine could not finish this answer: no such thing"
-    assert driver.alive
+    assert scheduler.alive
 
 
-def test_the_callers_own_deadline_goes_before_the_timeout(driver: Driver) -> None:
+def test_the_callers_own_deadline_goes_before_the_timeout(scheduler: Scheduler) -> None:
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
     hasty = job(out, tokens=10**9)
     hasty.deadline = time.monotonic() + 0.1
-    driver.submit([hasty])
+    scheduler.submit([hasty])
     assert "request_timeout" in str(out.get(timeout=5)[2])
 
 
@@ -220,31 +223,33 @@ def test_a_scoring_servers_patience_is_a_deadline(monkeypatch: pytest.MonkeyPatc
     assert 6 < deadline_of_caller() - time.monotonic() <= 7
 
 
-def test_closing_answers_those_who_wait(core: Counting, driver: Driver) -> None:
-    core.gate.clear()
+def test_closing_answers_those_who_wait(backend: Counting, scheduler: Scheduler) -> None:
+    backend.gate.clear()
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    driver.submit([job(out) for _ in range(4)])
-    driver.close()
+    scheduler.submit([job(out) for _ in range(4)])
+    scheduler.close()
     assert [out.get(timeout=5)[1] for _ in range(4)] == ["error"] * 4
-    assert core.closed
+    assert backend.closed
 
 
-def test_a_core_that_cannot_be_made_raises_where_it_was_asked_for() -> None:
+def test_a_backend_that_cannot_be_made_raises_where_it_was_asked_for() -> None:
     def broken() -> Counting:
         raise MlflowException("no such folder")
 
     with pytest.raises(MlflowException, match="no such folder"):
-        Driver(broken, max_queue=1, timeout=1)
+        Scheduler(broken, max_queue=1, timeout=1)
 
 
-def test_requests_on_their_way_are_waited_for_and_batched(core: Counting, driver: Driver) -> None:
+def test_requests_on_their_way_are_waited_for_and_batched(
+    backend: Counting, scheduler: Scheduler
+) -> None:
     batches: list[int] = []
-    start = core.start
-    core.start = lambda jobs: (batches.append(len(jobs)), start(jobs))[1]  # type: ignore[method-assign, func-returns-value]
+    start = backend.start
+    backend.start = lambda jobs: (batches.append(len(jobs)), start(jobs))[1]  # type: ignore[method-assign, func-returns-value]
     out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with driver.arriving():
-        driver.submit([job(out)])
-        driver.submit([job(out)])
+    with scheduler.arriving():
+        scheduler.submit([job(out)])
+        scheduler.submit([job(out)])
     for _ in range(2):
         out.get(timeout=5)
     assert batches == [2]

@@ -1,11 +1,8 @@
-"""Both variants behind ``mlflow models serve``, asked over HTTP as curl and as OpenAI's own client
-ask.
-"""
+"""Both variants behind ``mlflow models serve``, asked over HTTP and by OpenAI's client."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,15 +16,10 @@ import requests
 from openai import OpenAI
 
 from tests.conftest import BIN
-from tests.wrappers.conftest import Logged, say
+from tests.wrappers.ports import free_port
+from tests.wrappers.subjects import Logged, say
 
 pytestmark = pytest.mark.server
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["int4", "transformers"])
@@ -166,9 +158,7 @@ def test_threads_get_their_own_answers(address: str) -> None:
 
 
 class Gateway(httpx.BaseTransport):
-    """What stands before a scoring server: OpenAI's path to MLflow's, and the one row out of its
-    list.
-    """
+    """Stands before a scoring server: OpenAI's path to MLflow's, and one row out of a list."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -1,14 +1,18 @@
-"""Threads: what is set, else the cores this process may use."""
+"""The model_config of a logged model: its bounds, those of the config beside them, and threads."""
 
 import os
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 
+from steps.config.generation import GenerationConfig
+from steps.config.onnx import ServingConfig
 from steps.config.root import ROOT
+from steps.core.errors import ConfigError
 from steps.wrappers.served.settings import Settings
 
 COUNT = "from steps.wrappers.served.settings import Settings; print(Settings().intra_op_threads)"
@@ -72,3 +76,43 @@ def test_options_of_a_named_provider_are_taken() -> None:
 
 def test_threads_can_be_limited_from_outside() -> None:
     assert counted(LOKY_MAX_CPU_COUNT="1") == 1
+
+
+def test_config_and_settings_have_the_same_fields_and_defaults() -> None:
+    config = {**asdict(GenerationConfig()), **asdict(ServingConfig())}
+    settings = asdict(Settings())
+    assert {"name", *config} == settings.keys()
+    assert {key: value or None for key, value in config.items()} == {
+        key: settings[key] or None for key in config
+    }
+    assert asdict(Settings.read(config)) == {"name": "model", **config}
+
+
+@pytest.mark.parametrize(
+    ("key", "least"),
+    [
+        ("threads", 0),
+        ("max_batch_size", 1),
+        ("max_queue", 1),
+        ("prefix_cache_bytes", 0),
+        ("max_new_tokens", 1),
+        ("request_timeout", 0.001),
+        ("temperature", 0),
+    ],
+)
+def test_config_and_settings_have_the_same_bounds(key: str, least: float) -> None:
+    kind: Any = (
+        GenerationConfig if key in {f.name for f in fields(GenerationConfig)} else ServingConfig
+    )
+    below = least - 1
+    assert getattr(kind(**{key: least}), key) == getattr(Settings.read({key: least}), key) == least
+    with pytest.raises(ConfigError, match=f"{key}={below}: expected "):
+        kind(**{key: below})
+    with pytest.raises(MlflowException, match=f"model_config.{key}={below}: expected "):
+        Settings.read({key: below})
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_has_bounds(field: Any) -> None:
+    assert field.metadata["fits"](field.default)
+    assert not field.metadata["fits"]({1, 2})

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.wrappers.conftest import Folders, Open
+from tests.wrappers.subjects import Folders, Open
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -90,7 +90,7 @@ def test_requests_over_sixteen_threads(requests: int, tiny: Folders, open_onnx: 
                 if streams and number % 11 == 0:
                     leave(model, row)
                     continue
-                found = (
+                answer = (
                     streamed(model, row)
                     if streams and number % 7 == 0
                     else said(model.predict(None, row)[0])
@@ -98,8 +98,8 @@ def test_requests_over_sixteen_threads(requests: int, tiny: Folders, open_onnx: 
             except Exception as error:  # noqa: BLE001 - told in the main thread
                 failed.append(error)
                 return
-            if found != expected[number % kinds]:
-                wrong.append((number % kinds, found))
+            if answer != expected[number % kinds]:
+                wrong.append((number % kinds, answer))
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -138,15 +138,16 @@ import sys
 sys.path.insert(0, {root!r})
 from steps.core.peak_rss import peak_rss
 from steps.wrappers.served.onnx_model import OnnxChatModel
-from tests.wrappers.conftest import Context
+from tests.wrappers.subjects import Context
 model = OnnxChatModel()
 model.load_context(Context({{"onnx-model": sys.argv[1]}}, {{"prefix_cache_bytes": 0}}))
 text = "The quick brown fox jumps over the lazy dog and reads a book. " * 100
-rows = [{{"messages": [{{"role": "user", "content": f"{{number}} {{text}}"}}], "max_tokens": 4, "temperature": 0.0}} for number in range(4)]
+questions = [[{{"role": "user", "content": f"{{number}} {{text}}"}}] for number in range(4)]
+rows = [{{"messages": asked, "max_tokens": 4, "temperature": 0.0}} for asked in questions]
 before = peak_rss()
 assert model.predict(None, rows)[0]["usage"]["prompt_tokens"] > 1000
 print(peak_rss() - before)
-"""  # noqa: E501
+"""
 
 
 def test_long_prompts_are_computed_in_bounded_memory(

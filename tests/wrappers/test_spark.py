@@ -1,6 +1,4 @@
-"""``mlflow.pyfunc.spark_udf`` over both columns: two Spark workers, each with an engine of its
-own.
-"""
+"""``mlflow.pyfunc.spark_udf`` over both columns, on two Spark workers."""
 
 import json
 import shutil
@@ -11,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.wrappers.conftest import Logged
+from tests.wrappers.subjects import Logged
 
 PYSPARK = "pyspark==4.3.0"
 
 ANSWERS = """
 import json, os, sys
 sys.path.insert(0, sys.argv[2])
-os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": sys.argv[2], "SPARK_LOCAL_IP": "127.0.0.1"}
+os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": sys.argv[2]}
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 import mlflow
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import struct
@@ -27,16 +26,18 @@ spark.sparkContext.setLogLevel("ERROR")
 udf = mlflow.pyfunc.spark_udf(spark, sys.argv[1], result_type="string", env_manager="local")
 rows = [(number, f"Say the number {number}.", 4 + number) for number in range(6)]
 frame = spark.createDataFrame(rows, ["number", "prompt", "max_tokens"]).repartition(2)
-answers = frame.withColumn("answer", udf(struct("prompt", "max_tokens"))).select("number", "answer").collect()
+frame = frame.withColumn("answer", udf(struct("prompt", "max_tokens")))
+answers = frame.select("number", "answer").collect()
 print("ANSWERS " + json.dumps({str(row["number"]): row["answer"] for row in answers}))
 spark.stop()
-"""  # noqa: E501
+"""
 
 ALONE = """
 import json, sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
-print(json.dumps({str(n): model.predict({"prompt": f"Say the number {n}.", "max_tokens": 4 + n})[0] for n in range(6)}))
-"""  # noqa: E501
+rows = {n: {"prompt": f"Say the number {n}.", "max_tokens": 4 + n} for n in range(6)}
+print(json.dumps({str(n): model.predict(row)[0] for n, row in rows.items()}))
+"""
 
 
 @pytest.mark.slow

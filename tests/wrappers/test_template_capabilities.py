@@ -1,6 +1,4 @@
-"""What a template can do is found by rendering it, whatever it is called and whatever words stand
-in it.
-"""
+"""What a template can do is told by rendering it, whatever its name and its words."""
 
 import json
 import pickle
@@ -137,10 +135,10 @@ def test_found_by_rendering(
     source: str,
     expected: dict[str, Any],
 ) -> None:
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
-    values = json.loads(json.dumps(found.to_json()))
+    can = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path, source)))
+    values = json.loads(json.dumps(can.to_json()))
     assert {path: looked_up(values, path) for path in expected} == expected
-    assert TemplateCapabilities.from_json(values) == found
+    assert TemplateCapabilities.from_json(values) == can
 
 
 def test_words_alone_are_no_capability(tmp_path: Path) -> None:
@@ -149,15 +147,15 @@ def test_words_alone_are_no_capability(tmp_path: Path) -> None:
         + shapes.TURNS
         + "{% if tools and false %}{{ tools }}{% endif %}"
     )
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path, source)))
-    assert (found.tools, found.tool_calls, found.thinking) == (None, None, None)
+    can = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path, source)))
+    assert (can.tools, can.tool_calls, can.thinking) == (None, None, None)
 
 
 def test_tags_that_only_the_tokenizer_knows(tmp_path: Path) -> None:
     folder = shapes.checkpoint(tmp_path, shapes.TURNS, added=("<think>", "</think>", "<table>"))
-    found = TemplateCapabilities.found(ChatTemplate(folder))
-    assert found.thinking is not None
-    assert (found.thinking.opening, found.thinking.closing, found.thinking.switch) == (
+    can = TemplateCapabilities.of(ChatTemplate(folder))
+    assert can.thinking is not None
+    assert (can.thinking.opening, can.thinking.closing, can.thinking.switch) == (
         "<think>",
         "</think>",
         None,
@@ -175,42 +173,42 @@ def test_structure_is_what_the_template_writes_and_is_not_special(tmp_path: Path
         "\n\n",
         "<tool_call>",
     )
-    found = TemplateCapabilities.found(
+    can = TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path, shapes.OPENED, added=added))
     )
-    assert set(found.structure) == set(added[:5])
-    assert found.turn_end == "<\uff5cend\uff5c>"
+    assert set(can.structure) == set(added[:5])
+    assert can.turn_end == "<\uff5cend\uff5c>"
 
 
-def test_a_developer_is_known_where_the_template_treats_one_as_nobody_else(tmp_path: Path) -> None:
+def test_a_developer_is_known_where_the_template_knows_the_role(tmp_path: Path) -> None:
     knows = shapes.TURNS.replace(
         "{{ m.role }}", "{{ 'policy' if m.role == 'developer' else m.role }}"
     )
-    assert TemplateCapabilities.found(
+    assert TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path / "a", knows))
     ).developer_role
-    assert not TemplateCapabilities.found(
+    assert not TemplateCapabilities.of(
         ChatTemplate(shapes.checkpoint(tmp_path / "b", shapes.TURNS))
     ).developer_role
 
 
 def test_a_folder_without_a_template_can_do_nothing(tmp_path: Path) -> None:
-    found = TemplateCapabilities.found(ChatTemplate(shapes.checkpoint(tmp_path)))
-    assert found == TemplateCapabilities()
+    can = TemplateCapabilities.of(ChatTemplate(shapes.checkpoint(tmp_path)))
+    assert can == TemplateCapabilities()
 
 
 def test_what_was_found_at_logging_is_read_and_what_another_version_wrote_is_found_anew(
     tmp_path: Path,
 ) -> None:
     folder = shapes.checkpoint(tmp_path, shapes.HERMES)
-    found = Conversations.of_folder(folder).capabilities
-    kept = {**found.to_json(), "turn_end": "<kept>"}
+    can = Conversations.of_folder(folder).capabilities
+    kept = {**can.to_json(), "turn_end": "<kept>"}
     (folder / CAPABILITIES).write_text(json.dumps({"template": kept}))
     assert Conversations.of_folder(folder).capabilities.turn_end == "<kept>"
     (folder / CAPABILITIES).write_text(json.dumps({"template": {**kept, "unheard_of": 1}}))
-    assert Conversations.of_folder(folder).capabilities == found
+    assert Conversations.of_folder(folder).capabilities == can
     (folder / CAPABILITIES).write_text(json.dumps({"limits": {}}))
-    assert Conversations.of_folder(folder).capabilities == found
+    assert Conversations.of_folder(folder).capabilities == can
 
 
 def test_templates_are_found_wherever_they_are_kept(tmp_path: Path) -> None:

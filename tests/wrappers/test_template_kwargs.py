@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.contract import Defaults, Request, request_of
+from steps.wrappers.served.request import Defaults, Request, request_of
 from steps.wrappers.served.template_capabilities import TemplateCapabilities
 from steps.wrappers.served.template_thinking import Thinking
 

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.wrappers.served.onnx_model import OnnxChatModel
-from steps.wrappers.served.scheduler import Core
 from tests.wrappers import template_shapes as shapes
-from tests.wrappers.conftest import NAME, Context, Folders, say
-from tests.wrappers.test_tools import Saying
+from tests.wrappers.doubles import SayingModel
+from tests.wrappers.subjects import NAME, Context, Folders, say
 
 # unused special tokens
 TAKEN = {
@@ -31,28 +29,15 @@ SWITCH = TURNS.replace(
     "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
 )
 OPENED = TURNS.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-Open = Callable[..., OnnxChatModel]
-
-
-class SpeakingModel(OnnxChatModel):
-    """The ONNX variant with what it says in the place of the engine."""
-
-    says = ""
-
-    def make_core(self, folder: Path) -> Core:  # noqa: ARG002 - nothing is loaded
-        return Saying(self._tokenizer.encode(self.says))
+Open = Callable[..., SayingModel]
 
 
 @pytest.fixture
 def speaking(smollm: Folders, tmp_path: Path) -> Iterator[Open]:
-    """Open the embedded model's folder with a template, tags among its special tokens, and
-    something to say.
-    """
-    opened: list[OnnxChatModel] = []
+    """Open the embedded model with a template, tags among its tokens, and something to say."""
+    opened: list[SayingModel] = []
 
-    def open_model(
-        says: str, template: str, *, special: bool = True, **config: Any
-    ) -> OnnxChatModel:
+    def open_model(says: str, template: str, *, special: bool = True, **config: Any) -> SayingModel:
         folder = tmp_path / f"made_{len(opened)}"
         folder.mkdir()
         for file in smollm.onnx("int4").iterdir():
@@ -65,7 +50,7 @@ def speaking(smollm: Folders, tmp_path: Path) -> Iterator[Open]:
             for before, after in TAKEN.items():
                 text = text.replace(json.dumps(before), json.dumps(after))
             (folder / name).write_text(text, "utf-8")
-        model = SpeakingModel()
+        model = SayingModel()
         model.says = says
         model.load_context(Context({"onnx-model": str(folder)}, {"name": NAME, **config}))
         opened.append(model)
@@ -125,7 +110,7 @@ def test_reasoning_that_the_prompt_opens(speaking: Open) -> None:
         "reasoning_content": "The sun is high",
     }
     assert "<think>" in "".join(
-        map(model._tokenizer.decoder(frozenset({"<think>"})), model.core.prompts[0])  # type: ignore[attr-defined]
+        map(model.tokenizer.decoder(frozenset({"<think>"})), model.prompts[0])
     )
 
 
@@ -217,13 +202,13 @@ def test_our_own_calls_can_be_sent_back(speaking: Open, template: str) -> None:
         for number, call in enumerate(message["tool_calls"])
     ]
     model.predict(None, {**row, "messages": [*row["messages"], message, *results]})
-    prompt = "".join(map(model._tokenizer.decoder(), model.core.prompts[-1]))  # type: ignore[attr-defined]
+    prompt = "".join(map(model.tokenizer.decoder(), model.prompts[-1]))
     assert all(word in prompt for word in ('"A"', '"B"', "result 0", "result 1"))
 
 
-def prompt_of(model: OnnxChatModel, **settings: Any) -> str:
+def prompt_of(model: SayingModel, **settings: Any) -> str:
     model.predict(None, say("Hi", max_tokens=4, **settings))
-    return "".join(map(model._tokenizer.decoder(frozenset(TAKEN.values())), model.core.prompts[-1]))  # type: ignore[attr-defined]
+    return "".join(map(model.tokenizer.decoder(frozenset(TAKEN.values())), model.prompts[-1]))
 
 
 def test_variables_of_the_template_by_request_and_by_default(speaking: Open) -> None:
@@ -258,7 +243,7 @@ def test_reasoning_is_given_back_to_the_template(speaking: Open) -> None:
             "messages": [*say("Hi")["messages"], said, *say("Sure?")["messages"]],
         },
     )
-    ids = model.core.prompts[-1]  # type: ignore[attr-defined]
-    text = "".join(map(model._tokenizer.decoder(frozenset(TAKEN.values())), ids))
+    ids = model.prompts[-1]
+    text = "".join(map(model.tokenizer.decoder(frozenset(TAKEN.values())), ids))
     assert "<think>The sun is <think> high.</think>Noon." in text
-    assert ids.count(model._tokenizer.encode("<think>")[0]) == 1
+    assert ids.count(model.tokenizer.encode("<think>")[0]) == 1

@@ -1,6 +1,4 @@
-"""The served tokenizer beside transformers' decoding, on vocabularies of both kinds that are made
-here.
-"""
+"""The served tokenizer beside transformers' decoding, on small vocabularies of both kinds."""
 
 import random
 from pathlib import Path
@@ -24,9 +22,7 @@ TEXTS = ("Hello world", " two  spaces ", "héé 日本 🙂", "a▁b", "1234 ½"
 
 
 def byte_fallback() -> Tokenizer:
-    """A vocabulary as Llama 2's: spaces are ▁, one stands in front, what it lacks is spelled in
-    bytes.
-    """
+    """A vocabulary as Llama 2's: spaces are ▁, one in front, the rest spelled in bytes."""
     pieces = [
         "<unk>",
         "<s>",
@@ -116,9 +112,7 @@ def test_valid_text_after_a_broken_character_is_shown_as_soon_as_it_is_certain()
 
 
 def test_a_run_of_bytes_is_held_until_it_ends() -> None:
-    """The library reads such a run whole: one bad byte makes every one of them bad, those before it
-    too.
-    """
+    """The library reads such a run whole: one bad byte makes all of them bad."""
     served = CheckpointTokenizer(byte_fallback())
     whole = served.encode("日")
     decode = served.decoder()
@@ -164,13 +158,8 @@ def test_a_limit_that_was_saved_with_the_tokenizer_cuts_no_prompt(
 
 def test_segments_join_without_a_space_in_front_of_each() -> None:
     served = CheckpointTokenizer(byte_fallback())
-    found = served.encode_segments(["Hel", "lo <", "s> wo</s>ld"])
-    assert found == [
-        *served.encode("Hello <"),
-        *served.encode("xs> wo")[2:],
-        2,
-        *served.encode("ld"),
-    ]
+    ids = served.encode_segments(["Hel", "lo <", "s> wo</s>ld"])
+    assert ids == [*served.encode("Hello <"), *served.encode("xs> wo")[2:], 2, *served.encode("ld")]
     assert served.encode("Hello") == served.encode_segments(["Hello"])  # the tokenizer is as it was
 
 

@@ -197,9 +197,9 @@ def shaped(calls: list[dict[str, Any]]) -> list[tuple[str, Any]]:
 def test_calls_are_read_as_models_write_them(
     text: str, said: str, calls: list[tuple[str, Any]]
 ) -> None:
-    content, found = tool_calls_in(text, OFFER)
-    assert (content, shaped(found)) == (said, calls)
-    assert len({call["id"] for call in found}) == len(found)
+    content, made = tool_calls_in(text, OFFER)
+    assert (content, shaped(made)) == (said, calls)
+    assert len({call["id"] for call in made}) == len(made)
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -242,8 +242,8 @@ def test_streamed_pieces_join_to_the_whole_answer(
     text = before + text + after
     bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
     content, calls, _ = streamed([text[start:end] for start, end in pairwise(bounds)], OFFER)
-    whole, found = tool_calls_in(text, OFFER)
-    assert (content, calls) == (whole, shaped(found))
+    whole, made = tool_calls_in(text, OFFER)
+    assert (content, calls) == (whole, shaped(made))
 
 
 def test_what_cannot_be_a_call_is_shown_at_once() -> None:

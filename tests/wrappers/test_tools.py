@@ -1,6 +1,4 @@
-"""Tools through predict and predict_stream: offered to the template, read out of what the model
-says.
-"""
+"""Tools through predict and predict_stream: offered, and read out of what the model says."""
 
 import json
 from collections.abc import Iterator
@@ -12,56 +10,14 @@ from mlflow.exceptions import MlflowException
 
 from steps.wrappers.capabilities import capabilities_of, template_of
 from steps.wrappers.served.limits import CAPABILITIES
-from steps.wrappers.served.onnx_model import OnnxChatModel
-from steps.wrappers.served.scheduler import Core, Job
-from tests.wrappers.conftest import NAME, Context, Folders, say, text
+from tests.wrappers.doubles import SayingModel
+from tests.wrappers.subjects import NAME, Context, Folders, say, text
 
 TOOL = {
     "type": "function",
     "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
 }
 CALL = 'I look it up.\n<tool_call>{"name": "now", "arguments": {"zone": "UTC"}}</tool_call>'
-
-
-class Saying:
-    """A core that answers everything with the same tokens, as no small model calls a tool when it
-    is told to.
-    """
-
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens = tokens
-        self.jobs: list[tuple[Job, list[int]]] = []
-        self.prompts: list[list[int]] = []
-
-    def room(self) -> int:
-        return 4
-
-    def busy(self) -> bool:
-        return bool(self.jobs)
-
-    def start(self, jobs: list[Job]) -> None:
-        self.prompts += [job.ids for job in jobs]
-        self.jobs += [(job, [*self.tokens, 0]) for job in jobs]  # the last one ends the answer
-
-    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
-        for job, left in self.jobs:
-            yield job, left.pop(0), None if left else "stop"
-        self.jobs = [(job, left) for job, left in self.jobs if left]
-
-    def stop(self, job: Job) -> None:
-        self.jobs = [(other, left) for other, left in self.jobs if other is not job]
-
-    def close(self) -> None:
-        self.jobs.clear()
-
-
-class SayingModel(OnnxChatModel):
-    """The ONNX variant with ``says`` in the place of the engine."""
-
-    says = CALL
-
-    def make_core(self, folder: Path) -> Core:  # noqa: ARG002 - nothing is loaded
-        return Saying(self._tokenizer.encode(self.says))
 
 
 @pytest.fixture
@@ -86,6 +42,7 @@ def folder(smollm: Folders, tmp_path: Path) -> Path:
 @pytest.fixture
 def saying(folder: Path) -> Iterator[SayingModel]:
     model = SayingModel()
+    model.says = CALL
     model.load_context(Context({"onnx-model": str(folder)}, {"name": NAME}))
     yield model
     model.close()
@@ -118,10 +75,8 @@ def test_tool_calls_are_streamed_whole_and_text_before_them_at_once(saying: Sayi
 
 def test_the_template_is_given_the_tools(saying: SayingModel) -> None:
     saying.predict(None, ROW)
-    core = saying.core
-    assert isinstance(core, Saying)
-    decode = saying._tokenizer.decoder()
-    assert '"name": "now"' in "".join(decode(token) for token in core.prompts[0])
+    decode = saying.tokenizer.decoder()
+    assert '"name": "now"' in "".join(decode(token) for token in saying.prompts[0])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +87,7 @@ def test_the_template_is_given_the_tools(saying: SayingModel) -> None:
         {**ROW, "tool_choice": "none"},
     ],
 )
-def test_a_tool_nobody_offered_is_text(saying: SayingModel, row: dict[str, Any]) -> None:
+def test_a_tool_that_was_not_offered_is_text(saying: SayingModel, row: dict[str, Any]) -> None:
     [choice] = saying.predict(None, row)[0]["choices"]
     assert (choice["message"], choice["finish_reason"]) == (
         {"role": "assistant", "content": CALL},

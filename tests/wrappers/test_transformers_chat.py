@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tests.wrappers.conftest import NAME, Folders, Open, say, text
+from tests.wrappers.subjects import NAME, Folders, Open, say, text
 
 
 @pytest.fixture(scope="module")
@@ -120,21 +120,21 @@ def test_an_answer_that_fails_leaves_the_engine_alive(
     tiny: Folders, open_checkpoint: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = open_checkpoint(tiny.checkpoint)
-    core, begin = own.core, own.core._begin
+    backend, begin = own.scheduler().backend, own.scheduler().backend.begin
 
     def choosy(job: Any) -> Any:
         if job.request.max_tokens == 3:
             raise RuntimeError("out of memory")
         return begin(job)
 
-    monkeypatch.setattr(core, "_begin", choosy)
+    monkeypatch.setattr(backend, "begin", choosy)
     with pytest.raises(
         MlflowException, match="could not finish this answer: out of memory"
     ) as caught:
         own.predict(None, [say("Hello", max_tokens=2), say("Hello", max_tokens=3)])
     assert caught.value.get_http_status_code() == 500
     assert own.predict(None, say("Hello", max_tokens=2))
-    assert own.core is core
+    assert own.scheduler().backend is backend
 
 
 def test_a_missing_device_is_a_refusal(tiny: Folders, open_checkpoint: Open) -> None:

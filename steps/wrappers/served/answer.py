@@ -12,8 +12,8 @@ from .tool_calls import Offer, tool_calls_in
 
 def first_stop(text: str, stops: Iterable[str]) -> int | None:
     """Find where the earliest stop string begins."""
-    found = [position for position in (text.find(stop) for stop in stops) if position >= 0]
-    return min(found, default=None)
+    positions = [position for position in map(text.find, stops) if position >= 0]
+    return min(positions, default=None)
 
 
 class Decoder(Protocol):
@@ -45,12 +45,8 @@ class AnswerText:
         splitter: Callable[[], ReasoningSplitter] = ReasoningSplitter,
         dropped: frozenset[str] = frozenset(),
     ) -> None:
-        self._decoder, self._stops, self._splitter, self._dropped = (
-            decoder,
-            stops,
-            splitter,
-            dropped,
-        )
+        self._decoder, self._splitter = decoder, splitter
+        self._stops, self._dropped = stops, dropped
         self.restart()
 
     def restart(self) -> None:
@@ -92,9 +88,7 @@ class AnswerText:
         return certain
 
     def finish(self) -> Piece:
-        """End the answer: text that the decoder, a tag's or a stop string's beginning held back is
-        certain now.
-        """
+        """End the answer: return text held back for the decoder, a tag or a stop string."""
         pieces = [
             self._take(self._split.take(self._decode.finish())),
             self._take(self._split.finish()),
@@ -186,57 +180,28 @@ def completion(
             message["tool_calls"] = calls
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
         choices.append({"index": index, "message": message, "finish_reason": reason})
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": choices,
-        "usage": usage_of(prompt_tokens, answers),
-    }
+    usage = usage_of(prompt_tokens, answers)
+    return {**_head("chat.completion", model), "choices": choices, "usage": usage}
 
 
 class Chunks:
     """Shapes the chunks of one streamed chat completion: they share id, time and model."""
 
     def __init__(self, model: str) -> None:
-        self._head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._head = _head("chat.completion.chunk", model)
 
-    def role(self, index: int) -> dict[str, Any]:
-        """Open a choice."""
-        return self._chunk(index, {"role": "assistant", "content": ""}, None)
-
-    def delta(self, index: int, text: str) -> dict[str, Any]:
-        """Carry more text."""
-        return self._chunk(index, {"content": text}, None)
-
-    def reasoning(self, index: int, text: str) -> dict[str, Any]:
-        """Carry more reasoning."""
-        return self._chunk(index, {"reasoning_content": text}, None)
-
-    def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Carry tool calls."""
-        return self._chunk(
-            index,
-            {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]},
-            None,
-        )
-
-    def finish(self, index: int, reason: str) -> dict[str, Any]:
-        """Close a choice."""
-        return self._chunk(index, {}, reason)
+    def chunk(
+        self, index: int, *, finish_reason: str | None = None, **delta: Any
+    ) -> dict[str, Any]:
+        """A part of a choice: its role, more of its text, or its end."""
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+        return {**self._head, "choices": [choice]}
 
     def usage(self, prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
-        """Close the stream with its token counts."""
+        """The token counts, which close the stream."""
         return {**self._head, "choices": [], "usage": usage_of(prompt_tokens, answers)}
 
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return {
-            **self._head,
-            "choices": [{"index": index, "delta": delta, "finish_reason": reason}],
-        }
+
+def _head(kind: str, model: str) -> dict[str, Any]:
+    identity, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+    return {"id": identity, "object": kind, "created": created, "model": model}

@@ -1,5 +1,4 @@
-"""An ONNX Runtime GenAI folder with a checkpoint's tokenizer and no weights: what a grammar is
-tried with.
+"""An ONNX Runtime GenAI folder with a tokenizer and no weights, to try grammars with.
 
 Its graph scores every token alike. It is written in ONNX's protobuf encoding (onnx.proto3 of the
 ONNX repository) by hand, as the environment that serves a model has no ``onnx`` package.

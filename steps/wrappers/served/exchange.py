@@ -1,18 +1,19 @@
-"""One request on its way: its prompt's tokens, and how what is generated for it is read and
-shown.
-"""
+"""One request while it is answered: its prompt's tokens, its jobs, how answers are read."""
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from .answer import Answer, AnswerText, Chunks, completion
+from .backend import Job, Replies
 from .call_formats import MARKS
-from .contract import Request
 from .conversation import Conversations
-from .fitting import require_short
+from .limits import Limits
 from .reasoning import Piece, ReasoningSplitter
+from .request import Request
+from .request_limits import deadline_of_caller, fitted, require_embedded, require_short
 from .tokenizer import CheckpointTokenizer
 from .tool_calls import CallWatch, Offer
 
@@ -69,14 +70,11 @@ class Exchange:
         segments = conversations.segments(*given) if neutralise else [conversations.render(*given)]
         require_short("messages", sum(map(len, segments)), longest)
         ids = tokenizer.encode_segments(segments)
-        if request.grammar is not None:  # it leaves no room for tags
+        if request.grammar is not None:  # which allows no tags
             return cls(request, ids)
-        found, special = conversations.capabilities, conversations.template.special_texts
-        thinking = found.thinking
-        tags = (
-            (thinking.opening, thinking.closing)
-            if thinking and thinking.opening and thinking.closing
-            else None
+        special, tags = (
+            conversations.template.special_texts,
+            conversations.capabilities.reasoning_tags,
         )
         earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
         schemas = {
@@ -88,7 +86,7 @@ class Exchange:
             ids,
             tags,
             conversations.opens_reasoning(segments[-1]),
-            Offer(schemas, found.tool_calls, earlier, kept),
+            Offer(schemas, conversations.capabilities.tool_calls, earlier, kept),
             frozenset({*(tags or ())} & special),
         )
 
@@ -101,6 +99,46 @@ class Exchange:
         )
         decoder = partial(tokenizer.decoder, self.offer.kept | self.dropped)
         return AnswerText(decoder, self.request.stop, splitter, self.dropped)
+
+    def jobs(
+        self,
+        tokenizer: CheckpointTokenizer,
+        limits: Limits,
+        out: Replies,
+        *,
+        first: int = 0,
+        streams: bool = False,
+    ) -> list[Job]:
+        """Make a job for each choice; greedy choices are alike, so that one is computed for all of
+        them unless they are streamed.
+
+        Args:
+            tokenizer: of the checkpoint.
+            limits: of the model.
+            out: where replies go.
+            first: index of the first job.
+            streams: send text as it becomes certain.
+
+        Raises:
+            MlflowException: the prompt, or what is asked for, does not fit the model.
+        """
+        require_embedded(self.ids, self.request, limits)
+        request = fitted(self.request, len(self.ids), limits)
+        seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
+        deadline = deadline_of_caller()
+        return [
+            Job(
+                self.ids,
+                request,
+                (seed + choice) % 2**31,
+                self.text(tokenizer),
+                out,
+                deadline,
+                index=first + choice,
+                streams=streams,
+            )
+            for choice in range(request.n if streams or not request.greedy else 1)
+        ]
 
     def result(self, model: str, answers: list[Answer]) -> Any:
         """What ``predict`` returns for the request."""
@@ -126,7 +164,10 @@ class StreamedExchange:
     def begin(self) -> Iterator[Any]:
         """What comes before any text."""
         if self._chat:
-            yield from (self._chunks.role(index) for index in range(len(self._watches)))
+            yield from (
+                self._chunks.chunk(index, role="assistant", content="")
+                for index in range(len(self._watches))
+            )
 
     def take(self, index: int, piece: Piece) -> Iterator[Any]:
         """What certain text of a choice amounts to."""
@@ -134,10 +175,10 @@ class StreamedExchange:
             yield piece.content
             return
         if piece.reasoning:
-            yield self._chunks.reasoning(index, piece.reasoning)
+            yield self._chunks.chunk(index, reasoning_content=piece.reasoning)
         content = self._watches[index].take(piece.content) if piece.content else ""
         if content:
-            yield self._chunks.delta(index, content)
+            yield self._chunks.chunk(index, content=content)
 
     def end(self, index: int, answer: Answer) -> Iterator[Any]:
         """What closes a choice."""
@@ -145,13 +186,12 @@ class StreamedExchange:
             return
         content, calls = self._watches[index].finish()
         if content:
-            yield self._chunks.delta(index, content)
+            yield self._chunks.chunk(index, content=content)
         if calls:
-            yield self._chunks.calls(index, calls)
-        yield self._chunks.finish(
-            index,
-            "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
-        )
+            numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+            yield self._chunks.chunk(index, tool_calls=numbered)
+        reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
+        yield self._chunks.chunk(index, finish_reason=reason)
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
         """What closes the stream."""

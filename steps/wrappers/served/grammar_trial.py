@@ -1,29 +1,22 @@
-"""Compiles a caller's grammar in a process of its own before the engine does: the engine compiles
-with the GIL held and without an end.
+"""Tries a caller's grammar in a process of its own before the engine compiles it, with the GIL held
+and without a limit.
 """
 
-import contextlib
 import hashlib
-import inspect
-import json
-import os
-import queue
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 import weakref
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-
-from .blank_model import write_blank_model
+from .fork_safety import ForkSafe
+from .grammar_process import (
+    TRIAL_BYTES,
+    TRIAL_SECONDS,
+    TRIAL_TOKENS,
+    WAIT_SECONDS,
+    TrialProcess,
+    untried,
+)
 from .grammars import Grammar, uncompilable
 
 # processor time a grammar may take to compile, beyond what the empty object takes; every thread
@@ -31,133 +24,18 @@ from .grammars import Grammar, uncompilable
 COMPILE_SECONDS = 0.25
 STEP_SECONDS = 0.1  # processor time its slowest token may take, beyond the same
 WALK_SECONDS = 0.75  # processor time that all tokens of the trial may take, beyond the same
-TRIAL_SECONDS = 1  # processor time after which a trial is killed
-TRIAL_BYTES = 256 * 1024**2  # memory a trial may take
-# drawn at random from what the grammar allows: many a grammar compiles and fails at its first
-# tokens
-TRIAL_TOKENS = 48
 # What the engine says at a token of a grammar that is too large for it. Other failures there are
 # left to the answers themselves: tokens that are drawn at random meet beginnings of characters
 # which it does not take, and no model would have chosen.
 TOO_LARGE = re.compile(
     r"lexer error|too many|too large|too big|row has \d+ items|limit", re.IGNORECASE
 )
-WAIT_SECONDS = 20.0  # for the verdict
-# for the trials before it: those who wait hold threads that the server answers others with
+# for the trials before it: waiting callers hold threads that the server answers others with
 QUEUE_SECONDS = 10.0
-START_SECONDS = 60.0  # for the process to load the tokenizer
 VERDICTS = 1024  # grammars that are remembered
-# all that the process is told
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 
 
-def serve_trials() -> None:
-    """Body of the process: settings in the first line of stdin, then a grammar a line; a verdict a
-    line on stdout.
-
-    Its source is handed to a new interpreter, so everything it needs is imported here. The kernel
-    ends it where a grammar takes more processor time or time than it may; an allocation past the
-    memory limit ends it as well. It ends with its parent, when stdin does.
-    """
-    import json
-    import os
-    import shutil
-    import sys
-    import time
-
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # the engine prints warnings
-    os.dup2(null, 2)
-    settings = json.loads(sys.stdin.readline())
-    sys.path[:] = settings["path"]
-    import onnxruntime_genai as og
-
-    og.disable_telemetry_events()
-    model = og.Model(settings["folder"])
-
-    def attempt(kind: str, text: str) -> tuple[list[float], str]:
-        begun = time.process_time()
-        parameters = og.GeneratorParams(model)
-        parameters.set_search_options(
-            max_length=4 + settings["tokens"],
-            do_sample=True,
-            random_seed=1,
-            top_k=0,
-            top_p=1.0,
-            temperature=1.0,
-        )
-        parameters.set_guidance(kind, text)
-        generator = og.Generator(model, parameters)
-        compiled = time.process_time() - begun
-        slowest = walked = 0.0
-        failure = ""
-        try:
-            generator.append_tokens([1])
-            for _ in range(settings["tokens"]):
-                begun = time.process_time()
-                generator.generate_next_token()
-                took = time.process_time() - begun
-                slowest, walked = max(slowest, took), walked + took
-                if generator.is_done():
-                    break
-        except RuntimeError as error:
-            failure = str(error)[:4096]
-        return [compiled, slowest, walked], failure
-
-    def limit() -> None:
-        if sys.platform == "win32":
-            return  # the parent's clock alone ends it
-        import resource
-        import signal
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(settings["wait"])
-        seconds = int(time.process_time()) + 1 + settings["seconds"]
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
-        if sys.platform == "linux":
-            resource.setrlimit(
-                resource.RLIMIT_AS, (pages(0) + settings["bytes"], resource.RLIM_INFINITY)
-            )
-
-    def pages(field: int) -> int:
-        if sys.platform != "linux":
-            return 0
-        with open("/proc/self/statm") as statm:  # noqa: PTH123
-            return int(statm.read().split()[field]) * os.sysconf("SC_PAGE_SIZE")
-
-    for _ in range(2):  # the first one reads the tokenizer
-        usual, _ = attempt("json_schema", '{"type": "object"}')
-    resident = pages(1)
-    print(json.dumps({"ready": True}), file=out, flush=True)
-    for line in sys.stdin:
-        kind, text = json.loads(line)
-        limit()
-        try:
-            took, failure = attempt(kind, text)
-            verdict: dict[str, object] = {
-                "took": [own - common for own, common in zip(took, usual, strict=True)],
-                "failure": failure,
-            }
-        except MemoryError:
-            os._exit(1)
-        except Exception as error:  # noqa: BLE001 - whatever the engine says of it is what the caller is told
-            verdict = {"error": str(error)[:4096]}
-        if sys.platform != "win32":
-            import signal
-
-            signal.alarm(0)
-        # memory that the engine does not give back
-        full = pages(1) > resident + settings["bytes"] // 4
-        print(json.dumps({**verdict, "full": full}), file=out, flush=True)
-    # the parent is gone, perhaps by a signal that let it clean up nothing
-    shutil.rmtree(settings["folder"], ignore_errors=True)
-
-
-SOURCE = inspect.getsource(serve_trials)  # read now: the file of a logged model may be gone later
-
-
-class GrammarTrial:
+class GrammarTrial(ForkSafe):
     """Tries grammars, one at a time, and remembers the verdicts.
 
     The process is started with the first grammar and stays; one that is killed is started anew.
@@ -167,15 +45,11 @@ class GrammarTrial:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._source = folder
         self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
-        self._abandoned: list[Any] = []  # a parent process's
-        self.renew_lock()
-        self._process: _Process | None = None
-
-    def renew_lock(self) -> None:
-        """Take a lock that no other thread holds, in a forked child."""
-        self._lock = threading.Lock()
+        self._abandoned: list[TrialProcess] = []  # a parent process's
+        self.process: TrialProcess | None = None
 
     def require(self, grammar: Grammar) -> None:
         """Refuse a grammar that does not compile, or would hold up the others.
@@ -186,23 +60,23 @@ class GrammarTrial:
         """
         key = hashlib.sha256(f"{grammar.kind}\n{grammar.text}".encode()).digest()
         if key not in self._verdicts:
-            if not self._lock.acquire(timeout=QUEUE_SECONDS):
-                raise _untried("other grammars are being tried")
+            if not self.lock.acquire(timeout=QUEUE_SECONDS):
+                raise untried("other grammars are being tried")
             try:
                 if key not in self._verdicts:
                     self._verdicts[key] = self._verdict(grammar)
                     while len(self._verdicts) > VERDICTS:
                         self._verdicts.popitem(last=False)
             finally:
-                self._lock.release()
+                self.lock.release()
         problem = self._verdicts.get(key)
         if problem is not None:
             raise uncompilable(grammar, problem)
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None and self._process.ours:
-            self._process.end()
+        if self.process is not None and self.process.ours:
+            self.process.end()
 
     def _verdict(self, grammar: Grammar) -> str | None:
         process = self._started()
@@ -210,7 +84,7 @@ class GrammarTrial:
         if answer is None:
             process.end()
             if process.timed_out:
-                raise _untried("the machine is too busy")
+                raise untried("the machine is too busy")
             return (
                 f"it needs more than {TRIAL_SECONDS} s or {TRIAL_BYTES // 1024**2} MB; make it"
                 " smaller"
@@ -229,101 +103,14 @@ class GrammarTrial:
                 return f"{what} takes {took:.2f} s, and {most} s is the most; make it smaller"
         return None
 
-    def _started(self) -> "_Process":
-        process = self._process
+    def _started(self) -> TrialProcess:
+        process = self.process
         if process is not None and not process.ours:
             self._abandoned.append(process)  # its pipes are the parent's to use
         elif process is not None and process.alive:
             return process
         elif process is not None:
             process.end()
-        self._process = process = _Process(self._source)
+        self.process = process = TrialProcess(self._source)
         weakref.finalize(self, process.end)  # also runs when the interpreter exits
         return process
-
-
-class _Process:
-    """The process that tries grammars, and the folder it reads."""
-
-    def __init__(self, source: Path) -> None:
-        self._pid = os.getpid()
-        self.timed_out = False
-        self._folder = Path(tempfile.mkdtemp(prefix="grammar-trial-"))
-        try:
-            write_blank_model(source, self._folder)
-            environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-c", f"{SOURCE}\nserve_trials()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env={**environment, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"},
-            )
-        except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise _untried(f"its process cannot be started: {error}") from error
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="slm-grammar-trial", daemon=True).start()
-        settings: dict[str, Any] = {
-            "path": sys.path,
-            "folder": str(self._folder),
-            "tokens": TRIAL_TOKENS,
-            "seconds": TRIAL_SECONDS,
-        }
-        if (
-            self.ask({**settings, "bytes": TRIAL_BYTES, "wait": int(WAIT_SECONDS)}, START_SECONDS)
-            is None
-        ):
-            self.end()
-            raise _untried("its process did not start")
-
-    @property
-    def ours(self) -> bool:
-        """Whether this process started it; a forked child holds a copy."""
-        return self._pid == os.getpid()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self._child.poll() is None
-
-    def ask(self, question: Any, seconds: float) -> dict[str, Any] | None:
-        """Send one line and read one; None where the process ended or did not answer in time."""
-        assert self._child.stdin is not None
-        began = time.monotonic()
-        try:
-            self._child.stdin.write(json.dumps(question) + "\n")
-            self._child.stdin.flush()
-            line = self._answers.get(timeout=seconds)
-        except (OSError, ValueError, queue.Empty):
-            line = ""
-        if not line:
-            self.timed_out = time.monotonic() - began >= WAIT_SECONDS
-            return None
-        return dict(json.loads(line))
-
-    def _read(self) -> None:
-        assert self._child.stdout is not None
-        for line in self._child.stdout:
-            self._answers.put(line)
-        self._answers.put("")
-
-    def end(self) -> None:
-        """Kill it and remove its folder; safe to call twice and in a forked child."""
-        if not self.ours:
-            return
-        self._child.kill()
-        self._child.wait()
-        with contextlib.suppress(OSError):
-            if self._child.stdin is not None:
-                self._child.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _untried(reason: str) -> MlflowException:
-    return MlflowException(
-        f"response_format cannot be tried now, as {reason}; try again later",
-        error_code=TEMPORARILY_UNAVAILABLE,
-    )

@@ -1,6 +1,4 @@
-"""What an answer may be held to: JSON schemas, regular expressions and Lark grammars, read from
-``response_format`` and bounded.
-"""
+"""Grammars of ``response_format``: JSON schemas, regular expressions and Lark, bounded."""
 
 import json
 import re
@@ -97,8 +95,7 @@ GRAMMAR_ERROR = re.compile(
 
 
 def uncompilable(grammar: Grammar, problem: str) -> MlflowException:
-    """Build the error of a grammar that the engine does not take, from what it says, less its own
-    inner state.
+    """Build the error of a grammar that the engine refuses, less the engine's inner state.
 
     The value shown is the kind alone: the text holds a key of ours.
     """

@@ -23,9 +23,7 @@ MAX_DEPTH = 64
 def invalid_request(
     field: str, value: object, expected: str, cure: str | None = None
 ) -> MlflowException:
-    """Build the error of a request that breaks the contract; a scoring server answers it with
-    status 400.
-    """
+    """Build the error of a request that breaks the contract; a server answers status 400."""
     try:
         shown = repr(_beginning(value))
     except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
@@ -41,8 +39,7 @@ def invalid_request(
 
 
 def _beginning(value: object, left: Iterator[int] | None = None) -> object:
-    """The part of a value that an error can show: writing out a large one would take seconds, with
-    the GIL held.
+    """The part of a value that an error shows; writing out a large one would hold the GIL.
 
     Each item takes a character at least, so no more than ``SHOWN`` of them are of use; ``left``
     counts them down.
@@ -68,6 +65,16 @@ def require_count(field: str, values: Sized, most: int, what: str) -> None:
     """
     if len(values) > most:
         raise invalid_request(field, f"{len(values)} {what}", f"at most {most}")
+
+
+def require_characters(field: str, characters: int, most: int = MAX_REQUEST_CHARACTERS) -> None:
+    """Refuse a longer text.
+
+    Raises:
+        MlflowException: saying how long it is.
+    """
+    if characters > most:
+        raise invalid_request(field, f"{characters} characters", f"at most {most} characters")
 
 
 def behind_server() -> bool:

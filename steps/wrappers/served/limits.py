@@ -3,7 +3,6 @@ where its rotary embeddings change.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DATA_LOSS
+
+from .checkpoint_files import added_tokens, read_json
 
 # what was found of the checkpoint when an ONNX folder was prepared
 CAPABILITIES = "capabilities.json"
@@ -22,8 +23,7 @@ LONGROPE = ("longrope", "su")
 
 @dataclass(frozen=True)
 class Limits:
-    """Ends of a model, the same for both of its variants except where an engine cannot go as far as
-    the checkpoint.
+    """Ends of a model, the same for both variants unless an engine cannot go as far.
 
     Attributes:
         eos_token_ids: tokens that end an answer: the union of what config.json,
@@ -90,32 +90,28 @@ def limits_of_checkpoint(folder: Path) -> Limits:
 
 
 def limits_of_onnx(folder: Path) -> Limits:
-    """Read an ONNX folder's limits from capabilities.json; a folder without it says what
-    genai_config.json knows.
-    """
+    """Read an ONNX folder's limits from capabilities.json, else from genai_config.json."""
     model = read_json(folder / "genai_config.json")["model"]
     try:
         known = read_json(folder / CAPABILITIES)
-        found = Limits.from_json(known["limits"]) if "limits" in known else None
+        limits = Limits.from_json(known["limits"]) if "limits" in known else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(f"it cannot be read ({type(error).__name__}: {error})") from error
-    if found is not None:
-        if not found.eos_token_ids or not all(
-            isinstance(token, int) for token in found.eos_token_ids
-        ):
+    if limits is not None:
+        ends, context = limits.eos_token_ids, limits.context_length
+        if not ends or not all(isinstance(token, int) for token in ends):
             raise damaged(
-                f"eos_token_ids={list(found.eos_token_ids)!r}: expected the ids of the tokens that"
-                " end answers"
+                f"eos_token_ids={list(ends)!r}: expected the ids of the tokens that end answers"
             )
-        if not isinstance(found.context_length, int) or not 1 <= found.context_length <= int(
-            model["context_length"]
-        ):
-            expected = f"expected tokens from 1 to the graph's {model['context_length']}"
-            raise damaged(f"context_length={found.context_length!r}: {expected}")
-        return found
-    ends = model["eos_token_id"]
+        most = int(model["context_length"])
+        if not isinstance(context, int) or not 1 <= context <= most:
+            raise damaged(
+                f"context_length={context!r}: expected tokens from 1 to the graph's {most}"
+            )
+        return limits
+    named = model["eos_token_id"]
     return Limits(
-        tuple(ends) if isinstance(ends, list) else (int(ends),), int(model["context_length"])
+        tuple(named) if isinstance(named, list) else (int(named),), int(model["context_length"])
     )
 
 
@@ -125,11 +121,6 @@ def damaged(problem: str) -> MlflowException:
         f"damaged model: {CAPABILITIES}: {problem}; log it again or fetch the artifacts anew",
         error_code=DATA_LOSS,
     )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty where there is none."""
-    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
 def context_length_of(config: Mapping[str, Any]) -> int:
@@ -172,21 +163,18 @@ def _eos_token_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
 def token_ids_of(folder: Path, text: str) -> set[int]:
     """Id of a token, by its text, in a folder's tokenizer; empty where it has no such token."""
     settings = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    found = {
+    ids = {
         int(token)
         for token, entry in settings.items()
         if isinstance(entry, Mapping) and entry.get("content") == text
     }
     file = folder / "tokenizer.json"
-    if found or not file.is_file():
-        return found
+    if ids or not file.is_file():
+        return ids
     source = file.read_text("utf-8")
-    # read without the megabytes of vocabulary around it
-    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
-    added = json.JSONDecoder().raw_decode(source, key.end())[0] if key else []
-    found = {int(entry["id"]) for entry in added if entry.get("content") == text}
-    if found:
-        return found
+    ids = {int(entry["id"]) for entry in added_tokens(source) if entry.get("content") == text}
+    if ids:
+        return ids
     vocabulary = json.loads(source).get("model", {}).get("vocab", {})
     return (
         {int(vocabulary[text])} if isinstance(vocabulary, Mapping) and text in vocabulary else set()

@@ -1,11 +1,8 @@
-"""Generation with onnxruntime-genai: lone requests on a Generator of their own, those that come
-together as one batch.
+"""Generation with onnxruntime-genai: one by one on Generators, or together as a static batch.
 
-Why two ways: a Generator can be rewound, so a conversation's next turn computes only what is new;
-an Engine decodes a whole batch for
-little more than the price of one, but on CPU its batch is static (no request joins a running one)
-and
-takes no seeds.
+A Generator can be rewound, so a conversation's next turn computes only what is new. An Engine
+decodes a whole batch for little more than the price of one answer, but on CPU its batch is static
+(no request joins a running one) and takes no seeds.
 """
 
 import json
@@ -17,16 +14,16 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from .backend import Generated, Job
 from .limits import Limits, limits_of_onnx
-from .onnx_solos import PREFILL_CHUNK, Solos
-from .onnx_waves import Waves
+from .onnx_generators import PREFILL_CHUNK, GeneratorRows
+from .onnx_static_batches import StaticBatches
 from .prefix_cache import PrefixCache
-from .scheduler import Job
 
 # read when onnxruntime-genai is imported, which is later
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-RESTARTABLE = 8  # tokens a lone answer may have and still be begun again inside a batch
+RESTARTABLE = 8  # tokens an answer on a Generator may have and still be begun again in a batch
 
 
 def load_onnxruntime_genai() -> Any:
@@ -37,8 +34,8 @@ def load_onnxruntime_genai() -> Any:
     return og
 
 
-class OnnxCore:
-    """Core of the driver over one ONNX folder.
+class OnnxBackend:
+    """Generates with one ONNX folder.
 
     Args:
         folder: holds genai_config.json.
@@ -70,7 +67,6 @@ class OnnxCore:
         settings = json.loads((folder / "genai_config.json").read_text("utf-8"))
         decoder = settings["model"]["decoder"]
         width = 4 if (execution_provider or "cpu") == "cpu" else 2
-        ends = set(limits.eos_token_ids)
         vocabulary = int(settings["model"]["vocab_size"])
         self._max_batch_size = max_batch_size
         self._rope_border = limits.rope_border
@@ -82,12 +78,10 @@ class OnnxCore:
         )
         self._model = self._load(folder, threads, execution_provider, provider_options)
         self.cache = PrefixCache(0 if self._cache_window else prefix_cache_bytes)
-        self._solos = Solos(
+        self.generators = GeneratorRows(
             self._og,
             self._model,
-            eos=ends,
-            context_length=limits.context_length,
-            rope_border=limits.rope_border,
+            limits=limits,
             least_capacity=self._cache_window,
             vocabulary=vocabulary,
             token_bytes=2
@@ -97,8 +91,12 @@ class OnnxCore:
             * width,
             cache=self.cache,
         )
-        self._waves = Waves(
-            self._og, self._model, eos=ends, vocabulary=vocabulary, max_batch_size=max_batch_size
+        self.batches = StaticBatches(
+            self._og,
+            self._model,
+            eos=limits.eos_token_ids,
+            vocabulary=vocabulary,
+            max_batch_size=max_batch_size,
         )
 
     def _load(
@@ -127,15 +125,15 @@ class OnnxCore:
                 error_code=INVALID_PARAMETER_VALUE,
             ) from error
 
-    # --- the driver's side
+    # --- the scheduler's side
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """Jobs that may still be started."""
-        return self._max_batch_size - len(self._solos) - len(self._waves)
+        return self._max_batch_size - len(self.generators) - len(self.batches)
 
     def busy(self) -> bool:
         """Whether anything is unfinished."""
-        return bool(self._solos or self._waves)
+        return bool(self.generators or self.batches)
 
     def start(self, jobs: list[Job]) -> None:
         """Begin jobs: those that the prefix cache saves more than a batch would alone, the others
@@ -144,20 +142,20 @@ class OnnxCore:
         together: list[Job] = []
         for job in jobs:
             if not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
-                self._solos.start(job)
+                self.generators.start(job)
             else:
                 together.append(job)
         if not together:
             return
-        young = [job for job in self._solos.young(RESTARTABLE) if self._batchable(job)]
+        young = [job for job in self.generators.young(RESTARTABLE) if self._batchable(job)]
         if len(together) + len(young) == 1 or self._max_batch_size == 1:
             for job in together:
-                self._solos.start(job)
+                self.generators.start(job)
             return
         for job in young:  # it came a moment before the others: cheaper for all inside their batch
-            self._solos.withdraw(job)
+            self.generators.withdraw(job)
             job.restart()
-        self._waves.start([*together, *young])
+        self.batches.start([*together, *young])
 
     def _batchable(self, job: Job) -> bool:
         """Whether an Engine should answer a job: on CPU it takes no seed; a Generator refuses a bad
@@ -184,22 +182,22 @@ class OnnxCore:
         It saves computing the tokens that are kept, and loses the batch's cheaper decoding for each
         token of its answer.
         """
-        kept = self._solos.kept(job)
-        return kept * 2 >= len(job.ids) and (lone or kept > job.request.max_tokens)
+        cached = self.generators.cached(job)
+        return cached * 2 >= len(job.ids) and (lone or cached > job.request.max_tokens)
 
-    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+    def step(self) -> Iterator[Generated]:
         """Generate one token for every job."""
-        yield from self._solos.step()
-        yield from self._waves.step()
+        yield from self.generators.step()
+        yield from self.batches.step()
 
     def stop(self, job: Job) -> None:
         """Drop a job."""
-        if not self._solos.stop(job):
-            self._waves.stop(job)
+        if not self.generators.stop(job):
+            self.batches.stop(job)
 
     def close(self) -> None:
         """Free generators and engines before the model they stand on."""
-        self._solos.close()
+        self.generators.close()
         self.cache.clear()
-        self._waves.close()
+        self.batches.close()
         self._model = None

@@ -1,15 +1,13 @@
-"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, neither torch nor
-transformers.
-"""
+"""The ONNX variant: onnxruntime-genai and the checkpoint's tokenizer, without torch."""
 
 from pathlib import Path
 
+from .backend import Backend
 from .grammar_trial import GrammarTrial
 from .grammars import Grammar
 from .limits import Limits, limits_of_onnx
 from .model import ServedModel
-from .onnx_backend import OnnxCore
-from .scheduler import Core
+from .onnx_backend import OnnxBackend
 from .tokenizer import CheckpointTokenizer
 
 
@@ -18,7 +16,11 @@ class OnnxChatModel(ServedModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trial: GrammarTrial | None = None  # made for the first grammar that is tried
+        self.trial: GrammarTrial | None = None
+
+    def _open(self, folder: Path) -> None:
+        super()._open(folder)
+        self.trial = GrammarTrial(folder)
 
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
         """Read the folder's tokenizer."""
@@ -26,27 +28,20 @@ class OnnxChatModel(ServedModel):
 
     def require_grammar(self, grammar: Grammar) -> None:
         """Try it in a process of its own."""
-        with self._lock:
-            if self._trial is None:
-                assert self._folder is not None
-                self._trial = GrammarTrial(self._folder)
-        self._trial.require(grammar)
+        assert self.trial is not None  # load_context makes it
+        self.trial.require(grammar)
 
     def close(self) -> None:
         """Stop the engine, and the process that tries grammars."""
         super().close()
-        if self._trial is not None:
-            self._trial.close()
+        if self.trial is not None:
+            self.trial.close()
 
-    def renew_trial_lock(self) -> None:
-        """Take another lock."""
-        if self._trial is not None:
-            self._trial.renew_lock()
-
-    def make_core(self, folder: Path) -> Core:
+    def make_backend(self) -> Backend:
         """Load the folder's model."""
-        settings = self.settings
-        return OnnxCore(
+        settings, folder = self.settings, self.folder
+        assert folder is not None
+        return OnnxBackend(
             folder,
             limits=self.limits,
             threads=settings.intra_op_threads,

@@ -1,6 +1,4 @@
-"""KV caches kept between the turns of conversations: least recently used go first, bounded in
-bytes.
-"""
+"""KV caches kept between turns of conversations, least recently used out, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -46,8 +44,7 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 class PrefixCache:
-    """Keeps generators after their turn and finds the one that already computed a prompt's
-    beginning.
+    """Keeps generators after their turn and finds the one that computed a prompt's beginning.
 
     Args:
         budget: bytes that may be kept; 0 keeps nothing.
@@ -56,16 +53,14 @@ class PrefixCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.size = 0
-        self._kept: OrderedDict[int, CacheEntry] = OrderedDict()
+        self._entries: OrderedDict[int, CacheEntry] = OrderedDict()
 
     def find(self, ids: list[int], *, long: bool = False) -> tuple[CacheEntry, int] | None:
-        """Find the kept conversation that shares most with a prompt, and how many tokens of it are
-        of use.
+        """Find the kept conversation that shares most with a prompt, and how many tokens.
 
         At least one token of the prompt is left to compute, as the model must run to give the next
-        one. A conversation of which less
-        than half would survive is left alone: it belongs to somebody else who began with the same
-            system prompt.
+        one. A conversation of which less than half would survive is left alone: it belongs to
+        another caller who began with the same system prompt.
 
         Args:
             ids: the prompt.
@@ -73,36 +68,34 @@ class PrefixCache:
                 are of use.
         """
         best: tuple[CacheEntry, int] | None = None
-        for kept in self._kept.values():
-            if kept.long != long:
+        for entry in self._entries.values():
+            if entry.long != long:
                 continue
-            shared = min(shared_length(kept.tokens, ids), len(ids) - 1)
+            shared = min(shared_length(entry.tokens, ids), len(ids) - 1)
             if (
                 shared >= WORTH_REUSING
-                and shared * 2 >= len(kept.tokens)
+                and shared * 2 >= len(entry.tokens)
                 and (best is None or shared > best[1])
             ):
-                best = (kept, shared)
+                best = (entry, shared)
         return best
 
-    def take(self, kept: CacheEntry) -> None:
+    def take(self, entry: CacheEntry) -> None:
         """Remove a conversation, to use or to drop it."""
-        if self._kept.pop(id(kept), None) is not None:
-            self.size -= kept.size
+        if self._entries.pop(id(entry), None) is not None:
+            self.size -= entry.size
 
-    def keep(self, kept: CacheEntry) -> None:
-        """Add a conversation as the most recently used and let the oldest go until the budget
-        holds.
-        """
-        if kept.size > self.budget or not kept.tokens:
+    def keep(self, entry: CacheEntry) -> None:
+        """Add a conversation as the most recently used; the oldest go until the budget holds."""
+        if entry.size > self.budget or not entry.tokens:
             return
-        self._kept[id(kept)] = kept
-        self.size += kept.size
+        self._entries[id(entry)] = entry
+        self.size += entry.size
         while self.size > self.budget:
-            _, oldest = self._kept.popitem(last=False)
+            _, oldest = self._entries.popitem(last=False)
             self.size -= oldest.size
 
     def clear(self) -> None:
         """Let everything go."""
-        self._kept.clear()
+        self._entries.clear()
         self.size = 0

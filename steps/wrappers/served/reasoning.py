@@ -15,9 +15,7 @@ class Piece(NamedTuple):
 
 
 def longest_held(text: str, stops: Sequence[str]) -> int:
-    """Count the characters at the end of ``text`` that may be the beginning of one of some
-    strings.
-    """
+    """Count characters at the end of ``text`` that may begin one of some strings."""
     longest = max((len(stop) for stop in stops), default=1)
     for length in range(min(longest - 1, len(text)), 0, -1):
         if any(stop.startswith(text[-length:]) for stop in stops):

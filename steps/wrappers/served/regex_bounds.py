@@ -7,7 +7,7 @@ engine's to say.
 
 import re
 
-from .invalid_request import invalid_request
+from .invalid_request import invalid_request, require_characters
 
 MAX_PATTERN_CHARACTERS = 8_192
 # characters and classes, repetitions written out: 0.1 s at worst where a token of it takes
@@ -35,10 +35,7 @@ def checked_regex(field: str, text: str) -> None:
     Raises:
         MlflowException: naming the bound.
     """
-    if len(text) > MAX_PATTERN_CHARACTERS:
-        raise invalid_request(
-            field, f"{len(text)} characters", f"at most {MAX_PATTERN_CHARACTERS} characters"
-        )
+    require_characters(field, len(text), MAX_PATTERN_CHARACTERS)
     size = _size(field, text)
     if size > MAX_PATTERN_SIZE:
         written = (
@@ -60,16 +57,11 @@ def checked_lark(field: str, text: str) -> None:
     Raises:
         MlflowException: naming the bound.
     """
-    if len(text) > MAX_LARK_CHARACTERS:
-        raise invalid_request(
-            field, f"{len(text)} characters", f"at most {MAX_LARK_CHARACTERS} characters"
-        )
-    for found in LARK_COUNT.finditer(text):
-        if _count(found.group(1)) > MAX_LARK_REPEAT:
+    require_characters(field, len(text), MAX_LARK_CHARACTERS)
+    for digits in LARK_COUNT.findall(text):
+        if _count(digits) > MAX_LARK_REPEAT:
             raise invalid_request(
-                field,
-                f"a repetition of {found.group(1)[:20]}",
-                f"repetitions of at most {MAX_LARK_REPEAT}",
+                field, f"a repetition of {digits[:20]}", f"repetitions of at most {MAX_LARK_REPEAT}"
             )
 
 

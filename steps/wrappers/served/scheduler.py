@@ -1,16 +1,13 @@
 """One thread that owns the engine; every other thread queues its jobs here."""
 
-import logging
-import math
 import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -19,122 +16,41 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 
-from .answer import AnswerText
-from .contract import Request
+from .backend import LOG, Backend, Job, Replies
 
-LOG = logging.getLogger(__name__)
-
-# seconds between looks at those who wait: whether their time is up or their reader left
-SWEEP = 0.5
+# seconds between looks at waiting jobs: whether their time is up or their reader left
+SWEEP_SECONDS = 0.5
 # seconds an idle engine waits for requests that are being tokenised, to batch them with those that
 # wait
-GATHER = 0.01
+GATHER_SECONDS = 0.01
 
 
-def broken(error: Exception) -> MlflowException:
-    """Build the error of one answer that the engine could not give; the trace goes to the log
-    alone, as clients read the error.
-    """
-    LOG.error("an answer failed in the engine", exc_info=error)
-    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-    return MlflowException(
-        f"the engine could not finish this answer: {reason}", error_code=INTERNAL_ERROR
-    )
-
-
-@dataclass(eq=False)
-class Job:
-    """One answer to be generated.
-
-    Args:
-        ids: prompt token ids.
-        request: settings of the answer.
-        seed: of the random stream; ignored when greedy.
-        text: assembles the answer.
-        out: where ``(index, kind, value)`` goes: kind ``text`` for streams, then ``answer`` or
-            ``error``.
-        deadline: on the monotonic clock, in seconds; the driver's own timeout can only bring it
-            nearer.
-    """
-
-    ids: list[int]
-    request: Request
-    seed: int
-    text: AnswerText
-    out: "queue.SimpleQueue[tuple[int, str, Any]]"
-    deadline: float = math.inf
-    index: int = 0
-    streams: bool = False
-    tokens: int = 0
-    cached_tokens: int = 0
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    failure: MlflowException | None = None
-
-    def fail(self, error: MlflowException) -> None:
-        """Mark a job that cannot be begun or finished, with an error that no other job shares; the
-        driver tells its caller.
-        """
-        self.failure = error
-
-    def restart(self) -> None:
-        """Forget what was generated, to begin again elsewhere."""
-        self.tokens = 0
-        self.text.restart()
-
-
-class Core(Protocol):
-    """A model that generates for several jobs, step by step. Only the driver's thread calls it.
-
-    What goes wrong with one job must not raise: ``Job.fail``, and in ``step`` the finish reason
-    ``error``. What raises ends the engine and every answer in it.
-    """
-
-    def room(self) -> int:
-        """Jobs that may still be started."""
-
-    def busy(self) -> bool:
-        """Whether any started job is unfinished."""
-
-    def start(self, jobs: list[Job]) -> None:
-        """Begin jobs that came together; those that cannot be begun are failed and forgotten."""
-
-    def step(self) -> Iterable[tuple[Job, int | None, str | None]]:
-        """Advance; yield ``(job, token, finish reason)`` for what happened: a token, an end, or
-        both.
-        """
-
-    def stop(self, job: Job) -> None:
-        """Drop a job that has not finished; unknown jobs are none of its business."""
-
-    def close(self) -> None:
-        """Give everything back."""
-
-
-class Driver:
-    """Queues jobs and feeds a core from one thread.
+class Scheduler:
+    """Queues jobs and feeds a backend from one thread.
 
     The queue is bounded and first come, first served. A job past its deadline or whose reader left
     is dropped at the next token.
 
     Args:
-        make: builds the core, in the driver's thread.
+        make: builds the backend, in the scheduler's thread.
         max_queue: jobs that may wait.
         timeout: seconds a job may take from when it is queued.
     """
 
-    def __init__(self, make: Callable[[], Core], max_queue: int, timeout: float) -> None:
+    def __init__(self, make: Callable[[], Backend], max_queue: int, timeout: float) -> None:
         self._make, self._max_queue, self._timeout = make, max_queue, timeout
         self._swept = time.monotonic()
         self._waiting: deque[Job] = deque()
+        self._active: dict[int, Job] = {}  # of the thread, as the backend
         self._wake = threading.Condition()
         self._closing = False
         self._arriving = 0
         self._pid = os.getpid()
         self._failed: str | None = None  # why no job is taken any more
-        self.core: Core  # set by the thread, which alone calls it
+        self.backend: Backend  # set by the thread, which alone calls it
         ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="slm-driver", daemon=True
+            target=self._run, args=(ready,), name="slm-scheduler", daemon=True
         )
         self._thread.start()
         error = ready.get()
@@ -149,18 +65,16 @@ class Driver:
     @property
     def alive(self) -> bool:
         """Whether it can take jobs."""
-        return self.ours and self._thread.is_alive() and not self._closing
+        return self.answering and not self._closing
 
     @property
     def answering(self) -> bool:
-        """Whether those who wait will hear from it: its thread tells everybody before it ends."""
+        """Whether waiting callers will hear from it: its thread replies to all before it ends."""
         return self.ours and self._thread.is_alive()
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Tell the thread that jobs are on their way, so that it may wait a moment to batch them
-        with others.
-        """
+        """Tell the thread that jobs are on their way, so that it may wait to batch them."""
         with self._wake:
             self._arriving += 1
         try:
@@ -175,8 +89,8 @@ class Driver:
 
         Args:
             jobs: at most ``max_queue``.
-            patiently: wait for room, as the later rows of a large frame do, instead of being
-                refused.
+            patiently: wait for places in the queue, as the later rows of a large frame do, instead
+                of being refused.
 
         Raises:
             MlflowException: the queue is full, or the engine died.
@@ -207,8 +121,27 @@ class Driver:
             self._waiting.extend(jobs)
             self._wake.notify_all()
 
+    def next_reply(self, out: Replies) -> tuple[int, str, Any]:
+        """Wait for the next reply to one of the caller's own jobs.
+
+        Raises:
+            MlflowException: a job failed, or the thread ended without a reply.
+        """
+        while True:
+            # looked at before the queue, so that an empty one stays empty
+            answering = self.answering
+            try:
+                index, kind, value = out.get(timeout=5 if answering else 0)
+            except queue.Empty:
+                if answering:
+                    continue
+                raise MlflowException("the engine is gone; load the model again") from None
+            if kind == "error":
+                raise value
+            return index, kind, value
+
     def close(self) -> None:
-        """Stop the thread and free the core; safe to call twice and in a forked child."""
+        """Stop the thread and free the backend; safe to call twice and in a forked child."""
         if not self.ours:
             return
         with self._wake:
@@ -217,123 +150,121 @@ class Driver:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=60)
 
+    # --- the thread
+
     def _run(self, ready: "queue.SimpleQueue[BaseException | None]") -> None:
         try:
-            core = self._make()
+            self.backend = self._make()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
             ready.put(error)
             return
-        self.core = core
         ready.put(None)
-        active: dict[int, Job] = {}
         try:
-            while self._turn(core, active):
+            while self._turn():
                 pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every waiting caller hears of it
             LOG.exception("the engine failed")
-            # every waiting caller must hear of it
-            self._fail(active, f"the engine failed: {error}")
+            self._fail_all(f"the engine failed: {error}")
         finally:
-            core.close()
-            self._fail(active, "the model was closed")
+            self.backend.close()
+            self._fail_all("the model was closed")
 
-    def _turn(self, core: Core, active: dict[int, Job]) -> bool:
-        with self._wake:
-            while not self._closing and not self._waiting and not core.busy():
-                self._wake.wait()
-            if not core.busy():
-                self._wake.wait_for(lambda: self._closing or not self._arriving, timeout=GATHER)
-            if self._closing:
-                return False
-            if time.monotonic() - self._swept > SWEEP:
-                self._swept = time.monotonic()
-                self._waiting = deque(job for job in self._waiting if not self._dropped(job))
-            taken = [self._waiting.popleft() for _ in range(min(core.room(), len(self._waiting)))]
-            if taken:
-                self._wake.notify_all()  # there is room in the queue
-        fresh = [job for job in taken if not self._dropped(job)]
-        active.update((id(job), job) for job in fresh)
+    def _turn(self) -> bool:
+        """Start waiting jobs and advance all by a step; returns whether to go on."""
+        fresh = self._taken()
+        if fresh is None:
+            return False
+        self._active.update((id(job), job) for job in fresh)
         if fresh:
-            core.start(fresh)
-        for job in list(active.values()):  # one that was begun again among the fresh may fail too
+            self.backend.start(fresh)
+        for job in list(self._active.values()):  # a restarted one may fail among the fresh, too
             if job.failure is not None:
-                self._end(active, job, "error", job.failure)
-        spoken = False
-        for job, token, reason in core.step():
-            spoken = self._advance(core, active, job, token, reason) or spoken
-        if spoken:
+                self._end(job, "error", job.failure)
+        replied = False
+        for job, token, reason in self.backend.step():
+            replied = self._advance(job, token, reason) or replied
+        if replied:
             # lets go of the GIL, which the next step holds: readers would get every piece a token
             # late
             time.sleep(0)
-        for job in list(active.values()):
+        for job in list(self._active.values()):
             if self._dropped(job):
-                core.stop(job)
-                active.pop(id(job), None)
+                self.backend.stop(job)
+                self._active.pop(id(job), None)
         return True
 
-    def _advance(
-        self, core: Core, active: dict[int, Job], job: Job, token: int | None, reason: str | None
-    ) -> bool:
-        """Take what a step did for a job; returns whether somebody has something to read."""
-        if id(job) not in active:
+    def _taken(self) -> list[Job] | None:
+        """Wait until there is something to do; jobs to start, or None when closing."""
+        with self._wake:
+            while not self._closing and not self._waiting and not self.backend.busy():
+                self._wake.wait()
+            if not self.backend.busy():
+                self._wake.wait_for(
+                    lambda: self._closing or not self._arriving, timeout=GATHER_SECONDS
+                )
+            if self._closing:
+                return None
+            if time.monotonic() - self._swept > SWEEP_SECONDS:
+                self._swept = time.monotonic()
+                self._waiting = deque(job for job in self._waiting if not self._dropped(job))
+            count = min(self.backend.free_slots(), len(self._waiting))
+            taken = [self._waiting.popleft() for _ in range(count)]
+            if taken:
+                self._wake.notify_all()  # there are free places in the queue
+        return [job for job in taken if not self._dropped(job)]
+
+    def _advance(self, job: Job, token: int | None, reason: str | None) -> bool:
+        """Take what a step did for a job; returns whether its caller has something to read."""
+        if id(job) not in self._active:
             return False
-        spoken = reason is not None
+        replied = reason is not None
         if token is not None:
             job.tokens += 1
             # an end token is not text, special or not
             piece = job.text.add(token) if reason != "stop" else None
             if piece and job.streams:
-                job.out.put((job.index, "text", piece))
-                spoken = True
+                job.reply("text", piece)
+                replied = True
             if job.text.stopped and reason is None:
-                core.stop(job)
-                reason, spoken = "stop", True
+                self.backend.stop(job)
+                reason, replied = "stop", True
         if reason == "error":
             failure = job.failure or MlflowException(
                 "the engine could not finish this answer", error_code=INTERNAL_ERROR
             )
-            self._end(active, job, "error", failure)
+            self._end(job, "error", failure)
         elif reason is not None:
             rest = job.text.finish()
             if rest and job.streams:
-                job.out.put((job.index, "text", rest))
-            self._end(active, job, "answer", job.text.answer(reason, job.tokens, job.cached_tokens))
-        return spoken
+                job.reply("text", rest)
+            self._end(job, "answer", job.text.answer(reason, job.tokens, job.cached_tokens))
+        return replied
 
     def _dropped(self, job: Job) -> bool:
+        """Whether a job is abandoned or late; its caller is told."""
         if job.cancelled.is_set():
-            job.out.put(
-                (
-                    job.index,
-                    "error",
-                    MlflowException(
-                        "the request was abandoned", error_code=TEMPORARILY_UNAVAILABLE
-                    ),
-                )
-            )
-            return True
-        if time.monotonic() > job.deadline:
+            message = "the request was abandoned"
+        elif time.monotonic() > job.deadline:
             message = (
                 f"no answer within request_timeout after {job.tokens} tokens: ask for fewer, or"
                 " raise it in the model_config"
             )
-            job.out.put(
-                (job.index, "error", MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE))
-            )
-            return True
-        return False
+        else:
+            return False
+        job.reply("error", MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE))
+        return True
 
-    def _end(self, active: dict[int, Job], job: Job, kind: str, value: object) -> None:
-        active.pop(id(job), None)
-        job.out.put((job.index, kind, value))
+    def _end(self, job: Job, kind: str, value: object) -> None:
+        self._active.pop(id(job), None)
+        job.reply(kind, value)
 
-    def _fail(self, active: dict[int, Job], message: str) -> None:
+    def _fail_all(self, message: str) -> None:
         with self._wake:
             self._failed = self._failed or message
-            stranded = [*active.values(), *self._waiting]
+            stranded = [*self._active.values(), *self._waiting]
             self._waiting.clear()
-            active.clear()
+            self._active.clear()
         # an error each: MLflow's scoring server writes the request into the one that it was raised
         # with
         for job in stranded:
-            job.out.put((job.index, "error", MlflowException(message, error_code=INTERNAL_ERROR)))
+            job.reply("error", MlflowException(message, error_code=INTERNAL_ERROR))

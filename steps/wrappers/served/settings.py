@@ -1,8 +1,8 @@
 """The ``model_config`` of a logged model, and its files against their checksums."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,68 @@ from mlflow.protos.databricks_pb2 import DATA_LOSS
 
 from .invalid_request import invalid_request
 
-EXPECTED = {
-    "name": "a name that is not empty",
-    "temperature": "a number from 0 to 2",
-    "execution_provider": "a provider such as 'cuda', or null",
-    "provider_options": "a mapping, or null",
-    "chat_template_kwargs": "a mapping, or null",
-}
+
+def _setting(default: Any, expected: str, fits: Callable[[Any], bool]) -> Any:
+    """A field with its bounds, in words and as a check."""
+    return field(default=default, metadata={"expected": expected, "fits": fits})
+
+
+def _integer(default: int, least: int) -> Any:
+    return _setting(
+        default, f"an integer of at least {least}", lambda value: _is(value, int) and value >= least
+    )
+
+
+def _flag(default: bool) -> Any:
+    return _setting(default, "true or false", lambda value: isinstance(value, bool))
+
+
+def _mapping() -> Any:
+    return _setting(
+        None, "a mapping, or null", lambda value: value is None or isinstance(value, Mapping)
+    )
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class Settings:
     """The ``model_config`` of a logged model; every key that it was logged with may be overridden
     when it is loaded.
+
+    ``GenerationConfig`` and ``ServingConfig`` of the project's config have the same fields, but for
+    the name; a test holds them together.
     """
 
-    name: str = "model"  # public name, shown as `model` in completions
-    max_new_tokens: int = 256  # tokens of an answer that does not say otherwise
-    temperature: float = 0.0
+    # public name, shown as `model` in completions
+    name: str = _setting(
+        "model", "a name that is not empty", lambda value: isinstance(value, str) and bool(value)
+    )
+    max_new_tokens: int = _integer(256, 1)  # tokens of an answer that does not say otherwise
+    temperature: float = _setting(
+        0.0, "a number from 0 to 2", lambda value: _is(value, int | float) and 0 <= value <= 2
+    )
     # what the chat template is given where a request does not say otherwise
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    threads: int = 0  # intra-op threads; 0 takes every core this process may use
-    max_batch_size: int = 8  # answers generated side by side
-    max_queue: int = 256  # answers that may wait; one more is refused
+    chat_template_kwargs: Mapping[str, Any] | None = _mapping()
+    threads: int = _integer(0, 0)  # intra-op threads; 0 takes every core this process may use
+    max_batch_size: int = _integer(8, 1)  # answers generated side by side
+    max_queue: int = _integer(256, 1)  # answers that may wait; one more is refused
     # seconds; behind MLflow's scoring server at most MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
-    request_timeout: float = 600.0
-    prefix_cache_bytes: int = 268_435_456  # KV cache kept across turns; 0 switches reuse off
-    neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
-    execution_provider: str | None = None  # null is what the folder was built for
-    provider_options: Mapping[str, str] | None = None
-    verify_checksums: bool = True  # read every file at load and compare it with what was logged
+    request_timeout: float = _setting(
+        600.0, "seconds above 0", lambda value: _is(value, int | float) and value > 0
+    )
+    prefix_cache_bytes: int = _integer(268_435_456, 0)  # KV cache kept across turns; 0: no reuse
+    neutralise_special_tokens: bool = _flag(True)  # such text in messages is taken as plain text
+    # null is what the folder was built for
+    execution_provider: str | None = _setting(
+        None,
+        "a provider such as 'cuda', or null",
+        lambda value: value is None or (isinstance(value, str) and bool(value)),
+    )
+    provider_options: Mapping[str, str] | None = _mapping()
+    verify_checksums: bool = _flag(True)  # read every file at load, compare with what was logged
 
     @property
     def intra_op_threads(self) -> int:
@@ -70,35 +102,14 @@ class Settings:
                 that nothing would read.
         """
         given = dict(config or {})
-        known = {field.name: field for field in fields(cls)}
+        known = {setting.name: setting for setting in fields(cls)}
         for key, value in given.items():
             if key not in known:
                 raise invalid_request(
                     f"model_config.{key}", value, f"one of the keys {sorted(known)}"
                 )
-            default = known[key].default
-            if isinstance(default, bool):
-                fits = isinstance(value, bool)
-            elif isinstance(default, int):
-                fits = (
-                    isinstance(value, int)
-                    and not isinstance(value, bool)
-                    and value >= (0 if key in ("threads", "prefix_cache_bytes") else 1)
-                )
-            elif isinstance(default, float):
-                fits = (
-                    isinstance(value, int | float)
-                    and not isinstance(value, bool)
-                    and (0 <= value <= 2 if key == "temperature" else value > 0)
-                )
-            elif key in ("provider_options", "chat_template_kwargs"):
-                fits = value is None or isinstance(value, Mapping)
-            else:
-                fits = bool(value) if isinstance(value, str) else value is None and key != "name"
-            if not fits:
-                raise invalid_request(
-                    f"model_config.{key}", value, EXPECTED.get(key, f"a value such as {default!r}")
-                )
+            if not known[key].metadata["fits"](value):
+                raise invalid_request(f"model_config.{key}", value, known[key].metadata["expected"])
         settings = cls(**given)
         if settings.provider_options and settings.execution_provider in (None, "cpu"):
             expected = "none without an execution provider other than cpu"
@@ -123,10 +134,10 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
                 error_code=DATA_LOSS,
             )
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != expected:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != expected:
             raise MlflowException(
-                f"damaged model: {name} has sha256 {found}, logged was {expected}; fetch the"
+                f"damaged model: {name} has sha256 {digest}, logged was {expected}; fetch the"
                 " artifacts anew",
                 error_code=DATA_LOSS,
             )

@@ -1,14 +1,12 @@
-"""The checkpoint's own chat templates, rendered as transformers renders them, without
-transformers.
-"""
+"""The checkpoint's chat templates, rendered as transformers does, without transformers."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .checkpoint_files import added_tokens, read_json
 from .invalid_request import invalid_request
 
 # names of templates; transformers takes the second where tools are given and there is one
@@ -19,8 +17,8 @@ class ChatTemplate:
     """Renders messages with the templates of a checkpoint folder.
 
     The environment is the one of transformers' ``render_jinja_template``: sandboxed, blocks
-    trimmed, loop controls, ``raise_exception``,
-    ``strftime_now`` and a ``tojson`` that leaves characters as they are.
+    trimmed, loop controls, ``raise_exception``, ``strftime_now`` and a ``tojson`` that leaves
+    characters as they are.
 
     Args:
         folder: holds ``chat_template.jinja`` (with ``additional_chat_templates/*.jinja``), a
@@ -28,7 +26,7 @@ class ChatTemplate:
     """
 
     def __init__(self, folder: Path) -> None:
-        settings = _json(folder / "tokenizer_config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         self.sources = _sources(folder, settings)
         self.special = _special_values(folder, settings)
         self.added = _added_tokens(folder, settings)
@@ -39,15 +37,6 @@ class ChatTemplate:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": {}}
-
-    @property
-    def source(self) -> str | None:
-        """The template that is used where no other is asked for."""
-        return self.sources.get(DEFAULT)
-
-    @source.setter
-    def source(self, text: str) -> None:
-        self.sources, self._compiled = {DEFAULT: text}, {}
 
     def name_for(self, tools: object) -> str:
         """Name of the template that transformers would take, with or without tools."""
@@ -136,15 +125,11 @@ class ChatTemplate:
         ]
 
 
-def _json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
-
-
 def _sources(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Templates by name; files of their own go before what tokenizer_config.json holds."""
     given = (
         settings.get("chat_template")
-        or _json(folder / "chat_template.json").get("chat_template")
+        or read_json(folder / "chat_template.json").get("chat_template")
         or {}
     )
     if isinstance(given, str):
@@ -165,16 +150,16 @@ def _special_values(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]
     """Special tokens by the names that templates know them by, such as ``bos_token``."""
     extra = settings.get("extra_special_tokens")
     named = {
-        **_json(folder / "special_tokens_map.json"),
+        **read_json(folder / "special_tokens_map.json"),
         **settings,
         **(extra if isinstance(extra, Mapping) else {}),
     }
-    found: dict[str, str] = {}
+    special: dict[str, str] = {}
     for key, value in named.items():
         text = value.get("content") if isinstance(value, Mapping) else value
         if key.endswith("_token") and isinstance(text, str):
-            found[key] = text
-    return found
+            special[key] = text
+    return special
 
 
 def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, bool]:
@@ -182,24 +167,13 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, bool]:
     file = folder / "tokenizer.json"
     entries = [
         *settings.get("added_tokens_decoder", {}).values(),
-        *(_listed(file.read_text("utf-8")) if file.exists() else []),
+        *(added_tokens(file.read_text("utf-8")) if file.exists() else []),
     ]
     return {
         entry["content"]: bool(entry.get("special", True))
         for entry in entries
         if isinstance(entry, Mapping) and entry.get("content")
     }
-
-
-def _listed(source: str) -> list[Any]:
-    """Read ``added_tokens`` of a tokenizer.json without the megabytes of vocabulary around it."""
-    key = re.search(r'"added_tokens"\s*:\s*(?=\[)', source)
-    found = (
-        json.JSONDecoder().raw_decode(source, key.end())[0]
-        if key
-        else json.loads(source).get("added_tokens")
-    )
-    return list(found or [])
 
 
 def _uses(node: Any) -> Iterator[tuple[str, str]]:
@@ -237,9 +211,7 @@ def _environment() -> Any:
         )
 
     class Generation(Extension):
-        """``{% generation %}`` marks what an assistant wrote, for training; here it is only passed
-        through.
-        """
+        """``{% generation %}`` marks an assistant's text for training; here it passes through."""
 
         tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 

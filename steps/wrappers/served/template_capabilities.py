@@ -1,4 +1,4 @@
-"""What a checkpoint's chat template can do, as data: found once by trying, kept with the model."""
+"""What a checkpoint's chat template can do, as data: tried once, kept with the model."""
 
 import re
 from collections.abc import Mapping
@@ -7,8 +7,9 @@ from typing import Any
 
 from .template import ChatTemplate
 from .template_probe import ASKED, SAID, SYSTEM, USER, TemplateProbe
-from .template_thinking import Thinking, thinking_found
-from .template_tools import CallShape, ToolPlace, tools_found
+from .template_thinking import Thinking, probe_thinking
+from .template_tools import CallShape, ToolPlace
+from .template_tools_probe import probe_tools
 
 RESERVED = frozenset(  # what a request says elsewhere, or what is the server's to say
     {
@@ -60,10 +61,8 @@ class TemplateCapabilities:
     variables: tuple[str, ...] = ()
 
     @classmethod
-    def found(cls, template: ChatTemplate) -> "TemplateCapabilities":
-        """Try a template; nothing can be done where there is none, or where it takes no
-        question.
-        """
+    def of(cls, template: ChatTemplate) -> "TemplateCapabilities":
+        """Try a template; one that is missing, or takes no question, can do nothing."""
         probe = TemplateProbe(template)
         parts = probe.text([USER]) is None or ASKED not in probe.seen[0]
         if parts and not probe.holds(
@@ -82,8 +81,8 @@ class TemplateCapabilities:
         system_role = probe.holds(
             [SYSTEM, ASKED], probe.text([{"role": "system", "content": SYSTEM}, USER])
         )
-        tools = tools_found(probe, system_role=system_role)
-        thinking = thinking_found(probe)
+        tools = probe_tools(probe, system_role=system_role)
+        thinking = probe_thinking(probe)
         names = [name for source in template.sources for name in template.variables(source)]
         return cls(
             templates=tuple(template.sources),
@@ -105,6 +104,11 @@ class TemplateCapabilities:
             ),
         )
 
+    @property
+    def reasoning_tags(self) -> tuple[str, str] | None:
+        """Around the reasoning in an answer; None where they are not known."""
+        return self.thinking.tags if self.thinking else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -119,11 +123,10 @@ class TemplateCapabilities:
         Raises:
             TypeError: another version wrote it.
         """
+        names = {field.name for field in fields(cls)}
         # what is missing would be read as what the template cannot do
-        if set(values) != {each.name for each in fields(cls)}:
-            raise TypeError(
-                f"template: expected the keys {sorted(each.name for each in fields(cls))}"
-            )
+        if set(values) != names:
+            raise TypeError(f"template: expected the keys {sorted(names)}")
         made: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

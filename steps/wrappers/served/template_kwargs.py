@@ -1,12 +1,10 @@
-"""What a request gives to the chat template beside messages and tools, checked against what the
-template reads.
-"""
+"""Variables of a request for the chat template, checked against what the template reads."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from .invalid_request import MAX_REQUEST_CHARACTERS, checked_texts, invalid_request
+from .invalid_request import checked_texts, invalid_request, require_characters
 from .template_capabilities import RESERVED, TemplateCapabilities
 
 KWARGS = "chat_template_kwargs"
@@ -32,11 +30,7 @@ def checked_template_kwargs(
     if value is not None and not isinstance(value, Mapping):
         raise invalid_request(field, value, "a mapping of the chat template's variables")
     given: dict[str, Any] = dict(value or {})
-    characters = checked_texts(field, given)
-    if characters > MAX_REQUEST_CHARACTERS:
-        raise invalid_request(
-            field, f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
-        )
+    require_characters(field, checked_texts(field, given))
     read = None if capabilities is None else list(capabilities.variables)
     for name, item in given.items():
         if name in RESERVED or name.endswith("_token"):

@@ -1,6 +1,4 @@
-"""How a chat template deals with reasoning: its switch, its tags and where an answer begins; found
-by trying.
-"""
+"""How a chat template deals with reasoning, tried by rendering: its switch and its tags."""
 
 import re
 from collections.abc import Iterator
@@ -48,6 +46,11 @@ class Thinking:
     opens: tuple[str, ...] = ()
     field: str | None = None
 
+    @property
+    def tags(self) -> tuple[str, str] | None:
+        """Around the reasoning; None where none are known."""
+        return (self.opening, self.closing) if self.opening and self.closing else None
+
 
 def closings_of(opening: str) -> list[str]:
     """What the tag may be called that closes another."""
@@ -63,7 +66,7 @@ def closings_of(opening: str) -> list[str]:
     return made
 
 
-def thinking_found(probe: TemplateProbe) -> Thinking | None:
+def probe_thinking(probe: TemplateProbe) -> Thinking | None:
     """Find out how a template deals with reasoning; None where nothing speaks of any."""
     switch, default = _switch(probe)
     ways = {

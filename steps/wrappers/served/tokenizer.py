@@ -1,6 +1,4 @@
-"""The checkpoint's own tokenizer, tokenizer.json as the ``tokenizers`` library reads it, for both
-variants.
-"""
+"""The checkpoint's own tokenizer.json, read by ``tokenizers``, for both variants."""
 
 import json
 import os
@@ -71,9 +69,7 @@ class CheckpointTokenizer:
         return tuple(self._beginning)
 
     def encode(self, text: str) -> list[int]:
-        """Encode text; special-token text in it becomes special tokens, and nothing is put in
-        front.
-        """
+        """Encode text; special-token text becomes special tokens, and nothing is put in front."""
         return _ids(self._tokenizer, [text])[0]
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -111,9 +107,7 @@ class CheckpointTokenizer:
         ]
 
     def _first_added(self, encoded: Any, length: int) -> int:
-        """Where the first added token of a piece begins: up to there it is encoded without the
-        space in front.
-        """
+        """Where a piece's first added token begins; before it no space is put in front."""
         starts = (
             start
             for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True)
@@ -138,8 +132,7 @@ class CheckpointTokenizer:
 
 
 class TextDecoder:
-    """Text of one answer as its tokens arrive: what was given joins to what decoding all tokens at
-    once would give.
+    """Text of one answer as its tokens arrive, the same as decoding all tokens at once.
 
     Text is given when no later token can change it: not while a character is incomplete, nor within
     a run of byte tokens, which a vocabulary with byte fallback reads together. Only the last tokens
@@ -228,9 +221,7 @@ def _parts(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _unprefixed_twin(tokenizer: Any) -> Any | None:
-    """A copy of a tokenizer without the space that it puts in front of every text; None where it
-    puts none.
-    """
+    """A copy of a tokenizer without the space in front of every text; None where it has none."""
     from tokenizers import Tokenizer
 
     normalizer, pre_tokenizer = _state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer)

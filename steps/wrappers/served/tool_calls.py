@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .call_formats import DECODER, MARKS, READERS, WrittenCall, bare_calls
+from .call_bodies import DECODER, WrittenCall, bare_calls
+from .call_formats import MARKS, READERS
 from .reasoning import longest_held
 from .template_tools import CallShape, call_id
 
@@ -25,7 +26,7 @@ class Offer:
         shape: of calls that the template takes back.
         earlier: calls in the conversation so far.
         kept: texts of special tokens that the decoder shows because they may mark calls; they are
-            no content.
+            not content.
     """
 
     schemas: Mapping[str, Any] = field(default_factory=dict)
@@ -42,25 +43,25 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
         offer: tools that may be called.
 
     Returns:
-        What was said beside the calls, and the calls. What is malformed, names a tool that nobody
-        offered, or has arguments that are not an object stays text.
+        What was said beside the calls, and the calls. What is malformed, names a tool that was
+        not offered, or has arguments that are not an object stays text.
     """
     if not offer.schemas:
         return text, []
     spoken: list[str] = []
-    found: list[dict[str, Any]] = []
+    functions: list[dict[str, Any]] = []
     at = 0
-    for start, end, functions in _regions(text, offer):
+    for start, end, written in _regions(text, offer):
         spoken.append(text[at:start])
-        found += functions
+        functions += written
         at = end
-    if not found:
+    if not functions:
         functions = _functions(bare_calls(text), offer)
-        spoken, found, at = ([], functions, len(text)) if functions else ([], [], 0)
+        at = len(text) if functions else 0
     said = "".join([*spoken, text[at:]])
     for mark in offer.kept:
         said = said.replace(mark, "")
-    if not found:
+    if not functions:
         return said, []
     said = said.rstrip() if spoken and spoken[0].strip() else said.strip()
     calls = [
@@ -69,7 +70,7 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
             "type": "function",
             "function": function,
         }
-        for number, function in enumerate(found)
+        for number, function in enumerate(functions)
     ]
     return said, calls
 
@@ -100,9 +101,7 @@ def _functions(calls: Sequence[WrittenCall], offer: Offer) -> list[dict[str, Any
 
 
 def _arguments(call: WrittenCall, offer: Offer) -> str | None:
-    """The arguments of a call as JSON; None where they are not an object, or the tool was not
-    offered.
-    """
+    """A call's arguments as JSON; None where they are not an object of an offered tool."""
     given = call.arguments
     if call.name not in offer.schemas:
         return None

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .backend import Generated, Job, engine_error
+from .checkpoint_files import read_json
 from .invalid_request import invalid_request
-from .limits import Limits, read_json
-from .scheduler import Job, broken
+from .limits import Limits
 
 # Read when torch is imported, which is later. OpenMP's threads spin at every one of some hundred
 # barriers a token; on a machine that has anything else to do, the one that is waited for then gets
@@ -33,8 +34,8 @@ class Decoding:
     counts: Counter[int] = field(default_factory=Counter)
 
 
-class TransformersCore:
-    """Core of the driver over one checkpoint folder.
+class TransformersBackend:
+    """Generates with one checkpoint folder.
 
     The loop is written out instead of calling ``generate``: that one reads the global random state,
     takes one set of settings for a batch and cannot be left between tokens. The processors are
@@ -80,7 +81,7 @@ class TransformersCore:
         self._current: Decoding | None = None
         self._later: list[Job] = []
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """One at a time."""
         return 0 if self.busy() else 1
 
@@ -104,34 +105,28 @@ class TransformersCore:
         self._current, self._model = None, None
         self._later.clear()
 
-    def step(self) -> Iterator[tuple[Job, int | None, str | None]]:
+    def step(self) -> Iterator[Generated]:
         """Generate one token of the current answer."""
         job = self._current.job if self._current else self._later.pop(0) if self._later else None
         if job is None:
             return
         try:
-            now = self._current = self._current or self._begin(job)
+            now = self._current = self._current or self.begin(job)
             token = self._next_token(now)
         except Exception as error:  # noqa: BLE001 - whatever the model says of this answer, the others go on
             self._current = None
-            job.fail(broken(error))
+            job.fail(engine_error(error))
             yield job, None, "error"
             return
         now.produced += 1
-        if now.job.request.penalised:
+        if job.request.penalised:
             now.counts[token] += 1
-        reason = (
-            "stop"
-            if token in self._eos
-            else "length"
-            if now.produced >= now.job.request.max_tokens
-            else None
-        )
+        reason = job.finish_reason(token, now.produced, self._eos)
         if reason is not None:
             self._current = None
-        yield now.job, token, reason
+        yield job, token, reason
 
-    def _begin(self, job: Job) -> Decoding:
+    def begin(self, job: Job) -> Decoding:
         from transformers import (
             LogitsProcessorList,
             MinNewTokensLengthLogitsProcessor,
@@ -179,12 +174,8 @@ class TransformersCore:
             now.cache = out.past_key_values
             scores = out.logits[:, -1, :].float()
             if now.counts:
-                request, tokens = now.job.request, list(now.counts)
-                taken = [
-                    request.presence_penalty + request.frequency_penalty * now.counts[token]
-                    for token in tokens
-                ]
-                scores[0, tokens] -= torch.tensor(taken, device=self._device)
+                penalties = now.job.request.penalties(now.counts)
+                scores[0, list(now.counts)] -= torch.tensor(penalties, device=self._device)
             scores = now.processors(now.ids, scores)
             if now.random is None:
                 token = scores.argmax(dim=-1, keepdim=True)

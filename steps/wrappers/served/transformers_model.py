@@ -1,14 +1,12 @@
-"""The transformers variant: the same contract over the weights of the model's own transformers
-flavor.
-"""
+"""The transformers variant: the same contract over the checkpoint that was logged."""
 
 from pathlib import Path
 
+from .backend import Backend
 from .limits import Limits, limits_of_checkpoint
 from .model import ServedModel
-from .scheduler import Core
 from .tokenizer import CheckpointTokenizer
-from .transformers_backend import TransformersCore
+from .transformers_backend import TransformersBackend
 
 
 class TransformersChatModel(ServedModel):
@@ -17,17 +15,16 @@ class TransformersChatModel(ServedModel):
     grammars = False
 
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
-        """Read the folder's tokenizer as transformers does, with the tokens that other files than
-        tokenizer.json add.
-        """
+        """Read the tokenizer as transformers does, with tokens that other files add."""
         from transformers import AutoTokenizer
 
         return CheckpointTokenizer(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)
 
-    def make_core(self, folder: Path) -> Core:
+    def make_backend(self) -> Backend:
         """Load the folder's weights."""
         threads, device = self.settings.intra_op_threads, self.settings.execution_provider or "cpu"
-        return TransformersCore(folder, limits=self.limits, threads=threads, device=device)
+        assert self.folder is not None
+        return TransformersBackend(self.folder, limits=self.limits, threads=threads, device=device)
 
     def read_limits(self, folder: Path) -> Limits:
         """Read them from the checkpoint's JSON files."""

@@ -1,4 +1,4 @@
-"""Conversations and tools, checked before they reach a template."""
+"""Messages and tools of a request, checked before they reach a template."""
 
 import contextlib
 import json
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .invalid_request import (
-    MAX_REQUEST_CHARACTERS,
     absent,
     checked_text,
     checked_texts,
     invalid_request,
+    require_characters,
     require_count,
 )
 
@@ -135,10 +135,7 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
                 clean[key] = checked_text(f"{field}.{key}", given[key])
                 characters += len(clean[key])
         messages.append(clean)
-    if characters > MAX_REQUEST_CHARACTERS:
-        raise invalid_request(
-            "messages", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
-        )
+    require_characters("messages", characters)
     return tuple(messages)
 
 
@@ -168,9 +165,5 @@ def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
                 tool,
                 "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}",
             )
-    characters = checked_texts("tools", value)
-    if characters > MAX_REQUEST_CHARACTERS:
-        raise invalid_request(
-            "tools", f"{characters} characters", f"at most {MAX_REQUEST_CHARACTERS} characters"
-        )
+    require_characters("tools", checked_texts("tools", value))
     return () if choice == "none" else tuple(dict(tool) for tool in value)

@@ -4,9 +4,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from .contract import Request
 from .invalid_request import behind_server, invalid_request
 from .limits import Limits
+from .request import Request
 
 
 def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> None:
@@ -30,8 +30,7 @@ def require_embedded(ids: Sequence[int], request: Request, limits: Limits) -> No
 
 
 def require_short(field: str, characters: int, longest: int) -> None:
-    """Refuse a text that has more characters than its tokens could hold: counting its tokens would
-    take seconds.
+    """Refuse a text with more characters than fit, before counting its tokens takes seconds.
 
     Raises:
         MlflowException: saying how long it is.

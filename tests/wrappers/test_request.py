@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.answer import first_stop
-from steps.wrappers.served.contract import KEYS, Defaults, Request, request_of, requests_of, rows_of
 from steps.wrappers.served.reasoning import longest_held
+from steps.wrappers.served.request import KEYS, Defaults, Request, request_of
+from steps.wrappers.served.request_rows import requests_of, rows_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
 DEFAULTS = Defaults(max_new_tokens=32)

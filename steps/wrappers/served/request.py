@@ -1,0 +1,204 @@
+"""The chat contract: what a row may hold, and the checked request it becomes.
+
+Names and ranges follow the OpenAI chat completion request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .grammars import Grammar, checked_grammar
+from .invalid_request import absent, checked_text, invalid_request, plain, require_characters
+from .request_messages import checked_messages, checked_tools
+from .request_values import boolean_in, integer_in, number_in, stops_in
+from .template_capabilities import TemplateCapabilities
+from .template_kwargs import KWARGS, checked_template_kwargs
+
+MAX_CHOICES = 16  # answers one request may ask for
+
+# temperatures below it take the most likely token: dividing scores by them leaves float32 behind
+COLDEST = 1e-5
+
+NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the most likely token alone
+
+# a score multiplied by more than a hundred is not a preference any more, and soon not a number
+LEAST_REPETITION = 0.01
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request gets where it does not say otherwise.
+
+    Args:
+        max_new_tokens: tokens an answer may have.
+        temperature: 0 is greedy.
+        grammars: whether answers can be held to a grammar.
+        capabilities: of the chat template; None where nothing is known of it.
+        template_kwargs: variables for the template.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    grammars: bool = True
+    capabilities: TemplateCapabilities | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One checked row: either ``prompt`` or ``messages``, and the settings it is answered with."""
+
+    prompt: str | None
+    messages: tuple[dict[str, Any], ...] | None
+    tools: tuple[dict[str, Any], ...]
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    min_tokens: int
+    stop: tuple[str, ...]
+    seed: int | None
+    n: int
+    repetition_penalty: float  # divides or multiplies scores of tokens in prompt and answer
+    frequency_penalty: float  # taken from a token's score for each time it was generated
+    presence_penalty: float  # taken once when it was generated at all
+    grammar: Grammar | None
+    stream: bool
+    include_usage: bool
+    limited: bool  # whether the request itself says max_tokens
+    # what the chat template is given beside messages and tools
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature < COLDEST or self.top_k == 1 or self.top_p <= NARROWEST
+
+    @property
+    def penalised(self) -> bool:
+        """Whether scores depend on how often a token was generated."""
+        return self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    def penalties(self, counts: Mapping[int, int]) -> list[float]:
+        """What is taken from the scores of tokens that were generated so many times."""
+        return [self.presence_penalty + self.frequency_penalty * many for many in counts.values()]
+
+    def within(self, limit: int) -> "Request":
+        """The same request with at most ``limit`` new tokens."""
+        return replace(self, max_tokens=limit)
+
+
+LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three names of one setting
+
+KEYS = frozenset(
+    {
+        *("prompt", "messages", "tools", "tool_choice", KWARGS, "enable_thinking"),
+        *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
+        *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format"),
+        *("stream", "stream_options", "logprobs", "custom_inputs", "model", "user"),
+    }
+)
+
+
+def request_of(
+    row: Mapping[str, Any], params: Mapping[str, Any] | None, defaults: Defaults
+) -> Request:
+    """Check one row; what it does not say comes from ``params``, then from ``defaults``.
+
+    Raises:
+        MlflowException: an unknown key, a value out of range, or a setting that cannot be honoured.
+    """
+    given = {key: value for key, value in row.items() if not absent(value)}
+    # a row's limit goes before params' under any name
+    own = {*given, *(LIMITS if any(key in given for key in LIMITS) else ())}
+    for key, value in plain(dict(params or {})).items():
+        if not absent(value) and value != [] and key not in own:
+            given[key] = value
+    unknown = sorted(set(given) - KEYS)
+    if unknown:
+        raise invalid_request(unknown[0], given[unknown[0]], f"one of the keys {sorted(KEYS)}")
+    if given.get("custom_inputs"):
+        raise invalid_request(
+            "custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs"
+        )
+    if boolean_in(given, "logprobs"):
+        raise invalid_request(
+            "logprobs", True, "false, as this model does not report log probabilities"
+        )
+    for key in ("model", "user"):  # an address and a label: no setting of the answer
+        if key in given and not isinstance(given[key], str):
+            raise invalid_request(key, given[key], "a string")
+    prompt, messages = given.get("prompt"), given.get("messages")
+    if (prompt is None) == (messages is None):
+        raise invalid_request(
+            "messages, prompt",
+            "both" if prompt is not None else "neither",
+            "one of the two in each row",
+        )
+    if prompt is not None:
+        if not isinstance(prompt, str) or not prompt:
+            raise invalid_request("prompt", prompt, "a string that is not empty")
+        require_characters("prompt", len(prompt))
+        checked_text("prompt", prompt)
+    tools = checked_tools(given.get("tools"), given.get("tool_choice"))
+    if tools and prompt is not None:
+        raise invalid_request("tools", "given", "none with a prompt, which is templated already")
+    named = [key for key in (KWARGS, "enable_thinking") if key in given]
+    if named and prompt is not None:
+        raise invalid_request(
+            named[0], given[named[0]], "nothing with a prompt, which is templated already"
+        )
+    template_kwargs = checked_template_kwargs(
+        given.get(KWARGS), given.get("enable_thinking"), defaults.capabilities
+    )
+    limits = [key for key in LIMITS if key in given]
+    if len({given[key] for key in limits if isinstance(given[key], int | float)}) > 1:
+        raise invalid_request(" and ".join(limits), [given[key] for key in limits], "one limit")
+    max_tokens = integer_in(given, limits[0], 0, 1) if limits else defaults.max_new_tokens
+    min_tokens = integer_in(given, "min_tokens", 0, 0)
+    if min_tokens > max_tokens:
+        raise invalid_request("min_tokens", min_tokens, f"at most max_tokens, {max_tokens}")
+    options = given.get("stream_options", {})
+    if not isinstance(options, Mapping) or set(options) - {"include_usage"}:
+        raise invalid_request("stream_options", options, "{'include_usage': true | false}")
+    grammar = checked_grammar(given.get("response_format"), possible=defaults.grammars)
+    if grammar and tools:
+        raise invalid_request(
+            "response_format", given["response_format"], "'text' when tools are offered"
+        )
+    stop = stops_in(given.get("stop"))
+    if grammar and stop:
+        raise invalid_request(
+            "stop",
+            list(stop),
+            "none with response_format",
+            "it would cut the answer before it is whole; let the grammar end it",
+        )
+    if grammar and min_tokens:
+        raise invalid_request(
+            "min_tokens",
+            min_tokens,
+            "0 with response_format",
+            "the grammar alone says when an answer is whole",
+        )
+    return Request(
+        prompt=prompt,
+        messages=None if messages is None else checked_messages(messages),
+        tools=tools,
+        temperature=number_in(given, "temperature", defaults.temperature, 0, 2),
+        top_p=number_in(given, "top_p", 1.0, 0, 1),
+        top_k=integer_in(given, "top_k", 0, 0),
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        stop=stop,
+        seed=integer_in(given, "seed", 0, 0, 2**31 - 1) if "seed" in given else None,
+        n=integer_in(given, "n", 1, 1, MAX_CHOICES),
+        repetition_penalty=number_in(given, "repetition_penalty", 1.0, LEAST_REPETITION, 10),
+        frequency_penalty=number_in(given, "frequency_penalty", 0.0, -2, 2),
+        presence_penalty=number_in(given, "presence_penalty", 0.0, -2, 2),
+        grammar=grammar,
+        stream=boolean_in(given, "stream"),
+        include_usage=bool(options.get("include_usage", False)),
+        limited=bool(limits),
+        template_kwargs={} if messages is None else {**defaults.template_kwargs, **template_kwargs},
+    )
