@@ -312,11 +312,11 @@ def write(
     tags = {STATEMENT_TAG: text, ID_TAG: statement.id} | (
         {SIGNATURE_TAG: signature} if signature else {}
     )
-    where = name_of(subject.name)
+    approvals_name = name_of(subject.name)
     try:
         create(registry, subject.name)
         made = registry.create_version(
-            where,
+            approvals_name,
             f"models:/{subject.name}/{subject.version}",
             tags,
             f"{statement.decision} version {subject.version} for @{subject.alias}\n\nby"
@@ -325,8 +325,8 @@ def write(
         )
     except PermissionRefusedError as error:
         raise PermissionRefusedError(
-            f"models:/{where}: the tracking server does not let {statement.actor} write there"
-            f" ({error.__cause__}); ask its administrator for EDIT permission on it, which"
+            f"models:/{approvals_name}: the tracking server does not let {statement.actor} write"
+            f" there ({error.__cause__}); ask its administrator for EDIT permission on it, which"
             " approvers alone should have"
         ) from error
     return _decision(made.number, statement, author)

@@ -107,13 +107,13 @@ def decide(decision: str, config: Config, *, registry: RegistryClient | None = N
         )
     store = AliasStore(registry, version.name)
     history = store.read()
-    where = _look(registry, history, version, alias, config)
-    if decision == APPROVE and where.objections and not config.force:
+    assessment = _look(registry, history, version, alias, config)
+    if decision == APPROVE and assessment.objections and not config.force:
         raise RefusedError(
             f"{version.uri} does not pass, so there is nothing to approve yet:"
-            f" {'; '.join(where.objections)}. To approve a promotion by force: force=true"
+            f" {'; '.join(assessment.objections)}. To approve a promotion by force: force=true"
         )
-    subject = permission.subject_of(where, alias)
+    subject = permission.subject_of(assessment, alias)
     others = permission.excluded(registry, history, version, subject)
     statement = Statement.by(actors.who(registry), decision, subject, reason)
     check(config.notifications)
@@ -161,18 +161,18 @@ def _look(
             if report.digest != proposed.evidence_digest:
                 trouble = "it was changed since"
             elif evidence_selection.counts(report, config):
-                where = eligibility.assess(registry, version, config, Choice(report, ""))
-                if where.digest == proposed.details.get("digest"):
-                    return where
-    where = eligibility.assess(registry, version, config)
-    if proposed and proposed.evidence and where.evidence is None:
+                assessment = eligibility.assess(registry, version, config, Choice(report, ""))
+                if assessment.digest == proposed.details.get("digest"):
+                    return assessment
+    assessment = eligibility.assess(registry, version, config)
+    if proposed and proposed.evidence and assessment.evidence is None:
         why = redact(f" ({trouble})" if trouble else "")
         raise RefusedError(
             f"{version.uri} was proposed with {redact(proposed.evidence)}, which does not count"
             f" now{why}, and there is no other evidence; nothing was written: have it evaluated and"
             " proposed again, or pass report_uri=runs:/<run>/report.json"
         )
-    return where
+    return assessment
 
 
 def _note(store: AliasStore, decision: Decision, subject: Subject) -> None:

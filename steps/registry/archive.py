@@ -276,8 +276,8 @@ def _walk(folder: Path) -> set[str]:
     found: set[str] = set()
     waiting, folders = [(folder, 0)], 0
     while waiting:
-        where, level = waiting.pop()
-        for entry in os.scandir(where):
+        directory, level = waiting.pop()
+        for entry in os.scandir(directory):
             path = Path(entry.path)
             mode = path.lstat().st_mode
             relative = path.relative_to(folder).as_posix()

@@ -62,13 +62,13 @@ def check(registry: RegistryClient, name: str) -> None:
     if history is None:
         _check_renamed(registry, name, model)
     elif not _belongs(registry, name, model, history):
-        where, tag = (
+        history_name, tag = (
             journal.name_of(name),
             f"set_registered_model_tag({name!r}, {HISTORY_TAG!r}, {history.created!r})",
         )
         raise ForeignHistoryError(
-            f"models:/{where} is there, and no promoter of {name!r} made it, so its entries are not"
-            " believed; an administrator looks at it and deletes it, or confirms it:"
+            f"models:/{history_name} is there, and no promoter of {name!r} made it, so its entries"
+            " are not believed; an administrator looks at it and deletes it, or confirms it:"
             f" `mlflow.MlflowClient().{tag}`"
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from steps.evaluation.report import CandidateReport
 from steps.registry.aliases import (
     CAPABILITIES_TAG,
     FINGERPRINT_TAG,
@@ -11,7 +12,7 @@ from steps.registry.aliases import (
     REVISION_TAG,
 )
 from steps.registry.client import DESCRIPTION_LIMIT
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MOST_LIMITS = 8  # lines; the report has them all
@@ -40,7 +41,7 @@ def figures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
 def render(
     name: str,
     version: int | str,
-    judged: Judged,
+    candidate: CandidateReport,
     evidence: Evidence,
     tags: Mapping[str, str],
     command: str,
@@ -50,7 +51,7 @@ def render(
     Args:
         name: registered model.
         version: its number, or a word where it has none yet.
-        judged: what the report says of it.
+        candidate: what the report says of it.
         evidence: the report.
         tags: tags of the logged model.
         command: what makes the model again.
@@ -63,35 +64,35 @@ def render(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    snapshot = evidence.snapshot
+    snapshot = evidence.report.snapshot or {}
     kind = (
         "An ONNX build served by onnxruntime-genai"
-        if judged.variant == ONNX
+        if candidate.variant == ONNX
         else "The checkpoint's own weights served by transformers"
     )
     limits = [clause for clause in tags.get(CAPABILITIES_TAG, "").split("; ") if clause]
-    limits += list(judged.conformance_limits[:MOST_LIMITS]) or [
+    limits += list(candidate.conformance_limits[:MOST_LIMITS]) or [
         "No row of the chat contract is known to fail."
     ]
-    if len(judged.conformance_limits) > MOST_LIMITS:
+    if len(candidate.conformance_limits) > MOST_LIMITS:
         limits.append(
-            f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's"
+            f"{len(candidate.conformance_limits) - MOST_LIMITS} more rows: see the report's"
             " conformance matrix."
         )
-    if not judged.passes:
+    if not candidate.passes:
         limits.append("It did not pass its gates: not for production.")
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         version=version,
-        judged=judged,
+        candidate=candidate,
         evidence=evidence,
         summary=f"{kind}, behind the chat contract that all versions of this model share.",
         source=snapshot.get("repo") or "not recorded",
         revision=tags.get(REVISION_TAG) or snapshot.get("revision") or "not recorded",
         licence=tags.get(LICENCE_TAG) or snapshot.get("licence") or "not recorded",
         fingerprint=tags.get(FINGERPRINT_TAG, "not recorded"),
-        figures=figures(judged.metrics),
-        failed_gates=[gate for gate in judged.gates if gate.passed is not True],
+        figures=figures(candidate.metrics),
+        failed_gates=candidate.failed_gates,
         limits=limits,
         command=command,
     )

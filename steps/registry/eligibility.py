@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from steps.config import names
 from steps.config.root import Config
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry import evidence_selection
 from steps.registry.aliases import DIGEST_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
 from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 from steps.registry.evidence_selection import Choice
 from steps.registry.result import RefusedError
 
@@ -24,7 +25,7 @@ class Assessment:
 
     version: Version
     evidence: Evidence | None
-    judged: Judged | None
+    candidate: CandidateReport | None  # what the evidence says of the version's model
     digest: str  # of the bytes that may be promoted
     objections: tuple[str, ...]  # a person may overrule these with a reason
 
@@ -48,12 +49,12 @@ def assess(
     choice = choice or evidence_selection.choose(registry, version, config)
     report, trouble = choice.evidence, choice.trouble
     model_id = version.model_id
-    judged = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None
+    candidate = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None
     logged = registry.logged_model(model_id) if model_id else None
     recorded = {
         source: value
         for source, value in (
-            ("the report", judged.digest if judged else None),
+            ("the report", candidate.digest if candidate else None),
             ("the version's tag", version.tags.get(DIGEST_TAG)),
             ("the logged model's tag", logged.tags.get(DIGEST_TAG) if logged else None),
         )
@@ -74,15 +75,15 @@ def assess(
     objections: list[str] = []
     if report is None:
         objections.append(f"{trouble}; evaluate it: {command}")
-    elif judged is None:
+    elif candidate is None:
         objections.append(f"{report.uri} says nothing about {model_id}; evaluate it: {command}")
     else:
         objections += [trouble] if config.report_uri and trouble else []
-        objections += _against(report, judged, config, command)
+        objections += _against(report, candidate, config, command)
     return Assessment(
         version,
         report,
-        judged,
+        candidate,
         next(iter(recorded.values())),
         tuple(redact(each) for each in objections),
     )
@@ -146,19 +147,24 @@ def _logged(registry: RegistryClient, version: Version) -> dict[str, str]:
     return dict(logged.tags) if logged else {}
 
 
-def _against(report: Evidence, judged: Judged, config: Config, command: str) -> list[str]:
+def _against(
+    report: Evidence, candidate: CandidateReport, config: Config, command: str
+) -> list[str]:
     found: list[str] = []
     if untimely := report.untimely(config.promotion.max_evidence_age_days):
         found.append(f"its evidence {report.uri} {untimely}; evaluate it again: {command}")
     if other := report.other_gates(config.promotion.gates):
         found.append(f"it was judged by other gates ({other}); evaluate it again: {command}")
-    if judged.status != "evaluated":
-        found.append(f"it could not be evaluated ({judged.failure}); evaluate it again: {command}")
-    elif not judged.passes:
+    if candidate.status != "evaluated":
+        found.append(
+            f"it could not be evaluated ({candidate.failure_reason}); evaluate it again: {command}"
+        )
+    elif not candidate.passes:
         gates = "; ".join(
             f"{gate.name}={gate.value} (limit {gate.limit}) {gate.reason}"
-            for gate in judged.gates
-            if gate.passed is not True
+            for gate in candidate.failed_gates
         )
-        found.append(f"its verdict is {judged.decision!r}{': ' + gates if gates else ''}")
+        found.append(
+            f"its verdict is {candidate.verdict.decision!r}{': ' + gates if gates else ''}"
+        )
     return found

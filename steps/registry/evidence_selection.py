@@ -269,8 +269,8 @@ def kept(report: Evidence, version: Version, trust: Trust, config: Config) -> Ev
         or (counts(report, config) and earlier.strength <= report.strength)
     ):
         return None
-    judged = earlier.of(version.model_id, version.tags.get(DIGEST_TAG))
-    return earlier if judged and judged.status == "evaluated" else None
+    candidate = earlier.of(version.model_id, version.tags.get(DIGEST_TAG))
+    return earlier if candidate and candidate.status == "evaluated" else None
 
 
 def counts(report: Evidence, config: Config, now: datetime | None = None) -> bool:

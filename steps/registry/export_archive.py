@@ -73,22 +73,26 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
         raise ConfigError(
             "target", config.target, "models:/<name>/<version> or models:/<name>@<alias>"
         )
-    where = eligibility.assess(registry, version, config)
-    if where.evidence is None or where.judged is None:
+    assessment = eligibility.assess(registry, version, config)
+    if assessment.evidence is None or assessment.candidate is None:
         raise RefusedError(
             f"{version.uri} is not exported, as nobody could judge it there:"
-            f" {'; '.join(where.objections)}"
+            f" {'; '.join(assessment.objections)}"
         )
     if config.dry_run:
-        size = int(where.judged.metrics.get("size/bytes", 0))
+        size = int(assessment.candidate.metrics.get("size/bytes", 0))
         return Transfer(
-            version.name, version.number, where.digest, 0, size, folder.name, False, True
+            version.name, version.number, assessment.digest, 0, size, folder.name, False, True
         )
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with _one_line(f"{version.uri} could not be exported to archive={folder}"):
             files = _write(
-                part, version, where.digest, where.evidence.uri, _command(registry, version)
+                part,
+                version,
+                assessment.digest,
+                assessment.evidence.uri,
+                _command(registry, version),
             )
             if key is not None:
                 signing.sign(part, key)
@@ -98,7 +102,7 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
     return Transfer(
         version.name,
         version.number,
-        where.digest,
+        assessment.digest,
         len(files),
         sum(each["size"] for each in files),
         folder.name,

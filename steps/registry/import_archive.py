@@ -66,8 +66,8 @@ def receive(
         raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
     run_id, text = run.info.run_id, _report(folder, manifest)
     report = evidence_module.parse(f"runs:/{run_id}/report.json", text)
-    judged = report.of(None, manifest["digest"])
-    if judged is None:
+    candidate = report.of(None, manifest["digest"])
+    if candidate is None:
         raise RefusedError(
             f"archive={folder}: its evidence says nothing about the bytes {manifest['digest']};"
             " export the version again"
@@ -77,22 +77,22 @@ def receive(
     )
     origin = f"{manifest['name']}/{manifest.get('version')} {manifest.get('model_id')}"
     said = archive.carried(manifest["tags"])
-    if said.get(VARIANT_TAG, judged.variant) != judged.variant:
+    if said.get(VARIANT_TAG, candidate.variant) != candidate.variant:
         words = (
             f"its tag {VARIANT_TAG} is {said[VARIANT_TAG]!r}, its evidence is about"
-            f" {judged.variant!r}"
+            f" {candidate.variant!r}"
         )
         raise RefusedError(f"archive={folder}: {words}; export the version again")
     tags = {
         **said,
         DIGEST_TAG: manifest["digest"],
-        VARIANT_TAG: judged.variant,
+        VARIANT_TAG: candidate.variant,
         ORIGIN_TAG: origin,
         ARCHIVE_TAG: manifest["seal"],
     }
     if signer:
         tags[SIGNER_TAG] = signer
-    model = _logged_model(registry, judged.variant, run.info.experiment_id, run_id, tags)
+    model = _logged_model(registry, candidate.variant, run.info.experiment_id, run_id, tags)
     _fill(registry, model, folder, str(manifest["digest"]))
     registry.ensure_model(
         manifest["name"],
@@ -151,9 +151,9 @@ def _report(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: int | str) -> str:
-    judged = report.of(None, manifest["digest"])
-    assert judged is not None, "checked before anything was sent"
-    here = replace(judged, model_id=model_id, uri=f"models:/{model_id}")
+    candidate = report.of(None, manifest["digest"])
+    assert candidate is not None, "checked before anything was sent"
+    here = replace(candidate, model_id=model_id, uri=f"models:/{model_id}")
     return card.render(
         manifest["name"],
         number,

@@ -187,20 +187,20 @@ def withhold(
     return Withheld(left, "; ".join(words), details, waiting)
 
 
-def subject_of(where: Assessment, alias: str) -> Subject:
+def subject_of(assessment: Assessment, alias: str) -> Subject:
     """What is to be approved when an alias is to move to a version on this evidence."""
-    version, report = where.version, where.evidence
+    version, report = assessment.version, assessment.evidence
     evidence_digest = report.digest if report else statements.NO_EVIDENCE
     uri, created = (report.uri, report.created.isoformat()) if report else (None, None)
     return Subject(
         version.name,
         version.number,
         alias,
-        where.digest,
+        assessment.digest,
         evidence_digest,
         uri,
         created,
-        forced=bool(where.objections),
+        forced=bool(assessment.objections),
     )
 
 
@@ -224,8 +224,10 @@ def planned_subject(
     number = wanted.get(alias)
     if number is None or number == current.get(alias):
         return None
-    judged = next((each for each in report.judged if planned.get(each.model_id) == number), None)
-    digest, created = judged.digest if judged else UNKNOWN, report.created.isoformat()
+    candidate = next(
+        (each for each in report.candidates if planned.get(each.model_id) == number), None
+    )
+    digest, created = candidate.digest if candidate else UNKNOWN, report.created.isoformat()
     return Subject(
         report.registered_name, number, alias, digest, report.digest, report.uri, created
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from steps.config.promotion import WeightsConfig
-from steps.registry.evidence import Judged
+from steps.evaluation.report import CandidateReport
 
 # length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
 ANSWER_TOKENS = 64
@@ -18,7 +18,7 @@ FLOOR = 1e-6  # stands for 0 where a logarithm is taken
 class Ranked:
     """One model's place."""
 
-    judged: Judged
+    candidate: CandidateReport
     objectives: Mapping[str, float]  # larger is worse for all but quality
     on_front: bool
     utility: float  # 0 is the best there is in every objective; each e-fold of weight costs 1
@@ -68,7 +68,7 @@ def dominates(one: Mapping[str, float], other: Mapping[str, float], names: Seque
     return all(sign >= 0 for sign in signs) and any(sign > 0 for sign in signs)
 
 
-def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
+def rank(models: Sequence[CandidateReport], weights: WeightsConfig) -> Ranking:
     """Order the models: those on the Pareto front first, then by weighted geometric mean.
 
     The mean is taken over each objective's ratio to the best model, so it does not depend on units;
@@ -108,8 +108,8 @@ def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
         key=lambda each: (
             not each.on_front,
             -each.utility,
-            each.judged.variant,
-            each.judged.model_id,
+            each.candidate.variant,
+            each.candidate.model_id,
         )
     )
     return Ranking(

@@ -84,22 +84,22 @@ def promote(
         raise StepError(
             f"target={config.target}: it was there a moment ago, and is not now; run this again"
         )
-    where = eligibility.assess(registry, version, config)
-    if where.objections and not config.force:
+    assessment = eligibility.assess(registry, version, config)
+    if assessment.objections and not config.force:
         raise RefusedError(
-            f"{version.uri} is not promoted to @{alias}: {'; '.join(where.objections)}. To overrule"
-            " the policy: force=true reason='…'"
+            f"{version.uri} is not promoted to @{alias}: {'; '.join(assessment.objections)}. To"
+            " overrule the policy: force=true reason='…'"
         )
     wanted = alias_plan.succeed(view.aliases, alias, version.number)
     who = actors.who(registry)
     reason = redact(config.reason or f"named by {who.shown}, passed its gates")
-    details = {"objections": list(where.objections)} if where.objections else {}
+    details = {"objections": list(assessment.objections)} if assessment.objections else {}
     asked = asked or target.alias
     return _move(
         registry,
         store,
         view,
-        where,
+        assessment,
         wanted,
         config,
         who,
@@ -149,7 +149,7 @@ def rollback(config: Config, *, registry: RegistryClient | None = None) -> Promo
     version = targets.version_of(registry, targets.Target(target.name, number))
     if version is None:
         raise StepError(f"models:/{target.name}/{number}: no such version")
-    where = _recorded(registry, version, config)
+    assessment = _recorded(registry, version, config)
     wanted = alias_plan.succeed(view.aliases, alias, number)
     current = view.aliases.get(alias)
     said = f"back from version {current}" if current else f"@{alias} was deleted; set again"
@@ -159,7 +159,7 @@ def rollback(config: Config, *, registry: RegistryClient | None = None) -> Promo
         registry,
         store,
         view,
-        where,
+        assessment,
         wanted,
         config,
         who,
@@ -272,7 +272,7 @@ def _move(
     registry: RegistryClient,
     store: AliasStore,
     view: View,
-    where: Assessment,
+    assessment: Assessment,
     wanted: Mapping[str, int | None],
     config: Config,
     who: Actor,
@@ -283,23 +283,23 @@ def _move(
     details: Mapping[str, object],
     asked: str | None = None,
 ) -> Promotion:
-    version, report = where.version, where.evidence
-    if mistaken := view.journal.mistaken(version.number, version.model_id, where.digest):
+    version, report = assessment.version, assessment.evidence
+    if mistaken := view.journal.mistaken(version.number, version.model_id, assessment.digest):
         raise RefusedError(
             f"{version.uri} is not moved to @{alias}: {mistaken} (of {store.history!r}). No reason"
             " overrules this."
         )
     moves = alias_plan.moves(view.aliases, wanted)
-    forced = bool(where.objections)
+    forced = bool(assessment.objections)
     verdict, entry = "", None
     isolation_missing: tuple[str, ...] = ()
     protection.check_protected(moves, who, config)
     # a rollback must not wait
-    subject = permission.subject_of(where, alias) if moves and kind == "promote" else None
+    subject = permission.subject_of(assessment, alias) if moves and kind == "promote" else None
     if subject:
         permission.require_approval(registry, store, view, version, subject, who, config)
     if moves and not config.dry_run:
-        outcome = canary.run(version.uri, where.digest, config.promotion.canary)
+        outcome = canary.run(version.uri, assessment.digest, config.promotion.canary)
         if not outcome.passed:
             raise RefusedError(
                 f"{version.uri} is not moved to @{alias}: its canary failed ({outcome.fault}). No"
@@ -317,11 +317,13 @@ def _move(
         forced_over = forced and EVALUATION_TAG in version.tags
         if (
             report
-            and where.judged
-            and where.judged.model_id == version.model_id
+            and assessment.candidate
+            and assessment.candidate.model_id == version.model_id
             and not forced_over
         ):
-            versions.annotate(registry, version, where.judged, report, register.command(config))
+            versions.annotate(
+                registry, version, assessment.candidate, report, register.command(config)
+            )
         entry = store.commit(
             view,
             Record(
@@ -340,7 +342,7 @@ def _move(
                 run_id=result.active_run_id(),
                 details={**details, **canary.recorded(isolation_missing)},
                 identities={
-                    str(version.number): {"model_id": version.model_id, "digest": where.digest}
+                    str(version.number): {"model_id": version.model_id, "digest": assessment.digest}
                 },
             ),
         )
@@ -348,14 +350,14 @@ def _move(
     row = (
         result.row(
             version.name,
-            where.judged,
+            assessment.candidate,
             version.number,
             final,
             created=False,
             exists=True,
             canary=verdict,
         )
-        if where.judged
+        if assessment.candidate
         else result.unjudged_row(version, final, verdict)
     )
     promotion = Promotion(

@@ -9,6 +9,7 @@ from steps.config import names
 from steps.config.root import Config
 from steps.core.errors import StepError
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry import (
     actors,
     alias_plan,
@@ -23,7 +24,7 @@ from steps.registry import evidence as evidence_module
 from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
 from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 from steps.registry.evidence_selection import Trust
 from steps.registry.journal import Record, new_id
 from steps.registry.result import ARTIFACT, Promotion, RefusedError, Row
@@ -80,10 +81,10 @@ def register(
         report.registered_name,
         "evaluate again: `mlflow run . -e evaluate`",
     )
-    evaluated = [each for each in report.judged if each.status == "evaluated"]
+    evaluated = [each for each in report.candidates if each.status == "evaluated"]
     if not evaluated:
         failures = (
-            "; ".join(f"{each.uri}: {each.failure}" for each in report.judged)
+            "; ".join(f"{each.uri}: {each.failure_reason}" for each in report.candidates)
             or "the report names no model"
         )
         raise StepError(
@@ -248,11 +249,11 @@ def decide(
         by_id[seen.model_id] = champion
     passing = [
         each
-        for each in report.judged
+        for each in report.candidates
         if each.passes and each.model_id in by_id and each.model_id not in failed_canary
     ]
     wanted: dict[str, int | None] = {}
-    looked_at = {by_id[each.model_id] for each in report.judged if each.model_id in by_id}
+    looked_at = {by_id[each.model_id] for each in report.candidates if each.model_id in by_id}
     for variant in VARIANTS:
         numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
         now = current.get(variant)
@@ -272,25 +273,27 @@ def decide(
             f"@{alias} stays where it is, as the report did not see @{alias} (version {champion});"
             f" {again}",
         )
-    eligible: dict[str, Judged] = {each.model_id: each for each in passing}
+    eligible: dict[str, CandidateReport] = {each.model_id: each for each in passing}
     if seen and seen.status == "evaluated" and seen.model_id not in failed_canary:
         # the incumbent defends its place with its figures, also where it would not get in today
         eligible.setdefault(seen.model_id, seen)
     ranking = policy.rank(list(eligible.values()), config.promotion.weights)
     held = [
-        _why_held(each, failed_canary) for each in report.judged if each.model_id not in eligible
+        _why_held(each, failed_canary)
+        for each in report.candidates
+        if each.model_id not in eligible
     ]
     if ranking.winner is None:
         return Decision(wanted, "no alias moves, as no candidate passed: " + "; ".join(held))
-    winner = by_id[ranking.winner.judged.model_id]
-    runner_up = by_id[ranking.runner_up.judged.model_id] if ranking.runner_up else None
+    winner = by_id[ranking.winner.candidate.model_id]
+    runner_up = by_id[ranking.runner_up.candidate.model_id] if ranking.runner_up else None
     wanted |= alias_plan.succeed(current, alias, winner, runner_up)
     broken = {by_id[model_id] for model_id in failed_canary if model_id in by_id}
     # the version that was beaten takes that place, but not when it does not even run
     if wanted.get(challenger_of(alias)) in broken:
         wanted[challenger_of(alias)] = None
     reason = f"profile {config.promotion.profile}: " + "; ".join(
-        f"version {by_id[each.judged.model_id]} ({each.judged.variant})"
+        f"version {by_id[each.candidate.model_id]} ({each.candidate.variant})"
         f" {each.utility:+.3f}{'' if each.on_front else ', dominated'}"
         for each in ranking.ranked
     )
@@ -311,7 +314,7 @@ def in_service(registry: RegistryClient, name: str, known: Sequence[Version]) ->
 
 def _kept(
     known: Sequence[Version],
-    evaluated: Sequence[Judged],
+    evaluated: Sequence[CandidateReport],
     report: Evidence,
     trust: Trust,
     config: Config,
@@ -330,13 +333,11 @@ def _kept(
 
 def describe(name: str, report: Evidence, config: Config) -> str:
     """Description of the registered model."""
+    snapshot = report.report.snapshot or {}
     source = (
-        report.snapshot.get("repo")
-        or config.model.repo
-        or config.model.homepage
-        or "a local checkpoint"
+        snapshot.get("repo") or config.model.repo or config.model.homepage or "a local checkpoint"
     )
-    licence = report.snapshot.get("licence") or config.model.licence or "not recorded"
+    licence = snapshot.get("licence") or config.model.licence or "not recorded"
     return (
         f"{name}: a small language model from {source}, licence {licence}. Versions are variants of"
         " the same weights behind one chat contract: `transformers` and `onnx` are the newest that"
@@ -357,28 +358,29 @@ def command(config: Config) -> str:
     return f"mlflow run . --env-manager local -P model={choice}"
 
 
-def _why_held(judged: Judged, failed_canary: Collection[str]) -> str:
-    who = f"{judged.variant} {judged.model_id}"
-    if judged.model_id in failed_canary:
+def _why_held(candidate: CandidateReport, failed_canary: Collection[str]) -> str:
+    who = f"{candidate.variant} {candidate.model_id}"
+    if candidate.model_id in failed_canary:
         return f"{who} (canary)"
-    if judged.status != "evaluated":
-        return (
-            f"{who} (could not be evaluated:"
-            f" {((judged.failure or '').splitlines() or ['no reason given'])[0]})"
-        )
-    failed = ", ".join(gate.name for gate in judged.gates if gate.passed is False)
-    open_ = ", ".join(gate.name for gate in judged.gates if gate.passed is None)
+    if candidate.status != "evaluated":
+        reason = (candidate.failure_reason or "").splitlines() or ["no reason given"]
+        return f"{who} (could not be evaluated: {reason[0]})"
+    gates = candidate.failed_gates
+    failed = ", ".join(gate.name for gate in gates if gate.passed is False)
+    open_ = ", ".join(gate.name for gate in gates if gate.passed is None)
     words = [
         f"failed {failed}" if failed else "",
         f"too little evidence for {open_}" if open_ else "",
     ]
-    return f"{who} ({'; '.join(filter(None, words)) or judged.decision.replace('_', ' ')})"
+    return (
+        f"{who} ({'; '.join(filter(None, words)) or candidate.verdict.decision.replace('_', ' ')})"
+    )
 
 
 def _numbers(
     registry: RegistryClient,
     name: str,
-    evaluated: Sequence[Judged],
+    evaluated: Sequence[CandidateReport],
     found: Mapping[str, Version | None],
 ) -> dict[str, int]:
     """Version numbers, those a dry run would create counted on from the highest there is."""

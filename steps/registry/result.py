@@ -9,8 +9,8 @@ from typing import Any
 
 from steps.core.errors import StepError
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry.client import Version
-from steps.registry.evidence import Judged
 from steps.registry.journal import Move
 from steps.registry.retries import first_line
 
@@ -92,7 +92,7 @@ class Promotion:
 
 def row(
     name: str,
-    judged: Judged,
+    candidate: CandidateReport,
     number: int,
     aliases: Mapping[str, int | None],
     *,
@@ -100,18 +100,18 @@ def row(
     exists: bool,
     canary: str,
 ) -> Row:
-    """The row of a version that a report judged."""
+    """The row of a version that a report is about."""
     return Row(
         name=name,
         version=number if exists else None,
-        variant=judged.variant,
-        model_id=judged.model_id,
-        digest=judged.digest,
-        decision=judged.decision,
+        variant=candidate.variant,
+        model_id=candidate.model_id,
+        digest=candidate.digest,
+        decision=candidate.verdict.decision,
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
-        scores=dict(judged.metrics),
+        scores=dict(candidate.metrics),
         created=created,
-        failed_gates=tuple(gate.name for gate in judged.gates if gate.passed is not True),
+        failed_gates=tuple(gate.name for gate in candidate.failed_gates),
         canary=canary,
     )
 

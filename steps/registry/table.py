@@ -50,10 +50,10 @@ def show_transfer(done: Transfer, verb: str) -> None:
     if done.already:
         print(f"models:/{done.name}/{done.version} has these bytes already ({done.digest})")
         return
-    where = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
+    uri = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
     verb = f"would be {verb}" if done.dry_run else verb
     print(
-        f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
+        f"{uri} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
         f" {done.archive}"
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steps.core.errors import StepError
+from steps.evaluation.report import CandidateReport
 from steps.registry import actors, card
 from steps.registry.aliases import (
     DIGEST_TAG,
@@ -23,7 +24,7 @@ from steps.registry.aliases import (
     VERDICT_TAG,
 )
 from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -44,17 +45,19 @@ class Registered:
     changed: tuple[str, ...]  # tags that this run wrote on a version that was there
 
 
-def tags_of(judged: Judged, evidence: Evidence, logged: Mapping[str, str]) -> dict[str, str]:
+def tags_of(
+    candidate: CandidateReport, evidence: Evidence, logged: Mapping[str, str]
+) -> dict[str, str]:
     """Tags that a version gets from its logged model and its evidence."""
     carried = {key: logged[key] for key in CARRIED if logged.get(key)}
     return {
         **carried,
-        VARIANT_TAG: judged.variant,
-        DIGEST_TAG: judged.digest,
-        MODEL_ID_TAG: judged.model_id,
+        VARIANT_TAG: candidate.variant,
+        DIGEST_TAG: candidate.digest,
+        MODEL_ID_TAG: candidate.model_id,
         EVALUATION_TAG: evidence.uri,
         EVIDENCE_TAG: evidence.digest,
-        VERDICT_TAG: judged.decision,
+        VERDICT_TAG: candidate.verdict.decision,
     }
 
 
@@ -99,7 +102,7 @@ def remake(run_tags: Mapping[str, str]) -> str | None:
 def register(
     registry: RegistryClient,
     name: str,
-    judged: Judged,
+    candidate: CandidateReport,
     evidence: Evidence,
     command: str,
     served: Collection[int] = (),
@@ -114,29 +117,33 @@ def register(
     Args:
         registry: the calls to the tracking server.
         name: registered model.
-        judged: what the report says of the logged model.
+        candidate: what the report says of the logged model.
         evidence: the report.
         command: what makes the model again, where its run does not say.
         served: versions that an alias ever pointed at, by the journal.
 
     Raises:
-        StepError: the logged model is gone, or it is not the one that was judged.
+        StepError: the logged model is gone, or it is not the one that was evaluated.
     """
-    logged = _checked(registry, judged)
+    logged = _checked(registry, candidate)
     command = _made_by(registry, logged) or command
     found, created = ensure(
         registry,
         name,
-        judged.model_id,
-        tags_of(judged, evidence, logged.tags),
-        card.render(name, "…", judged, evidence, logged.tags, command),
+        candidate.model_id,
+        tags_of(candidate, evidence, logged.tags),
+        card.render(name, "…", candidate, evidence, logged.tags, command),
         served,
     )
-    return Registered(found, created, annotate(registry, found, judged, evidence, command))
+    return Registered(found, created, annotate(registry, found, candidate, evidence, command))
 
 
 def annotate(
-    registry: RegistryClient, version: Version, judged: Judged, evidence: Evidence, command: str
+    registry: RegistryClient,
+    version: Version,
+    candidate: CandidateReport,
+    evidence: Evidence,
+    command: str,
 ) -> tuple[str, ...]:
     """Write the evidence on a version that is there: its tags and its card. Other versions of the
     same logged model are not looked at.
@@ -145,17 +152,17 @@ def annotate(
         The tags that changed.
 
     Raises:
-        StepError: the logged model is gone, or it is not the one that was judged.
+        StepError: the logged model is gone, or it is not the one that was evaluated.
     """
-    logged = _checked(registry, judged)
-    tags = tags_of(judged, evidence, logged.tags)
+    logged = _checked(registry, candidate)
+    tags = tags_of(candidate, evidence, logged.tags)
     changed = tuple(key for key, value in tags.items() if version.tags.get(key) != value)
     for key in changed:
         registry.set_version_tag(version.name, version.number, key, tags[key])
     text = card.render(
         version.name,
         version.number,
-        judged,
+        candidate,
         evidence,
         logged.tags,
         _made_by(registry, logged) or command,
@@ -202,18 +209,18 @@ def ensure(
     return first, made is not None and made.number == first.number
 
 
-def _checked(registry: RegistryClient, judged: Judged) -> LoggedModel:
-    logged = registry.logged_model(judged.model_id)
+def _checked(registry: RegistryClient, candidate: CandidateReport) -> LoggedModel:
+    logged = registry.logged_model(candidate.model_id)
     if logged is None:
         raise StepError(
-            f"{judged.uri}: the logged model is not on this tracking server; evaluate one that is:"
-            " `mlflow run . -e evaluate`"
+            f"{candidate.uri}: the logged model is not on this tracking server; evaluate one that"
+            " is: `mlflow run . -e evaluate`"
         )
     recorded = logged.tags.get(DIGEST_TAG)
-    if recorded and recorded != judged.digest:
+    if recorded and recorded != candidate.digest:
         raise StepError(
-            f"{judged.uri}: the report judged {judged.digest}, the logged model says {recorded};"
-            " evaluate it again: `mlflow run . -e evaluate`"
+            f"{candidate.uri}: the report judged {candidate.digest}, the logged model says"
+            f" {recorded}; evaluate it again: `mlflow run . -e evaluate`"
         )
     return logged
 

@@ -19,6 +19,7 @@ from steps.config.notifications import HELD, WAITING
 from steps.config.root import CONF, ROOT, Config
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry import eligibility, entities, policy, promote, survey, waiting
 from steps.registry.alias_store import LostRaceError
 from steps.registry.aliases import CANDIDATE, MODEL_ID_TAG
@@ -29,7 +30,7 @@ from steps.registry.client import (
     Version,
 )
 from steps.registry.eligibility import Assessment
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 from steps.registry.notifications import notify, tell
 from steps.registry.permission import WaitingError
 from steps.registry.result import Promotion, RefusedError, WithdrawnError
@@ -73,7 +74,7 @@ def decide(
     from mlflow.exceptions import MlflowException
 
     own = _config_for(version, config)
-    where: Assessment | None = None
+    assessment: Assessment | None = None
     done: Promotion | None = None
     event = HELD
     now = datetime.now(UTC)
@@ -83,21 +84,21 @@ def decide(
         # a copy: from here on, a search finds it
         if version.model_id is None and usable.model_id is not None and not config.dry_run:
             registry.set_version_tag(version.name, version.number, MODEL_ID_TAG, usable.model_id)
-        where = eligibility.assess(registry, usable, own)
-        if _lacks_evidence(registry, where, own):
+        assessment = eligibility.assess(registry, usable, own)
+        if _lacks_evidence(registry, assessment, own):
             if config.dry_run:
                 return Verdict(version.uri, False, "dry run: would be evaluated first", None)
             evaluate(usable, own)
             now = datetime.now(UTC)
             reports = _reports(registry, version.name, now)
-            where = eligibility.assess(registry, usable, own)
+            assessment = eligibility.assess(registry, usable, own)
         else:
             reports = (
                 dict(facts.reports)
                 if waiting.judged_ms(version) is not None
                 else _reports(registry, version.name, now)
             )
-        words, done = _decide(registry, where, own)
+        words, done = _decide(registry, assessment, own)
     except (LostRaceError, ServerUnavailableError, PermissionRefusedError):
         raise
     except WithdrawnError as error:  # no verdict: set again, it is judged again
@@ -108,7 +109,7 @@ def decide(
         words = f"held: {error}"
     words = redact(words)[:MOST_WORDS]
     # what was looked at, also where something failed: it is answered once
-    evidence = where.evidence if where else None
+    evidence = assessment.evidence if assessment else None
     if not config.dry_run:
         registry.set_version_tag(
             version.name, version.number, JUDGED_TAG, evidence.digest if evidence else NO_EVIDENCE
@@ -213,21 +214,21 @@ def _passed_on() -> list[str]:
 
 
 def _decide(
-    registry: RegistryClient, where: Assessment, config: Config
+    registry: RegistryClient, assessment: Assessment, config: Config
 ) -> tuple[str, Promotion | None]:
-    version = where.version
+    version = assessment.version
     alias = config.promotion.alias
-    if where.objections:
-        return f"held: {'; '.join(where.objections)}", None
-    assert where.evidence is not None and where.judged is not None, (
+    if assessment.objections:
+        return f"held: {'; '.join(assessment.objections)}", None
+    assert assessment.evidence is not None and assessment.candidate is not None, (
         "a version without evidence has an objection"
     )
     aliases = registry.aliases(version.name) or {}
     if aliases.get(alias) == version.number:
         return f"it is @{alias} already", None
-    champion = _champion(registry, where.evidence, version.name, aliases.get(alias))
+    champion = _champion(registry, assessment.evidence, version.name, aliases.get(alias))
     if champion is None and alias in aliases:
-        report = where.evidence
+        report = assessment.evidence
         return (
             (
                 f"held: its strongest evidence, {report.uri} ({report.size}), did not see @{alias};"
@@ -236,10 +237,10 @@ def _decide(
             None,
         )
     if champion is not None:
-        ranking = policy.rank([where.judged, champion], config.promotion.weights)
-        if ranking.winner is not None and ranking.winner.judged is champion:
+        ranking = policy.rank([assessment.candidate, champion], config.promotion.weights)
+        if ranking.winner is not None and ranking.winner.candidate is champion:
             scores = ", ".join(
-                f"{each.judged.variant} {each.utility:+.3f}" for each in ranking.ranked
+                f"{each.candidate.variant} {each.utility:+.3f}" for each in ranking.ranked
             )
             return (
                 (
@@ -258,27 +259,27 @@ def _decide(
 
 def _champion(
     registry: RegistryClient, report: Evidence, name: str, number: int | None
-) -> Judged | None:
+) -> CandidateReport | None:
     version = registry.version(name, number) if number is not None else None
     return report.of(version.model_id, version.tags.get("slm.digest")) if version else None
 
 
-def _lacks_evidence(registry: RegistryClient, where: Assessment, config: Config) -> bool:
+def _lacks_evidence(registry: RegistryClient, assessment: Assessment, config: Config) -> bool:
     """Whether there is no report, too old a one, one by other gates, or one that did not see the
     champion of today.
     """
     if (
-        where.evidence is None
-        or where.judged is None
-        or where.evidence.untimely(config.promotion.max_evidence_age_days)
+        assessment.evidence is None
+        or assessment.candidate is None
+        or assessment.evidence.untimely(config.promotion.max_evidence_age_days)
     ):
         return True
-    if where.evidence.other_gates(config.promotion.gates):
+    if assessment.evidence.other_gates(config.promotion.gates):
         return True
-    number = (registry.aliases(where.version.name) or {}).get(config.promotion.alias)
-    if number is None or number == where.version.number:
+    number = (registry.aliases(assessment.version.name) or {}).get(config.promotion.alias)
+    if number is None or number == assessment.version.number:
         return False
-    return _champion(registry, where.evidence, where.version.name, number) is None
+    return _champion(registry, assessment.evidence, assessment.version.name, number) is None
 
 
 def judged_before(registry: RegistryClient, version: Version, config: Config) -> bool:
@@ -287,12 +288,12 @@ def judged_before(registry: RegistryClient, version: Version, config: Config) ->
     if tagged is None or CANDIDATE_TAG not in version.tags:
         return False
     try:
-        where = eligibility.assess(
+        assessment = eligibility.assess(
             registry, entities.usable(registry, version), _config_for(version, config)
         )
     except RefusedError:
         return True
-    return (where.evidence.digest if where.evidence else NO_EVIDENCE) == tagged
+    return (assessment.evidence.digest if assessment.evidence else NO_EVIDENCE) == tagged
 
 
 def _config_for(version: Version, config: Config) -> Config:
