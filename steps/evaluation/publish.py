@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
+
+from steps.core import signatures
 from steps.evaluation.report import CandidateReport, Report
 
 
@@ -67,8 +70,6 @@ def log_report(report: Report, workdir: Path) -> None:
     A logged model's metrics carry their plain names; on the run they follow ``incumbent/`` or
     ``<variant>/``.
     """
-    import mlflow
-
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("no active run: log_report is called inside a step's run")
@@ -78,6 +79,12 @@ def log_report(report: Report, workdir: Path) -> None:
     for candidate, prefix in zip(report.candidates, prefixes(report.candidates), strict=True):
         mlflow.log_metrics(candidate.metrics, model_id=candidate.model_id or None)
         mlflow.log_metrics({f"{prefix}/{name}": value for name, value in candidate.metrics.items()})
+
+
+def log_signature(report: Path, signing_key: str) -> None:
+    """Log the detached signature of a report's bytes beside the report."""
+    signature = signatures.sign(report.read_bytes(), signing_key).decode("ascii")
+    mlflow.log_text(signature + "\n", f"{report.name}.sig")
 
 
 def keep(workdir: Path) -> Path:

@@ -1,10 +1,10 @@
 """The process that one candidate lives in: loads it as users do and obeys one JSON command a line
 on a socket.
 
-Started as a plain file by ``candidates.py`` with ``python -P worker.py <socket fd>``, in an empty
-folder and without the project on the path, so a model that cannot be loaded elsewhere fails here.
-It therefore imports nothing of ``steps``: what it shares with the other side are the plain files
-``conformance.py``, ``timing.py`` and ``logits.py`` beside it, and ``peak_rss.py``.
+Started as a plain file by ``worker_process.py`` with ``python -P worker.py <socket fd>``, in an
+empty folder and without the project on the path, so a model that cannot be loaded elsewhere fails
+here. It therefore imports nothing of ``steps``: what it shares with the other side are the package
+``conformance`` and the files ``timing.py`` and ``logits.py`` beside it, and ``peak_rss.py``.
 """
 
 import importlib.util
@@ -25,14 +25,14 @@ PEAK_RSS = Path(__file__).parents[1] / "core" / "peak_rss.py"
 
 
 def sibling(name: str) -> ModuleType:
-    """Load a file beside this one as a module of its own."""
+    """Load a file or a package beside this file as a module of its own."""
     module = sys.modules.get(f"slm_{name}")
     if module is None:
-        spec = importlib.util.spec_from_file_location(
-            f"slm_{name}", Path(__file__).with_name(f"{name}.py")
-        )
+        package = Path(__file__).with_name(name)
+        file = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+        spec = importlib.util.spec_from_file_location(f"slm_{name}", file)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{name}.py is missing beside {Path(__file__).name}")
+            raise ImportError(f"{name} is missing beside {Path(__file__).name}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[f"slm_{name}"] = module
         spec.loader.exec_module(module)

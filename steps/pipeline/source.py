@@ -36,7 +36,7 @@ def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[P
         if path is None or path in found:
             continue
         found.add(path)
-        queue += [name for name in _imports(path) if not name.startswith(OUTSIDE)]
+        queue += [name for name in _imports(path, root) if not name.startswith(OUTSIDE)]
     for entry in extra:
         place = root / entry
         found.update(
@@ -69,11 +69,17 @@ def _path(module: str, root: Path) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterable[str]:
+def _imports(path: Path, root: Path) -> Iterable[str]:
+    """Dotted names of the project's modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("steps"))
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("steps"):
-            yield node.module
-            # a name may be a module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                package = path.parents[node.level - 1].relative_to(root)
+                module = ".".join([*package.parts, *filter(None, [module])])
+            if module.startswith("steps"):
+                yield module
+                # a name may be a module
+                yield from (f"{module}.{alias.name}" for alias in node.names)

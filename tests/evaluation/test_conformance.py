@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from steps.evaluation.conformance import TABLE, Row, complete, conformance
+from steps.evaluation.conformance import CHECKS, Row, complete, conformance
 
 Change = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
@@ -83,7 +83,7 @@ def test_a_model_that_holds_it(clerk_module: ModuleType) -> None:
     rows = conformance(Loaded(clerk_module))
     assert broken(rows) == set() and complete(rows)
     assert [row.name for row in rows if row.limit] == ["prompt column"]
-    assert len(rows) == len(TABLE)
+    assert len(rows) == len(CHECKS)
     assert not complete([])
 
 
@@ -341,7 +341,7 @@ def test_a_border_is_crossed(clerk_module: ModuleType) -> None:
         lengths.append(answer["usage"]["prompt_tokens"])
         return answer
 
-    (row,) = conformance(Bordered(clerk_module, count), only=frozenset({"past the borders"}))
+    (row,) = conformance(Bordered(clerk_module, count), only={"past the borders"})
     assert row.passed and row.detail == "answers across [64]"
     assert any(54 < length <= 64 for length in lengths) and any(
         64 < length < 4096 for length in lengths
@@ -359,13 +359,11 @@ def test_a_missing_system_role_is_a_named_limit(clerk_module: ModuleType) -> Non
             )
         return row
 
-    (row,) = conformance(
-        Loaded(clerk_module, prepare=no_system), only=frozenset({"system and history"})
-    )
+    (row,) = conformance(Loaded(clerk_module, prepare=no_system), only={"system and history"})
     assert not row.passed and row.limit == "no system role: this template has no system role"
     no_history = conformance(
         Loaded(clerk_module, prepare=lambda row: no_system(last_message_only(row))),
-        only=frozenset({"system and history"}),
+        only={"system and history"},
     )
     assert broken(no_history) == {"system and history"}
 
@@ -378,9 +376,26 @@ def test_every_row_has_a_violation() -> None:
     ]
     by_answer = {row for mark in marks[0] for _, _, rows in mark.args[1] for row in rows}
     by_shape = {row for mark in marks[1] for _, row in mark.args[1]}
-    assert {name for name, _ in TABLE} == by_answer | by_shape
+    assert {*CHECKS} == by_answer | by_shape
 
 
-def test_only_some_rows(clerk_module: ModuleType) -> None:
-    rows = conformance(Loaded(clerk_module), only=frozenset({"stop strings", "usage adds up"}))
-    assert [row.name for row in rows] == ["usage adds up", "stop strings"]
+def test_only_the_named_checks_run(clerk_module: ModuleType) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def note(row: dict[str, Any]) -> dict[str, Any]:
+        asked.append(row)
+        return row
+
+    rows = conformance(
+        Loaded(clerk_module, prepare=note), only=("stop strings", "temperature 0 repeats")
+    )
+    assert [row.name for row in rows] == ["temperature 0 repeats", "stop strings"]
+    assert len(asked) == 3  # the greedy answer, once for both, and one more each
+    assert conformance(Loaded(clerk_module), only=()) == []
+    with pytest.raises(ValueError, match=r"only=\['streams'\]: expected some of completion shape"):
+        conformance(Loaded(clerk_module), only=("streams",))
+
+
+def test_concurrency_is_chosen(clerk_module: ModuleType) -> None:
+    (row,) = conformance(Loaded(clerk_module), only=("concurrent requests",), concurrency=3)
+    assert row.passed and row.detail == "3 threads at once get their own answers"

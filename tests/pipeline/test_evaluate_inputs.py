@@ -44,7 +44,7 @@ def pack(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_shipped_is_no_input() -> None:
+def test_what_is_shipped_is_not_an_input() -> None:
     assert parts() == {}
 
 
@@ -125,7 +125,7 @@ def test_report_is_signed_by_the_key_that_is_named(
             f"signing_key='{private}'",
         ]
     )
-    monkeypatch.setattr(entry, "evaluate_models", evaluate_models)
+    monkeypatch.setattr("steps.evaluation.evaluate.evaluate_models", evaluate_models)
     with mlflow.start_run() as run:
         entry.evaluate.body(config, StepRun(run.info.run_id, {}, "sha256:0", ()))
     signature = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/report.json.sig").encode()

@@ -36,7 +36,10 @@ def test_the_contract_holds(
     logged: Logged, in_fresh_process: Callable[..., str], variant: str
 ) -> None:
     printed = in_fresh_process(
-        TRY, str(ROOT / "steps/evaluation/conformance.py"), logged.uris[variant], timeout=550
+        TRY,
+        str(ROOT / "steps/evaluation/conformance/__init__.py"),
+        logged.uris[variant],
+        timeout=550,
     )
     rows = json.loads(printed[printed.index("ROWS ") + 5 :])
     allowed = LIMITS["transformers" if variant == "transformers" else "onnx"]
