@@ -27,8 +27,9 @@ from steps.registry.retries import first_line, is_missing_artifact, is_outage
 
 log = logging.getLogger(__name__)
 
-CHILD = Path(__file__).with_name("canary_child.py")
-PEAK_RSS = Path(__file__).parents[1] / "core" / "peak_rss.py"
+STEPS = Path(__file__).parents[1]
+CHILD = STEPS / "registry" / "canary_child.py"
+BESIDE = (STEPS / "evaluation" / "conformance", STEPS / "core" / "peak_rss.py")  # it imports these
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
 LARGEST_RESULT = 1 << 20  # bytes: the model's own code may write anything there
@@ -128,7 +129,8 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         (root / "home").mkdir()
         (root / "out").mkdir()
         shutil.copy(CHILD, root / "canary.py")
-        shutil.copy(PEAK_RSS, root / "peak_rss.py")
+        for source in BESIDE:
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, root / source.name)
         log.info("canary: loading and using %s in a process of its own", uri)
         result = _watch(uri, found, root, folder, config)
     outcome = "passed" if result.passed else f"failed: {result.fault}"
@@ -169,8 +171,7 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
         checks += result[0]
         peak = max(peak, result[1])
         if not trouble and any(
-            check.detail.startswith("MemoryError") or "bad_alloc" in check.detail
-            for check in checks
+            "MemoryError" in check.detail or "bad_alloc" in check.detail for check in checks
         ):
             trouble = (
                 "asked for more memory than"
@@ -230,7 +231,7 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
         ),
         cwd=home,
         confinement=Confinement(
-            readable=(folder, root / "canary.py", root / "peak_rss.py"),
+            readable=(folder, root / "canary.py", *(root / source.name for source in BESIDE)),
             writable=(home, out),
             secret=tuple(databases),
             memory_bytes=config.memory_limit_bytes,

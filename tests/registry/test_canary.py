@@ -37,10 +37,12 @@ def test_sound_model_passes_without_network_or_project() -> None:
         "has an input example",
         "replays its input example",
         "takes messages",
-        "answers a chat",
-        "greedy answers repeat",
-        "answers a prompt",
-        "answers 4 at once",
+        "completion shape",
+        "temperature 0 repeats",
+        "finish_reason",
+        "usage adds up",
+        "concurrent requests",
+        "prompt column",
         "stays within its limits",
         "exits cleanly",
     ]
@@ -54,8 +56,8 @@ def test_sound_model_passes_without_network_or_project() -> None:
         ("project", "No module named 'steps'"),
         pytest.param("exit", "exit code 134", marks=pytest.mark.slow),
         pytest.param("load", "these weights are broken", marks=pytest.mark.slow),
-        pytest.param("shape", "not a chat completion", marks=pytest.mark.slow),
-        pytest.param("random", "greedy answers repeat", marks=pytest.mark.slow),
+        pytest.param("shape", "expected a list with one completion a row", marks=pytest.mark.slow),
+        pytest.param("random", "temperature 0 repeats", marks=pytest.mark.slow),
     ],
 )
 def test_broken_model_is_named(fault: str, named: str) -> None:

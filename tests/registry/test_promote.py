@@ -210,7 +210,7 @@ def test_failing_canary_leaves_aliases_untouched(
     from steps.registry import canary
 
     before = aliases()
-    bad = canary.Check("answers a chat", False, "it did not")
+    bad = canary.Check("completion shape", False, "it did not")
     monkeypatch.setattr(
         canary,
         "run",
@@ -218,7 +218,7 @@ def test_failing_canary_leaves_aliases_untouched(
     )
     with pytest.raises(
         RefusedError,
-        match=r"canary failed \(answers a chat: it did not\)\. No reason overrules this",
+        match=r"canary failed \(completion shape: it did not\)\. No reason overrules this",
     ):
         promote(scene.config(f"target=models:/{scene.NAME}/1", "force=true", "reason=hurry"))
     assert aliases() == before and numbers(name_of(scene.NAME)) == [1]

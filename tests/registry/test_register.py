@@ -153,7 +153,7 @@ def test_failing_canary_leaves_the_alias_to_the_other() -> None:
         )
     promotion = room.register(uri, scene.config())
     assert aliases() == {"transformers": 1, "champion": 1}
-    assert promotion.rows[1].canary.startswith("answers a chat")
+    assert promotion.rows[1].canary.startswith("completion shape")
     assert "(canary)" in promotion.reason
 
 

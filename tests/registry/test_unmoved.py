@@ -106,7 +106,13 @@ def test_incumbent_that_fails_the_canary_is_no_challenger(
     def run(uri: str, digest: str | None, _: object) -> canary.Canary:
         passed = not uri.endswith("/2")
         return canary.Canary(
-            uri, digest or "", passed, (canary.Check("answers a chat", passed, ""),), 0, 0.0, "none"
+            uri,
+            digest or "",
+            passed,
+            (canary.Check("completion shape", passed, ""),),
+            0,
+            0.0,
+            "none",
         )
 
     monkeypatch.setattr(canary, "run", run)

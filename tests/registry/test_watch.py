@@ -163,7 +163,7 @@ def test_failing_canary_is_answered_once(
 ) -> None:
     from steps.registry import canary
 
-    bad = canary.Check("answers a chat", False, "it did not")
+    bad = canary.Check("completion shape", False, "it did not")
     monkeypatch.setattr(
         canary,
         "run",
