@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,7 +72,7 @@ def document(name: str, journal: Journal, limit: int | None = None) -> dict[str,
     }
 
 
-def history(
+def show_history(
     config: Config,
     *,
     as_json: bool,
@@ -114,9 +113,14 @@ def history(
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         _print(target.name, journal, actual, limit or SHOWN)
-    if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` made a run for this process
-        registry.client.log_dict(run_id, found, ARTIFACT)
     return found
+
+
+def keep(run_id: str, shown: dict[str, Any]) -> None:
+    """Put what :func:`show_history` returned on a run."""
+    import mlflow
+
+    mlflow.MlflowClient().log_dict(run_id, shown, ARTIFACT)
 
 
 def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> None:

@@ -16,7 +16,7 @@ from steps.registry.belonging import ForeignHistoryError
 from steps.registry.client import RegistryClient, Version
 from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, Record
 from steps.registry.promote import promote
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_register import aliases
@@ -60,7 +60,7 @@ def test_forged_history_moves_nothing(by_hand: Pair, caplog: pytest.LogCaptureFi
         lambda: promote(scene.config(TARGET)),
         lambda: promote(scene.config(TARGET, "dry_run=true")),
         lambda: room.register(by_hand.report_uri, scene.config()),
-        lambda: history(scene.config(TARGET), as_json=True),
+        lambda: show_history(scene.config(TARGET), as_json=True),
     ):
         with pytest.raises(
             ForeignHistoryError,

@@ -21,7 +21,7 @@ from steps.registry.client import RegistryClient, Version
 from steps.registry.journal import RECORD_TAG, Entry, Move, Record, fold
 from steps.registry.promote import promote, rollback
 from steps.registry.result import RefusedError
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_register import aliases, numbers
@@ -146,7 +146,7 @@ def test_renamed_model_says_how_to_rename_its_history(registered: Pair) -> None:
         lambda: promote(scene.config("target=models:/cockatoo/1")),
         lambda: promote(scene.config("target=models:/cockatoo/1", "dry_run=true")),
         lambda: rollback(scene.config("target=models:/cockatoo@champion")),
-        lambda: history(scene.config("target=models:/cockatoo"), as_json=True),
+        lambda: show_history(scene.config("target=models:/cockatoo"), as_json=True),
     ):
         with pytest.raises(
             StepError, match=r"rename_registered_model\('parrot.history', 'cockatoo.history'\)"
@@ -188,7 +188,7 @@ def test_rewritten_entry_is_shown_as_altered(
 ) -> None:
     three_entries()
     rewrite(2, actor="somebody else", reason="as agreed")
-    found = history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    found = show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "entry 2 was altered" in capsys.readouterr().out
     assert [entry["altered"] for entry in found["entries"]] == [False, True, False]
     assert "altered" in found["faults"]["2"]
@@ -209,7 +209,7 @@ def test_removed_entry_is_shown_as_removed(
 ) -> None:
     three_entries()
     mlflow.MlflowClient().delete_model_version(HISTORY, "2")
-    found = history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    found = show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "entry 2 was removed" in capsys.readouterr().out
     assert "removed" in found["faults"]["2"]
 
@@ -333,7 +333,7 @@ def test_first_rollback_says_that_there_is_one_champion(registered: Pair) -> Non
 
 def test_candidate_is_not_out_of_line(registered: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "not in line" not in capsys.readouterr().out
 
 

@@ -16,7 +16,7 @@ from steps.registry import register as room
 from steps.registry.client import RegistryClient
 from steps.registry.export_archive import export, import_
 from steps.registry.promote import promote, rollback
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.registry import scene
 from tests.registry.conftest import Pair
 from tests.registry.test_transfer import elsewhere
@@ -44,7 +44,9 @@ def test_accepted_name_goes_through_every_command(
     assert len(finished_runs({"slm.model": NAME}, mine)) == 1
     assert promote(scene.config(f"target='models:/{NAME}/1'")).entry == 2
     assert rollback(scene.config(f"target='models:/{NAME}@champion'")).entry == 3
-    assert len(history(scene.config(f"target='models:/{NAME}'"), as_json=False)["entries"]) == 3
+    assert (
+        len(show_history(scene.config(f"target='models:/{NAME}'"), as_json=False)["entries"]) == 3
+    )
     version = RegistryClient(5).version(NAME, 2)
     assert version is not None
     composed = compose_config(watch.evaluation_words(RegistryClient(5), version, mine))
@@ -78,7 +80,7 @@ def test_refused_name_is_refused_by_every_command_before_any_call(
         lambda: scene.config(f"model.registered_name='{quoted}'"),
         lambda: promote(target, registry=registry),
         lambda: rollback(alias, registry=registry),
-        lambda: history(target, as_json=False, registry=registry),
+        lambda: show_history(target, as_json=False, registry=registry),
         lambda: export(alias, registry=registry),
         lambda: look.look_once(target, registry, lambda *_: None),
     )

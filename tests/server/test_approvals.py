@@ -20,7 +20,7 @@ from steps.registry.promote import promote
 from steps.registry.protection import ProtectedAliasError
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
 from tests.registry import scene
 from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
@@ -145,7 +145,7 @@ def test_four_eyes_with_the_permissions_of_the_server(
     promote(scene.config(f"target=models:/{NAME}/1", ONE))
     assert (RegistryClient(10).aliases(NAME) or {})["champion"] == 1
     act("mallory")
-    entries = history(scene.config(f"target=models:/{NAME}"), as_json=True)["entries"]
+    entries = show_history(scene.config(f"target=models:/{NAME}"), as_json=True)["entries"]
     found = [(entry["kind"], entry["who"], entry["authenticated"]) for entry in entries]
     assert found == [
         ("register", ADMIN, True),

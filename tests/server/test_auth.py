@@ -10,7 +10,7 @@ import pytest
 from steps.registry import register as room
 from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.promote import promote
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
 from tests.registry import scene
 from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
@@ -42,7 +42,7 @@ def test_reader_may_look_and_is_refused_clearly(
     make_user(guarded, READER, "reader-passw0rd-1")
     as_user(READER, "reader-passw0rd-1")
     before = RegistryClient(10).aliases("guarded")
-    found = history(scene.config("target=models:/guarded"), as_json=False)
+    found = show_history(scene.config("target=models:/guarded"), as_json=False)
     assert found["entries"][0]["who"] == ADMIN and "register" in capsys.readouterr().out
     planned = promote(scene.config("target=models:/guarded/1", "dry_run=true"))
     assert planned.moves
@@ -75,7 +75,7 @@ def test_releaser_with_edit_on_both_models_may_promote(guarded: Server, as_user:
     done = promote(scene.config("target=models:/released/1"))
     assert done.entry == 2
     assert (
-        history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"]
+        show_history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"]
         == RELEASER
     )
 

@@ -10,7 +10,7 @@ import requests
 from steps.core.errors import StepError
 from steps.registry import look
 from steps.registry.client import RegistryClient
-from steps.registry.table import history
+from steps.registry.table import show_history
 from steps.registry.waiting import Memory
 from tests.registry import registries, scene
 from tests.server.conftest import Server
@@ -51,6 +51,6 @@ def test_200_models_and_a_long_history_in_few_requests(
     assert look.look_once(scene.config(), RegistryClient(20), refuse, memory=memory) == []
     assert 3 <= len(made) < 20, made
     made.clear()
-    found = history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)
+    found = show_history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)
     assert [entry["entry"] for entry in found["entries"]] == list(range(92, 102))
     assert len(made) == 5, made
