@@ -9,14 +9,13 @@ every file.
 
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
-from steps.snapshots.fetch import fetch
-from steps.snapshots.freshness import stale
-from steps.snapshots.store import Store
 
 
 def _stale(config: Config, uri: str) -> str | None:
     """Why the same fetch would not give the same bytes, or this machine has them no longer."""
+    from steps.snapshots.freshness import stale
     from steps.snapshots.provenance import read_snapshot
+    from steps.snapshots.store import Store
 
     return stale(config.model, read_snapshot(uri), Store(config.store.path))
 
@@ -36,9 +35,13 @@ def _digest(uri: str) -> str:
 def fetch_model(config: Config, run: StepRun) -> str:
     import mlflow
 
+    from steps.core import tags
+    from steps.snapshots.fetch import fetch
+    from steps.snapshots.store import Store
+
     snapshot = fetch(config.model, Store(config.store.path))
     mlflow.log_text(snapshot.to_json(), "snapshot.json")
-    mlflow.set_tag("slm.snapshot_revision", snapshot.revision)
+    mlflow.set_tag(tags.SNAPSHOT_REVISION, snapshot.revision)
     return f"runs:/{run.run_id}/snapshot.json"
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 VOLATILE = frozenset({"registered_model_meta", "__pycache__"})
 
 
+def of_bytes(data: bytes) -> str:
+    """``sha256:…`` over bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def of_value(value: object) -> str:
     """``sha256:…`` over the canonical JSON of ``value``."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return of_bytes(text.encode())
 
 
 def sha256_of(path: Path) -> str:
@@ -38,4 +43,4 @@ def of_folder(folder: Path) -> str:
         f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {sha256_of(path)}\n"
         for path in files
     )
-    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+    return of_bytes(lines.encode())

@@ -44,6 +44,17 @@ def links_between(source: Path, target: Path) -> bool:
     return nearest_existing(source).stat().st_dev == nearest_existing(target).stat().st_dev
 
 
+def hard_link(source: Path, target: Path) -> bool:
+    """Hard link a file; False where the file system refuses links, so that it must be copied."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in REFUSED_LINKS:
+            raise
+        return False
+    return True
+
+
 def place_files(source: Path, names: Sequence[str], target: Path, what: str) -> str:
     """Hard link files into a folder, or copy them where links are refused.
 
@@ -54,11 +65,7 @@ def place_files(source: Path, names: Sequence[str], target: Path, what: str) -> 
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
         origin = (source / name).resolve()
-        try:
-            os.link(origin, destination)
-        except OSError as error:
-            if error.errno not in REFUSED_LINKS:
-                raise
+        if not hard_link(origin, destination):
             if how == "linked":  # the first that is refused: the others will be too
                 require_space(
                     sum((source / left).stat().st_size for left in names[position:]), target, what

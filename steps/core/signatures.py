@@ -1,8 +1,9 @@
 """Detached signatures over bytes, by EC P-256 (ECDSA with SHA-256) or Ed25519 keys in PEM files.
 
-    openssl genpkey -algorithm ed25519 -out alice.key.pem             # private: kept by alice,
-    named by signing_key
-    openssl pkey -in alice.key.pem -pubout -out alice.pub.pem         # public: named by the policy
+    # private: kept by alice, named by signing_key
+    openssl genpkey -algorithm ed25519 -out alice.key.pem
+    # public: named by the policy
+    openssl pkey -in alice.key.pem -pubout -out alice.pub.pem
 
 A signature is one line of base64, so that it fits into a file, a tag and a terminal alike.
 """
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steps.core import digest
 from steps.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def verify(
     data: bytes, signature: bytes, public_key_paths: Sequence[str | Path], *, field: str = "signers"
 ) -> str | None:
     """Name of the key that signed these bytes; arguments and errors as for :func:`identify`."""
-    found = identify(data, signature, public_key_paths, field=field)
-    return found.name if found else None
+    signer = identify(data, signature, public_key_paths, field=field)
+    return signer.name if signer else None
 
 
 def identify(
@@ -128,7 +129,7 @@ def name_of(public_key_path: str | Path) -> str:
     ``.pub``.
     """
     name = Path(public_key_path).name
-    ending = next((each for each in ENDINGS if name.endswith(each) and name != each), "")
+    ending = next((end for end in ENDINGS if name.endswith(end) and name != end), "")
     return name.removesuffix(ending)
 
 
@@ -151,12 +152,7 @@ def _fits(key: EllipticCurvePublicKey | Ed25519PublicKey, raw: bytes, data: byte
 def _fingerprint(key: EllipticCurvePublicKey | Ed25519PublicKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return (
-        "sha256:"
-        + hashlib.sha256(
-            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        ).hexdigest()
-    )
+    return digest.of_bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _private(path: str | Path, field: str) -> EllipticCurvePrivateKey | Ed25519PrivateKey:

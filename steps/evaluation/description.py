@@ -1,9 +1,14 @@
-"""What is known of a candidate before it is loaded: who it is, what it is made of, how large it
-is.
-"""
+"""What is known of a candidate before it is loaded: its name, its sources and its size."""
 
 from dataclasses import dataclass
 from typing import Any
+
+import mlflow
+from mlflow.models import Model
+
+from steps.core import tags
+from steps.core.model_uri import pinned
+from steps.snapshots.provenance import digest_of_bytes
 
 
 @dataclass(frozen=True)
@@ -40,47 +45,26 @@ def describe(uri: str, role: str = "candidate") -> Description:
     Raises:
         mlflow.exceptions.MlflowException: there is no such model.
     """
-    import mlflow
-    from mlflow.models import Model
-
-    from steps.snapshots.provenance import digest_of_bytes
-
-    fixed, version = _resolve(uri)
+    fixed, version = pinned(uri)
     model = Model.load(fixed)
-    tags: dict[str, str] = {}
+    known: dict[str, str] = {}
     if model.model_id:
-        tags = dict(mlflow.get_logged_model(model.model_id).tags or {})
+        known = dict(mlflow.get_logged_model(model.model_id).tags or {})
     metadata: dict[str, Any] = model.metadata or {}
-    digest = tags.get("slm.digest") or digest_of_bytes(fixed)  # what another tool logged has no tag
+    digest = known.get(tags.DIGEST) or digest_of_bytes(fixed)  # what another tool logged has no tag
     return Description(
         uri=uri,
         role=role,
         model_id=model.model_id or "",
-        variant=tags.get("slm.variant") or _variant(model.flavors),
+        variant=known.get(tags.VARIANT) or _variant(model.flavors),
         digest=digest if digest.startswith("sha256:") else f"sha256:{digest}",
-        licence=tags.get("slm.licence") or metadata.get("licence"),
+        licence=known.get(tags.LICENCE) or metadata.get("licence"),
         size_bytes=model.model_size_bytes,
-        snapshot_digest=tags.get("slm.snapshot_digest"),
-        snapshot_revision=tags.get("slm.snapshot_revision"),
-        source=tags.get("slm.source") or metadata.get("source"),
+        snapshot_digest=known.get(tags.SNAPSHOT_DIGEST),
+        snapshot_revision=known.get(tags.SNAPSHOT_REVISION),
+        source=known.get(tags.SOURCE) or metadata.get("source"),
         version=version,
     )
-
-
-def _resolve(uri: str) -> tuple[str, str | None]:
-    """The URI with an alias replaced by the version it points at now, and that version."""
-    import mlflow
-
-    if not uri.startswith("models:/"):
-        return uri, None
-    name, _, version = uri.removeprefix("models:/").partition("/")
-    if version:
-        return uri, version
-    name, _, alias = name.partition("@")
-    if not alias:
-        return uri, None
-    version = str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
-    return f"models:/{name}/{version}", version
 
 
 def _variant(flavors: dict[str, Any]) -> str:

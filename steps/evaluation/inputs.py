@@ -1,4 +1,4 @@
-"""What an evaluation reads besides its config: models, and the user's own packs, texts and tasks."""
+"""What an evaluation reads besides its config: models, and a user's packs, texts and tasks."""
 
 from pathlib import Path
 

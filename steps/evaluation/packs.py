@@ -7,13 +7,13 @@ another with ``subset_of`` and ``ids``. ``items.jsonl`` has one object a line: `
 "checks", "tags", "max_tokens"?}``.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steps.core import digest
 from steps.core.errors import ConfigError
 from steps.evaluation import checks
 from steps.evaluation.report import CheckResult
@@ -66,7 +66,7 @@ class Pack:
         lines = (
             json.dumps(_plain(item), sort_keys=True, ensure_ascii=False) for item in self.items
         )
-        return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return digest.of_bytes("\n".join(lines).encode())
 
     @property
     def skills(self) -> tuple[str, ...]:

@@ -9,6 +9,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import mlflow
+import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Feedback, LoggedModelInput
+from mlflow.genai.scorers import scorer
+from mlflow.tracing.constant import TraceMetadataKey
+
+from steps.core import tags
 from steps.evaluation import checks
 from steps.evaluation.answers import Answer
 from steps.evaluation.description import Description
@@ -25,10 +33,6 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
     The spans carry the time that the answer really took in the candidate's own process; nothing is
     asked again.
     """
-    import mlflow
-    from mlflow.entities import Feedback
-    from mlflow.genai.scorers import scorer
-    from mlflow.tracing.constant import TraceMetadataKey
 
     @scorer(name="checks")
     def held(outputs: Any, expectations: Mapping[str, Any]) -> list[Feedback]:
@@ -59,10 +63,10 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
                 "finish_reason": str(answer.finish_reason),
             },
             tags={
-                "slm.variant": description.variant,
-                "slm.pack": pack.name,
-                "slm.item": item.id,
-                "slm.skill": item.tags[0],
+                tags.VARIANT: description.variant,
+                tags.PACK: pack.name,
+                tags.ITEM: item.id,
+                tags.SKILL: item.tags[0],
             },
             metadata=metadata,
             start_time_ns=start,
@@ -99,11 +103,6 @@ def log_dataset(pack: Pack, model_ids: Sequence[str]) -> None:
     """Put the pack on the active run as a dataset whose digest is the pack's, so that runs on the
     same items can be found.
     """
-    import mlflow
-    import pandas as pd
-    from mlflow.data.pandas_dataset import from_pandas
-    from mlflow.entities import LoggedModelInput
-
     frame = pd.DataFrame(
         {
             "id": [item.id for item in pack.items],
@@ -119,11 +118,10 @@ def log_dataset(pack: Pack, model_ids: Sequence[str]) -> None:
         name=f"pack {pack.name} {pack.version}",
         digest=pack.digest.removeprefix("sha256:")[:DIGEST_LENGTH],
     )
-    tags = {"slm.pack_digest": pack.digest}
     for model_id in model_ids or [None]:  # type: ignore[list-item]
         mlflow.log_input(
             dataset,
             context="evaluation",
-            tags=tags,
+            tags={tags.PACK_DIGEST: pack.digest},
             model=LoggedModelInput(model_id=model_id) if model_id else None,
         )

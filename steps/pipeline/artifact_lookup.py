@@ -4,10 +4,11 @@ import importlib
 import json
 import logging
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow.entities import Run
@@ -16,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
 from steps.core import digest, search, tags
+from steps.core.commands import mlflow_run
 from steps.core.errors import StepError
 from steps.core.model_uri import model_id_of
 from steps.pipeline import experiments
@@ -73,7 +75,9 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
                 if mark
                 else f"{' and '.join(missing[:-1])} first"
             )
-            commands = " && ".join(_command(name, overrides) for name in missing)
+            # a path needs no quotes of Hydra's, which a shell would need quoted
+            bare = [QUOTED_PATH.sub(r"\1=\2", word) for word in overrides]
+            commands = " && ".join(mlflow_run(name, overrides=bare) for name in missing)
             raise StepError(
                 f"{key} is not given and no finished run of {producer.name} fits this config"
                 f" ({why}); make one: {commands}"
@@ -98,14 +102,6 @@ def _missing_inputs(step: Step, config: Config) -> list[str]:
         if found is None:
             names += [*([] if mark else _missing_inputs(producer, config)), producer.name]
     return list(dict.fromkeys(names))
-
-
-def _command(name: str, overrides: Sequence[str]) -> str:
-    """The command that runs an entry point with these overrides."""
-    command = shlex.join(["mlflow", "run", ".", "-e", name, "--env-manager", "local"])
-    # a path needs no quotes of Hydra's, which a shell would need quoted
-    bare = [QUOTED_PATH.sub(r"\1=\2", word) for word in overrides]
-    return command + (f" -P overrides={shlex.quote(shlex.join(bare))}" if bare else "")
 
 
 def find_output(
@@ -214,9 +210,6 @@ def digest_of(uri: str) -> str:
 
 @cache
 def _file_digest(uri: str) -> str:
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory() as folder:
         try:
             return "sha256:" + digest.sha256_of(

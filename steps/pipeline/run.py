@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
 from steps.core import tags
+from steps.core.commands import mlflow_run
 from steps.core.errors import StepError, Terminated
 from steps.core.redaction import redact, redact_leaves, redact_override
 from steps.pipeline.definition import Step, StepRun
@@ -186,20 +187,12 @@ def repeating_command(name: str, overrides: Sequence[str], run_tags: Mapping[str
     """The command that repeats a run, from the project's URL and commit when it was run from
     one.
     """
-    url, commit = (
-        run_tags.get("mlflow.source.git.repoURL"),
-        run_tags.get("mlflow.source.git.commit"),
-    )
+    url = run_tags.get("mlflow.source.git.repoURL")
+    commit = run_tags.get("mlflow.source.git.commit")
     # where MLflow clones a project it is given by URL
     cloned = ROOT.is_relative_to(tempfile.gettempdir())
-    where = (
-        ["mlflow", "run", url, "-v", commit]
-        if cloned and url and commit and "://" in url
-        else ["mlflow", "run", "."]
-    )
-    entry = [] if name == "main" else ["-e", name]
-    given = ["-P", f"overrides={shlex.join(overrides)}"] if overrides else []
-    return shlex.join([*where, *entry, "--env-manager", "local", *given])
+    project = (url, "-v", commit) if cloned and url and commit and "://" in url else (".",)
+    return mlflow_run(name, overrides=overrides, project=project)
 
 
 def summary(step: Step) -> str:

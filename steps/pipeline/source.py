@@ -14,6 +14,7 @@ from steps.core import digest
 OUTSIDE = (
     "steps.pipeline",
     "steps.config",
+    "steps.core.commands",
     "steps.core.errors",
     "steps.core.search",
     "steps.core.tags",

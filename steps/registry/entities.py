@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from steps.core.model_uri import VERSION, logged_model_of
+from steps.core.model_uri import logged_model_of, parse
 from steps.registry.aliases import MODEL_ID_TAG
 from steps.registry.client import RegistryClient, Version
 from steps.registry.result import RefusedError
@@ -54,7 +54,7 @@ def usable(registry: RegistryClient, version: Version) -> Version:
     model_id = logged_model_of(version.source, source_of)
     if model_id is not None:
         return replace(version, tags={**version.tags, MODEL_ID_TAG: model_id})
-    if VERSION.fullmatch(version.source):
+    if (source := parse(version.source)) and source.version:
         raise RefusedError(
             f"{version.uri}: it is a copy of {version.source}, which leads to no logged model; it"
             " cannot be evaluated or promoted: delete it and register the model anew"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from steps.core import digest
+
 SCHEMA = "slm-promote/snapshot/1"
 
 
@@ -74,12 +76,8 @@ class Snapshot:
         snapshot.
         """
         content = {key: value for key, value in self._content().items() if key != "requested"}
-        return (
-            "sha256:"
-            + hashlib.sha256(
-                json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-            ).hexdigest()
-        )
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return digest.of_bytes(text.encode())
 
     def _content(self) -> dict[str, Any]:
         content = asdict(self)

@@ -27,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from steps.core.digest import sha256_of
+from steps.core.files import hard_link
 from steps.snapshots.errors import DamagedError, SnapshotError
 from steps.snapshots.manifest import FileEntry, Snapshot, listing_digest
 
@@ -269,17 +270,7 @@ class Store:
             for entry in entries:
                 path = draft / entry.path
                 path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    path.hardlink_to(self.blob(entry.sha256))
-                except OSError as error:
-                    if error.errno not in (
-                        errno.EPERM,
-                        errno.EMLINK,
-                        errno.EOPNOTSUPP,
-                        errno.ENOSYS,
-                    ):
-                        raise
-                    # a file system without hard links
+                if not hard_link(self.blob(entry.sha256), path):
                     shutil.copyfile(self.blob(entry.sha256), path)
             if target.exists():
                 target.replace(scratch / "old")
