@@ -31,7 +31,8 @@ def _also_reads(config: Config) -> Mapping[str, str]:
         "steps/evaluation",
         "steps/core/confine.py",
         "steps/core/peak_rss.py",
-    ),  # packs, texts, the page's template, and what candidates' processes load by path
+    ),  # packs, texts, and what candidates' processes load by path
+    presentation=("steps/evaluation/presentation",),
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
     also_reads=_also_reads,
 )

@@ -4,21 +4,29 @@ it.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from steps.config.root import Config
 from steps.core.redaction import redact
-from steps.evaluation import fidelity, lm_eval_tasks, quality, speed, traces
+from steps.evaluation import fidelity_texts, lm_eval_tasks, metrics, quality, speed, traces
 from steps.evaluation.answers import Answer, AnswerStore, collect
 from steps.evaluation.conformance import complete
-from steps.evaluation.description import Description
+from steps.evaluation.description import Description, describe
 from steps.evaluation.fetched import fetch
 from steps.evaluation.packs import Pack
 from steps.evaluation.progress import Display
 from steps.evaluation.report import Conformance, ConformanceRow, Failure, Quality
-from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, ModelError
+from steps.evaluation.worker_process import (
+    CandidateFailedError,
+    CandidateProcess,
+    Limits,
+    ModelError,
+)
 
 log = logging.getLogger(__name__)
 LOAD_REQUESTS, CONFORMANCE_REQUESTS = 5, 20  # how many times evaluate.request_timeout they may take
@@ -41,7 +49,7 @@ class Candidate:
     store: AnswerStore | None = None
     answers: list[Answer] = field(default_factory=list)
     resumed: int = 0  # answers that an earlier process gave
-    # tokens of each of fidelity.CONVERSATIONS as served; None where it is refused
+    # tokens of each of fidelity_texts.CONVERSATIONS as served; None where it is refused
     served_prompts: list[int | None] | None = None
 
     def attempt(self, what: str, part: Callable[[], None]) -> None:
@@ -61,12 +69,38 @@ class Candidate:
                 log.warning("%s: %s", self.description.name, note)
 
 
+def candidates_of(
+    uris: Sequence[str], incumbent_uri: str | None, config: Config
+) -> list[Candidate]:
+    """The models of these URIs, each once, and the incumbent."""
+    settings = config.evaluate
+    limits = Limits(
+        settings.candidate_timeout, settings.request_timeout, settings.memory_limit_bytes
+    )
+    described: dict[str, Description] = {}  # by model id: an alias and a version may name one model
+    for uri in dict.fromkeys(uris):
+        description = describe(uri)
+        described.setdefault(description.model_id or uri, description)
+    if incumbent_uri is not None:
+        incumbent = describe(incumbent_uri, "incumbent")
+        same = described.get(incumbent.model_id)
+        if same is not None:
+            incumbent = replace(same, role="incumbent", version=incumbent.version)
+        described[incumbent.model_id or incumbent_uri] = incumbent
+    names = [description.name for description in described.values()]
+    return [
+        Candidate(
+            description,
+            CandidateProcess(name if names.count(name) == 1 else f"{name}-{index}", limits),
+        )
+        for index, (name, description) in enumerate(zip(names, described.values(), strict=True))
+    ]
+
+
 def load(subject: Candidate, workdir: Path) -> None:
     """Fetch the model into ``workdir`` and load it in a process that has the fetched folder and
     nothing else.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         subject.folder = fetch(
             subject.description.load_uri, workdir / "models" / subject.process.name
@@ -82,11 +116,11 @@ def load(subject: Candidate, workdir: Path) -> None:
     except ModelError as error:  # a model that does not load cannot be evaluated
         subject.process.close()  # the log is whole once the process has ended
         raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
-    subject.metrics["speed/load_s"] = times["ready_s"]
+    subject.metrics[metrics.LOAD] = times["ready_s"]
     # the peak up to here, loading included
-    subject.metrics["memory/loaded_rss_bytes"] = float(subject.process.ask("peak_rss"))
+    subject.metrics[metrics.LOADED_RSS] = float(subject.process.ask("peak_rss"))
     if subject.description.size_bytes:
-        subject.metrics["size/bytes"] = float(subject.description.size_bytes)
+        subject.metrics[metrics.SIZE] = float(subject.description.size_bytes)
 
 
 def answer_pack(
@@ -148,12 +182,12 @@ def conform(subject: Candidate) -> None:
         for row in subject.process.ask("conformance", requests=CONFORMANCE_REQUESTS)
     )
     subject.conformance = Conformance(rows, complete(rows))
-    subject.metrics["conformance/passed"] = float(sum(row.passed for row in rows))
-    subject.metrics["conformance/total"] = float(len(rows))
+    subject.metrics[metrics.CONFORMANCE_PASSED] = float(sum(row.passed for row in rows))
+    subject.metrics[metrics.CONFORMANCE_TOTAL] = float(len(rows))
 
 
 def weigh(subject: Candidate) -> None:
-    subject.metrics["memory/peak_rss_bytes"] = float(
+    subject.metrics[metrics.PEAK_RSS] = float(
         max(subject.process.ask("peak_rss"), subject.process.peak_rss)
     )
 
@@ -164,14 +198,12 @@ def count_prompts(subject: Candidate) -> None:
     """
     subject.served_prompts = [
         subject.process.ask("prompt_tokens", messages=messages)
-        for messages in fidelity.CONVERSATIONS
+        for messages in fidelity_texts.CONVERSATIONS
     ]
 
 
 def trace_all(subjects: Sequence[Candidate], pack: Pack) -> None:
     """One trace an answer, where a run is active to hold them."""
-    import mlflow
-
     if mlflow.active_run() is None:
         return
     answered = [subject for subject in subjects if subject.answers]

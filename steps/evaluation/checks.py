@@ -23,234 +23,30 @@ default the item's messages.
 refusal: the answer declines (see ``refusals``), or with ``value`` false does not.
 """
 
-import json
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steps.evaluation.numbers import numbers
-from steps.evaluation.refusals import refuses
-from steps.evaluation.report import CheckResult
+import jsonschema
 
-Spec = Mapping[str, Any]
-Outcome = tuple[bool, str]
+from steps.evaluation import check_functions as functions
+from steps.evaluation.check_functions import Settings
+from steps.evaluation.report import CheckResult
 
 _STRINGS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
 _COUNT = {"type": "integer", "minimum": 0}
 _CASE = {"case_sensitive": {"type": "boolean"}}
 _RANGE = {"min": _COUNT, "max": _COUNT}
-_QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"'})
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
-_MARKERS = {"dash": r"[-\u2013]", "star": r"\*", "number": r"\d+[.)]"}
-_ANY_MARKER = r"[-*•\u2013]|\d+[.)]"
-_ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|St|e\.g|i\.e)\.(?=\s+\S)")
-_NEGATION = (
-    r"(?:\bnot|\w+n't|\bneither|\bnor|\brather than|\binstead of)(?:"
-    r" (?:an?|the|really|very|about|on|in))* [\"'*]*$"
-)
-RUN_OF_WORDS = 4  # shorter runs are shared by any two texts on one subject
 
 
-def fold(text: str, case_sensitive: bool = False) -> str:
-    """Normalise quotes, Unicode form and white space, and case unless told otherwise."""
-    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
-    text = " ".join(text.split())
-    return text if case_sensitive else text.casefold()
-
-
-def extract_json(text: str) -> Any:
-    """The JSON value in an answer: the whole of it, or its first fenced block.
-
-    Raises:
-        ValueError: neither parses.
-    """
-    fenced = _FENCE.search(text)
-    return json.loads(fenced.group(1) if fenced else text)
-
-
-def _equals(answer: str, spec: Spec) -> Outcome:
-    strict = bool(spec.get("case_sensitive"))
-    given = fold(answer, strict)
-    given = given if spec.get("exact") else given.strip(" .!\"'`*")
-    wanted = [fold(value, strict) for value in spec["values"]]
-    return given in wanted, f"answer is {given[:80]!r}"
-
-
-def _contains(answer: str, spec: Spec) -> list[str]:
-    strict = bool(spec.get("case_sensitive"))
-    text = fold(answer, strict)
-    found = []
-    for value in spec["values"]:
-        wanted = re.escape(fold(value, strict))
-        if spec.get("whole_words", True):  # "four" must not be found in "fourteen"
-            wanted = rf"(?<!\w){wanted}(?!\w)"
-        if re.search(wanted, text):
-            found.append(value)
-    return found
-
-
-def _contains_any(answer: str, spec: Spec) -> Outcome:
-    found = _contains(answer, spec)
-    return bool(found), f"found {found}" if found else f"none of {list(spec['values'])}"
-
-
-def _contains_all(answer: str, spec: Spec) -> Outcome:
-    missing = [value for value in spec["values"] if value not in _contains(answer, spec)]
-    return not missing, f"missing {missing}" if missing else "all found"
-
-
-def _contains_none(answer: str, spec: Spec) -> Outcome:
-    found = _contains(answer, spec)
-    return not found, f"found {found}" if found else "none found"
-
-
-def _regex(answer: str, spec: Spec) -> Outcome:
-    flags = 0 if spec.get("case_sensitive") else re.IGNORECASE
-    hit = re.search(spec["pattern"], answer.strip(), flags | re.MULTILINE)
-    return hit is not None, f"matched {hit.group()[:60]!r}" if hit else "no match"
-
-
-def _number(answer: str, spec: Spec) -> Outcome:
-    passed_over = spec.get("besides", ())
-    found = [value for value in numbers(fold(answer)) if abs(value) not in passed_over]
-    which = spec.get("which", "last")
-    picked = found if which == "any" else found[:1] if which == "first" else found[-1:]
-    near = any(abs(value - spec["value"]) <= spec.get("tolerance", 0) for value in picked)
-    return near, f"numbers {found[:8]}, wanted {spec['value']} ({which})"
-
-
-def _json_valid(answer: str, _: Spec) -> Outcome:
-    try:
-        extract_json(answer)
-    except ValueError as error:
-        return False, f"no JSON: {error}"
-    return True, "parses"
-
-
-def _json_schema(answer: str, spec: Spec) -> Outcome:
-    import jsonschema
-
-    try:
-        value = extract_json(answer)
-    except ValueError as error:
-        return False, f"no JSON: {error}"
-    failures = [
-        f"{error.json_path}: {error.message}"
-        for error in jsonschema.Draft202012Validator(spec["schema"]).iter_errors(value)
-    ]
-    return not failures, failures[0][:160] if failures else "valid"
-
-
-def _within(count: int, spec: Spec, what: str) -> Outcome:
-    low, high = spec.get("min", 0), spec.get("max", float("inf"))
-    return low <= count <= high, f"{count} {what}, wanted {low} to {high}"
-
-
-def _word_count(answer: str, spec: Spec) -> Outcome:
-    return _within(len(re.findall(r"[\w'\u2019-]*\w[\w'\u2019-]*", answer)), spec, "words")
-
-
-def _sentence_count(answer: str, spec: Spec) -> Outcome:
-    text = _ABBREVIATION.sub(r"\1", answer.strip())
-    return _within(
-        len([part for part in re.split(r"[.!?]+[\"'\u201d)]*(?:\s|$)", text) if part.strip()]),
-        spec,
-        "sentences",
-    )
-
-
-def _line_count(answer: str, spec: Spec) -> Outcome:
-    return _within(len([line for line in answer.splitlines() if line.strip()]), spec, "lines")
-
-
-def _bullets(answer: str, spec: Spec) -> Outcome:
-    bullet = re.compile(rf"\s*(?:{_MARKERS.get(spec.get('marker', ''), _ANY_MARKER)})\s+\S")
-    return _within(
-        len([line for line in answer.splitlines() if bullet.match(line)]), spec, "bullets"
-    )
-
-
-def _named(text: str, option: str) -> int | None:
-    """Where a folded text first names an option without denying it."""
-    for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text):
-        if not re.search(_NEGATION, text[: match.start()]):
-            return match.start()
-    return None
-
-
-def _choice(answer: str, spec: Spec) -> Outcome:
-    text = fold(answer)
-    places = {
-        option: place
-        for option in spec["options"]
-        if (place := _named(text, fold(option))) is not None
-    }
-    if not places:
-        return False, "names no option"
-    if spec.get("only", False) and len(places) > 1:
-        return False, f"names several options: {sorted(places)}"
-    first = min(places, key=lambda option: places[option])
-    return fold(first) == fold(spec["value"]), f"chose {first!r}, wanted {spec['value']!r}"
-
-
-def _case(answer: str, spec: Spec) -> Outcome:
-    letters = [character for character in answer if character.isalpha()]
-    wanted = str.isupper if spec["value"] == "upper" else str.islower
-    return bool(letters) and all(map(wanted, letters)), f"{len(letters)} letters"
-
-
-def _starts_with(answer: str, spec: Spec) -> Outcome:
-    strict = bool(spec.get("case_sensitive"))
-    text = fold(answer, strict)
-    return (
-        any(text.startswith(fold(value, strict)) for value in spec["values"]),
-        f"starts {text[:40]!r}",
-    )
-
-
-def _ends_with(answer: str, spec: Spec) -> Outcome:
-    strict = bool(spec.get("case_sensitive"))
-    text = fold(answer, strict)
-    return (
-        any(text.endswith(fold(value, strict)) for value in spec["values"]),
-        f"ends {text[-40:]!r}",
-    )
-
-
-def _copies(answer: str, spec: Spec) -> Outcome:
-    runs, source = _runs(answer), set(_runs(spec.get("source", "")))
-    share = sum(run in source for run in runs) / len(runs) if runs else 0.0
-    return (
-        share <= spec["max"],
-        (
-            f"{share:.0%} of {len(runs)} runs of {RUN_OF_WORDS} words are copied, wanted at most"
-            f" {spec['max']:.0%}"
-        ),
-    )
-
-
-def _runs(text: str) -> list[tuple[str, ...]]:
-    words = re.findall(r"\w+", fold(text))
-    return [
-        tuple(words[start : start + RUN_OF_WORDS]) for start in range(len(words) - RUN_OF_WORDS + 1)
-    ]
-
-
-def _refusal(answer: str, spec: Spec) -> Outcome:
-    refused = refuses(fold(answer))
-    return refused is spec.get("value", True), "refuses" if refused else "does not refuse"
-
-
-def _all_of(answer: str, spec: Spec) -> Outcome:
-    results = [run(check, answer) for check in spec["checks"]]
+def _all_of(answer: str, settings: Settings) -> functions.Outcome:
+    results = [run(check, answer) for check in settings["checks"]]
     failed = [f"{result.type}: {result.detail}" for result in results if not result.passed]
     return not failed, "; ".join(failed) or "all hold"
 
 
-def _any_of(answer: str, spec: Spec) -> Outcome:
-    results = [run(check, answer) for check in spec["checks"]]
+def _any_of(answer: str, settings: Settings) -> functions.Outcome:
+    results = [run(check, answer) for check in settings["checks"]]
     held = [result.type for result in results if result.passed]
     return bool(held), (
         f"held: {held}"
@@ -259,38 +55,33 @@ def _any_of(answer: str, spec: Spec) -> Outcome:
     )
 
 
-def _not(answer: str, spec: Spec) -> Outcome:
-    inner = run(spec["check"], answer)
+def _not(answer: str, settings: Settings) -> functions.Outcome:
+    inner = run(settings["check"], answer)
     return not inner.passed, f"{inner.type}: {inner.detail}"
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """One check type: its function, its settings' JSON schemas and which of them must be there."""
 
-    function: Callable[[str, Spec], Outcome]
+    function: Callable[[str, Settings], functions.Outcome]
     settings: dict[str, Any]
     required: tuple[str, ...] = ()
 
 
 _TEXT = {"values": _STRINGS, **_CASE}
+_CONTAINED = {**_TEXT, "whole_words": {"type": "boolean"}}
 _NESTED: dict[str, Any] = {"type": "object", "required": ["type"]}
-KINDS: dict[str, _Kind] = {
-    "equals": _Kind(_equals, {**_TEXT, "exact": {"type": "boolean"}}, ("values",)),
-    "contains_any": _Kind(
-        _contains_any, {**_TEXT, "whole_words": {"type": "boolean"}}, ("values",)
+KINDS: dict[str, Kind] = {
+    "equals": Kind(functions.equals, {**_TEXT, "exact": {"type": "boolean"}}, ("values",)),
+    "contains_any": Kind(functions.contains_any, _CONTAINED, ("values",)),
+    "contains_all": Kind(functions.contains_all, _CONTAINED, ("values",)),
+    "contains_none": Kind(functions.contains_none, _CONTAINED, ("values",)),
+    "regex": Kind(
+        functions.regex, {"pattern": {"type": "string", "format": "regex"}, **_CASE}, ("pattern",)
     ),
-    "contains_all": _Kind(
-        _contains_all, {**_TEXT, "whole_words": {"type": "boolean"}}, ("values",)
-    ),
-    "contains_none": _Kind(
-        _contains_none, {**_TEXT, "whole_words": {"type": "boolean"}}, ("values",)
-    ),
-    "regex": _Kind(
-        _regex, {"pattern": {"type": "string", "format": "regex"}, **_CASE}, ("pattern",)
-    ),
-    "number": _Kind(
-        _number,
+    "number": Kind(
+        functions.number,
         {
             "value": {"type": "number"},
             "tolerance": {"type": "number", "minimum": 0},
@@ -299,43 +90,41 @@ KINDS: dict[str, _Kind] = {
         },
         ("value",),
     ),
-    "json_valid": _Kind(_json_valid, {}),
-    "json_schema": _Kind(_json_schema, {"schema": {"type": "object"}}, ("schema",)),
-    "word_count": _Kind(_word_count, _RANGE),
-    "sentence_count": _Kind(_sentence_count, _RANGE),
-    "line_count": _Kind(_line_count, _RANGE),
-    "bullets": _Kind(_bullets, {**_RANGE, "marker": {"enum": sorted(_MARKERS)}}),
-    "choice": _Kind(
-        _choice,
+    "json_valid": Kind(functions.json_valid, {}),
+    "json_schema": Kind(functions.json_schema, {"schema": {"type": "object"}}, ("schema",)),
+    "word_count": Kind(functions.word_count, _RANGE),
+    "sentence_count": Kind(functions.sentence_count, _RANGE),
+    "line_count": Kind(functions.line_count, _RANGE),
+    "bullets": Kind(functions.bullets, {**_RANGE, "marker": {"enum": sorted(functions.MARKERS)}}),
+    "choice": Kind(
+        functions.choice,
         {"options": _STRINGS, "value": {"type": "string"}, "only": {"type": "boolean"}},
         ("options", "value"),
     ),
-    "case": _Kind(_case, {"value": {"enum": ["upper", "lower"]}}, ("value",)),
-    "starts_with": _Kind(_starts_with, _TEXT, ("values",)),
-    "ends_with": _Kind(_ends_with, _TEXT, ("values",)),
-    "copies": _Kind(
-        _copies,
+    "case": Kind(functions.case, {"value": {"enum": ["upper", "lower"]}}, ("value",)),
+    "starts_with": Kind(functions.starts_with, _TEXT, ("values",)),
+    "ends_with": Kind(functions.ends_with, _TEXT, ("values",)),
+    "copies": Kind(
+        functions.copies,
         {
             "max": {"type": "number", "minimum": 0, "maximum": 1},
             "source": {"type": "string", "minLength": 1},
         },
         ("max",),
     ),
-    "refusal": _Kind(_refusal, {"value": {"type": "boolean"}}),
-    "all_of": _Kind(
+    "refusal": Kind(functions.refusal, {"value": {"type": "boolean"}}),
+    "all_of": Kind(
         _all_of, {"checks": {"type": "array", "items": _NESTED, "minItems": 1}}, ("checks",)
     ),
-    "any_of": _Kind(
+    "any_of": Kind(
         _any_of, {"checks": {"type": "array", "items": _NESTED, "minItems": 1}}, ("checks",)
     ),
-    "not": _Kind(_not, {"check": _NESTED}, ("check",)),
+    "not": Kind(_not, {"check": _NESTED}, ("check",)),
 }
 
 
 def problem(check: object) -> str | None:
     """What is wrong with a check as an item states it, or None."""
-    import jsonschema
-
     if not isinstance(check, Mapping) or not isinstance(check.get("type"), str):
         return "a check is an object with a string 'type'"
     kind = KINDS.get(check["type"])
@@ -359,8 +148,8 @@ def problem(check: object) -> str | None:
             jsonschema.Draft202012Validator.check_schema(check["schema"])
         except jsonschema.SchemaError as error:
             return f"check 'json_schema': {error.message}"
-    if check["type"] == "choice" and fold(check["value"]) not in [
-        fold(option) for option in check["options"]
+    if check["type"] == "choice" and functions.fold(check["value"]) not in [
+        functions.fold(option) for option in check["options"]
     ]:
         return f"check 'choice': value {check['value']!r} is not among the options"
     nested = (
@@ -370,10 +159,10 @@ def problem(check: object) -> str | None:
         if check["type"] == "not"
         else []
     )
-    return next((found for each in nested if (found := problem(each))), None)
+    return next((wrong for inner in nested if (wrong := problem(inner))), None)
 
 
-def bind(check: Spec, prompt: str) -> Spec:
+def bind(check: Settings, prompt: str) -> Settings:
     """The check with what it needs of its item: each ``copies`` in it gets the prompt as its
     ``source``, unless it has one.
 
@@ -383,11 +172,11 @@ def bind(check: Spec, prompt: str) -> Spec:
     if check["type"] == "copies":
         return {"source": prompt, **check}
     if check["type"] in ("all_of", "any_of"):
-        return {**check, "checks": [bind(each, prompt) for each in check["checks"]]}
+        return {**check, "checks": [bind(inner, prompt) for inner in check["checks"]]}
     return {**check, "check": bind(check["check"], prompt)} if check["type"] == "not" else check
 
 
-def run(check: Spec, answer: str) -> CheckResult:
+def run(check: Settings, answer: str) -> CheckResult:
     """Apply one validated check to an answer."""
     passed, detail = KINDS[check["type"]].function(answer, check)
     return CheckResult(check["type"], passed, detail)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from steps.config.root import Config
-from steps.evaluation import fidelity, verdict
+from steps.evaluation import fidelity, metrics, verdict
 from steps.evaluation.candidate import Candidate
+from steps.evaluation.fidelity_comparison import Comparison, metrics_of, series_of
 from steps.evaluation.progress import Display
 from steps.evaluation.worker_process import (
     CandidateFailedError,
@@ -110,13 +111,13 @@ def _compare(
                     note(subject, f"the reference failed: {error}")
                     continue
             record(subject, found)
-            if "fidelity/perplexity_reference" in subject.metrics:
-                reference.metrics["fidelity/perplexity"] = subject.metrics[
-                    "fidelity/perplexity_reference"
+            if metrics.PERPLEXITY_REFERENCE in subject.metrics:
+                reference.metrics[metrics.PERPLEXITY] = subject.metrics[
+                    metrics.PERPLEXITY_REFERENCE
                 ]
 
 
-def record(subject: Candidate, comparison: fidelity.Comparison) -> None:
+def record(subject: Candidate, comparison: Comparison) -> None:
     """Put what was measured on the subject; nothing where a window is missing."""
     if not comparison.complete:
         done, all_ = (
@@ -125,15 +126,15 @@ def record(subject: Candidate, comparison: fidelity.Comparison) -> None:
         )
         note(subject, f"{done} of {all_} windows were compared, so no figure is given")
         return
-    subject.metrics |= fidelity.metrics(comparison)
-    subject.series["fidelity"] = fidelity.series(comparison)
+    subject.metrics |= metrics_of(comparison)
+    subject.series["fidelity"] = series_of(comparison)
     if subject.served_prompts is not None:
         pairs = zip(subject.served_prompts, comparison.prompt_lengths, strict=True)
         # a conversation that either refuses says nothing of its tokens; the contract's table names
         # a system role that is missing
         same = [ours == theirs for ours, theirs in pairs if ours is not None and theirs is not None]
         if same:
-            subject.metrics["fidelity/served_prompt_agreement"] = sum(same) / len(same)
+            subject.metrics[metrics.SERVED_PROMPT_AGREEMENT] = sum(same) / len(same)
 
 
 def guard_of(subject: Candidate) -> Callable[[str, Callable[[], None]], None]:
@@ -162,8 +163,17 @@ def note(subject: Candidate, text: str) -> None:
 
 def weights(subject: Candidate) -> Path | None:
     """Folder of weights in the logged model, which was fetched when it was loaded."""
-    return (
-        fidelity.folder_of(subject.folder, subject.description.variant)
-        if subject.folder is not None
-        else None
-    )
+    if subject.folder is None:
+        return None
+    return folder_of(subject.folder, subject.description.variant)
+
+
+def folder_of(artifacts: Path, variant: str) -> Path | None:
+    """Folder of weights inside a logged model: an onnxruntime-genai folder, or a checkpoint with
+    safetensors; None where there is none.
+    """
+    wanted = "genai_config.json" if variant == "onnx" else "config.json"
+    for file in sorted(artifacts.rglob(wanted)):
+        if variant == "onnx" or any(file.parent.glob("*.safetensors")):
+            return file.parent
+    return None

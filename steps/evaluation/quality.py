@@ -5,6 +5,11 @@ from collections.abc import Sequence
 
 from steps.evaluation import statistics
 from steps.evaluation.answers import Answer
+from steps.evaluation.metrics import (
+    QUALITY_HIGH,
+    QUALITY_LOW,
+    QUALITY_SCORE,
+)
 from steps.evaluation.packs import Pack
 from steps.evaluation.report import ItemResult, Quality, SkillScore
 
@@ -45,9 +50,9 @@ def metrics(quality: Quality) -> dict[str, float]:
     interval = statistics.proportion(scores)
     latencies = [item.latency_s for item in quality.items if item.error is None]
     found = {
-        "quality/score": interval.value,
-        "quality/score_low": interval.low,
-        "quality/score_high": interval.high,
+        QUALITY_SCORE: interval.value,
+        QUALITY_LOW: interval.low,
+        QUALITY_HIGH: interval.high,
         "quality/items": float(len(scores)),
         "quality/errors": float(sum(item.error is not None for item in quality.items)),
     }

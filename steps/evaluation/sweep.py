@@ -4,11 +4,27 @@ speed and size.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from steps.evaluation import plots
+from steps.evaluation import metrics
+from steps.evaluation.metrics import METRICS
+from steps.evaluation.presentation import figures
+from steps.evaluation.presentation.pareto import scatter
 from steps.evaluation.report import CandidateReport, Report
+
+COLUMNS = (  # heading, field of a build, metric
+    ("MB", "size_bytes", metrics.SIZE),
+    ("KL mean", "kl_mean", metrics.KL_MEAN),
+    ("KL p99", "kl_p99", metrics.KL_P99),
+    ("top-1", "top1_agreement", metrics.TOP1_AGREEMENT),
+    ("perplexity", "perplexity", metrics.PERPLEXITY),
+    ("score", "score", metrics.QUALITY_SCORE),
+    ("first token ms", "ttft_p50_s", metrics.TTFT_P50),
+    ("decode tokens/s", "decode_tokens_per_second", metrics.DECODE),
+    ("peak MB", "peak_rss_bytes", metrics.PEAK_RSS),
+)
 
 
 @dataclass(frozen=True)
@@ -39,37 +55,25 @@ def rows(report: Report, names: Mapping[str, str], failed: Mapping[str, str]) ->
         names: model URI to the build's name.
         failed: builds that could not be made, with the reason.
     """
-    found = [
+    builds = [
         _row(candidate, names.get(candidate.uri, candidate.variant))
         for candidate in report.candidates
     ]
     # what was not measured comes last
-    found.sort(key=lambda build: (build.kl_mean is None, build.kl_mean or 0.0))
-    front = _front(found)
-    marked = [Build(**{**asdict(build), "on_front": build.name in front}) for build in found]
+    builds.sort(key=lambda build: (build.kl_mean is None, build.kl_mean or 0.0))
+    front = _front(builds)
+    marked = [replace(build, on_front=build.name in front) for build in builds]
     return marked + [Build(name, "", reason) for name, reason in failed.items()]
 
 
 def _row(candidate: CandidateReport, name: str) -> Build:
-    figure = candidate.metrics.get
-    return Build(
-        name=name,
-        uri=candidate.uri,
-        status=candidate.status if candidate.failure is None else candidate.failure.reason,
-        size_bytes=figure("size/bytes"),
-        peak_rss_bytes=figure("memory/peak_rss_bytes"),
-        kl_mean=(
-            0.0
-            if candidate.variant == "transformers" and candidate.failure is None
-            else figure("fidelity/kl_mean")
-        ),
-        kl_p99=figure("fidelity/kl_p99"),
-        top1_agreement=figure("fidelity/top1_agreement"),
-        perplexity=figure("fidelity/perplexity"),
-        score=figure("quality/score"),
-        ttft_p50_s=figure("speed/ttft_p50_s"),
-        decode_tokens_per_second=figure("speed/decode_tokens_per_second"),
-    )
+    measured: dict[str, Any] = {
+        field: candidate.metrics.get(metric) for _, field, metric in COLUMNS
+    }
+    if candidate.variant == "transformers" and candidate.failure is None:
+        measured["kl_mean"] = 0.0  # it is the checkpoint
+    status = candidate.status if candidate.failure is None else candidate.failure.reason
+    return Build(name=name, uri=candidate.uri, status=status, **measured)
 
 
 def _front(builds: Sequence[Build]) -> set[str]:
@@ -94,33 +98,16 @@ def _front(builds: Sequence[Build]) -> set[str]:
 
 def markdown(builds: Sequence[Build]) -> str:
     """The table for people."""
-
-    def text(value: float | None, factor: float = 1.0, digits: int = 0) -> str:
-        return "" if value is None else f"{value * factor:,.{digits}f}"
-
-    lines = [
-        (
-            "| build | MB | KL mean | KL p99 | top-1 | perplexity | score | first token ms | decode"
-            " tokens/s | peak MB | front |"
-        ),
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    headings = ["build", *(heading for heading, _, _ in COLUMNS), "front"]
+    lines = [headings, ["---"] * len(headings)]
     for build in builds:
-        cells = (
-            build.name if build.status == "evaluated" else f"{build.name} ({build.status[:80]})",
-            text(build.size_bytes, 1e-6),
-            text(build.kl_mean, 1, 4),
-            text(build.kl_p99, 1, 3),
-            text(build.top1_agreement, 100, 1),
-            text(build.perplexity, 1, 2),
-            text(build.score, 100, 1),
-            text(build.ttft_p50_s, 1000),
-            text(build.decode_tokens_per_second, 1, 1),
-            text(build.peak_rss_bytes, 1e-6),
-            "yes" if build.on_front else "",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        status = "" if build.status == "evaluated" else f" ({build.status[:80]})"
+        cells = [
+            "" if (value := getattr(build, field)) is None else METRICS[metric].text(value)
+            for _, field, metric in COLUMNS
+        ]
+        lines.append([build.name + status, *cells, "yes" if build.on_front else ""])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(builds: Sequence[Build], workdir: Path) -> None:
@@ -136,10 +123,10 @@ def write(builds: Sequence[Build], workdir: Path) -> None:
         and build.kl_mean is not None
         and build.size_bytes is not None
     ]
-    figure = plots.scatter(points, "mean KL to the checkpoint, nats", best_high=False)
+    figure = scatter(points, "mean KL to the checkpoint, nats", best_high=False)
     if figure is not None:
-        plots.png(figure, workdir / "sweep.png")
+        figures.png(figure, workdir / "sweep.png")
         (workdir / "sweep.svg").write_text(
-            plots.svg(figure, "sweep", "Builds by decode speed, fidelity and size"),
+            figures.svg(figure, "sweep", "Builds by decode speed, fidelity and size"),
             encoding="utf-8",
         )

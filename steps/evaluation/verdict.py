@@ -5,7 +5,7 @@ incumbent. Pure functions.
 from collections.abc import Iterator
 
 from steps.config.gates import AbsoluteGates, GatesConfig, RelativeGates
-from steps.evaluation import statistics
+from steps.evaluation import metrics, statistics
 from steps.evaluation.report import HOLD, INSUFFICIENT, PROMOTE, CandidateReport, Gate, Verdict
 
 CONVERTED = "onnx"  # the variant whose weights are not the checkpoint's own
@@ -40,27 +40,27 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
         yield _ceiling(
             "fidelity",
             candidate,
-            "fidelity/kl_mean",
+            metrics.KL_MEAN,
             gates.kl_ceiling,
             "nats per token from the checkpoint",
         )
-        if "fidelity/past_borders_kl" in candidate.metrics:
+        if metrics.KL_PAST_BORDERS in candidate.metrics:
             yield _past_borders(candidate, gates.kl_ceiling)
     if gates.chat_template and candidate.variant == CONVERTED:
         yield _template(candidate)
     if gates.ttft_p95_ceiling is not None:
-        enough = "speed/ttft_p95_s" in candidate.metrics
+        enough = metrics.TTFT_P95 in candidate.metrics
         metric, unit = (
-            ("speed/ttft_p95_s", "s at p95")
+            (metrics.TTFT_P95, "s at p95")
             if enough
-            else ("speed/ttft_max_s", "s at the most, as there are too few samples for a p95")
+            else (metrics.TTFT_MAX, "s at the most, as there are too few samples for a p95")
         )
         yield _ceiling("time to first token", candidate, metric, gates.ttft_p95_ceiling, unit)
     if gates.rss_ceiling_bytes is not None:
         yield _ceiling(
             "memory",
             candidate,
-            "memory/peak_rss_bytes",
+            metrics.PEAK_RSS,
             gates.rss_ceiling_bytes,
             "resident bytes at the peak",
         )
@@ -78,10 +78,10 @@ def _template(candidate: CandidateReport) -> Gate:
     """Both ways of rendering a conversation: the folder's own, and what the served model counts."""
     shares = {
         "are rendered to the checkpoint's own tokens": candidate.metrics.get(
-            "fidelity/prompt_agreement"
+            metrics.PROMPT_AGREEMENT
         ),
         "have the checkpoint's number of tokens when served": candidate.metrics.get(
-            "fidelity/served_prompt_agreement"
+            metrics.SERVED_PROMPT_AGREEMENT
         ),
     }
     known = {what: share for what, share in shares.items() if share is not None}
@@ -108,11 +108,11 @@ def _past_borders(candidate: CandidateReport, ceiling: float) -> Gate:
 
     So few tokens are compared there that a sound build's mean may be twice what it is elsewhere.
     """
-    limit = max(ceiling, 2 * candidate.metrics.get("fidelity/kl_mean", 0.0))
+    limit = max(ceiling, 2 * candidate.metrics.get(metrics.KL_MEAN, 0.0))
     return _ceiling(
         "fidelity past the borders",
         candidate,
-        "fidelity/past_borders_kl",
+        metrics.KL_PAST_BORDERS,
         limit,
         "nats per token, where it is largest",
     )
@@ -194,7 +194,7 @@ def relative(
             "time to first token vs incumbent",
             candidate,
             incumbent,
-            "speed/ttft_p50_s",
+            metrics.TTFT_P50,
             gates.ttft_ratio_ceiling,
             highest=True,
         )
@@ -203,7 +203,7 @@ def relative(
             "decode vs incumbent",
             candidate,
             incumbent,
-            "speed/decode_tokens_per_second",
+            metrics.DECODE,
             gates.decode_ratio_floor,
             highest=False,
         )
@@ -242,7 +242,10 @@ def _quality(candidate: CandidateReport, floor: float) -> Gate:
     """The mean score against the floor: below it fails, above it with all of its interval passes,
     else the items are too few.
     """
-    score, low = candidate.metrics.get("quality/score"), candidate.metrics.get("quality/score_low")
+    score, low = (
+        candidate.metrics.get(metrics.QUALITY_SCORE),
+        candidate.metrics.get(metrics.QUALITY_LOW),
+    )
     if score is None or low is None:
         return Gate("quality", None, floor, None, "quality/score was not measured")
     reason = f"the pack's mean score is {score:.3f}, at least {floor:g}"

@@ -5,8 +5,6 @@ evaluation, with the reason and the log's tail; the other candidates go on.
 """
 
 import contextlib
-import json
-import select
 import signal
 import socket
 import subprocess
@@ -14,11 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import mlflow
 
 from steps.core.files import remove_tree
 from steps.core.processes import Child, ChildStartError, Confinement, environment
@@ -26,12 +26,12 @@ from steps.core.redaction import redact, redact_answer
 from steps.core.visible import database_files
 from steps.evaluation import replies
 from steps.evaluation.report import Failure
+from steps.evaluation.worker_connection import WorkerConnection, WorkerGoneError
 
 WORKER = Path(__file__).with_name("worker.py")
 PEAK_RSS = Path(__file__).parents[1] / "core" / "peak_rss.py"
 TAIL_LINES = 40
 SAMPLE_SECONDS = 0.05  # how often resident memory is looked at
-LONGEST_REPLY = 1 << 28  # bytes: a model's own code may write anything
 
 
 class CandidateFailedError(Exception):
@@ -55,6 +55,11 @@ class Limits:
     resident_bytes: int | None = None
 
 
+def worker_command(descriptor: int) -> list[str]:
+    """What runs the worker on the other end of the socket with this file descriptor."""
+    return [sys.executable, "-P", str(WORKER), str(descriptor)]
+
+
 class CandidateProcess:
     """A worker process for one model; use as a context manager.
 
@@ -66,6 +71,7 @@ class CandidateProcess:
         limits: time and memory; the time is counted only while a command runs.
         readable: folders of models that it loads.
         writable: folders that it may write to, besides an empty one of its own.
+        command: program and words that talk on a socket, given its file descriptor.
     """
 
     def __init__(
@@ -74,15 +80,15 @@ class CandidateProcess:
         limits: Limits,
         readable: Sequence[Path] = (),
         writable: Sequence[Path] = (),
+        command: Callable[[int], list[str]] = worker_command,
     ) -> None:
-        self.name, self.limits = name, limits
+        self.name, self.limits, self.command = name, limits, command
         self.readable, self.writable = list(readable), list(writable)
         self.used_seconds = 0.0
         self.peak_rss = 0  # bytes, sampled
         self._killed: str | None = None
         self._child: Child | None = None
-        self._connection: socket.socket | None = None
-        self._buffer = b""
+        self._connection: WorkerConnection | None = None
         self._folder: Path | None = None
         self._watch: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -105,10 +111,9 @@ class CandidateProcess:
         Raises:
             CandidateFailedError: it could not be started.
         """
-        import mlflow
-
         self._folder = Path(tempfile.mkdtemp(prefix="slm-candidate-"))
-        self._connection, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self._connection = WorkerConnection(ours)
         databases = {
             file
             for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
@@ -117,7 +122,7 @@ class CandidateProcess:
         with theirs:
             try:
                 self._child = Child(
-                    [sys.executable, "-P", str(WORKER), str(theirs.fileno())],
+                    self.command(theirs.fileno()),
                     environment=own_environment(self._folder),
                     cwd=self._folder,
                     confinement=Confinement(
@@ -184,41 +189,28 @@ class CandidateProcess:
                 self.limits.total_seconds - self.used_seconds,
             )
             try:
-                self._send(command, arguments, allowed)
-                reply = self._read(command, started + allowed, allowed)
-            finally:
-                self.used_seconds += time.monotonic() - started
-            try:
+                reply = self._connection.ask(command, arguments, allowed)
                 if "error" not in reply:
                     return redact_answer(replies.checked(command, reply["result"]))
                 kind, said = replies.words(reply["kind"]), redact(replies.words(reply["error"]))
+            except TimeoutError:
+                raise self._hung(command, allowed) from None
+            except WorkerGoneError:
+                raise self._failed(self._reason_of_death(command)) from None
             except replies.NotFiniteError as error:
                 raise ModelError(f"{command}: {error}") from error
             except ValueError as error:
                 raise self._broken(command, error) from error
+            finally:
+                self.used_seconds += time.monotonic() - started
         if kind == "MemoryError":
-            self._kill("out of memory: " + said)
-            raise CandidateFailedError(self._killed or said, self.tail())
+            raise self._failed("out of memory: " + said)
         raise ModelError(said)
 
-    def _send(self, command: str, arguments: Mapping[str, Any], allowed: float) -> None:
-        """Send a command, within the time that is left: a worker that answers and no longer reads
-        would hold a plain send up for ever.
-        """
-        connection = self._connection
-        if connection is None or allowed <= 0:
-            raise self._hung(command, allowed)
-        # a dead process is found by the read that follows
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if self._buffer or (
-                select.select([connection], [], [], 0)[0] and connection.recv(1, socket.MSG_PEEK)
-            ):
-                raise self._broken(command, ValueError("it came before the command"))
-            connection.settimeout(allowed)
-            try:
-                connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            except TimeoutError:
-                raise self._hung(command, allowed) from None
+    def _failed(self, reason: str) -> CandidateFailedError:
+        """End the process; the error says why, or why it was ended before."""
+        self.kill(reason)
+        return CandidateFailedError(str(self._killed), self.tail())
 
     def _hung(self, command: str, allowed: float) -> CandidateFailedError:
         total = self.used_seconds + allowed >= self.limits.total_seconds
@@ -230,60 +222,19 @@ class CandidateProcess:
                 " this"
             )
         )
-        self._kill(f"hung: {command!r} did not end within the limit ({limit})")
-        return CandidateFailedError(str(self._killed), self.tail())
-
-    def _read(self, command: str, deadline: float, allowed: float) -> dict[str, Any]:
-        connection = self._connection
-        if connection is None:
-            raise CandidateFailedError("the process is not running", self.tail())
-        while b"\n" not in self._buffer:
-            wait = deadline - time.monotonic()
-            if wait <= 0 or not select.select([connection], [], [], wait)[0]:
-                raise self._hung(command, allowed)
-            try:
-                data = connection.recv(1 << 16)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise CandidateFailedError(self._reason_of_death(command), self.tail())
-            self._buffer += data
-            if len(self._buffer) > LONGEST_REPLY:
-                self._kill(
-                    f"broken: its reply to {command!r} has more than {LONGEST_REPLY:,} bytes"
-                )
-                raise CandidateFailedError(str(self._killed), self.tail())
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        try:
-            reply = json.loads(line)
-            if not isinstance(reply, dict) or set(reply) not in ({"result"}, {"error", "kind"}):
-                raise ValueError("neither a result nor an error")
-        except (ValueError, RecursionError) as error:
-            raise self._broken(command, error) from error
-        return reply
+        return self._failed(f"hung: {command!r} did not end within the limit ({limit})")
 
     def _broken(self, command: str, error: Exception) -> CandidateFailedError:
-        """Something else than the worker wrote to its socket: nothing of it can be believed any
-        more.
-        """
-        self._kill(
-            f"broken: its reply to {command!r} is not the worker's"
-            f" ({replies.words(redact(str(error)), 300)})"
-        )
-        return CandidateFailedError(str(self._killed), self.tail())
+        said = replies.words(redact(str(error)), 300)
+        return self._failed(f"broken: its reply to {command!r} is not the worker's ({said})")
 
     def _reason_of_death(self, command: str) -> str:
         code = self._child.wait(timeout=30) if self._child else None
-        if self._killed:
-            return self._killed
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            hint = " (the system's out-of-memory killer sends this)" if name == "SIGKILL" else ""
-            reason = f"crashed: killed by {name}{hint} during {command!r}"
-        else:
-            reason = f"crashed: exit code {code} during {command!r}"
-        self._killed = reason
-        return reason
+        if code is None or code >= 0:
+            return f"crashed: exit code {code} during {command!r}"
+        name = signal.Signals(-code).name
+        hint = " (the system's out-of-memory killer sends this)" if name == "SIGKILL" else ""
+        return f"crashed: killed by {name}{hint} during {command!r}"
 
     def _watch_memory(self, child: Child) -> None:
         limit = self.limits.resident_bytes
@@ -291,13 +242,14 @@ class CandidateProcess:
             resident = child.resident()
             self.peak_rss = max(self.peak_rss, resident)
             if limit is not None and resident > limit:
-                self._kill(
+                self.kill(
                     f"out of memory: {resident:,} resident bytes,"
                     f" evaluate.memory_limit_bytes={limit:,}"
                 )
             time.sleep(SAMPLE_SECONDS)
 
-    def _kill(self, reason: str) -> None:
+    def kill(self, reason: str) -> None:
+        """End the process at once; the first reason is what later commands fail with."""
         self._killed = self._killed or reason
         if self._child is not None:
             self._child.kill()

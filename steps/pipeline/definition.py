@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from steps.config.root import Config
 from steps.pipeline.fingerprint import Fingerprint, fingerprint
+from steps.pipeline.source import source_digest
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Step:
         inputs: config keys that hold the URIs of its inputs, or a function of the config that names
             them.
         files: files and folders that it reads rather than imports.
+        presentation: files and folders that only say how its output is shown to people; a change in
+            them makes no other output.
         packages: distributions whose versions its output depends on.
         stale: why an output of an earlier run with the same fingerprint cannot be taken instead of
             running again; None where it can.
@@ -57,6 +60,7 @@ class Step:
     reads: tuple[str, ...] = ()
     inputs: Inputs = ()
     files: tuple[str, ...] = ()
+    presentation: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     stale: Callable[[Config, str], str | None] = field(default=never_stale)
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
@@ -73,7 +77,6 @@ class Step:
             config,
             reads=self.reads,
             inputs={**input_digests, **self.also_reads(config)},
-            module=self.module,
-            files=self.files,
+            source=source_digest(self.module, self.files, self.presentation),
             packages=self.packages,
         )

@@ -8,7 +8,6 @@ from importlib import metadata
 
 from steps.config.root import Config
 from steps.core import digest
-from steps.pipeline.source import source_digest
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ def fingerprint(
     *,
     reads: tuple[str, ...],
     inputs: Mapping[str, str],
-    module: str,
-    files: tuple[str, ...],
+    source: str,
     packages: tuple[str, ...],
 ) -> Fingerprint:
     """Fingerprint of one step.
@@ -44,13 +42,12 @@ def fingerprint(
         config: the composed config.
         reads: dotted config nodes the step reads, such as ``("model", "onnx")``.
         inputs: name of an input to the digest of what it points at.
-        module: the entry script's dotted name; its source closure counts.
-        files: files and folders that are read rather than imported.
+        source: digest of the step's source closure.
         packages: distributions whose versions count.
     """
     parts = {f"config.{name}": digest.of_value(plain(node(config, name))) for name in reads}
     parts |= {f"input.{name}": value for name, value in inputs.items()}
-    parts["source"] = source_digest(module, files)
+    parts["source"] = source
     parts |= {f"package.{name}": metadata.version(name) for name in packages}
     return Fingerprint(parts)
 

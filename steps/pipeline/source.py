@@ -22,42 +22,49 @@ OUTSIDE = (
 )
 
 
-def closure(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> list[Path]:
+def closure(
+    module: str, extra: Sequence[str] = (), without: Sequence[str] = (), root: Path = ROOT
+) -> list[Path]:
     """Files that ``module`` reaches through imports, and what lies at ``extra``.
 
     Args:
         module: dotted name, such as ``steps.evaluate``.
         extra: files or folders relative to ``root`` that are read rather than imported.
+        without: files or folders relative to ``root`` that do not count, nor what they import.
         root: the project root.
     """
-    found: set[Path] = set()
+    left_out = [root / entry for entry in without]
+
+    def counts(path: Path) -> bool:
+        return not any(path.is_relative_to(place) for place in left_out)
+
+    reached: set[Path] = set()
     queue = [module]
     while queue:
         path = _path(queue.pop(), root)
-        if path is None or path in found:
+        if path is None or path in reached or not counts(path):
             continue
-        found.add(path)
+        reached.add(path)
         queue += [name for name in _imports(path, root) if not name.startswith(OUTSIDE)]
     for entry in extra:
         place = root / entry
-        found.update(
-            [place]
-            if place.is_file()
-            else (
-                file
-                for file in place.rglob("*")
-                if file.is_file() and "__pycache__" not in file.parts
-            )
+        files = [place] if place.is_file() else place.rglob("*")
+        reached.update(
+            file
+            for file in files
+            if file.is_file() and "__pycache__" not in file.parts and counts(file)
         )
-    return sorted(found)
+    return sorted(reached)
 
 
-def source_digest(module: str, extra: Sequence[str] = (), root: Path = ROOT) -> str:
+def source_digest(
+    module: str, extra: Sequence[str] = (), without: Sequence[str] = (), root: Path = ROOT
+) -> str:
     """Digest of the closure's names and bytes."""
     return digest.of_value(
         [
             [file.relative_to(root).as_posix(), digest.sha256_of(file)]
-            for file in closure(module, extra, root)
+            for file in closure(module, extra, without, root)
         ]
     )
 

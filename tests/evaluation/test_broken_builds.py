@@ -12,6 +12,7 @@ import pytest
 from steps.config.evaluate import FidelityConfig
 from steps.config.gates import AbsoluteGates, GatesConfig
 from steps.evaluation import fidelity, packs, verdict
+from steps.evaluation.fidelity_comparison import metrics_of
 from steps.evaluation.worker_process import CandidateProcess, Limits
 from tests.evaluation import sample
 from tests.evaluation.conftest import Weights, weights_of
@@ -41,7 +42,7 @@ def measured(
             reference, checkpoint, processes, config, workdir, call, lambda _: None
         )
     assert not (workdir / "window.npy").exists()
-    return {name: fidelity.metrics(comparison) for name, comparison in found.items()}
+    return {name: metrics_of(comparison) for name, comparison in found.items()}
 
 
 def permuted(build: Path, folder: Path) -> Path:

@@ -9,11 +9,12 @@ import pytest
 from steps.evaluation import conversions, fidelity
 from steps.evaluation.candidate import Candidate
 from steps.evaluation.description import Description
+from steps.evaluation.fidelity_comparison import Comparison
 from steps.evaluation.progress import Display
 from steps.evaluation.worker_process import CandidateFailedError, CandidateProcess, Limits
 from tests.evaluation.test_evaluate import config
 
-WHOLE = fidelity.Comparison(
+WHOLE = Comparison(
     kl=[0.1] * 8,
     agree=[1.0] * 8,
     nll=[1.0] * 6,
@@ -102,7 +103,7 @@ def test_a_failing_meter_is_a_note_and_the_candidate_stands(
 
     def measure(
         _: Any, __: Any, pair: dict[str, Any], ___: Any, ____: Any, guard: Any, _____: Any
-    ) -> dict[str, fidelity.Comparison]:
+    ) -> dict[str, Comparison]:
         (name,) = pair
 
         def dies() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from steps.core.errors import ConfigError
-from steps.evaluation import fidelity, logits
+from steps.evaluation import fidelity_texts, logits
+from steps.evaluation.fidelity_comparison import Comparison, metrics_of, series_of
 
 VOCABULARY = 7
 
@@ -72,9 +73,11 @@ def test_kl_against_scipy() -> None:
 def test_windows_take_texts_in_turn(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * 100)
     (tmp_path / "b.txt").write_text("y" * 9000)
-    files = fidelity.texts(str(tmp_path))
+    files = fidelity_texts.texts(str(tmp_path))
     found = list(
-        fidelity.windows(files, lambda text: [ord(character) for character in text], [1], 33, 200)
+        fidelity_texts.windows(
+            files, lambda text: [ord(character) for character in text], [1], 33, 200
+        )
     )
     assert [name for name, _ in found] == ["a", "b", "a", "b", "a", "b", "b"]
     assert sum(len(ids) for _, ids in found) <= 200 + 16
@@ -85,8 +88,8 @@ def test_windows_lose_no_token(tmp_path: Path) -> None:
     text = "".join(chr(97 + index % 26) for index in range(10_020))  # the last window holds 36
     (tmp_path / "a.txt").write_text(text)
     found = list(
-        fidelity.windows(
-            fidelity.texts(str(tmp_path)),
+        fidelity_texts.windows(
+            fidelity_texts.texts(str(tmp_path)),
             lambda piece: [ord(each) for each in piece],
             [],
             64,
@@ -99,8 +102,8 @@ def test_windows_lose_no_token(tmp_path: Path) -> None:
 def test_a_rest_too_short_to_score_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * (64 * 3 + 15))
     found = list(
-        fidelity.windows(
-            fidelity.texts(str(tmp_path)),
+        fidelity_texts.windows(
+            fidelity_texts.texts(str(tmp_path)),
             lambda piece: [ord(each) for each in piece],
             [],
             64,
@@ -112,11 +115,11 @@ def test_a_rest_too_short_to_score_is_left_out(tmp_path: Path) -> None:
 
 def test_no_texts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.fidelity\.texts"):
-        fidelity.texts(str(tmp_path))
+        fidelity_texts.texts(str(tmp_path))
 
 
 def test_metrics_of_a_comparison() -> None:
-    comparison = fidelity.Comparison(
+    comparison = Comparison(
         kl=[0.0, 0.2, 0.4, 0.2],
         agree=[1, 1, 0, 1],
         nll=[math.log(4)] * 3,
@@ -128,7 +131,7 @@ def test_metrics_of_a_comparison() -> None:
         prompt_lengths=[9, 12],
         windows=2,
     )
-    found = fidelity.metrics(comparison)
+    found = metrics_of(comparison)
     assert found["fidelity/kl_mean"] == pytest.approx(0.2)
     assert found["fidelity/top1_agreement"] == 0.75
     assert found["fidelity/perplexity"] == pytest.approx(4) and found[
@@ -138,16 +141,16 @@ def test_metrics_of_a_comparison() -> None:
         found["fidelity/identical_continuations"] == 0.5
         and found["fidelity/prompt_agreement"] == 0.5
     )
-    series = fidelity.series(comparison)
+    series = series_of(comparison)
     assert (
         series["by_text"]["de"]["kl_mean"] == pytest.approx(0.3) and len(series["quantiles"]) == 101
     )
-    assert fidelity.metrics(fidelity.Comparison()) == {}
+    assert metrics_of(Comparison()) == {}
     # a mean over what is left would look like a whole one
-    assert fidelity.metrics(replace(comparison, windows=3)) == {}
+    assert metrics_of(replace(comparison, windows=3)) == {}
 
 
 def test_shipped_texts_are_many_languages() -> None:
-    names = {file.stem.split("_")[0] for file in fidelity.texts(None)}
+    names = {file.stem.split("_")[0] for file in fidelity_texts.texts(None)}
     assert {"en", "de", "fr", "es", "code", "json"} <= names
-    assert sum(len(file.read_text()) for file in fidelity.texts(None)) > 60_000
+    assert sum(len(file.read_text()) for file in fidelity_texts.texts(None)) > 60_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps.evaluation import html_report, plots
+from steps.evaluation.presentation import html_report, plots
 from tests.evaluation import sample
 
 REPORT = sample.report()

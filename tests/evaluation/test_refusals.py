@@ -2,7 +2,7 @@
 
 import pytest
 
-from steps.evaluation.checks import fold
+from steps.evaluation.check_functions import fold
 from steps.evaluation.refusals import refuses
 
 REFUSALS = """

@@ -2,18 +2,14 @@
 
 import json
 import math
-import socket
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steps.core import processes
-from steps.core.processes import Child, Confinement
-from steps.evaluation import replies, worker_process
+from steps.evaluation import replies
 from steps.evaluation.worker import Worker
 from steps.evaluation.worker_process import (
     CandidateFailedError,
@@ -106,33 +102,27 @@ def test_half_characters_are_replaced() -> None:
 
 
 @pytest.fixture
-def speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def speak() -> Iterator[Any]:
     """Start a candidate whose worker runs the given code; the socket is ``s``."""
     started: list[CandidateProcess] = []
 
     def start(code: str, seconds: float = 20.0) -> CandidateProcess:
-        process = CandidateProcess("speaker", Limits(60, seconds))
-        process._connection, theirs = socket.socketpair()
-        with theirs:
+        def command(descriptor: int) -> list[str]:
             begin = (
-                "import json, os, socket, sys, time\ns ="
-                f" socket.socket(fileno={theirs.fileno()})\nlines = s.makefile('rb')\n"
+                "import json, os, socket, sys, time\n"
+                f"s = socket.socket(fileno={descriptor})\nlines = s.makefile('rb')\n"
             )
-            process._child = Child(
-                [sys.executable, "-I", "-c", begin + code],
-                environment=processes.environment(),
-                cwd=tmp_path,
-                confinement=Confinement(layers=()),
-                pass_fds=[theirs.fileno()],
-            )
+            return [sys.executable, "-I", "-c", begin + code]
+
+        process = CandidateProcess("speaker", Limits(60, seconds), command=command)
         started.append(process)
+        process.start()
         return process
 
-    monkeypatch.setattr(worker_process, "TAIL_LINES", 5)
     yield start
-    for each in started:
-        each._kill("over")
-        each.close()
+    for process in started:
+        process.kill("over")
+        process.close()
 
 
 def reply(text: str) -> str:
@@ -143,12 +133,19 @@ def reply(text: str) -> str:
     "text",
     [
         '{"result": {"text": 5, "finish_reason": [], "completion_tokens": "a", "latency_s": "b"}}',
-        '{"result": {"text": "a", "finish_reason": null, "completion_tokens": NaN, "latency_s": Infinity}}',  # noqa: E501
-        f'{{"result": {{"text": "a", "finish_reason": null, "completion_tokens": {HUGE}, "latency_s": 1}}}}',  # noqa: E501
-        '{"result": null}', "[]", "{}", '{"result": {}, "error": "x"}', '{"error": 5, "kind": "ValueError"}', '{"error": "e", "kind": {}}',  # noqa: E501
+        '{"result": {"text": "a", "finish_reason": null, "completion_tokens": NaN,'
+        ' "latency_s": Infinity}}',
+        '{"result": {"text": "a", "finish_reason": null, "latency_s": 1,'
+        f' "completion_tokens": {HUGE}}}}}',
+        '{"result": null}',
+        "[]",
+        "{}",
+        '{"result": {}, "error": "x"}',
+        '{"error": 5, "kind": "ValueError"}',
+        '{"error": "e", "kind": {}}',
         '{"result": ' + "[" * 400 + "]" * 400 + "}",
     ],
-)  # fmt: skip
+)
 def test_one_odd_candidate_fails_alone(speak: Any, text: str) -> None:
     """Any of these ended the evaluation of all candidates."""
     process = speak(reply(text))
@@ -200,6 +197,7 @@ def test_nothing_is_answered_before_it_is_asked(speak: Any, apart: str) -> None:
 
 def test_a_dead_worker_is_said_to_be_dead(speak: Any) -> None:
     process = speak("os._exit(3)")
-    process._child.wait(10)
+    while process.alive:
+        time.sleep(0.05)
     with pytest.raises(CandidateFailedError, match="crashed: exit code 3 during 'answer'"):
         process.ask("answer", messages=["x" * (1 << 20)], max_tokens=1)

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import mlflow
@@ -11,8 +13,9 @@ import pytest
 from steps.config.root import Config, with_inputs
 from steps.core import tags
 from steps.core.errors import StepError
-from steps.pipeline import artifact_lookup
+from steps.pipeline import artifact_lookup, definition
 from steps.pipeline.compose import compose_config
+from steps.pipeline.source import source_digest
 from steps.pipeline.step import Step, StepRun
 from steps.snapshots.manifest import Snapshot
 
@@ -113,6 +116,34 @@ def test_inputs_are_looked_for_through_the_whole_chain() -> None:
     assert found.uri == logged
 
 
+def test_a_run_is_reused_although_the_look_of_its_output_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "project" / "steps" / "room"
+    (room / "page").mkdir(parents=True)
+    (room / "scoring.py").write_text("x = 1\n")
+    (room / "page" / "report.html.j2").write_text("<h1>Reprot</h1>")
+    monkeypatch.setattr(
+        definition, "source_digest", partial(source_digest, root=tmp_path / "project")
+    )
+    step = Step(
+        body,
+        "fetch_model",
+        "steps.fetch_model",
+        files=("steps/room",),
+        presentation=("steps/room/page",),
+    )
+    config = compose_config([])
+    made = finished(step, config)
+    (room / "page" / "report.html.j2").write_text("<h1>Report</h1>")
+    found, _ = artifact_lookup.find_output(step, config)
+    assert found is not None and found.uri == made
+    (room / "scoring.py").write_text("x = 2\n")
+    found, mark = artifact_lookup.find_output(step, config)
+    assert found is None and mark is not None
+    assert artifact_lookup.difference(step, config, mark).startswith("source changed since run ")
+
+
 def test_a_given_input_is_taken_as_it_is() -> None:
     config = with_inputs(compose_config([]), {"snapshot_uri": "runs:/abc/snapshot.json"})
     assert artifact_lookup.resolve_inputs(LOG, config, ()) == {
@@ -146,7 +177,7 @@ def test_a_chain_of_missing_inputs_is_a_chain_of_commands() -> None:
     )
     words = ("model=local", "model.path='/some where/x'", "model.licence=MIT")
     commands = [
-        rf"mlflow run \. -e {name} --env-manager local -P overrides='model=local .*/some where/x.*"
+        rf"mlflow run \. -e {name} --env-manager local -P 'overrides=model=local .*/some where/x.*"
         r" model\.licence=MIT'"
         for name in ("fetch_model", "log_transformers")
     ]

@@ -1,5 +1,6 @@
 """The same fingerprint exactly when a step would make the same thing."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,7 @@ def mark(
         config,
         reads=("model", "onnx"),
         inputs=inputs,
-        module="steps.fetch_model",
-        files=(),
+        source="sha256:s",
         packages=packages,
     )
 
@@ -64,7 +64,7 @@ def test_the_closure_follows_imports_and_stops_at_what_is_not_imported(tmp_path:
     root = project(tmp_path)
     names = {
         path.relative_to(root).as_posix()
-        for path in closure("steps.entry", ("steps/logged.txt",), root)
+        for path in closure("steps.entry", ("steps/logged.txt",), root=root)
     }
     assert names == {
         "steps/entry.py",
@@ -82,10 +82,47 @@ def test_only_a_change_inside_the_closure_changes_the_digest(
     tmp_path: Path, file: str, changes: bool
 ) -> None:
     root = project(tmp_path)
-    before = source_digest("steps.entry", ("steps/logged.txt",), root)
+    before = source_digest("steps.entry", ("steps/logged.txt",), root=root)
     with (root / "steps" / file).open("a") as stream:
         stream.write("# changed\n")
-    assert (source_digest("steps.entry", ("steps/logged.txt",), root) != before) is changes
+    assert (source_digest("steps.entry", ("steps/logged.txt",), root=root) != before) is changes
+
+
+def test_relative_imports_are_followed(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    (root / "steps" / "room" / "__init__.py").write_text("from .other import y\n")
+    (root / "steps" / "room" / "other.py").write_text("from . import deep\ny = 1\n")
+    names = {path.name for path in closure("steps.room", root=root)}
+    assert names == {"__init__.py", "other.py", "deep.py"}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("presentation/report.html.j2", False),
+        ("presentation/html_report.py", False),
+        ("presentation/figures.py", False),
+        ("quality.py", True),
+        ("conformance/settings.py", True),
+        ("packs/core/items.jsonl", True),
+    ],
+)
+def test_how_a_report_looks_does_not_count_for_evaluate(
+    tmp_path: Path, file: str, changes: bool
+) -> None:
+    """The step's own declaration, over a copy of the project in which one file changes."""
+    from steps.pipeline.artifact_lookup import load
+
+    shutil.copytree(ROOT / "steps", tmp_path / "steps")
+    step = load("evaluate")
+
+    def digest() -> str:
+        return source_digest(step.module, step.files, step.presentation, tmp_path)
+
+    before = digest()
+    with (tmp_path / "steps" / "evaluation" / file).open("a") as stream:
+        stream.write("\n")
+    assert (digest() != before) is changes
 
 
 def test_the_wrapper_that_is_logged_counts_for_the_step_that_logs_it() -> None:

@@ -4,71 +4,32 @@ and by keyboard.
 
 import difflib
 import html
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steps.evaluation import plots
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from steps.evaluation import metrics
+from steps.evaluation.metrics import Metric
+from steps.evaluation.presentation import figures, plots
 from steps.evaluation.report import CandidateReport, ItemResult, Report
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 DECISIONS = {"promote": "Promote", "hold": "Hold", "insufficient_evidence": "Insufficient evidence"}
 
-# metric, label, unit, factor, digits, and whether higher is better (None: neither)
-ROWS: tuple[tuple[str, str, str, str, float, int, bool | None], ...] = (
-    ("Quality", "quality/score", "mean score", "%", 100, 1, True),
-    ("Fidelity", "fidelity/kl_mean", "KL to the checkpoint, mean", "nats", 1, 4, False),
-    ("Fidelity", "fidelity/kl_p99", "KL to the checkpoint, p99", "nats", 1, 3, False),
-    ("Fidelity", "fidelity/top1_agreement", "same most likely token", "%", 100, 1, True),
-    ("Fidelity", "fidelity/perplexity", "perplexity", "", 1, 2, False),
-    (
-        "Fidelity",
-        "fidelity/first_divergence_median",
-        "greedy text identical for",
-        "tokens",
-        1,
-        0,
-        True,
-    ),
-    ("Speed", "speed/load_s", "load, until ready, once", "s", 1, 1, False),
-    ("Speed", "speed/prompt_tokens", "short prompt", "tokens", 1, 0, None),
-    ("Speed", "speed/prompt_tokens_long", "long prompt", "tokens", 1, 0, None),
-    ("Speed", "speed/ttft_p50_s", "first token, short prompt, p50", "ms", 1000, 0, False),
-    ("Speed", "speed/ttft_p95_s", "first token, short prompt, p95", "ms", 1000, 0, False),
-    ("Speed", "speed/ttft_long_p50_s", "first token, long prompt, p50", "ms", 1000, 0, False),
-    ("Speed", "speed/itl_p50_s", "between tokens, p50", "ms", 1000, 1, False),
-    ("Speed", "speed/itl_p95_s", "between tokens, p95", "ms", 1000, 1, False),
-    ("Speed", "speed/itl_p99_s", "between tokens, p99", "ms", 1000, 1, False),
-    ("Speed", "speed/decode_tokens_per_second", "decode", "tokens/s", 1, 1, True),
-    ("Speed", "speed/throughput_1", "throughput, 1 request", "tokens/s", 1, 1, True),
-    ("Speed", "speed/throughput_4", "throughput, 4 at once", "tokens/s", 1, 1, True),
-    ("Speed", "speed/throughput_8", "throughput, 8 at once", "tokens/s", 1, 1, True),
-    ("Cost", "memory/peak_rss_bytes", "peak resident memory", "MB", 1e-6, 0, False),
-    ("Cost", "size/bytes", "size on disk", "MB", 1e-6, 0, False),
-    ("Contract", "conformance/passed", "rows of the chat contract held", "", 1, 0, True),
+# figures on a candidate's card: label, metric
+HEADLINES = (
+    ("score", metrics.QUALITY_SCORE),
+    ("decode", metrics.DECODE),
+    ("memory", metrics.PEAK_RSS),
+    ("KL", metrics.KL_MEAN),
 )
-SPREAD = {  # metrics whose spread over the rounds is known
-    "speed/decode_tokens_per_second": (
-        "speed/decode_tokens_per_second_min",
-        "speed/decode_tokens_per_second_max",
-    ),
-    "quality/score": ("quality/score_low", "quality/score_high"),
-    **{
-        f"speed/{name}_p50_s": (f"speed/{name}_min_s", f"speed/{name}_max_s")
-        for name in ("ttft", "ttft_long", "itl")
-    },
-    **{
-        f"speed/throughput_{n}": (f"speed/throughput_{n}_min", f"speed/throughput_{n}_max")
-        for n in (1, 4, 8)
-    },
-}
-
-
-OUT_OF = {"conformance/passed": "conformance/total"}
 
 
 @dataclass(frozen=True)
@@ -81,56 +42,56 @@ class Cell:
     share: float  # length of the bar, 0 to 1
 
 
-def _number(value: float, factor: float, digits: int) -> str:
-    scaled = value * factor
-    if scaled and digits and abs(scaled) < 10**-digits:
-        return f"{scaled:.1e}"
-    return f"{scaled:,.{digits}f}"
-
-
-def _lm_eval_rows(report: Report) -> list[tuple[str, str, str, str, float, int, bool | None]]:
-    """A row a task and metric; which way is better, only the task knows."""
-    names = sorted(
-        {
-            name
-            for candidate in report.candidates
-            for name in candidate.metrics
-            if name.startswith("lm_eval/")
-        }
-    )
+def headlines(candidate: CandidateReport) -> list[dict[str, str]]:
+    """Label, text and unit of a candidate's first figures, where they were measured."""
     return [
-        ("lm-eval", name, name.removeprefix("lm_eval/").replace("/", ", "), "", 1, 3, None)
-        for name in names
+        {
+            "label": label,
+            "text": metrics.METRICS[name].text(candidate.metrics[name]),
+            "unit": metrics.METRICS[name].unit,
+        }
+        for label, name in HEADLINES
+        if name in candidate.metrics
     ]
+
+
+def _lm_eval(report: Report) -> list[Metric]:
+    names = {name for candidate in report.candidates for name in candidate.metrics}
+    return [metrics.of_task(name) for name in sorted(names) if name.startswith(metrics.LM_EVAL)]
 
 
 def comparison(report: Report) -> list[dict[str, Any]]:
     """Rows of the comparison table that at least one candidate has a figure for."""
     rows: list[dict[str, Any]] = []
-    for group, metric, name, unit, factor, digits, high in (*ROWS, *_lm_eval_rows(report)):
-        values = [candidate.metrics.get(metric) for candidate in report.candidates]
+    for metric in (*metrics.TABLE, *_lm_eval(report)):
+        values = [candidate.metrics.get(metric.name) for candidate in report.candidates]
         known = [value for value in values if value is not None]
         if not known:
             continue
-        best = max(known) if high else min(known)
+        best = max(known) if metric.higher_is_better else min(known)
+        if metric.higher_is_better is None or min(known) == max(known):
+            best = math.nan  # which no value equals
         largest = max(known) or 1.0
-        cells: list[Cell | None] = []
-        for candidate, value in zip(report.candidates, values, strict=True):
-            if value is None:
-                cells.append(None)
-                continue
-            spread = ""
-            if metric in SPREAD and all(each in candidate.metrics for each in SPREAD[metric]):
-                low, top = (
-                    _number(candidate.metrics[each], factor, digits) for each in SPREAD[metric]
-                )
-                spread = f"{low} to {top}"
-            elif metric in OUT_OF and OUT_OF[metric] in candidate.metrics:
-                spread = f"of {candidate.metrics[OUT_OF[metric]]:.0f}"
-            leads = high is not None and value == best and min(known) != max(known)
-            cells.append(Cell(_number(value, factor, digits), spread, leads, value / largest))
-        rows.append({"group": group, "name": name, "unit": unit, "cells": cells})
+        cells = [
+            None
+            if value is None
+            else Cell(
+                metric.text(value), _spread(metric, candidate), value == best, value / largest
+            )
+            for candidate, value in zip(report.candidates, values, strict=True)
+        ]
+        rows.append(
+            {"group": metric.group, "name": metric.label, "unit": metric.unit, "cells": cells}
+        )
     return rows
+
+
+def _spread(metric: Metric, candidate: CandidateReport) -> str:
+    if metric.spread and all(name in candidate.metrics for name in metric.spread):
+        return " to ".join(metric.text(candidate.metrics[name]) for name in metric.spread)
+    if metric.out_of in candidate.metrics:
+        return f"of {candidate.metrics[metric.out_of]:.0f}"
+    return ""
 
 
 def baseline(report: Report) -> int:
@@ -229,11 +190,8 @@ def summary(candidate: CandidateReport) -> str:
     return "; ".join(f"{gate.name}: {gate.reason}" for gate in open_gates)
 
 
-def render(report: Report, figures: "dict[str, Figure]") -> str:
+def render(report: Report, drawn: Mapping[str, Figure]) -> str:
     """The page as one HTML document."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -247,16 +205,17 @@ def render(report: Report, figures: "dict[str, Figure]") -> str:
         report=report,
         names=plots.labels(report),
         decisions=DECISIONS,
+        headlines=[headlines(candidate) for candidate in report.candidates],
         summaries=[summary(candidate) for candidate in report.candidates],
         rows=comparison(report),
         pictures=[
             {
                 "name": name,
-                "title": plots.PICTURES[name][1],
-                "text": plots.PICTURES[name][2],
-                "svg": Markup(plots.svg(figure, name, plots.PICTURES[name][2])),
+                "title": plots.PICTURES[name].title,
+                "text": plots.PICTURES[name].text,
+                "svg": Markup(figures.svg(figure, name, plots.PICTURES[name].text)),
             }
-            for name, figure in figures.items()
+            for name, figure in drawn.items()
         ],
         matrix=matrix(report),
         entries=entries,
@@ -271,9 +230,9 @@ def render(report: Report, figures: "dict[str, Figure]") -> str:
 
 def write(report: Report, workdir: Path) -> None:
     """Write ``report.html`` and ``pictures/*.png`` into ``workdir``."""
-    figures = plots.draw(report)
-    (workdir / "report.html").write_text(render(report, figures), encoding="utf-8")
+    drawn = plots.draw(report)
+    (workdir / "report.html").write_text(render(report, drawn), encoding="utf-8")
     folder = workdir / "pictures"
     folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        plots.png(figure, folder / f"{name}.png")
+    for name, figure in drawn.items():
+        figures.png(figure, folder / f"{name}.png")

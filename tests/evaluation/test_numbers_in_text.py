@@ -2,7 +2,7 @@
 
 import pytest
 
-from steps.evaluation.numbers import numbers
+from steps.evaluation.numbers_in_text import numbers
 
 
 @pytest.mark.parametrize(
