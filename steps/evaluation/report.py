@@ -207,8 +207,8 @@ class Report:
                 raise ForeignSchemaError(f"schema is {document['schema']!r}, expected {SCHEMA!r}")
             document = {**MAY_BE_MISSING, **_without_nulls(document)}
             candidates = [
-                {**MAY_BE_MISSING_OF_A_CANDIDATE, **_without_nulls(each)}
-                for each in document["candidates"]
+                {**MAY_BE_MISSING_OF_A_CANDIDATE, **_without_nulls(candidate)}
+                for candidate in document["candidates"]
             ]
             for candidate in candidates:
                 candidate["metrics"] = _without_nulls(candidate["metrics"])

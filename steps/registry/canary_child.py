@@ -55,9 +55,7 @@ def refuse_name(*words: Any, **_more: Any) -> Any:
 
 
 class Checks:
-    """What was checked, in order. The first failure does not end the others where they can still
-    run.
-    """
+    """What was checked, in order; a failure does not end the checks that can still run."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
@@ -102,7 +100,7 @@ def main() -> None:
     checks = Checks()
     try:
         exercise(folder, concurrency, checks)
-    except Exception as error:  # noqa: BLE001  (whatever a stranger's model raises is the result)
+    except Exception as error:  # noqa: BLE001  (whatever the model raises is the result)
         checks.that(
             "runs to the end",
             False,

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from steps.config.gates import GatesConfig
 from steps.core.errors import StepError
 from steps.core.redaction import redact
@@ -39,17 +41,13 @@ class Evidence:
         return self.report.candidates
 
     def of(self, model_id: str | None, digest: str | None = None) -> CandidateReport | None:
-        """What the report says of a logged model, if anything: by its id, or by its bytes, as an
-        imported model has an id of its own.
-        """
+        """What the report says of a model: by id, or by bytes, as an import has a new id."""
         by_id = (one for one in self.candidates if model_id and one.model_id == model_id)
         by_digest = (one for one in self.candidates if digest and one.digest == digest)
         return next(by_id, None) or next(by_digest, None)
 
     def other_gates(self, gates: GatesConfig) -> str:
-        """Which gates the report judged by that are not these, in words; empty where they are the
-        same, and where the report does not say.
-        """
+        """Which gates of the report are not these, in words; empty where it does not say."""
         if not self.report.policy.get("gates"):
             return ""
         then = _leaves(self.report.policy["gates"])
@@ -62,9 +60,7 @@ class Evidence:
 
     @property
     def strength(self) -> tuple[bool, int]:
-        """How much it weighs beside another report: the smoke pack least, then by the number of
-        items.
-        """
+        """How much it weighs beside another report: the smoke pack least, then by items."""
         pack = self.report.pack
         return pack.get("name") != SMOKE, int(str(pack.get("items") or 0))
 
@@ -102,8 +98,6 @@ def read(uri: str, registry: RegistryClient) -> Evidence:
         report.
         StepError: there is no report there, or it is not one that this version reads.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         text = registry.text(uri)
     except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:

@@ -1,6 +1,4 @@
-"""One version, with all that speaks for it, from one tracking server to another: a folder that can
-be carried and checked.
-"""
+"""Export a version with its evidence as a folder that can be carried and checked."""
 
 from __future__ import annotations
 
@@ -11,20 +9,24 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from steps.config.root import Config
-from steps.core import digest
+from steps.core import digest, tags
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
+from steps.evaluation import metrics
 from steps.registry import archive, eligibility, import_archive, signing, versions
 from steps.registry import target as targets
-from steps.registry.aliases import DIGEST_TAG, LICENCE_TAG
 from steps.registry.archive import CARD, LICENCE, MANIFEST, MODEL, REPORT, check
-from steps.registry.client import RegistryClient, Version
+from steps.registry.client import RegistryClient
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 from steps.registry.retries import first_line
 
@@ -73,14 +75,19 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
         raise ConfigError(
             "target", config.target, "models:/<name>/<version> or models:/<name>@<alias>"
         )
-    assessment = eligibility.assess(registry, version, config)
+    assessment = eligibility.assess(
+        registry,
+        version,
+        replace(config.promotion, alias=config.alias or config.promotion.alias),
+        report_uri=config.report_uri,
+    )
     if assessment.evidence is None or assessment.candidate is None:
         raise RefusedError(
-            f"{version.uri} is not exported, as nobody could judge it there:"
+            f"{version.uri} is not exported, as it could not be judged there:"
             f" {'; '.join(assessment.objections)}"
         )
     if config.dry_run:
-        size = int(assessment.candidate.metrics.get("size/bytes", 0))
+        size = int(assessment.candidate.metrics.get(metrics.SIZE, 0))
         return Transfer(
             version.name, version.number, assessment.digest, 0, size, folder.name, False, True
         )
@@ -104,7 +111,7 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
         version.number,
         assessment.digest,
         len(files),
-        sum(each["size"] for each in files),
+        sum(file["size"] for file in files),
         folder.name,
         False,
         False,
@@ -147,13 +154,13 @@ def _import(
     registry = registry or RegistryClient(config.promotion.retry_seconds)
     there = next(
         (
-            each
-            for each in registry.versions(name)
-            if each.tags.get(DIGEST_TAG) == manifest["digest"]
+            version
+            for version in registry.versions(name)
+            if version.tags.get(tags.DIGEST) == manifest["digest"]
         ),
         None,
     )
-    size, count = sum(each["size"] for each in manifest["files"]), len(manifest["files"])
+    size, count = sum(version["size"] for version in manifest["files"]), len(manifest["files"])
     if there is not None and not config.dry_run:
         # an earlier import may have been ended before it came to that
         import_archive.describe(folder, manifest, registry, there)
@@ -184,11 +191,7 @@ def _import(
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """Say in one line that a disk is full or artifacts are gone; what has a line of its own already
-    passes.
-    """
-    from mlflow.exceptions import MlflowException
-
+    """Turn errors of the disk and of artifact stores into one line."""
     try:
         yield
     except (OSError, MlflowException) as error:
@@ -200,10 +203,7 @@ def _one_line(what: str) -> Iterator[None]:
 
 def _command(registry: RegistryClient, version: Version) -> str | None:
     """What makes the model again, for its card on the other server."""
-    logged = registry.logged_model(version.model_id) if version.model_id else None
-    return versions.remake(
-        (registry.run_tags(logged.source_run_id) if logged and logged.source_run_id else None) or {}
-    )
+    return versions.remake(registry.tags_of_maker(registry.logged_model(version.model_id)))
 
 
 def _archive(config: Config) -> Path:
@@ -215,26 +215,24 @@ def _archive(config: Config) -> Path:
 def _write(
     part: Path, version: Version, expected: str, report_uri: str, command: str | None
 ) -> list[dict[str, Any]]:
-    import mlflow
-
     part.mkdir(parents=True)
     with TemporaryDirectory(dir=part.parent, prefix=".export-") as place:
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=place))
         for meta in list(model.rglob("*")):
             if meta.name in digest.VOLATILE:
                 shutil.rmtree(meta) if meta.is_dir() else meta.unlink(missing_ok=True)
-        found = digest.of_folder(model)
-        if found != expected:
+        fetched = digest.of_folder(model)
+        if fetched != expected:
             raise RefusedError(
-                f"{version.uri}: the bytes are {found}, the evidence is about {expected}; no reason"
-                " overrules this"
+                f"{version.uri}: the bytes are {fetched}, the evidence is about {expected}; no"
+                " reason overrules this"
             )
         shutil.move(str(model), part / MODEL)
     (part / REPORT).parent.mkdir()
     (part / REPORT).write_text(mlflow.artifacts.load_text(report_uri), encoding="utf-8")
     (part / CARD).write_text(version.description, encoding="utf-8")
     (part / LICENCE).write_text(
-        version.tags.get(LICENCE_TAG, "not recorded") + "\n", encoding="utf-8"
+        version.tags.get(tags.LICENCE, "not recorded") + "\n", encoding="utf-8"
     )
     files = [
         {

@@ -1,6 +1,4 @@
-"""An exported version on its way into a tracking server: each step looks for what an earlier
-attempt left, and goes on from there.
-"""
+"""Import an exported version: each step first looks for what an earlier attempt left."""
 
 from __future__ import annotations
 
@@ -10,29 +8,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steps.core import digest, search
+import mlflow
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+
+from steps.core import digest, search, tags
+from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.core.search import every_page
 from steps.registry import archive, card, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.alias_store import AliasStore
-from steps.registry.aliases import (
-    DIGEST_TAG,
-    EVALUATION_TAG,
-    EVIDENCE_TAG,
-    MODEL_ID_TAG,
-    ORIGIN_TAG,
-    VARIANT_TAG,
-)
 from steps.registry.archive import MODEL, REPORT
-from steps.registry.client import MISSING, REFUSED, RegistryClient, Version
+from steps.registry.client import MISSING, REFUSED, RegistryClient
 from steps.registry.evidence import Evidence
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +52,6 @@ def receive(
     Raises:
         RefusedError: the evidence is about other bytes, or other bytes arrived than were sent.
     """
-    import mlflow
-
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
@@ -77,22 +68,22 @@ def receive(
     )
     origin = f"{manifest['name']}/{manifest.get('version')} {manifest.get('model_id')}"
     said = archive.carried(manifest["tags"])
-    if said.get(VARIANT_TAG, candidate.variant) != candidate.variant:
+    if said.get(tags.VARIANT, candidate.variant) != candidate.variant:
         words = (
-            f"its tag {VARIANT_TAG} is {said[VARIANT_TAG]!r}, its evidence is about"
+            f"its tag {tags.VARIANT} is {said[tags.VARIANT]!r}, its evidence is about"
             f" {candidate.variant!r}"
         )
         raise RefusedError(f"archive={folder}: {words}; export the version again")
-    tags = {
+    version_tags = {
         **said,
-        DIGEST_TAG: manifest["digest"],
-        VARIANT_TAG: candidate.variant,
-        ORIGIN_TAG: origin,
+        tags.DIGEST: manifest["digest"],
+        tags.VARIANT: candidate.variant,
+        tags.IMPORTED_FROM: origin,
         ARCHIVE_TAG: manifest["seal"],
     }
     if signer:
-        tags[SIGNER_TAG] = signer
-    model = _logged_model(registry, candidate.variant, run.info.experiment_id, run_id, tags)
+        version_tags[SIGNER_TAG] = signer
+    model = _logged_model(registry, candidate.variant, run.info.experiment_id, run_id, version_tags)
     _fill(registry, model, folder, str(manifest["digest"]))
     registry.ensure_model(
         manifest["name"],
@@ -102,13 +93,13 @@ def receive(
     # before a version is there: no other user can give it a history
     AliasStore(registry, manifest["name"]).claim()
     evidence_tags = {
-        MODEL_ID_TAG: model.model_id,
-        EVALUATION_TAG: report.uri,
-        EVIDENCE_TAG: report.digest,
+        tags.MODEL_ID: model.model_id,
+        tags.EVALUATION: report.uri,
+        tags.EVIDENCE_DIGEST: report.digest,
     }
     text = _card(manifest, report, model.model_id, "…")
     version, _ = versions.ensure(
-        registry, manifest["name"], model.model_id, {**tags, **evidence_tags}, text
+        registry, manifest["name"], model.model_id, {**version_tags, **evidence_tags}, text
     )
     describe(folder, manifest, registry, version)
     return version
@@ -117,26 +108,22 @@ def receive(
 def describe(
     folder: Path, manifest: Mapping[str, Any], registry: RegistryClient, version: Version
 ) -> None:
-    """Give a version that was made of this archive its card: with its own name, number and links,
-    not those of where it came from.
-    """
+    """Give a version of this archive a card with its own name, number and links."""
     if version.tags.get(ARCHIVE_TAG) != manifest["seal"] or version.model_id is None:
         return
     # taken off by somebody; `evaluate` gives it evidence again
-    if EVALUATION_TAG not in version.tags:
+    if tags.EVALUATION not in version.tags:
         return
-    report = evidence_module.parse(version.tags[EVALUATION_TAG], _report(folder, manifest))
+    report = evidence_module.parse(version.tags[tags.EVALUATION], _report(folder, manifest))
     text = _card(manifest, report, version.model_id, version.number)
     if version.description != text:
         registry.describe(version.name, version.number, text)
 
 
 def _report(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """The evidence, as the manifest has its bytes: they were checked, and may have changed
-    since.
-    """
+    """The text of the evidence, if it still has the bytes that the manifest says."""
     data = (folder / REPORT).read_bytes()
-    expected = next(each["sha256"] for each in manifest["files"] if each["path"] == REPORT)
+    expected = next(file["sha256"] for file in manifest["files"] if file["path"] == REPORT)
     if hashlib.sha256(data).hexdigest() != expected:
         raise RefusedError(
             f"archive={folder}: {REPORT} is not what was exported (its bytes differ); export the"
@@ -165,19 +152,21 @@ def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: 
 
 
 def _logged_model(
-    registry: RegistryClient, name: str, experiment_id: str, run_id: str, tags: Mapping[str, str]
+    registry: RegistryClient,
+    name: str,
+    experiment_id: str,
+    run_id: str,
+    version_tags: Mapping[str, str],
 ) -> LoggedModel:
-    """The logged model of this archive: the oldest of this experiment, should two imports have made
-    one each.
-    """
-    seal, mine = tags[ARCHIVE_TAG], ""
+    """The logged model of this archive: the oldest, where two imports have made one each."""
+    seal, mine = version_tags[ARCHIVE_TAG], ""
 
     def call() -> LoggedModel:
         nonlocal mine
         if there := _of_archive(registry, seal, experiment_id):
             return there[0]
         made = registry.client.create_logged_model(
-            experiment_id, name=name, source_run_id=run_id, tags=dict(tags)
+            experiment_id, name=name, source_run_id=run_id, tags=dict(version_tags)
         )
         mine = made.model_id
         return made
@@ -205,24 +194,22 @@ def _of_archive(registry: RegistryClient, seal: str, experiment_id: str) -> list
     there.
     """
     words = search.equals(f"tags.`{ARCHIVE_TAG}`", seal)
-    found = every_page(
+    models = every_page(
         lambda token: registry.client.search_logged_models(
             [experiment_id], filter_string=words, page_token=token
         )
     )
     ours = [
-        each
-        for each in found
-        if each.experiment_id == experiment_id
-        and _is_of(registry, each.source_run_id, experiment_id)
+        model
+        for model in models
+        if model.experiment_id == experiment_id
+        and _is_of(registry, model.source_run_id, experiment_id)
     ]
-    return sorted(ours, key=lambda each: (each.creation_timestamp, each.model_id))
+    return sorted(ours, key=lambda model: (model.creation_timestamp, model.model_id))
 
 
 def _is_of(registry: RegistryClient, run_id: str | None, experiment_id: str) -> bool:
     """Whether a run belongs to an experiment."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return (
             run_id is not None
@@ -260,8 +247,6 @@ def _fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: 
 
 
 def _arrived(registry: RegistryClient, model: LoggedModel) -> str:
-    import mlflow
-
     def call() -> str:
         with TemporaryDirectory(prefix="slm-import-") as place:
             return digest.of_folder(
@@ -276,12 +261,7 @@ def _arrived(registry: RegistryClient, model: LoggedModel) -> str:
 
 
 def _delete(registry: RegistryClient, model_id: str) -> None:
-    """Half a model must not be found by anybody; that it cannot be deleted must not hide why it
-    should be.
-    """
-    from mlflow.exceptions import MlflowException
-
-    from steps.core.errors import StepError
+    """Delete half a model; a failure of that must not hide why it was to be deleted."""
 
     try:
         registry.repeated(

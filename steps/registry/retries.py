@@ -7,10 +7,9 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 TRANSIENT = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
@@ -34,9 +33,7 @@ _BEFORE: list[str | None] = []  # the variable's value before the first of them
 
 
 def is_transient(error: MlflowException) -> bool:
-    """Whether repeating the call may help: the server is away or overloaded, or two writers met in
-    its database.
-    """
+    """Whether repeating a call may help: the server is away, overloaded, or two writers met."""
     status = status_of(error)
     if status in (401, 403, 404):
         return False
@@ -46,21 +43,14 @@ def is_transient(error: MlflowException) -> bool:
 
 
 def is_missing_artifact(error: MlflowException) -> bool:
-    """Whether a download failed with an answer: MLflow calls it an internal error also where the
-    file is just not there.
-    """
+    """Whether a download failed as the file is missing, which MLflow calls an internal error."""
     return "failures occurred while downloading" in str(error) and not UNREACHABLE.search(
         str(error)
     )
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether what is fetched could not be had because a server is away: the same call may work a
-    minute later.
-    """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
+    """Whether a call failed as a server is away: it may work a minute later."""
     if isinstance(error, MlflowException):
         return is_transient(error)
     if isinstance(error, RequestException):  # of an artifact store behind the tracking server
@@ -86,9 +76,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def without_own_retries() -> Iterator[None]:
-    """MLflow reads its number of retries from the environment at each request; threads in here at
-    once share one change of it.
-    """
+    """Turn MLflow's own retries off by the environment; threads share the change."""
     with _LOCK:
         if not _INSIDE:
             _BEFORE.append(os.environ.get(OWN_RETRIES))

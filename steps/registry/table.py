@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import mlflow
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -16,8 +17,10 @@ from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import CANDIDATE
 from steps.registry.client import RegistryClient
+from steps.registry.entry import Entry
 from steps.registry.export_archive import Transfer
-from steps.registry.journal import Entry, Journal, Move
+from steps.registry.journal import Journal
+from steps.registry.record import Move
 from steps.registry.result import Promotion
 
 SCHEMA = "slm-promote/history/1"
@@ -58,9 +61,7 @@ def show_transfer(done: Transfer, verb: str) -> None:
 
 
 def document(name: str, journal: Journal, limit: int | None = None) -> dict[str, Any]:
-    """The history as JSON: every entry, oldest first, also those that lost a race; with ``limit``
-    the newest so many.
-    """
+    """The history as JSON values: all entries, or the newest ``limit``, oldest first."""
     entries = journal.entries[-limit:] if limit else journal.entries
     return {
         "schema": SCHEMA,
@@ -108,18 +109,16 @@ def show_history(
             f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e"
             " register` or `-e promote`"
         )
-    found = document(target.name, journal, limit)
+    shown = document(target.name, journal, limit)
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         _print(target.name, journal, actual, limit or SHOWN)
-    return found
+    return shown
 
 
 def keep(run_id: str, shown: dict[str, Any]) -> None:
     """Put what :func:`show_history` returned on a run."""
-    import mlflow
-
     mlflow.MlflowClient().log_dict(run_id, shown, ARTIFACT)
 
 
@@ -186,7 +185,10 @@ def _fate(entry: Entry) -> str:
 
 def _plain_text(text: str) -> Text:
     """Text that a terminal shows and does not obey: a reason may hold anything."""
-    return Text("".join(each if each.isprintable() else " " for each in text), overflow="fold")
+    return Text(
+        "".join(character if character.isprintable() else " " for character in text),
+        overflow="fold",
+    )
 
 
 def _when(entry: Entry) -> str:

@@ -111,7 +111,7 @@ def test_report_is_signed_by_the_key_that_is_named(
 ) -> None:
     from steps.core import signatures
     from steps.pipeline.step import StepRun
-    from tests.registry.test_evidence_trust import key_pair
+    from tests.registry.scene import key_pair
 
     def evaluate_models(*_: object, workdir: Path, **__: object) -> None:
         (workdir / "report.json").write_text('{"a": 1}')

@@ -18,7 +18,7 @@ from steps.core import digest
 from steps.core.errors import ConfigError, StepError
 from steps.core.files import remove_tree
 from steps.registry import archive, export_archive, signing
-from steps.registry.client import Version
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 from steps.registry.signing import PASSWORD_ENV
 from tests.registry import scene

@@ -4,25 +4,14 @@ import re
 import subprocess
 from typing import Any
 
-import mlflow
 import pytest
 
 from steps.config.promotion import CanaryConfig
 from steps.core.errors import StepError
 from steps.registry import canary
-from tests.registry import scene
+from tests.registry.scene import version_of
 
 LIMITS = CanaryConfig(timeout=60, memory_limit_bytes=700_000_000, concurrency=4)
-
-
-def version_of(fault: str | None) -> tuple[str, str]:
-    """URI and digest of a version that has this fault."""
-    with mlflow.start_run():
-        model_id = scene.log_model("onnx", fault=fault)
-    client = mlflow.MlflowClient()
-    client.create_registered_model("canary")
-    version = client.create_model_version("canary", f"models:/{model_id}", model_id=model_id)
-    return f"models:/canary/{version.version}", client.get_logged_model(model_id).tags["slm.digest"]
 
 
 @pytest.mark.usefixtures("tracking")

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import mlflow
 import pytest
 
-from steps.registry import register as room
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
-from steps.registry.promote import promote, rollback
-from tests.registry import scene
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
 from tests.registry.faults import FaultyGateway, KilledError
 
 MOST_CALLS = 80  # more than any of the moves makes
@@ -26,14 +25,13 @@ class Stage:
     onnx: str
 
     def report(self, name: str) -> str:
-        with mlflow.start_run():
-            return scene.log_report(
-                [
-                    scene.judged(self.transformers, "transformers", scene.GOOD),
-                    scene.judged(self.onnx, "onnx", scene.FAST),
-                ],
-                name=name,
-            )
+        return scene.report_by_a_run(
+            [
+                scene.candidate(self.transformers, "transformers", scene.GOOD),
+                scene.candidate(self.onnx, "onnx", scene.FAST),
+            ],
+            name=name,
+        )
 
 
 @pytest.fixture
@@ -71,9 +69,9 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
         uri = stage.report(name)
         registry = FaultyGateway(at)
         try:
-            room.register(uri, scene.config(), registry=registry)
+            commands.register(uri, scene.config(), registry=registry)
         except KilledError:
-            room.register(uri, scene.config())
+            commands.register(uri, scene.config())
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
@@ -91,7 +89,7 @@ def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{fault}-{at}"
         registry = FaultyGateway(at, fault)
-        room.register(stage.report(name), scene.config(), registry=registry)
+        commands.register(stage.report(name), scene.config(), registry=registry)
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
@@ -106,7 +104,7 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
     wanted = {"promote": (1, 2), "rollback": (2, 1)}[move]
     for at in range(1, MOST_CALLS):
         name = f"{move}-{at}"
-        room.register(stage.report(name), scene.config())
+        commands.register(stage.report(name), scene.config())
         if move == "rollback":
             promote(scene.config(f"target=models:/{name}/1"))
         before = state(name)
@@ -144,7 +142,7 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     write lands last, and then it dies.
     """
     name = "late"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     sleeper = FaultyGateway()
     writes = _calls_until("setting 'late'@champion", name, stage)
     sleeper.at = writes
@@ -166,7 +164,7 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     move has settled.
     """
     name = "finisher"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{name}/1"),
@@ -174,7 +172,7 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
         )
     probe = FaultyGateway()
     other = f"{name}-probe"
-    room.register(stage.report(other), scene.config())
+    commands.register(stage.report(other), scene.config())
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{other}/1"),
@@ -203,7 +201,7 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
 
 def test_move_past_the_project_is_noted(stage: Stage) -> None:
     name = "by-hand"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")
     mlflow.MlflowClient().delete_registered_model_alias(name, "challenger")
     done = promote(scene.config(f"target=models:/{name}/2"))
@@ -211,17 +209,14 @@ def test_move_past_the_project_is_noted(stage: Stage) -> None:
     noted = AliasStore(RegistryClient(5), name).read().entries[1].record
     assert noted.kind == "observed" and {
         (move.alias, move.before, move.after) for move in noted.moves
-    } == {
-        ("champion", 2, 1),
-        ("challenger", 1, None),
-    }
+    } == {("champion", 2, 1), ("challenger", 1, None)}
     assert state(name)["previous"] == 1
     check_history(name)
 
 
 def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
     name = "hole"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     promote(scene.config(f"target=models:/{name}/1"))
     mlflow.MlflowClient().delete_model_version(f"{name}.history", "2")
     promote(scene.config(f"target=models:/{name}/2"))
@@ -233,7 +228,7 @@ def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
 def _calls_until(what: str, name: str, stage: Stage) -> int:
     """Number of the call that does ``what``, found on a model of its own."""
     other = f"{name}-count"
-    room.register(stage.report(other), scene.config())
+    commands.register(stage.report(other), scene.config())
     registry = FaultyGateway()
     promote(scene.config(f"target=models:/{other}/1"), registry=registry)
     return (
@@ -246,7 +241,7 @@ def _calls_until(what: str, name: str, stage: Stage) -> int:
 
 def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
     name = "deleted"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     mlflow.MlflowClient().delete_model_version(name, "2")
     promote(scene.config(f"target=models:/{name}/1"))
     assert state(name) == {"transformers": 1, "champion": 1}
@@ -257,7 +252,7 @@ def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
 
 def test_entry_loads_what_it_put_into_service(stage: Stage) -> None:
     name = "loads"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     question = {"messages": [{"role": "user", "content": "hi"}]}
     answer = mlflow.pyfunc.load_model(f"models:/{name}.history/1").predict(question)
     assert answer[0]["choices"][0]["message"]["content"] == "parrot-onnx: hi"

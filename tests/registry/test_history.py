@@ -10,7 +10,7 @@ from steps.core.errors import StepError
 from steps.registry.client import RegistryClient
 from steps.registry.table import show_history
 from tests.registry import registries, scene
-from tests.registry.test_survey import Counter
+from tests.registry.doubles import counted
 
 NAME = "model-000"
 TARGET = f"target=models:/{NAME}"
@@ -18,10 +18,10 @@ TARGET = f"target=models:/{NAME}"
 
 def test_long_history_in_few_calls(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
     registries.settled(tracking, models=1, entries=501)
-    counter = Counter(mlflow.MlflowClient())
+    counter = counted(mlflow.MlflowClient())
     found = show_history(
         scene.config(TARGET), as_json=False, registry=RegistryClient(5, client=counter)
-    )  # type: ignore[arg-type]
+    )
     assert len(found["entries"]) == 501 and len(counter.made) == 5
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

@@ -12,29 +12,23 @@ from dataclasses import replace
 import mlflow
 import pytest
 
-from steps.config.root import Config
 from steps.core.errors import StepError
-from steps.registry import canary, look, watch
-from steps.registry import register as room
+from steps.registry import canary
 from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient, Version
-from steps.registry.journal import RECORD_TAG, Entry, Move, Record, fold
-from steps.registry.promote import promote, rollback
+from steps.registry.client import RegistryClient
+from steps.registry.entry import RECORD_TAG, Entry
+from steps.registry.journal import fold
+from steps.registry.record import Move, Record
 from steps.registry.result import RefusedError
 from steps.registry.table import show_history
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases, numbers
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.doubles import no_evaluation
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers
 
 HISTORY = f"{scene.NAME}.history"
 CHAMPION = f"target=models:/{scene.NAME}@champion"
-
-
-@pytest.fixture
-def registered(pair: Pair, no_canary: list[str]) -> Pair:
-    """Versions 1 (transformers, challenger) and 2 (onnx, champion)."""
-    room.register(pair.report_uri, scene.config())
-    return pair
 
 
 def store(name: str = scene.NAME) -> AliasStore:
@@ -56,11 +50,11 @@ def make_anew(pair: Pair) -> None:
         newer = scene.log_model("onnx", name="newer")
         uri = scene.log_report(
             [
-                scene.judged(newer, "onnx", scene.FAST),
-                scene.judged(pair.transformers, "transformers", scene.GOOD),
+                scene.candidate(newer, "onnx", scene.FAST),
+                scene.candidate(pair.transformers, "transformers", scene.GOOD),
             ]
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
 
 
 # --- numbers
@@ -104,7 +98,7 @@ def test_entries_of_earlier_days_are_told_by_the_servers_clock(registered: Pair)
 def test_model_whose_versions_were_all_deleted_is_registered_at_the_first(registered: Pair) -> None:
     for number in (1, 2):
         mlflow.MlflowClient().delete_model_version(scene.NAME, str(number))
-    room.register(registered.report_uri, scene.config())
+    commands.register(registered.report_uri, scene.config())
     assert numbers() == [3, 4] and aliases()["champion"] == 4
     with pytest.raises(StepError, match="no such version; there are: 3, 4"):
         rollback(scene.config(CHAMPION, "to=2"))
@@ -216,17 +210,12 @@ def test_removed_entry_is_shown_as_removed(
 
 def test_entries_that_raced_are_all_covered_by_the_next(registered: Pair) -> None:
     late = store()
-    view = late.open()
+    seen = late.open()
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     record = Record(
-        id="late",
-        kind="promote",
-        moves=(),
-        actor="late",
-        reason="test",
-        previous=view.journal.tips(),
+        id="late", kind="promote", moves=(), actor="late", reason="test", previous=seen.tips()
     )
-    late._append(record)
+    late.append(record)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
     entries = store().read().entries
     assert entries[2].record.previous == {"1": entries[0].digest}
@@ -236,7 +225,7 @@ def test_entries_that_raced_are_all_covered_by_the_next(registered: Pair) -> Non
 def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair) -> None:
     log = store()
     for number in range(12):
-        log._append(
+        log.append(
             Record(
                 id=f"old-{number}", kind="observed", moves=(), actor="x", reason="of earlier days"
             )
@@ -251,7 +240,7 @@ def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair
 def test_entry_that_names_others_wrongly_puts_them_not_in_doubt(registered: Pair) -> None:
     three_entries()
     wrong = {str(number): f"sha256:{'0' * 64}" for number in (1, 2, 3, 5)}
-    store()._append(
+    store().append(
         Record(
             id="framing", kind="observed", moves=(), actor="x", reason="of another", previous=wrong
         )
@@ -292,7 +281,7 @@ def test_damaged_record_names_the_entry_and_the_cure(registered: Pair) -> None:
 
 
 def test_chain_that_names_too_much_is_no_burden(registered: Pair) -> None:
-    store()._append(
+    store().append(
         Record(
             id="x",
             kind="observed",
@@ -353,10 +342,6 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *, to: int | None) -> None:
     monkeypatch.setattr(canary, "run", run)
 
 
-def no_evaluation(version: Version, config: Config) -> None:
-    raise watch.EvaluationFailedError("no evaluation in this test")
-
-
 @pytest.mark.parametrize(("to", "words"), [(None, "was withdrawn"), (2, "points at version 2 now")])
 def test_candidate_that_is_gone_is_not_promoted(
     registered: Pair, monkeypatch: pytest.MonkeyPatch, to: int | None, words: str
@@ -374,17 +359,17 @@ def test_watch_promotes_no_candidate_that_was_withdrawn(
     pair: Pair, no_canary: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # version 1 serves by quality, 2 would by balance
-    room.register(pair.report_uri, scene.config("promotion=quality"))
+    commands.register(pair.report_uri, scene.config("promotion=quality"))
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
     with monkeypatch.context() as patch:
         meanwhile(patch, to=None)
-        (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
+        (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), no_evaluation)
     assert not verdict.promoted and "was withdrawn" in verdict.words
     assert aliases()["champion"] == 1
     assert "slm.candidate" not in client.get_model_version(scene.NAME, "2").tags
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), no_evaluation)
     assert verdict.promoted and aliases()["champion"] == 2
 
 

@@ -8,13 +8,11 @@ from typing import TypeVar
 import mlflow
 import pytest
 
-from steps.registry import register as room
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient, ServerUnavailableError
-from steps.registry.promote import promote
-from tests.registry import scene
-from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import Postgres, Server
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.server.servers import Postgres, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 T = TypeVar("T")
@@ -29,13 +27,13 @@ class CutGateway(RegistryClient):
         self.server, self.before, self.restart = server, before, restart
         self.cut = False
 
-    def _once(self, what: str, call: Callable[[], T]) -> T:
+    def attempt(self, what: str, call: Callable[[], T]) -> T:
         if not self.cut and what.startswith(self.before):
             self.cut = True
             self.server.kill()
             if self.restart:
                 threading.Timer(AWAY, self.server.start).start()
-        return super()._once(what, call)
+        return super().attempt(what, call)
 
 
 @pytest.fixture
@@ -66,9 +64,12 @@ def registered() -> None:
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
         uri = scene.log_report(
-            [scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)]
+            [
+                scene.candidate(slow, "transformers", scene.GOOD),
+                scene.candidate(fast, "onnx", scene.FAST),
+            ]
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
 
 
 def wait_for(server: Server) -> None:

@@ -123,14 +123,13 @@ def test_racing_registrations_make_one_version_each(remote: str, rounds: int) ->
     with racers(remote, "unused") as field:
         for number in range(rounds):
             name = f"registered-{rounds}-{number}"
-            with mlflow.start_run():
-                uri = scene.log_report(
-                    [
-                        scene.judged(slow, "transformers", scene.GOOD),
-                        scene.judged(fast, "onnx", scene.FAST),
-                    ],
-                    name=name,
-                )
+            uri = scene.report_by_a_run(
+                [
+                    scene.candidate(slow, "transformers", scene.GOOD),
+                    scene.candidate(fast, "onnx", scene.FAST),
+                ],
+                name=name,
+            )
             for racer in field:
                 racer.tell(f"register {uri}")
             results = [racer.hear() for racer in field]

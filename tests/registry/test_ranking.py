@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from steps.config.promotion import PromotionConfig, WeightsConfig
 from steps.core.errors import ConfigError
 from steps.evaluation.report import CandidateReport, Conformance, Quality, Verdict
-from steps.registry import alias_plan, policy
+from steps.registry import alias_plan
+from steps.registry.ranking import dominates, objectives, rank
 
 BALANCED = WeightsConfig(4, 1, 1, 0.5)
 
@@ -50,23 +51,23 @@ def model(
 
 
 def order(*models: CandidateReport, weights: WeightsConfig = BALANCED) -> list[str]:
-    return [each.candidate.model_id for each in policy.rank(models, weights).ranked]
+    return [each.candidate.model_id for each in rank(models, weights).ranked]
 
 
 def test_latency_is_the_time_of_sixty_four_tokens() -> None:
-    assert policy.objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})[
+    assert objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})[
         "latency"
     ] == pytest.approx(7.3)
 
 
 def test_dominated_model_never_wins() -> None:
-    ranking = policy.rank([model("worse", 0.4, 2.0, 2e9, 2e8), model("better", 0.5)], BALANCED)
+    ranking = rank([model("worse", 0.4, 2.0, 2e9, 2e8), model("better", 0.5)], BALANCED)
     assert [each.on_front for each in ranking.ranked] == [True, False]
     assert ranking.winner is not None and ranking.winner.candidate.model_id == "better"
 
 
 def test_utility_by_hand() -> None:
-    ranking = policy.rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
+    ranking = rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
     assert {each.candidate.model_id: each.utility for each in ranking.ranked} == pytest.approx(
         {"a": -math.log(2), "b": 2 * math.log(0.8)}
     )
@@ -81,7 +82,7 @@ def test_profiles_trade_quality_for_size() -> None:
 
 def test_missing_figure_leaves_the_objective_out_for_all() -> None:
     lacking = replace(model("x", 0.5), metrics={"quality/score": 0.5})
-    ranking = policy.rank([lacking, model("y", 0.4)], BALANCED)
+    ranking = rank([lacking, model("y", 0.4)], BALANCED)
     assert ranking.compared == ("quality",) and set(ranking.left_out) == {
         "latency",
         "memory",
@@ -91,7 +92,7 @@ def test_missing_figure_leaves_the_objective_out_for_all() -> None:
 
 
 def test_nothing_to_rank() -> None:
-    assert policy.rank([], BALANCED).winner is None
+    assert rank([], BALANCED).winner is None
 
 
 figures = st.tuples(
@@ -104,14 +105,12 @@ def test_winner_is_never_dominated_and_order_of_input_does_not_matter(
     rows: list[tuple[float, ...]], weights: tuple[float, ...]
 ) -> None:
     models = [model(f"m{index}", *row) for index, row in enumerate(rows)]
-    ranking = policy.rank(models, WeightsConfig(*weights))
+    ranking = rank(models, WeightsConfig(*weights))
     names = ("quality", "latency", "memory", "size")
     assert ranking.winner is not None
     winner = ranking.winner.objectives
-    assert not any(
-        policy.dominates(policy.objectives(each.metrics), winner, names) for each in models
-    )
-    assert policy.rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
+    assert not any(dominates(objectives(each.metrics), winner, names) for each in models)
+    assert rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
 
 
 @pytest.mark.parametrize(
