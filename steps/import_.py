@@ -16,7 +16,7 @@ from steps.pipeline.step import StepRun, step
 def import_(config: Config, run: StepRun) -> str:
     import mlflow
 
-    from steps.registry.export_archive import import_ as take
+    from steps.registry.import_archive import import_ as take
     from steps.registry.table import show_transfer
 
     done = take(config)

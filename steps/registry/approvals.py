@@ -188,13 +188,13 @@ def _removed(
     ]
     keys = (
         {
-            signatures.fingerprint_of(decision, field="promotion.approvers")
-            for decision in approvers.key_files(policy)
+            signatures.fingerprint_of(file, field="promotion.approvers")
+            for file in approvers.key_files(policy)
         }
         if gone
         else set()
     )
-    names = {decision for decision in policy.approvers if not approvers.is_key(decision)}
+    names = {name for name in policy.approvers if not approvers.is_key(name)}
     return [
         (decision, at)
         for decision, at in gone

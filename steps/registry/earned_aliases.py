@@ -52,10 +52,10 @@ def decide(
         )
     alias = policy.alias
     champion = current.get(alias)
-    serving = next((candidate for candidate in known if candidate.number == champion), None)
+    serving = next((version for version in known if version.number == champion), None)
     seen = report.of(serving.model_id, serving.tags.get(tags.DIGEST)) if serving else None
     by_id = {
-        candidate.model_id: candidate.number for candidate in reversed(known) if candidate.model_id
+        version.model_id: version.number for version in reversed(known) if version.model_id
     } | dict(planned)
     # also where another version of the same logged model has the lower number
     if seen and champion is not None:
@@ -112,9 +112,9 @@ def decide(
     if wanted.get(challenger_of(alias)) in broken:
         wanted[challenger_of(alias)] = None
     reason = f"profile {policy.profile}: " + "; ".join(
-        f"version {by_id[candidate.candidate.model_id]} ({candidate.candidate.variant})"
-        f" {candidate.utility:+.3f}{'' if candidate.on_front else ', dominated'}"
-        for candidate in ranking.ranked
+        f"version {by_id[ranked.candidate.model_id]} ({ranked.candidate.variant})"
+        f" {ranked.utility:+.3f}{'' if ranked.on_front else ', dominated'}"
+        for ranked in ranking.ranked
     )
     if ranking.left_out:
         reason += f"; not compared, as figures are missing: {', '.join(ranking.left_out)}"

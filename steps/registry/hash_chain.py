@@ -37,7 +37,7 @@ def tips(entries: Sequence[Entry]) -> dict[str, str]:
         {numbers[0] for numbers in named if len(numbers) == 1},
         [numbers for numbers in named if len(numbers) > 1],
     )
-    ordered = sorted(entries, key=lambda numbers: numbers.number)
+    ordered = sorted(entries, key=lambda entry: entry.number)
     free = [
         entry
         for entry in ordered
@@ -59,7 +59,7 @@ def verify(entries: Sequence[Entry]) -> dict[int, Fault]:
     there = {entry.number: entry for entry in entries}
     faults: dict[int, Fault] = {}
     told: set[int] = set()
-    for entry in sorted(entries, key=lambda one: one.number):
+    for entry in sorted(entries, key=lambda entry: entry.number):
         for key, digest in entry.record.previous.items():
             numbers = _numbers(key)
             if not numbers or numbers[-1] >= entry.number:
@@ -132,7 +132,7 @@ def _numbers(key: str) -> range:
 def _joined(entries: Sequence[Entry], numbers: range) -> str:
     """One digest over those of all entries in a range, in their order."""
     whole = hashlib.sha256()
-    for entry in sorted(entries, key=lambda one: one.number):
+    for entry in sorted(entries, key=lambda entry: entry.number):
         if entry.number in numbers:
             whole.update(f"{entry.number} {entry.digest}\n".encode())
     return "sha256:" + whole.hexdigest()

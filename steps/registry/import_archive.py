@@ -7,34 +7,98 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModel
-from mlflow.exceptions import MlflowException
 
-from steps.core import digest, search, tags
-from steps.core.errors import StepError
+from steps.config.root import Config
+from steps.core import tags
 from steps.core.redaction import redact
-from steps.core.search import every_page
-from steps.registry import archive, card, versions
+from steps.registry import archive, card, signing, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.alias_store import AliasStore
-from steps.registry.archive import MODEL, REPORT
-from steps.registry.client import MISSING, REFUSED, RegistryClient
+from steps.registry.archive import REPORT
+from steps.registry.client import RegistryClient
 from steps.registry.evidence import Evidence
+from steps.registry.imported_model import ARCHIVE_TAG, fill, logged_model
 from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
+from steps.registry.transfer import Transfer, folder_of, one_line
 
 log = logging.getLogger(__name__)
 
 # fingerprint of the key whose signature was required of the archive, and was right
 SIGNER_TAG = "slm.archive.signer"
-# digest of the archive's manifest, by which a later attempt finds what an earlier one left
-ARCHIVE_TAG = "slm.archive"
-# uploads; another import of the same archive may write the same files while this one checks them
-ATTEMPTS = 2
+
+
+def import_(config: Config, *, registry: RegistryClient | None = None) -> Transfer:
+    """Take the version in the folder ``archive`` into this tracking server, under the active run.
+    No alias is set: that is ``promote``'s.
+
+    Every byte is checked against the manifest before anything is sent, and what arrived is fetched
+    again and checked before a version is made of it. The same archive again changes nothing. With
+    ``promotion.require_signer``, the key's holder must have signed it.
+
+    Raises:
+        ConfigError: ``archive`` is not given or is not an archive, or ``promotion.require_signer``
+            is not a key.
+        RefusedError: a file is missing, too many, or not what the manifest says, here or on
+            arrival; the manifest asks for a name or a tag that an import does not write; or the
+            required signature is missing or by another key.
+        StepError: the disk is full or cannot be read.
+    """
+    folder = folder_of(config)
+    required = config.promotion.require_signer
+    key = signing.check_public_key(required) if required else None
+    with one_line(f"archive={folder} could not be imported"):
+        return _import(folder, key, config, registry)
+
+
+def _import(
+    folder: Path, key: Path | None, config: Config, registry: RegistryClient | None
+) -> Transfer:
+    # before the signature: it says what is wrong with a folder that was never an archive, and reads
+    # no large file
+    archive.read(folder)
+    signature = signing.verify(folder, key) if key else None
+    signer = signature.signer if signature else None
+    manifest = archive.check(folder, signature.manifest_sha256 if signature else None)
+    name = str(manifest["name"])
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
+    there = next(
+        (
+            version
+            for version in registry.versions(name)
+            if version.tags.get(tags.DIGEST) == manifest["digest"]
+        ),
+        None,
+    )
+    size, count = sum(file["size"] for file in manifest["files"]), len(manifest["files"])
+    if there is not None and not config.dry_run:
+        # an earlier import may have been ended before it came to that
+        describe(folder, manifest, registry, there)
+    done = Transfer(
+        name,
+        there.number if there else None,
+        manifest["digest"],
+        count,
+        size,
+        folder.name,
+        there is not None,
+        config.dry_run,
+    )
+    if there is not None or config.dry_run:
+        return done
+    if signer is None:
+        log.warning(
+            "archive=%s: no signature is required, so its evidence counts as whoever made it wrote"
+            " it; set promotion.require_signer to the PEM file of the key that signs releases, or"
+            " let only evaluations of models:/%s in promotion.evidence.experiments count",
+            redact(str(folder)),
+            name,
+        )
+    version = receive(folder, manifest, registry, signer)
+    return replace(done, version=version.number)
 
 
 def receive(
@@ -83,8 +147,8 @@ def receive(
     }
     if signer:
         version_tags[SIGNER_TAG] = signer
-    model = _logged_model(registry, candidate.variant, run.info.experiment_id, run_id, version_tags)
-    _fill(registry, model, folder, str(manifest["digest"]))
+    model = logged_model(registry, candidate.variant, run.info.experiment_id, run_id, version_tags)
+    fill(registry, model, folder, str(manifest["digest"]))
     registry.ensure_model(
         manifest["name"],
         f"{manifest['name']}: imported versions; an alias is set by `promote` alone.",
@@ -149,123 +213,3 @@ def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: 
         manifest["tags"],
         manifest.get("command") or "not recorded",
     )
-
-
-def _logged_model(
-    registry: RegistryClient,
-    name: str,
-    experiment_id: str,
-    run_id: str,
-    version_tags: Mapping[str, str],
-) -> LoggedModel:
-    """The logged model of this archive: the oldest, where two imports have made one each."""
-    seal, mine = version_tags[ARCHIVE_TAG], ""
-
-    def call() -> LoggedModel:
-        nonlocal mine
-        if there := _of_archive(registry, seal, experiment_id):
-            return there[0]
-        made = registry.client.create_logged_model(
-            experiment_id, name=name, source_run_id=run_id, tags=dict(version_tags)
-        )
-        mine = made.model_id
-        return made
-
-    model = registry.repeated("creating the logged model", call)
-    if mine:
-        model = next(
-            iter(
-                registry.repeated(
-                    "looking for the archive", lambda: _of_archive(registry, seal, experiment_id)
-                )
-            ),
-            model,
-        )
-        if model.model_id != mine:
-            _delete(registry, mine)
-    return model
-
-
-def _of_archive(registry: RegistryClient, seal: str, experiment_id: str) -> list[LoggedModel]:
-    """What imports of this archive left in this experiment, oldest first.
-
-    Every user may make an experiment and a logged model with this tag in it, whose files he may
-    change whenever he likes; only those who may edit the import's own experiment can make one
-    there.
-    """
-    words = search.equals(f"tags.`{ARCHIVE_TAG}`", seal)
-    models = every_page(
-        lambda token: registry.client.search_logged_models(
-            [experiment_id], filter_string=words, page_token=token
-        )
-    )
-    ours = [
-        model
-        for model in models
-        if model.experiment_id == experiment_id
-        and _is_of(registry, model.source_run_id, experiment_id)
-    ]
-    return sorted(ours, key=lambda model: (model.creation_timestamp, model.model_id))
-
-
-def _is_of(registry: RegistryClient, run_id: str | None, experiment_id: str) -> bool:
-    """Whether a run belongs to an experiment."""
-    try:
-        return (
-            run_id is not None
-            and str(registry.client.get_run(run_id).info.experiment_id) == experiment_id
-        )
-    except MlflowException as error:
-        if error.error_code in {*MISSING, *REFUSED}:
-            return False
-        raise
-
-
-def _fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: str) -> None:
-    """Send the files and fetch them again, until they are what was sent."""
-    client, arrived = registry.client, ""
-    if str(model.status) == "READY":  # an earlier import came as far as that
-        arrived = _arrived(registry, model)
-    for _ in range(ATTEMPTS):
-        if arrived == expected:
-            return
-        registry.repeated(
-            "sending the model",
-            lambda: client.log_model_artifacts(model.model_id, str(folder / MODEL)),
-        )
-        registry.repeated(
-            "finishing the logged model",
-            lambda: client.finalize_logged_model(model.model_id, "READY"),
-        )
-        arrived = _arrived(registry, model)
-    if arrived != expected:
-        _delete(registry, model.model_id)
-        raise RefusedError(
-            f"archive={folder}: {arrived} arrived, {expected} was sent; no version was made, import"
-            " it again"
-        )
-
-
-def _arrived(registry: RegistryClient, model: LoggedModel) -> str:
-    def call() -> str:
-        with TemporaryDirectory(prefix="slm-import-") as place:
-            return digest.of_folder(
-                Path(
-                    mlflow.artifacts.download_artifacts(
-                        artifact_uri=f"models:/{model.model_id}", dst_path=place
-                    )
-                )
-            )
-
-    return registry.repeated("fetching what arrived", call)
-
-
-def _delete(registry: RegistryClient, model_id: str) -> None:
-    """Delete half a model; a failure of that must not hide why it was to be deleted."""
-
-    try:
-        registry.repeated(
-            "deleting the logged model", lambda: registry.client.delete_logged_model(model_id)
-        )
-    except (MlflowException, StepError) as error:
-        log.warning("the logged model %s could not be deleted (%s)", model_id, redact(str(error)))

@@ -127,7 +127,7 @@ def fold(entries: Sequence[Entry], incarnation: int | None = None) -> Journal:
     seen: dict[str, int] = {}
     expected = 1
     faults = hash_chain.verify(entries)
-    for entry in sorted(entries, key=lambda one: one.number):
+    for entry in sorted(entries, key=lambda entry: entry.number):
         entry = replace(
             entry,
             earlier=_is_earlier(entry, incarnation),

@@ -18,10 +18,10 @@ from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import CANDIDATE
 from steps.registry.client import RegistryClient
 from steps.registry.entry import Entry
-from steps.registry.export_archive import Transfer
 from steps.registry.journal import Journal
 from steps.registry.record import Move
 from steps.registry.result import Promotion
+from steps.registry.transfer import Transfer
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"

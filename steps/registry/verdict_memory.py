@@ -46,7 +46,7 @@ def seen(version: Version, facts: Facts, reports: Mapping[str, int], judged_at_m
         for key in (tags.DIGEST, tags.EVALUATION, tags.EVIDENCE_DIGEST, tags.MODEL_ID)
     ]
     late = sorted(uri for uri, ended in reports.items() if ended >= judged_at_ms - MARGIN_MS)
-    approvals = [[part.number, dict(part.tags)] for part in facts.approvals]
+    approvals = [[version.number, dict(version.tags)] for version in facts.approvals]
     parts = ([*evidence, *late], approvals, [version.source, version.status, version.created_ms])
     return " ".join(digest.of_value(part).removeprefix("sha256:")[:32] for part in parts)
 

@@ -13,7 +13,8 @@ from steps.pipeline.artifact_lookup import finished_runs
 from steps.pipeline.compose import compose_config
 from steps.registry import candidate_evaluation, eligibility
 from steps.registry.client import RegistryClient
-from steps.registry.export_archive import export, import_
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
 from steps.registry.table import show_history
 from tests.registry import commands, scene
 from tests.registry.commands import promote, rollback

@@ -7,8 +7,11 @@ import mlflow
 import pytest
 
 from steps.core.errors import ConfigError
-from steps.registry.export_archive import Transfer, check, export, import_
+from steps.registry.archive import check
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
 from steps.registry.result import RefusedError
+from steps.registry.transfer import Transfer
 from tests.registry import commands, scene
 from tests.registry.commands import promote
 from tests.registry.faults import FaultyGateway, KilledError

@@ -10,7 +10,8 @@ import mlflow
 import pytest
 
 from steps.registry.client import RegistryClient
-from steps.registry.export_archive import export, import_
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
 from steps.registry.watcher import Watcher
 from tests.registry import commands, scene
 from tests.registry.commands import promote, rollback
