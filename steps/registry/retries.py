@@ -14,6 +14,7 @@ from requests import RequestException
 TRANSIENT = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 )
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once
 # collide, which it calls a bad request.
@@ -39,7 +40,7 @@ def is_transient(error: MlflowException) -> bool:
         return False
     if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
         return True
-    return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
+    return error.error_code in TRANSIENT or status in TRANSIENT_STATUS
 
 
 def is_missing_artifact(error: MlflowException) -> bool:
@@ -54,14 +55,7 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return is_transient(error)
     if isinstance(error, RequestException):  # of an artifact store behind the tracking server
-        return error.response is None or error.response.status_code in (
-            408,
-            429,
-            500,
-            502,
-            503,
-            504,
-        )
+        return error.response is None or error.response.status_code in TRANSIENT_STATUS
     return False
 
 

@@ -7,7 +7,7 @@ which this says that something changed is looked at closely.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,30 +86,39 @@ class Facts:
 
 
 def take(registry: RegistryClient, only: str | None = None) -> list[Facts]:
-    """All registered models but the companions of others, by name; without their evaluations, which
-    :func:`with_reports` adds.
+    """All registered models but the companions of others, by name; without their evaluations.
 
     Args:
         registry: the tracking server.
         only: the one model that is wanted.
     """
-    models = registry.repeated("listing the registered models", lambda: _models(registry, only))
-    versions = registry.repeated("listing the versions", lambda: _versions(registry, only))
+    client = registry.client
+    models = registry.repeated(
+        "listing the registered models",
+        lambda: _all(only, client.search_registered_models, MODELS_A_PAGE),
+    )
+    listed = registry.repeated(
+        "listing the versions", lambda: _all(only, client.search_model_versions, VERSIONS_A_PAGE)
+    )
+    versions: dict[str, list[Version]] = {}
+    for version in sorted(map(version_of, listed), key=lambda version: version.number):
+        versions.setdefault(version.name, []).append(version)
+    known = {model.name for model in models}
     surveyed: list[Facts] = []
-    for name, (aliases, model_tags, created_ms) in sorted(models.items()):
-        if KIND_TAG in model_tags or names.reserved(name):
+    for model in sorted(models, key=lambda model: model.name):
+        name = model.name
+        if KIND_TAG in model.tags or names.reserved(name):
             continue
-        history, approvals = name + names.HISTORY_SUFFIX, name + names.APPROVALS_SUFFIX
-        journal_versions = tuple(versions.get(history, ())) if history in models else None
+        history = name + names.HISTORY_SUFFIX
         surveyed.append(
             Facts(
                 name,
-                aliases,
-                model_tags,
+                {alias: int(number) for alias, number in model.aliases.items()},
+                dict(model.tags),
                 tuple(versions.get(name, ())),
-                journal_versions,
-                tuple(versions.get(approvals, ())),
-                created_ms,
+                tuple(versions.get(history, ())) if history in known else None,
+                tuple(versions.get(name + names.APPROVALS_SUFFIX, ())),
+                int(model.creation_timestamp),
             )
         )
     return surveyed
@@ -157,47 +166,19 @@ def evaluations(
     return registry.repeated("looking for evaluations", call)
 
 
-def _models(
-    registry: RegistryClient, only: str | None
-) -> dict[str, tuple[dict[str, int], dict[str, str], int]]:
-    client = registry.client
-    models: dict[str, tuple[dict[str, int], dict[str, str], int]] = {}
-    for condition in _conditions(only):
+def _all(only: str | None, find: Callable[..., Any], page_size: int) -> list[Any]:
+    """All that a search finds of a model and its companions, or of everything: MLflow's filters
+    have no `or`.
+    """
+    suffixes = ("", *names.COMPANIONS)
+    filters = [search.equals("name", only + suffix) for suffix in suffixes] if only else [None]
+    return [
+        entity
+        for words in filters
         for entity in every_page(
-            lambda token, words=condition: client.search_registered_models(
-                words, MODELS_A_PAGE, page_token=token
-            )
-        ):
-            models[entity.name] = (
-                {alias: int(version) for alias, version in entity.aliases.items()},
-                dict(entity.tags),
-                int(entity.creation_timestamp),
-            )
-    return models
-
-
-def _versions(registry: RegistryClient, only: str | None) -> dict[str, list[Version]]:
-    client = registry.client
-    versions: dict[str, list[Version]] = {}
-    for condition in _conditions(only):
-        for entity in every_page(
-            lambda token, words=condition: client.search_model_versions(
-                words, VERSIONS_A_PAGE, page_token=token
-            )
-        ):
-            versions.setdefault(entity.name, []).append(version_of(entity))
-    return {
-        name: sorted(listed, key=lambda entity: entity.number) for name, listed in versions.items()
-    }
-
-
-def _conditions(only: str | None) -> list[str | None]:
-    """Filters that find a model and its companions, or all; MLflow's filters have no `or`."""
-    return (
-        [None]
-        if only is None
-        else [search.equals("name", only + suffix) for suffix in ("", *names.COMPANIONS)]
-    )
+            lambda token, words=words: find(words, page_size, page_token=token)
+        )
+    ]
 
 
 def _plain(version: Version) -> Sequence[Any]:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from steps.config.root import Config
-from steps.registry import promote as promotion
-from steps.registry import register as registration
-from steps.registry import rollback as return_
 from steps.registry import target
 from steps.registry.candidate_decision import Evaluate, Verdict
 from steps.registry.client import RegistryClient
+from steps.registry.promote import promote as move
+from steps.registry.register import register as register_versions
 from steps.registry.result import Promotion, Row
+from steps.registry.rollback import rollback as move_back
 from steps.registry.verdict_memory import Memory
 from steps.registry.watcher import Watcher
 
@@ -21,7 +21,7 @@ def promote(
     registry: RegistryClient | None = None,
     beaten: Mapping[str, int | None] | None = None,
 ) -> Promotion:
-    return promotion.promote(
+    return move(
         registry or RegistryClient(config.promotion.retry_seconds),
         target.parse(config.target, config),
         config.promotion,
@@ -37,7 +37,7 @@ def promote(
 
 def rollback(config: Config, *, registry: RegistryClient | None = None) -> Promotion:
     name, alias = target.to_roll_back(config)
-    return return_.rollback(
+    return move_back(
         registry or RegistryClient(config.promotion.retry_seconds),
         name,
         replace(config.promotion, alias=alias),
@@ -55,7 +55,7 @@ def register(
     registry: RegistryClient | None = None,
     reason: str | None = None,
 ) -> Promotion:
-    return registration.register(
+    return register_versions(
         registry or RegistryClient(config.promotion.retry_seconds),
         report_uri,
         config.promotion,

@@ -13,6 +13,9 @@ import pytest
 
 from steps.config.root import Config
 from steps.core import digest
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
+from steps.registry.journal import Journal
 
 MODEL_FILE = Path(__file__).with_name("chat_model.py")
 NAME = "parrot"
@@ -173,6 +176,11 @@ def aliases() -> dict[str, int]:
     """The parrot's aliases, as the server has them."""
     found = mlflow.MlflowClient().get_registered_model(NAME).aliases
     return {alias: int(version) for alias, version in found.items()}
+
+
+def history(name: str = NAME) -> Journal:
+    """The journal of a registered model."""
+    return AliasStore(RegistryClient(20), name).read()
 
 
 def numbers(name: str = NAME) -> list[int]:

@@ -16,7 +16,6 @@ import pytest
 from steps.core.errors import ConfigError
 from steps.registry import actors, approvals, canary
 from steps.registry.actors import Actor
-from steps.registry.alias_store import AliasStore
 from steps.registry.approve import Said, decide
 from steps.registry.client import RegistryClient
 from steps.registry.permission import RejectedError, WaitingError
@@ -58,7 +57,7 @@ def say(decision: str, *overrides: str, target: str = TARGET) -> Said:
 
 
 def kinds() -> list[str]:
-    return [entry.record.kind for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries]
+    return [entry.record.kind for entry in scene.history().entries]
 
 
 def tag(number: int = 1) -> str:
@@ -126,7 +125,7 @@ def test_version_waits_and_moves_once_another_user_approves(registered: Pair, ac
     assert (
         aliases()["champion"] == 1 and done.entry == 4 and tag() == "approved for @champion by bob"
     )
-    *_, waiting, approved, moved = AliasStore(RegistryClient(5), scene.NAME).read().entries
+    *_, waiting, approved, moved = scene.history().entries
     assert [each.record.kind for each in (waiting, approved, moved)] == [
         "waiting",
         "approve",
@@ -234,9 +233,7 @@ def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without
     acting("bob")
     say(REJECT, *named)
     assert [
-        entry.record.who
-        for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries
-        if entry.record.kind == "reject"
+        entry.record.who for entry in scene.history().entries if entry.record.kind == "reject"
     ] == ["bob (claimed)"]
 
 
@@ -294,9 +291,7 @@ def test_only_approvers_that_the_policy_names_count(
     with pytest.raises(WaitingError, match=r"1 of 2 approvals for @champion \(bob\)"):
         promote(scene.config(TARGET, by_key, "promotion.approvals=2"))
     promote(scene.config(TARGET, ONE, by_key))
-    (proof,) = (
-        AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record.details["approvals"]
-    )
+    (proof,) = scene.history().entries[-1].record.details["approvals"]
     assert proof["by"] == "bob" and proof["key"].startswith("sha256:") and proof["authenticated"]
 
 
@@ -441,7 +436,7 @@ def test_registration_leaves_the_champion_where_it_waits(
     acting("ci")
     commands.register(pair.report_uri, scene.config(ONE))
     assert aliases()["champion"] == 2
-    rows = AliasStore(RegistryClient(5), scene.NAME).read().entries
+    rows = scene.history().entries
     assert rows[-1].record.details["approvals"][0]["by"] == "bob"
 
 

@@ -20,8 +20,6 @@ from steps.config.promotion import CanaryConfig
 from steps.core import processes
 from steps.core.errors import ConfigError
 from steps.registry import canary
-from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient
 from tests.conftest import ROOT
 from tests.registry import scene
 from tests.registry.commands import promote, register
@@ -91,7 +89,7 @@ def test_what_was_missing_is_in_the_history_and_in_promotion_json(
         promote(scene.config("target=models:/parrot/1"))
         missing.clear()
         promote(scene.config("target=models:/parrot/2"))
-    entries = AliasStore(RegistryClient(20), scene.NAME).read().entries
+    entries = scene.history().entries
     assert [entry.record.details.get("isolation_missing") for entry in entries] == [
         MISSING,
         MISSING,

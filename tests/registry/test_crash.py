@@ -47,7 +47,7 @@ def state(name: str) -> dict[str, int]:
 
 def check_history(name: str) -> None:
     """No hole, no entry twice, aliases as the journal says, and every previous champion was one."""
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert journal.holes == ()
     assert [entry.number for entry in journal.entries] == list(range(1, len(journal.entries) + 1))
     ids = [entry.record.id for entry in journal.entries if entry.holds]
@@ -75,7 +75,7 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
-        assert len(AliasStore(RegistryClient(5), name).read().entries) == 1
+        assert len(scene.history(name).entries) == 1
         if registry.calls < at:
             break
     else:
@@ -108,7 +108,7 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
         if move == "rollback":
             promote(scene.config(f"target=models:/{name}/1"))
         before = state(name)
-        entries = len(AliasStore(RegistryClient(5), name).read().entries)
+        entries = len(scene.history(name).entries)
         registry = FaultyGateway(at)
         call, target = (
             (promote, f"target=models:/{name}/1")
@@ -123,14 +123,14 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
         if killed:
             AliasStore(RegistryClient(5), name).open()  # what every next run does first
             check_history(name)
-            done = len(AliasStore(RegistryClient(5), name).read().entries) > entries
+            done = len(scene.history(name).entries) > entries
             # finished, or never begun
             assert state(name)["champion"] == (wanted[0] if done else before["champion"])
             if not done:
                 call(scene.config(target))
         check_history(name)
         assert (state(name)["champion"], state(name)["previous"]) == wanted
-        assert len(AliasStore(RegistryClient(5), name).read().entries) == entries + 1
+        assert len(scene.history(name).entries) == entries + 1
         if not killed:
             break
     else:
@@ -155,7 +155,7 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
     check_history(name)
-    kinds = [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries]
+    kinds = [entry.record.kind for entry in scene.history(name).entries]
     assert kinds == ["register", "promote", "promote"]
 
 
@@ -191,7 +191,7 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the finisher's write
     AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
-    assert [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries] == [
+    assert [entry.record.kind for entry in scene.history(name).entries] == [
         "register",
         "promote",
         "promote",
@@ -206,7 +206,7 @@ def test_move_past_the_project_is_noted(stage: Stage) -> None:
     mlflow.MlflowClient().delete_registered_model_alias(name, "challenger")
     done = promote(scene.config(f"target=models:/{name}/2"))
     assert done.entry == 3
-    noted = AliasStore(RegistryClient(5), name).read().entries[1].record
+    noted = scene.history(name).entries[1].record
     assert noted.kind == "observed" and {
         (move.alias, move.before, move.after) for move in noted.moves
     } == {("champion", 2, 1), ("challenger", 1, None)}
@@ -220,7 +220,7 @@ def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
     promote(scene.config(f"target=models:/{name}/1"))
     mlflow.MlflowClient().delete_model_version(f"{name}.history", "2")
     promote(scene.config(f"target=models:/{name}/2"))
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert journal.holes == (2,)
     assert state(name)["champion"] == 2 and dict(journal.aliases) == state(name)
 
@@ -245,7 +245,7 @@ def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
     mlflow.MlflowClient().delete_model_version(name, "2")
     promote(scene.config(f"target=models:/{name}/1"))
     assert state(name) == {"transformers": 1, "champion": 1}
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert [entry.record.kind for entry in journal.entries] == ["register", "observed", "promote"]
     check_history(name)
 

@@ -64,7 +64,7 @@ def test_model_made_anew_is_registered_at_the_first(registered: Pair) -> None:
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     make_anew(registered)
     assert aliases() == {"onnx": 1, "transformers": 2, "champion": 1, "challenger": 2}
-    journal = store().read()
+    journal = scene.history()
     assert [entry.earlier for entry in journal.entries] == [True, True, False]
     assert journal.held("champion") == [1] and journal.served() == {1, 2}
 
@@ -90,9 +90,9 @@ def test_entries_of_earlier_days_are_told_by_the_servers_clock(registered: Pair)
     for key in ("incarnation", "identities", "previous", "authenticated"):
         record.pop(key)
     client.set_model_version_tag(HISTORY, "1", RECORD_TAG, json.dumps(record))
-    assert store().read().held("champion") == [2]
+    assert scene.history().held("champion") == [2]
     make_anew(registered)
-    assert store().read().held("champion") == [1]
+    assert scene.history().held("champion") == [1]
 
 
 def test_model_whose_versions_were_all_deleted_is_registered_at_the_first(registered: Pair) -> None:
@@ -105,7 +105,7 @@ def test_model_whose_versions_were_all_deleted_is_registered_at_the_first(regist
 
 
 def test_entry_names_what_it_moved_by_logged_model_and_bytes(registered: Pair) -> None:
-    (entry,) = store().read().entries
+    (entry,) = scene.history().entries
     logged = mlflow.MlflowClient().get_logged_model(registered.onnx)
     assert entry.record.identities["2"] == {
         "model_id": registered.onnx,
@@ -168,13 +168,13 @@ def three_entries() -> None:
 
 def test_each_entry_holds_the_digest_of_the_one_before(registered: Pair) -> None:
     three_entries()
-    entries = store().read().entries
+    entries = scene.history().entries
     assert entries[0].record.previous == {}
     assert [entry.record.previous for entry in entries[1:]] == [
         {"1": entries[0].digest},
         {"2": entries[1].digest},
     ]
-    assert store().read().faults == {}
+    assert scene.history().faults == {}
 
 
 def test_rewritten_entry_is_shown_as_altered(
@@ -217,7 +217,7 @@ def test_entries_that_raced_are_all_covered_by_the_next(registered: Pair) -> Non
     )
     late.append(record)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
-    entries = store().read().entries
+    entries = scene.history().entries
     assert entries[2].record.previous == {"1": entries[0].digest}
     assert entries[3].record.previous == {"2": entries[1].digest, "3": entries[2].digest}
 
@@ -231,10 +231,10 @@ def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair
             )
         )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    assert list(store().read().entries[-1].record.previous) == ["1-13"]
-    assert store().read().faults == {}
+    assert list(scene.history().entries[-1].record.previous) == ["1-13"]
+    assert scene.history().faults == {}
     rewrite(5, actor="mallory")
-    assert set(store().read().faults) == {14} and "1-13" in store().read().faults[14]
+    assert set(scene.history().faults) == {14} and "1-13" in scene.history().faults[14]
 
 
 def test_entry_that_names_others_wrongly_puts_them_not_in_doubt(registered: Pair) -> None:
@@ -246,7 +246,7 @@ def test_entry_that_names_others_wrongly_puts_them_not_in_doubt(registered: Pair
         )
     )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    found = store().read()
+    found = scene.history()
     # no entry has named the third before: see security.md
     assert [entry.number for entry in found.entries if entry.altered] == [3, 4]
     assert "names entries 5, which are not before it" in found.faults[4]
@@ -292,7 +292,7 @@ def test_chain_that_names_too_much_is_no_burden(registered: Pair) -> None:
         )
     )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    assert 2 in store().read().faults
+    assert 2 in scene.history().faults
 
 
 def test_fields_that_this_version_does_not_know_are_passed_over(registered: Pair) -> None:
@@ -306,7 +306,7 @@ def test_fields_that_this_version_does_not_know_are_passed_over(registered: Pair
             ["transformers", None, 1],
         ],
     )
-    assert store().read().held("champion") == [2]
+    assert scene.history().held("champion") == [2]
 
 
 # --- words

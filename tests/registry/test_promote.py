@@ -6,8 +6,6 @@ import mlflow
 import pytest
 
 from steps.core.errors import ConfigError, StepError
-from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient
 from steps.registry.journal import name_of
 from steps.registry.result import RefusedError
 from tests.registry import commands, scene
@@ -17,7 +15,7 @@ from tests.registry.scene import aliases, numbers
 
 
 def held() -> list[int]:
-    return AliasStore(RegistryClient(5), scene.NAME).read().held("champion")
+    return scene.history().held("champion")
 
 
 def test_named_version_becomes_champion(registered: Pair) -> None:
@@ -90,7 +88,7 @@ def test_old_evidence_is_refused_unless_overruled(pair: Pair) -> None:
         )
     )
     assert done.forced
-    record = AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record
+    record = scene.history().entries[-1].record
     assert record.forced and record.reason == "the demo is today"
     assert "40.0 days old" in record.details["objections"][0]
 

@@ -126,7 +126,7 @@ def test_loser_stays_a_loser_when_the_winners_entry_is_deleted(registered: Pair)
         late.commit(
             seen, Record(id=new_id(), kind="promote", moves=moves, actor="late", reason="test")
         )
-    assert store().read().entries[-1].settled == "lost"
+    assert scene.history().entries[-1].settled == "lost"
     mlflow.MlflowClient().delete_model_version(name_of(scene.NAME), "2")
     store().open()
     assert aliases()["champion"] == 1
@@ -150,7 +150,7 @@ def test_unfinished_entry_behind_a_hole_is_not_finished(registered: Pair) -> Non
     )
     client.delete_model_version(name_of(scene.NAME), "2")
     store().open()
-    journal = store().read()
+    journal = scene.history()
     assert aliases()["champion"] == 1 == journal.aliases["champion"]
     assert journal.entries[-1].record.kind == "observed"
 
@@ -170,7 +170,7 @@ def test_move_by_hand_during_the_canary_is_kept_and_noted(
     with pytest.raises(LostRaceError, match=r"champion 2 → 3, observed by another client"):
         promote(scene.config(f"target=models:/{scene.NAME}/1"))
     assert aliases()["champion"] == 3
-    assert [entry.record.kind for entry in store().read().entries] == ["register", "observed"]
+    assert [entry.record.kind for entry in scene.history().entries] == ["register", "observed"]
 
 
 def test_rollback_after_a_move_by_hand_goes_one_back(registered: Pair) -> None:
@@ -249,7 +249,7 @@ def test_policy_promotes_the_named_model_alone_and_says_so(registered: Pair) -> 
             "reason='of the day'",
         )
     )
-    record = store().read().entries[-1].record
+    record = scene.history().entries[-1].record
     assert record.kind == "promote" and record.reason.startswith("of the day; profile balanced")
 
 
@@ -264,7 +264,7 @@ def test_objections_of_the_record_hold_no_home_and_no_password(
     scene.report_by_a_run([failed])
     set_by_hand("champion", 1)
     promote(scene.config(f"target=models:/{scene.NAME}/2", "force=true", "reason=trial"))
-    text = store().read().entries[-1].record.to_json()
+    text = scene.history().entries[-1].record.to_json()
     assert (
         "could not be evaluated" in text and "pa55word" not in text and str(Path.home()) not in text
     )

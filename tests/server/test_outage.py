@@ -93,7 +93,7 @@ def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
         wait_for(own_server)
         assert (RegistryClient(60).aliases(name) or {})["champion"] == target
         target = 3 - target
-    journal = AliasStore(RegistryClient(60), name).read()
+    journal = scene.history(name)
     assert [entry.holds for entry in journal.entries] == [True] * 4 and journal.holes == ()
     assert journal.held("champion") == [2, 1, 2, 1]
 
@@ -117,10 +117,10 @@ def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: 
         own_server.start()
         # the move had begun, if at all, in the journal only
         assert (RegistryClient(60).aliases(name) or {})["champion"] == 2
-        begun = [entry.settled for entry in AliasStore(RegistryClient(60), name).read().entries]
+        begun = [entry.settled for entry in scene.history(name).entries]
         assert begun == (["true"] if finished == 2 else ["true", ""])
         AliasStore(RegistryClient(60), name).open()  # what the next run does first
-        journal = AliasStore(RegistryClient(60), name).read()
+        journal = scene.history(name)
         assert (
             (RegistryClient(60).aliases(name) or {})["champion"]
             == finished
