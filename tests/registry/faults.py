@@ -14,7 +14,7 @@ class KilledError(BaseException):
     """
 
 
-class FaultyGateway(RegistryClient):
+class FaultyClient(RegistryClient):
     """Counts the calls to the server and breaks at one of them.
 
     Args:

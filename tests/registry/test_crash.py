@@ -12,7 +12,7 @@ from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
 from tests.registry import commands, scene
 from tests.registry.commands import promote, rollback
-from tests.registry.faults import FaultyGateway, KilledError
+from tests.registry.faults import FaultyClient, KilledError
 
 MOST_CALLS = 80  # more than any of the moves makes
 
@@ -67,7 +67,7 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{at}"
         uri = stage.report(name)
-        registry = FaultyGateway(at)
+        registry = FaultyClient(at)
         try:
             commands.register(uri, scene.config(), registry=registry)
         except KilledError:
@@ -88,7 +88,7 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
 def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{fault}-{at}"
-        registry = FaultyGateway(at, fault)
+        registry = FaultyClient(at, fault)
         commands.register(stage.report(name), scene.config(), registry=registry)
         check_versions(name)
         check_history(name)
@@ -109,7 +109,7 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
             promote(scene.config(f"target=models:/{name}/1"))
         before = state(name)
         entries = len(scene.history(name).entries)
-        registry = FaultyGateway(at)
+        registry = FaultyClient(at)
         call, target = (
             (promote, f"target=models:/{name}/1")
             if move == "promote"
@@ -143,7 +143,7 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     """
     name = "late"
     commands.register(stage.report(name), scene.config())
-    sleeper = FaultyGateway()
+    sleeper = FaultyClient()
     writes = _calls_until("setting 'late'@champion", name, stage)
     sleeper.at = writes
     with pytest.raises(KilledError):
@@ -168,20 +168,20 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{name}/1"),
-            registry=FaultyGateway(_calls_until("setting 'finisher'@champion", name, stage)),
+            registry=FaultyClient(_calls_until("setting 'finisher'@champion", name, stage)),
         )
-    probe = FaultyGateway()
+    probe = FaultyClient()
     other = f"{name}-probe"
     commands.register(stage.report(other), scene.config())
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{other}/1"),
-            registry=FaultyGateway(_calls_until(f"setting '{other}'@champion", other, stage)),
+            registry=FaultyClient(_calls_until(f"setting '{other}'@champion", other, stage)),
         )
     AliasStore(probe, other).open()
     at = probe.made.index(next(made for made in probe.made if made.startswith("setting"))) + 1
     with pytest.raises(KilledError):
-        AliasStore(FaultyGateway(at), name).open()
+        AliasStore(FaultyClient(at), name).open()
     # its own writer came back meanwhile, and was done
     RegistryClient(5).set_version_tag(f"{name}.history", 2, "slm.settled", "true")
     RegistryClient(5).set_alias(name, "champion", 1)
@@ -229,7 +229,7 @@ def _calls_until(what: str, name: str, stage: Stage) -> int:
     """Number of the call that does ``what``, found on a model of its own."""
     other = f"{name}-count"
     commands.register(stage.report(other), scene.config())
-    registry = FaultyGateway()
+    registry = FaultyClient()
     promote(scene.config(f"target=models:/{other}/1"), registry=registry)
     return (
         registry.made.index(

@@ -14,7 +14,7 @@ from steps.registry.result import RefusedError
 from steps.registry.transfer import Transfer
 from tests.registry import commands, scene
 from tests.registry.commands import promote
-from tests.registry.faults import FaultyGateway, KilledError
+from tests.registry.faults import FaultyClient, KilledError
 from tests.registry.fixtures import Pair
 from tests.registry.scene import elsewhere
 
@@ -150,7 +150,7 @@ def test_import_killed_before_each_call_is_taken_up_by_the_next(
     client, at = mlflow.MlflowClient(), 0
     while True:
         at += 1
-        registry = FaultyGateway(at)
+        registry = FaultyClient(at)
         killed = False
         with mlflow.start_run():
             try:

@@ -62,14 +62,14 @@ def test_alias_does_not_move_to_a_version_that_is_gone(registered: Pair) -> None
 
 
 def test_version_deleted_under_an_unfinished_move_takes_no_alias_with_it(registered: Pair) -> None:
-    from tests.registry.faults import FaultyGateway, KilledError
+    from tests.registry.faults import FaultyClient, KilledError
 
-    probe = FaultyGateway()
+    probe = FaultyClient()
     promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=probe)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
     at = next(index for index, made in enumerate(probe.made, 1) if made.startswith("setting"))
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=FaultyGateway(at))
+        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=FaultyClient(at))
     mlflow.MlflowClient().delete_model_version(scene.NAME, "1")
     seen = store().open()
     assert aliases()["champion"] == 2 == seen.aliases["champion"]
