@@ -19,7 +19,7 @@ T = TypeVar("T")
 AWAY = 2.0  # seconds before it is started again
 
 
-class CutGateway(RegistryClient):
+class CutClient(RegistryClient):
     """Kills the server right before one of its calls."""
 
     def __init__(self, server: Server, before: str, *, restart: bool, retry_seconds: float) -> None:
@@ -87,7 +87,7 @@ def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
         f"setting '{name}'@champion",
         f"tagging '{name}.history'",
     ):
-        registry = CutGateway(own_server, before, restart=True, retry_seconds=120)
+        registry = CutClient(own_server, before, restart=True, retry_seconds=120)
         done = promote(scene.config(f"target=models:/{name}/{target}"), registry=registry)
         assert registry.cut and done.entry is not None
         wait_for(own_server)
@@ -106,7 +106,7 @@ def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: 
         (f"creating a version of '{name}.history'", 2),
         (f"setting '{name}'@champion", 1),
     ):
-        registry = CutGateway(own_server, before, restart=False, retry_seconds=3)
+        registry = CutClient(own_server, before, restart=False, retry_seconds=3)
         started = time.monotonic()
         with pytest.raises(
             ServerUnavailableError,
