@@ -206,12 +206,7 @@ class Report:
             if document["schema"] != SCHEMA:
                 raise ForeignSchemaError(f"schema is {document['schema']!r}, expected {SCHEMA!r}")
             document = {**MAY_BE_MISSING, **_without_nulls(document)}
-            candidates = [
-                {**MAY_BE_MISSING_OF_A_CANDIDATE, **_without_nulls(candidate)}
-                for candidate in document["candidates"]
-            ]
-            for candidate in candidates:
-                candidate["metrics"] = _without_nulls(candidate["metrics"])
+            candidates = [_filled(candidate) for candidate in document["candidates"]]
             return _adapter().validate_python({**document, "candidates": candidates})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -241,6 +236,21 @@ MAY_BE_MISSING_OF_A_CANDIDATE: Mapping[str, Any] = {
     "conformance": {},
     "verdict": {"decision": "failed"},
 }
+
+
+def _filled(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate as a report holds it, with what it may leave out."""
+    filled = {**MAY_BE_MISSING_OF_A_CANDIDATE, **_without_nulls(candidate)}
+    filled["metrics"] = _without_nulls(filled["metrics"])
+    failure = filled["failure"]
+    filled["failure"] = {"log_tail": "", **failure} if failure else None
+    for part, rows, missing in (
+        ("verdict", "gates", {"value": None, "limit": None, "reason": ""}),
+        ("conformance", "rows", {"limit": None, "detail": ""}),
+    ):
+        given = filled[part].get(rows) or ()
+        filled[part] = {**filled[part], rows: tuple({**missing, **row} for row in given)}
+    return filled
 
 
 def _without_nulls(node: Mapping[str, Any]) -> dict[str, Any]:
