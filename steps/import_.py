@@ -4,8 +4,8 @@ Reads: ``archive`` (a folder that ``export`` wrote), ``promotion.require_signer`
 ``dry_run``.
 Writes: a logged model, its evidence and a version; ``transfer.json`` on its run.
 
-    MLFLOW_TRACKING_URI=https://production.example.org mlflow run . -e import --env-manager local -P
-    archive=/tmp/champion
+    MLFLOW_TRACKING_URI=https://production.example.org \
+        mlflow run . -e import --env-manager local -P archive=/tmp/champion
 """
 
 from steps.config.root import Config
@@ -16,7 +16,7 @@ from steps.pipeline.step import StepRun, step
 def import_(config: Config, run: StepRun) -> str:
     import mlflow
 
-    from steps.registry.export_archive import import_ as take
+    from steps.registry.import_archive import import_ as take
     from steps.registry.table import show_transfer
 
     done = take(config)

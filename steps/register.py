@@ -8,17 +8,26 @@ Writes: versions, tags and aliases in the Model Registry; ``promotion.json`` on 
 
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
-from steps.registry.register import ARTIFACT
-from steps.registry.register import register as register_versions
 
 
 @step(inputs=("report_uri",))
 def register(config: Config, run: StepRun) -> str:
+    from steps.registry.client import RegistryClient
     from steps.registry.notifications import announced
+    from steps.registry.register import register as register_versions
+    from steps.registry.result import ARTIFACT
     from steps.registry.summary import show
 
     promotion = announced(
-        config, lambda: register_versions(run.inputs["report_uri"], config, dry_run=config.dry_run)
+        config,
+        lambda: register_versions(
+            RegistryClient(config.promotion.retry_seconds),
+            run.inputs["report_uri"],
+            config.promotion,
+            config.model,
+            dry_run=config.dry_run,
+            overrides=run.overrides,
+        ),
     )
     show(promotion)
     return f"runs:/{run.run_id}/{ARTIFACT}"

@@ -7,19 +7,34 @@ Writes: one entry in ``<name>.history`` and the aliases it moves; ``promotion.js
     mlflow run . -e rollback --env-manager local -P target=models:/smollm2-135m-instruct@champion
 """
 
+from dataclasses import replace
+
 from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
 @step()
 def rollback(config: Config, run: StepRun) -> str:
+    from steps.registry import target
+    from steps.registry.client import RegistryClient
     from steps.registry.notifications import announced
-    from steps.registry.promote import rollback as move_back
     from steps.registry.result import ARTIFACT
+    from steps.registry.rollback import rollback as move_back
     from steps.registry.summary import show
     from steps.registry.table import show_moves
 
-    promotion = announced(config, lambda: move_back(config))
+    name, alias = target.to_roll_back(config)
+    promotion = announced(
+        config,
+        lambda: move_back(
+            RegistryClient(config.promotion.retry_seconds),
+            name,
+            replace(config.promotion, alias=alias),
+            to=config.to,
+            reason=config.reason,
+            dry_run=config.dry_run,
+        ),
+    )
     show(promotion)
     show_moves(promotion)
     return f"runs:/{run.run_id}/{ARTIFACT}"

@@ -2,8 +2,7 @@
 policy.
 
 Reads: the alias ``candidate`` of ``target`` (``models:/<name>``), or of every registered model;
-``dry_run``; the nodes
-``promotion`` and ``evaluate``.
+``dry_run``; the nodes ``promotion`` and ``evaluate``.
 Writes: what ``evaluate`` and ``promote`` write, and the verdict as the tags ``slm.candidate…`` of
 the version; ``watch.json`` on its run.
 
@@ -11,6 +10,7 @@ the version; ``watch.json`` on its run.
 """
 
 import logging
+from functools import partial
 
 from steps.config.root import Config
 from steps.core.errors import Terminated
@@ -25,8 +25,11 @@ def watch(config: Config, run: StepRun) -> str:
     from mlflow.exceptions import MlflowException
 
     from steps.core.redaction import redact
-    from steps.registry.loop import loop
-    from steps.registry.watch import Verdict
+    from steps.pipeline.children import prepare_environment
+    from steps.registry.candidate_decision import Verdict
+    from steps.registry.candidate_evaluation import run_evaluation
+    from steps.registry.client import RegistryClient
+    from steps.registry.watcher import Watcher
 
     def keep(verdicts: list[Verdict]) -> None:
         try:
@@ -41,8 +44,11 @@ def watch(config: Config, run: StepRun) -> str:
             log.warning("watch.json could not be written (%s)", redact(str(error)))
 
     keep([])
+    prepare_environment()
+    registry = RegistryClient(config.promotion.retry_seconds)
+    evaluate = partial(run_evaluation, registry, run.overrides)
     try:
-        loop(config, keep=keep)
+        Watcher(config, registry, evaluate, overrides=run.overrides).run(keep)
     except Terminated:
         log.info("told to end; what a move had begun is finished by the next run")
     return f"runs:/{run.run_id}/watch.json"

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -14,6 +15,7 @@ from steps.config.model import ModelConfig
 from steps.config.notifications import NotificationsConfig
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
+from steps.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]  # the project root
 CONF = ROOT / "conf"
@@ -25,6 +27,13 @@ class StoreConfig:
 
     # folder; null is $SLM_STORE, or slm-promote in the user's cache directory
     path: str | None = None
+
+
+class HistoryFormat(Enum):
+    """How `history` prints its entries."""
+
+    table = "table"  # newest first
+    json = "json"  # oldest first
 
 
 @dataclass
@@ -55,6 +64,9 @@ class Config:
     force: bool = False  # overrule the policy, never the canary or the digest; needs a reason
     reason: str | None = None  # why, in the words of whoever asks; kept in the history
     dry_run: bool = False  # say what would change and change nothing
+    format: HistoryFormat = HistoryFormat.table  # of `history`: table or json
+    # newest entries that `history` shows; null is fifty in a table, and all of them as JSON
+    limit: int | None = None
     # PEM file of a private key, EC P-256 (or, but for archives, Ed25519): signs reports, approvals,
     # rejections and exported archives
     signing_key: str | None = None
@@ -62,6 +74,10 @@ class Config:
     experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
     # main takes finished runs with the same fingerprint instead of running a step again
     reuse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError("limit", str(self.limit), "a number of entries of at least 1")
 
 
 def with_inputs(config: Config, uris: Mapping[str, str]) -> Config:

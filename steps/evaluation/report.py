@@ -1,15 +1,19 @@
 """The report of an evaluation: plain data, one JSON file, checked against a published schema.
 
-``report.schema.json`` beside this file is the schema; ``register`` and ``promote`` read nothing
-else of an evaluation.
+``report.schema.json`` beside this file is the schema of what is written. ``register`` and
+``promote`` read nothing else of an evaluation, and read it as :class:`Report`.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SCHEMA = "slm-promote/report/1"
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
@@ -22,8 +26,8 @@ class Gate:
     """One gate of the policy: what was measured, what the limit is, and what follows."""
 
     name: str
-    value: float | str | bool | None
-    limit: float | str | bool | list[str] | None
+    value: float | int | str | bool | None
+    limit: float | int | str | bool | list[str] | None
     passed: bool | None  # None: the evidence does not decide
     reason: str
 
@@ -124,6 +128,28 @@ class CandidateReport:
     series: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what was not measured, and why
 
+    @property
+    def failure_reason(self) -> str | None:
+        return self.failure.reason if self.failure else None
+
+    @property
+    def passes(self) -> bool:
+        return self.status == "evaluated" and self.verdict.decision == PROMOTE
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        """Gates that were not passed, or that the evidence does not decide."""
+        return tuple(gate for gate in self.verdict.gates if gate.passed is not True)
+
+    @property
+    def conformance_limits(self) -> tuple[str, ...]:
+        """Rows of the chat contract that it does not hold, with what is known about each."""
+        return tuple(
+            f"{row.name}: {row.limit or row.detail or 'not held'}"
+            for row in self.conformance.rows
+            if not row.passed
+        )
+
 
 @dataclass(frozen=True)
 class Report:
@@ -165,17 +191,77 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
-        """Read a report back.
+        """Read a report. Fields that this version does not know are passed over, and what a
+        promotion can do without may be missing.
 
         Raises:
-            jsonschema.ValidationError: the text is not a report of this schema.
+            ValueError: the text is not a report of this schema; one line.
         """
-        document = json.loads(text)
-        validate(document)
-        candidates = tuple(_candidate(each) for each in document.pop("candidates"))
-        return cls(
-            **{**document, "notes": tuple(document.get("notes", ())), "candidates": candidates}
-        )
+        from pydantic import ValidationError
+
+        try:
+            document = json.loads(text)
+            if not isinstance(document, dict) or "schema" not in document:
+                raise ValueError("it has no schema")
+            if document["schema"] != SCHEMA:
+                raise ForeignSchemaError(f"schema is {document['schema']!r}, expected {SCHEMA!r}")
+            document = {**MAY_BE_MISSING, **_without_nulls(document)}
+            candidates = [_filled(candidate) for candidate in document["candidates"]]
+            return _adapter().validate_python({**document, "candidates": candidates})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{place}: {first['msg']}") from error
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+class ForeignSchemaError(ValueError):
+    """A report of another schema than this version writes and reads."""
+
+
+MAY_BE_MISSING: Mapping[str, Any] = {
+    "snapshot": None,
+    "incumbent": None,
+    "seed": 0,
+    "machine": {},
+    "pack": {},
+    "policy": {},
+}
+MAY_BE_MISSING_OF_A_CANDIDATE: Mapping[str, Any] = {
+    "role": "candidate",
+    "failure": None,
+    "metrics": {},
+    "quality": {},
+    "conformance": {},
+    "verdict": {"decision": "failed"},
+}
+
+
+def _filled(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate as a report holds it, with what it may leave out."""
+    filled = {**MAY_BE_MISSING_OF_A_CANDIDATE, **_without_nulls(candidate)}
+    filled["metrics"] = _without_nulls(filled["metrics"])
+    failure = filled["failure"]
+    filled["failure"] = {"log_tail": "", **failure} if failure else None
+    for part, rows, missing in (
+        ("verdict", "gates", {"value": None, "limit": None, "reason": ""}),
+        ("conformance", "rows", {"limit": None, "detail": ""}),
+    ):
+        given = filled[part].get(rows) or ()
+        filled[part] = {**filled[part], rows: tuple({**missing, **row} for row in given)}
+    return filled
+
+
+def _without_nulls(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if value is not None}
+
+
+@cache
+def _adapter() -> "TypeAdapter[Report]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report)
 
 
 @cache
@@ -189,37 +275,3 @@ def validate(document: dict[str, Any]) -> None:
     import jsonschema
 
     jsonschema.validate(document, _schema(), cls=jsonschema.Draft202012Validator)
-
-
-def _candidate(document: dict[str, Any]) -> CandidateReport:
-    quality, conformance, verdict = (
-        document["quality"],
-        document["conformance"],
-        document["verdict"],
-    )
-    items = tuple(
-        ItemResult(
-            **{
-                **item,
-                "tags": tuple(item["tags"]),
-                "checks": tuple(CheckResult(**check) for check in item["checks"]),
-            }
-        )
-        for item in quality["items"]
-    )
-    return CandidateReport(
-        **{
-            **document,
-            "failure": Failure(**document["failure"]) if document["failure"] else None,
-            "quality": Quality(
-                {name: SkillScore(**score) for name, score in quality["by_skill"].items()}, items
-            ),
-            "conformance": Conformance(
-                tuple(ConformanceRow(**row) for row in conformance["rows"]), conformance["complete"]
-            ),
-            "verdict": Verdict(
-                verdict["decision"], tuple(Gate(**gate) for gate in verdict["gates"])
-            ),
-            "notes": tuple(document.get("notes", ())),
-        }
-    )

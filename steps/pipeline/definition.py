@@ -12,7 +12,8 @@ from steps.pipeline.source import source_digest
 class StepRun:
     """What a body is given besides the config."""
 
-    run_id: str  # the active MLflow run
+    # the active MLflow run; of a step that makes none, the one that `mlflow run` made, or empty
+    run_id: str
     # config key to URI, such as {"snapshot_uri": "runs:/…/snapshot.json"}
     inputs: Mapping[str, str]
     fingerprint: str
@@ -50,6 +51,8 @@ class Step:
         also_reads: digests of inputs that no config key names, such as the incumbent champion.
         output_digest: digest of its output, given the URI; None where the digest of the bytes is
             meant.
+        makes_run: False for a command that only reads: it is called with the config, without an
+            MLflow run and without Hydra's output folder.
     """
 
     body: Body
@@ -63,6 +66,7 @@ class Step:
     stale: Callable[[Config, str], str | None] = field(default=never_stale)
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
     output_digest: Callable[[str], str] | None = None
+    makes_run: bool = True
 
     def needs(self, config: Config) -> tuple[str, ...]:
         """Config keys of the inputs that it needs under ``config``."""

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -20,7 +22,7 @@ from steps.core.parent import end_with_parent
 from steps.core.redaction import redact
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
-from steps.pipeline.definition import Step
+from steps.pipeline.definition import Step, StepRun
 
 BAD_CONFIG = 2  # exit code
 FAILED = 1  # exit code
@@ -34,9 +36,19 @@ def launch(step: Step) -> None:
     """
     try:
         arguments = translate(sys.argv[1:])
+        if not (step.makes_run or arguments.inspecting or not arguments.flags):
+            raise ConfigError(
+                "overrides",
+                " ".join(arguments.flags),
+                f"key=value; {step.name} runs once and makes no run of its own",
+            )
         jobs = _checked(arguments)
     except ConfigError as error:
         _end(step, error, BAD_CONFIG)
+    if not (step.makes_run or arguments.inspecting):
+        with _errors_in_one_line(step):
+            step.body(jobs[0], StepRun(os.environ.get("MLFLOW_RUN_ID", ""), {}, "", ()))
+        return
     heed_sigterm()
     end_with_parent()
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
@@ -64,23 +76,24 @@ def _checked(arguments: Arguments) -> list[Config]:
     return []
 
 
-def show_config() -> None:
-    """Let Hydra answer the words of ``sys.argv`` that only ask to see something."""
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
+@contextmanager
+def _errors_in_one_line(step: Step) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        _end(step, error, BAD_CONFIG)
+    except StepError as error:
+        _end(step, error, FAILED)
+    except Terminated:
+        raise
+    except KeyboardInterrupt:
+        _end(step, StepError("interrupted"), 128 + signal.SIGINT)
 
 
 def _hydra(step: Step) -> None:
     def task(cfg: DictConfig) -> None:
-        try:
+        with _errors_in_one_line(step):
             run_step(step, cfg, tuple(HydraConfig.get().overrides.task))
-        except ConfigError as error:
-            _end(step, error, BAD_CONFIG)
-        except StepError as error:
-            _end(step, error, FAILED)
-        except Terminated:
-            raise
-        except KeyboardInterrupt:
-            _end(step, StepError("interrupted"), 128 + signal.SIGINT)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
 

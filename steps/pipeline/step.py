@@ -37,6 +37,7 @@ def step(
     stale: Callable[[Config, str], str | None] = never_stale,
     also_reads: Callable[[Config], Mapping[str, str]] = reads_nothing_else,
     output_digest: Callable[[str], str] | None = None,
+    makes_run: bool = True,
 ) -> Callable[[Body], Step]:
     """Make a function an entry point; the arguments are those of :class:`Step`."""
 
@@ -54,6 +55,7 @@ def step(
             stale,
             also_reads,
             output_digest,
+            makes_run,
         )
 
     return decorate

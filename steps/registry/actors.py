@@ -1,19 +1,19 @@
-"""Who acts: the user that the tracking server authenticated, or else a name that this process only
-claims.
-"""
+"""Who acts: the user that the tracking server authenticated, or a name that is only claimed."""
 
 from __future__ import annotations
 
 import getpass
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from steps.registry.client import RegistryClient
+import mlflow
+from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
+from mlflow.utils.rest_utils import http_request
+from requests import Response
 
-if TYPE_CHECKING:
-    from requests import Response
+from steps.registry.client import RegistryClient
 
 # MLflow's basic auth since 3.x: the user of this very request
 CURRENT = "/api/2.0/mlflow/users/current"
@@ -47,8 +47,6 @@ def who(registry: RegistryClient) -> Actor:
     Raises:
         ServerUnavailableError: the server does not answer.
     """
-    import mlflow
-
     address = mlflow.get_registry_uri()
     named, password = _credentials(address)
     if urlsplit(address).scheme in ("http", "https"):
@@ -70,8 +68,6 @@ def _ask(address: str, named: str | None) -> str | None:
         named: user name of the request's basic credentials; None where it carries others, as an
             administrator is shown any user.
     """
-    from mlflow.utils.credentials import get_default_host_creds
-
     answer = _user(_get(address, CURRENT))
     # a plugin's credentials would take the place of the basic ones
     others = get_default_host_creds(address)
@@ -81,9 +77,6 @@ def _ask(address: str, named: str | None) -> str | None:
 
 
 def _get(address: str, endpoint: str) -> Response:
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
     response: Response = http_request(get_default_host_creds(address), endpoint, "GET")
     return response
 
@@ -101,16 +94,12 @@ def _user(response: Response) -> str | None:
 
 
 def _credentials(address: str) -> tuple[str | None, str | None]:
-    """User name and password that requests carry: those in the address win over the environment,
-    and those over the file.
-    """
-    from mlflow.utils.credentials import read_mlflow_creds
-
+    """User name and password that requests carry: of the address, else environment, else file."""
     parts = urlsplit(address)
     if parts.username:
         return unquote(parts.username), unquote(parts.password or "") or None
-    found = read_mlflow_creds()
-    return found.username or None, found.password or None
+    stored = read_mlflow_creds()
+    return stored.username or None, stored.password or None
 
 
 def _local_user() -> str:

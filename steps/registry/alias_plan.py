@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from steps.registry.aliases import challenger_of, previous_of
-from steps.registry.journal import Move
+from steps.registry.record import Move
 
 
 def succeed(
@@ -12,8 +12,8 @@ def succeed(
     """Aliases once ``alias`` points at ``after``.
 
     What it pointed at before becomes the previous one. A challenger that wins is not a challenger
-    any
-    more: the version it beat takes its place, if there is one, unless the policy named a runner-up.
+    any more: the version it beat takes its place, if there is one, unless the policy named a
+    runner-up.
 
     Args:
         current: alias to version, now.

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from steps.core.redaction import redact
-from steps.registry.client import as_json
-from steps.registry.journal import Entry, Journal, Record
+from steps.registry.entry import Entry
+from steps.registry.journal import Journal
+from steps.registry.record import Record, as_json
 from steps.registry.result import active_run_id
 from steps.registry.statements import APPROVE, REJECT, SCHEMA, Decision, Statement, Subject
 
@@ -19,22 +20,20 @@ MOST_WORDS = 500  # characters of a statement's reason that entries and tags rep
 
 def proposers(history: Journal, subject: Subject) -> list[str]:
     """Who proposed a subject first, by the journal; empty where no user has yet."""
-    found = [
+    proposals = [
         record for record in _records(history) if record.kind == WAITING and about(record, subject)
     ]
-    return [found[0].actor] if found else []
+    return [proposals[0].actor] if proposals else []
 
 
 def proposal(history: Journal, version: int, alias: str) -> Record | None:
-    """The newest proposal of a version for an alias: its evidence is what a promotion went by when
-    it asked for approval.
-    """
-    found = [record for record in _records(history) if record.kind == WAITING]
+    """The newest proposal of a version for an alias, with the evidence that it was made on."""
+    proposals = [record for record in _records(history) if record.kind == WAITING]
     return next(
         (
-            each
-            for each in reversed(found)
-            if (each.details.get("version"), each.details.get("alias")) == (version, alias)
+            record
+            for record in reversed(proposals)
+            if (record.details.get("version"), record.details.get("alias")) == (version, alias)
         ),
         None,
     )
@@ -116,13 +115,13 @@ def repeats(history: Journal, statement: Statement, number: int, created_ms: int
         number: version of ``<name>.approvals`` that holds it.
         created_ms: when that version was made, ms since 1970 by the server's clock.
     """
-    for each in _genuine(history):
-        first = each.record.details.get("approval")
-        later = first != number or created_ms > each.created_ms + CLOCKS_MS
+    for entry in _genuine(history):
+        first = entry.record.details.get("approval")
+        later = first != number or created_ms > entry.created_ms + CLOCKS_MS
         known = (
-            each.record.kind in (APPROVE, REJECT)
+            entry.record.kind in (APPROVE, REJECT)
             and isinstance(first, int)
-            and each.record.id == statement.journal_id(first)
+            and entry.record.id == statement.journal_id(first)
         )
         if known and later:
             return int(str(first))
@@ -130,12 +129,10 @@ def repeats(history: Journal, statement: Statement, number: int, created_ms: int
 
 
 def rejections(history: Journal, subject: Subject) -> list[tuple[Decision, int]]:
-    """Rejections of these bytes for this alias that the journal holds, whatever name the model had
-    then; with each entry's time, in ms.
-    """
-    found: list[tuple[Decision, int]] = []
-    for each in _genuine(history):
-        record, details = each.record, each.record.details
+    """Rejections of these bytes for this alias, whatever the model was named, with times in ms."""
+    rejected: list[tuple[Decision, int]] = []
+    for entry in _genuine(history):
+        record, details = entry.record, entry.record.details
         if record.kind != REJECT or (details.get("alias"), details.get("digest")) != (
             subject.alias,
             subject.digest,
@@ -164,31 +161,29 @@ def rejections(history: Journal, subject: Subject) -> list[tuple[Decision, int]]
             )
         except (ValueError, TypeError, KeyError):  # an entry that somebody else wrote
             continue
-        found.append((decision, each.created_ms))
-    return found
+        rejected.append((decision, entry.created_ms))
+    return rejected
 
 
 def in_order(
     decisions: Sequence[Decision], removed: Sequence[tuple[Decision, int]], made: Mapping[int, int]
 ) -> list[Decision]:
-    """All of them, oldest first: what was removed stood before each statement of a higher number,
-    or made after it was in the journal.
-    """
+    """All decisions, oldest first; one that was removed goes before later numbers and times."""
     line, left = [], list(removed)
-    for each in decisions:
+    for decision in decisions:
         before = [
             (other, at)
             for other, at in left
-            if each.number > other.number or made[each.number] > at
+            if decision.number > other.number or made[decision.number] > at
         ]
         left = [pair for pair in left if pair not in before]
-        line += [*(other for other, _ in before), each]
+        line += [*(other for other, _ in before), decision]
     return [*line, *(other for other, _ in left)]
 
 
 def _records(history: Journal) -> Iterator[Record]:
-    return (each.record for each in _genuine(history))
+    return (entry.record for entry in _genuine(history))
 
 
 def _genuine(history: Journal) -> Iterator[Entry]:
-    return (each for each in history.entries if each.holds and not each.altered)
+    return (entry for entry in history.entries if entry.holds and not entry.altered)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from steps.config.notifications import APPROVED, REJECTED
+from steps.config.promotion import PromotionConfig
 from steps.config.root import Config
+from steps.core import signatures
+from steps.core.commands import mlflow_run
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.registry import actors, approvals, eligibility, evidence, evidence_selection, permission
+from steps.registry import (
+    actors,
+    approvals,
+    approvers,
+    eligibility,
+    evidence,
+    evidence_selection,
+    proposals,
+)
 from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
 from steps.registry.approval_entries import entry_about, proposal
 from steps.registry.approvals import State
-from steps.registry.client import (
-    PermissionRefusedError,
-    RegistryClient,
-    ServerUnavailableError,
-    Version,
-)
+from steps.registry.client import PermissionRefusedError, RegistryClient, ServerUnavailableError
 from steps.registry.eligibility import Assessment
 from steps.registry.evidence_selection import Choice
 from steps.registry.journal import Journal
+from steps.registry.model_version import Version
 from steps.registry.notifications import check, notify
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, Decision, Statement, Subject
@@ -62,11 +70,10 @@ class Said:
             return words
         if missing := self.state.lacks(self.needed):
             return f"{words}; {missing} of {self.needed} approvals are still missing"
-        alias = "" if subject.alias == "champion" else f" -P alias={subject.alias}"
-        return (
-            f"{words}; to move it: mlflow run . -e promote --env-manager local -P"
-            f" target=models:/{subject.name}/{subject.version}{alias}"
-        )
+        parameters = {"target": f"models:/{subject.name}/{subject.version}"}
+        if subject.alias != "champion":
+            parameters["alias"] = subject.alias
+        return f"{words}; to move it: {mlflow_run('promote', parameters)}"
 
 
 def decide(decision: str, config: Config, *, registry: RegistryClient | None = None) -> Said:
@@ -107,19 +114,18 @@ def decide(decision: str, config: Config, *, registry: RegistryClient | None = N
         )
     store = AliasStore(registry, version.name)
     history = store.read()
-    where = _look(registry, history, version, alias, config)
-    if decision == APPROVE and where.objections and not config.force:
+    policy = replace(config.promotion, alias=alias)
+    assessment = _assess(registry, history, version, policy, config.report_uri)
+    if decision == APPROVE and assessment.objections and not config.force:
         raise RefusedError(
             f"{version.uri} does not pass, so there is nothing to approve yet:"
-            f" {'; '.join(where.objections)}. To approve a promotion by force: force=true"
+            f" {'; '.join(assessment.objections)}. To approve a promotion by force: force=true"
         )
-    subject = permission.subject_of(where, alias)
-    others = permission.excluded(registry, history, version, subject)
+    subject = proposals.subject_of(assessment, alias)
+    others = proposals.excluded(registry, history, version, subject)
     statement = Statement.by(actors.who(registry), decision, subject, reason)
     check(config.notifications)
-    done = approvals.write(
-        registry, statement, config.promotion, config.signing_key, others, dry_run=config.dry_run
-    )
+    done = write(registry, statement, policy, config.signing_key, others, dry_run=config.dry_run)
     if not config.dry_run:
         _note(store, done, subject)
     event = APPROVED if decision == APPROVE else REJECTED
@@ -134,23 +140,27 @@ def decide(decision: str, config: Config, *, registry: RegistryClient | None = N
         evidence=uri,
         evidence_digest=digest,
     )
-    state, _ = approvals.state(registry, subject, config.promotion, history, lambda: others)
+    state, _ = approvals.state(registry, subject, policy, history, lambda: others)
     return Said(done, subject, state, config.promotion.approvals, config.dry_run)
 
 
-def _look(
-    registry: RegistryClient, history: Journal, version: Version, alias: str, config: Config
+def _assess(
+    registry: RegistryClient,
+    history: Journal,
+    version: Version,
+    policy: PromotionConfig,
+    report_uri: str | None,
 ) -> Assessment:
-    """Where a version stands by the report that it was proposed with, wherever that is from: this
-    run may trust other experiments.
+    """Assess a version by the report that it was proposed with, wherever that is from: this run may
+    trust other experiments.
 
     Raises:
         RefusedError: that report cannot be read any more, and there is no other: a statement about
             no evidence would decide nothing.
     """
-    proposed = proposal(history, version.number, alias)
+    proposed = proposal(history, version.number, policy.alias)
     trouble = ""
-    if proposed and proposed.evidence and not config.report_uri:
+    if proposed and proposed.evidence and not report_uri:
         try:
             report = evidence.read(proposed.evidence, registry)
         except ServerUnavailableError:
@@ -160,25 +170,25 @@ def _look(
         else:
             if report.digest != proposed.evidence_digest:
                 trouble = "it was changed since"
-            elif evidence_selection.counts(report, config):
-                where = eligibility.assess(registry, version, config, Choice(report, ""))
-                if where.digest == proposed.details.get("digest"):
-                    return where
-    where = eligibility.assess(registry, version, config)
-    if proposed and proposed.evidence and where.evidence is None:
+            elif evidence_selection.counts(report, policy):
+                assessment = eligibility.assess(
+                    registry, version, policy, choice=Choice(report, "")
+                )
+                if assessment.digest == proposed.details.get("digest"):
+                    return assessment
+    assessment = eligibility.assess(registry, version, policy, report_uri=report_uri)
+    if proposed and proposed.evidence and assessment.evidence is None:
         why = redact(f" ({trouble})" if trouble else "")
         raise RefusedError(
             f"{version.uri} was proposed with {redact(proposed.evidence)}, which does not count"
             f" now{why}, and there is no other evidence; nothing was written: have it evaluated and"
             " proposed again, or pass report_uri=runs:/<run>/report.json"
         )
-    return where
+    return assessment
 
 
 def _note(store: AliasStore, decision: Decision, subject: Subject) -> None:
-    """Put the statement into the journal where the approver may; otherwise the next promotion or
-    `watch` does.
-    """
+    """Put the statement into the journal where the approver may; else the next promotion does."""
     try:
         if store.registry.aliases(store.history) is not None:
             store.note(entry_about(decision, subject))
@@ -188,3 +198,78 @@ def _note(store: AliasStore, decision: Decision, subject: Subject) -> None:
     except StepError as error:  # the statement is written, which is what counts
         log.warning("%s: %s", store.history, redact(str(error)))
     log.info("the next promote or watch copies this into %s", store.history)
+
+
+def write(
+    registry: RegistryClient,
+    statement: Statement,
+    policy: PromotionConfig,
+    signing_key: str | None,
+    others: Collection[str] = (),
+    *,
+    dry_run: bool,
+) -> Decision:
+    """Write a statement into ``<name>.approvals``, which is created where it is missing.
+
+    Args:
+        registry: the calls to the tracking server.
+        statement: what its author says.
+        policy: ``approvers`` counts.
+        signing_key: PEM file of the author's private key, where there is one.
+        others: names of who made and who proposed the version; they may not approve it.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        ConfigError: a key file cannot be read, or the policy asks for no approval.
+        RefusedError: the policy does not let the author decide; nothing was written.
+        PermissionRefusedError: the user may not edit ``<name>.approvals``.
+    """
+    if not approvals.asked(policy):
+        raise ConfigError(
+            "promotion.approvers",
+            list(policy.approvers),
+            "user names or key files while promotion.approvals=0, since otherwise no"
+            " statement counts; nothing was " + approvals.DONE[statement.decision],
+            "name the approvers in conf/local/default.yaml, for those who promote as well",
+        )
+    text, subject = statement.to_json(), statement.subject
+    signature = signatures.sign(text.encode(), signing_key).decode() if signing_key else None
+    author = approvers.accept(statement, text, signature, policy)
+    if isinstance(author, str):
+        cure = (
+            "pass signing_key=<PEM file>"
+            if any(map(approvers.is_key, policy.approvers)) or not statement.authenticated
+            else "ask one of them"
+        )
+        raise RefusedError(
+            f"{statement.decision} is not for you, nothing was written: {author}; {cure}"
+        )
+    decision = approvals.decision_of(0, statement, author)
+    if statement.decision == APPROVE and (own := sorted(decision.names.intersection(others))):
+        raise RefusedError(
+            f"models:/{subject.name}/{subject.version}: {own[0]} {approvals.OWN}; somebody else"
+            " must approve it; nothing was written"
+        )
+    if dry_run:
+        return decision
+    tags = {approvals.STATEMENT_TAG: text, approvals.ID_TAG: statement.id} | (
+        {approvals.SIGNATURE_TAG: signature} if signature else {}
+    )
+    approvals_name = approvals.name_of(subject.name)
+    try:
+        approvals.create(registry, subject.name)
+        made = registry.create_version(
+            approvals_name,
+            f"models:/{subject.name}/{subject.version}",
+            tags,
+            f"{statement.decision} version {subject.version} for @{subject.alias}\n\nby"
+            f" {decision.approver}: {statement.reason}",
+            landed=lambda version: version.tags.get(approvals.ID_TAG) == statement.id,
+        )
+    except PermissionRefusedError as error:
+        raise PermissionRefusedError(
+            f"models:/{approvals_name}: the tracking server does not let {statement.actor} write"
+            f" there ({error.__cause__}); ask its administrator for EDIT permission on it, which"
+            " approvers alone should have"
+        ) from error
+    return approvals.decision_of(made.number, statement, author)

@@ -2,8 +2,8 @@
 is believed.
 
 Whoever can write into the folder can write a manifest. So a manifest says which bytes there are and
-what they are, never what they are
-worth: no tag of the journal, of an approval, of a verdict or of a status is taken from it.
+what they are, never what they are worth: no tag of the journal, of an approval, of a verdict or of
+a status is taken from it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
 from steps.config import names
-from steps.core import digest
+from steps.core import digest, tags
 from steps.core.errors import ConfigError
-from steps.registry.aliases import (
-    CAPABILITIES_TAG,
-    DIGEST_TAG,
-    FINGERPRINT_TAG,
-    LICENCE_TAG,
-    REVISION_TAG,
-    SNAPSHOT_TAG,
-    VARIANT_TAG,
-)
 from steps.registry.result import RefusedError
 
 SCHEMA = "slm-promote/archive/1"
@@ -40,17 +34,17 @@ CARD, LICENCE = "card.md", "licence.txt"
 # version arrives on.
 CARRIED = frozenset(
     {
-        VARIANT_TAG,
-        FINGERPRINT_TAG,
-        SNAPSHOT_TAG,
-        REVISION_TAG,
-        LICENCE_TAG,
-        CAPABILITIES_TAG,
-        DIGEST_TAG,
+        tags.VARIANT,
+        tags.FINGERPRINT,
+        tags.SNAPSHOT_DIGEST,
+        tags.SNAPSHOT_REVISION,
+        tags.LICENCE,
+        tags.CAPABILITIES,
+        tags.DIGEST,
     }
 )
 # exports of earlier versions carried them; an import writes its own
-LEFT_BEHIND = frozenset({"slm.imported_from", "slm.archive"})
+LEFT_BEHIND = frozenset({tags.IMPORTED_FROM, "slm.archive"})
 MOST_FILES = 10_000  # a sharded checkpoint has some hundreds
 MOST_BYTES = 2 * 1024**4  # 2 TiB; the largest open checkpoints have 1.3
 LARGEST_MANIFEST = 16 * 1024**2  # bytes
@@ -90,15 +84,13 @@ _SHAPE: dict[str, Any] = {
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Digest of what a manifest says, for the parts that no file's digest covers: the name and the
-    tags.
-    """
+    """Digest of a manifest: it covers the name and the tags, which no file's digest does."""
     return digest.of_value({key: value for key, value in manifest.items() if key != "seal"})
 
 
-def carried(tags: Mapping[str, str]) -> dict[str, str]:
+def carried(version_tags: Mapping[str, str]) -> dict[str, str]:
     """The tags of a version that go with it to another server."""
-    return {key: value for key, value in sorted(tags.items()) if key in CARRIED}
+    return {key: value for key, value in sorted(version_tags.items()) if key in CARRIED}
 
 
 def read(folder: Path, signed: str | None = None) -> dict[str, Any]:
@@ -116,16 +108,16 @@ def read(folder: Path, signed: str | None = None) -> dict[str, Any]:
     names.check(f"archive={folder}: name", manifest["name"], "export it under another name")
     _check_tags(folder, manifest)
     listed: dict[str, Mapping[str, Any]] = {}
-    for each in manifest["files"]:
-        path = each["path"]
+    for file in manifest["files"]:
+        path = file["path"]
         if trouble := _fault(path):
             raise RefusedError(f"archive={folder}: the manifest names {path!r}, {trouble}")
         if path in listed:
             raise RefusedError(
                 f"archive={folder}: the manifest names {path!r} twice; export the version again"
             )
-        listed[path] = each
-    if (total := sum(each["size"] for each in manifest["files"])) > MOST_BYTES:
+        listed[path] = file
+    if (total := sum(file["size"] for file in manifest["files"])) > MOST_BYTES:
         raise RefusedError(
             f"archive={folder}: its files have {total} bytes, at most {MOST_BYTES} are imported"
         )
@@ -134,9 +126,9 @@ def read(folder: Path, signed: str | None = None) -> dict[str, Any]:
             f"archive={folder}: {REPORT} has {listed[REPORT]['size']} bytes, at most"
             f" {LARGEST_REPORT} are read"
         )
-    found = _walk(folder) - {MANIFEST, SIGNATURE}
-    for path in sorted({*listed, *found}):
-        if path not in found:
+    present = _walk(folder) - {MANIFEST, SIGNATURE}
+    for path in sorted({*listed, *present}):
+        if path not in present:
             raise RefusedError(f"archive={folder}: {path} is missing; export the version again")
         if path not in listed:
             raise RefusedError(
@@ -171,10 +163,10 @@ def check(folder: Path, signed: str | None = None) -> dict[str, Any]:
         RefusedError: as :func:`read`, or a file's bytes differ; names it.
     """
     manifest = read(folder, signed)
-    for each in manifest["files"]:
-        if digest.sha256_of(folder / each["path"]) != each["sha256"]:
+    for file in manifest["files"]:
+        if digest.sha256_of(folder / file["path"]) != file["sha256"]:
             raise RefusedError(
-                f"archive={folder}: {each['path']} is not what was exported (its bytes differ);"
+                f"archive={folder}: {file['path']} is not what was exported (its bytes differ);"
                 " export the version again"
             )
     if (whole := digest.of_folder(folder / MODEL)) != manifest["digest"]:
@@ -186,9 +178,6 @@ def check(folder: Path, signed: str | None = None) -> dict[str, Any]:
 
 
 def _parse(folder: Path, signed: str | None) -> dict[str, Any]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     expected = "a folder that `mlflow run . -e export` wrote"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
@@ -241,16 +230,16 @@ def _parse(folder: Path, signed: str | None) -> dict[str, Any]:
 
 
 def _check_tags(folder: Path, manifest: dict[str, Any]) -> None:
-    tags: dict[str, str] = manifest["tags"]
-    if foreign := sorted({*tags} - CARRIED - LEFT_BEHIND):
+    version_tags: dict[str, str] = manifest["tags"]
+    if foreign := sorted({*version_tags} - CARRIED - LEFT_BEHIND):
         allowed = ", ".join(sorted(CARRIED))
         raise RefusedError(
             f"archive={folder}: its manifest sets the tag {foreign[0]!r}, which an import does not"
             f" accept; accepted: {allowed}"
         )
-    if tags.get(DIGEST_TAG, manifest["digest"]) != manifest["digest"]:
+    if version_tags.get(tags.DIGEST, manifest["digest"]) != manifest["digest"]:
         raise RefusedError(
-            f"archive={folder}: its tag {DIGEST_TAG} says other bytes than the manifest's digest;"
+            f"archive={folder}: its tag {tags.DIGEST} says other bytes than the manifest's digest;"
             " export the version again"
         )
 
@@ -270,19 +259,17 @@ def _fault(path: str) -> str | None:
 
 
 def _walk(folder: Path) -> set[str]:
-    """Paths of all files below a folder, of which each must be a regular one; links are not
-    followed.
-    """
-    found: set[str] = set()
+    """Paths of all files below a folder, which must be regular ones; links are not followed."""
+    files: set[str] = set()
     waiting, folders = [(folder, 0)], 0
     while waiting:
-        where, level = waiting.pop()
-        for entry in os.scandir(where):
+        directory, level = waiting.pop()
+        for entry in os.scandir(directory):
             path = Path(entry.path)
             mode = path.lstat().st_mode
             relative = path.relative_to(folder).as_posix()
             if stat.S_ISREG(mode):
-                found.add(relative)
+                files.add(relative)
             elif stat.S_ISDIR(mode):
                 folders += 1
                 waiting.append((path, level + 1))
@@ -297,9 +284,9 @@ def _walk(folder: Path) -> set[str]:
                 f"archive={folder}: it holds folders in more than {DEEPEST} levels; export the"
                 " version again"
             )
-        if len(found) > MOST_FILES + 2 or folders > MOST_FILES:
+        if len(files) > MOST_FILES + 2 or folders > MOST_FILES:
             raise RefusedError(
                 f"archive={folder}: it holds more than {MOST_FILES} files or folders; export the"
                 " version again"
             )
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""Where artifacts of a stranger's run may lie, so that they are read at all.
+"""Where artifacts of another user's run may lie, so that they are read at all.
 
 Every user may make an experiment, and chooses the address of its artifacts: of another server,
 which would be sent this user's credentials, or of a store whose client this machine does not have.
@@ -55,9 +55,7 @@ NOWHERE = Places()
 
 
 def _parts(uri: str) -> tuple[str, str, str] | None:
-    """Scheme, host and absolute path of an address; None where it holds more than these, or leads
-    upwards.
-    """
+    """Scheme, host and absolute path of an address; None where it holds more, or leads upwards."""
     try:
         split = urlsplit(uri)
     except ValueError:

@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steps.config import names
-from steps.core import search
+from steps.core import search, tags
 from steps.core.errors import StepError
 from steps.registry import journal
-from steps.registry.aliases import EVALUATION_TAG, HISTORY_TAG, ORIGIN_TAG
-from steps.registry.client import RegistryClient, Version
+from steps.registry.client import RegistryClient
+from steps.registry.entry import DamagedRecordError, entry_of
+from steps.registry.model_version import Version
 
 # Value of the model's tag while its history is being created: this word, and the SHA-256 of a
 # random
@@ -62,13 +63,13 @@ def check(registry: RegistryClient, name: str) -> None:
     if history is None:
         _check_renamed(registry, name, model)
     elif not _belongs(registry, name, model, history):
-        where, tag = (
+        history_name, tag = (
             journal.name_of(name),
-            f"set_registered_model_tag({name!r}, {HISTORY_TAG!r}, {history.created!r})",
+            f"set_registered_model_tag({name!r}, {tags.HISTORY!r}, {history.created!r})",
         )
         raise ForeignHistoryError(
-            f"models:/{where} is there, and no promoter of {name!r} made it, so its entries are not"
-            " believed; an administrator looks at it and deletes it, or confirms it:"
+            f"models:/{history_name} is there, and no promoter of {name!r} made it, so its entries"
+            " are not believed; an administrator looks at it and deletes it, or confirms it:"
             f" `mlflow.MlflowClient().{tag}`"
         )
 
@@ -82,25 +83,25 @@ def claim(registry: RegistryClient, name: str, description: str) -> None:
     """
     check(registry, name)
     history = journal.name_of(name)
-    found = _find(registry, history)
-    if found is None:
+    created = _find(registry, history)
+    if created is None:
         proof = secrets.token_hex(32)
         _tag(registry, name, _promised(_find(registry, name), proof))
-        tags = {journal.KIND_TAG: "history", PROOF_TAG: proof}
-        if not registry.ensure_model(history, description, tags):
+        known_by = {journal.KIND_TAG: "history", PROOF_TAG: proof}
+        if not registry.ensure_model(history, description, known_by):
             _wait_for(registry, name)
-        found = _find(registry, history)
+        created = _find(registry, history)
     if (
-        found is not None
+        created is not None
         and (model := _find(registry, name))
-        and model.tags.get(HISTORY_TAG) != found.created
+        and model.tags.get(tags.HISTORY) != created.created
     ):
-        _tag(registry, name, found.created)
+        _tag(registry, name, created.created)
 
 
 def _promised(model: Found | None, proof: str) -> str:
     """The tag of a model whose history is about to be created, beside what others are creating."""
-    before = model.tags.get(HISTORY_TAG, "") if model else ""
+    before = model.tags.get(tags.HISTORY, "") if model else ""
     digests = before.split()[1:] if before.startswith(PENDING) else []
     digest = hashlib.sha256(proof.encode()).hexdigest()
     return " ".join([PENDING, *digests[-MOST_PENDING:], digest])
@@ -123,7 +124,7 @@ def _wait_for(registry: RegistryClient, name: str) -> None:
 
 
 def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) -> bool:
-    tag = model.tags.get(HISTORY_TAG)
+    tag = model.tags.get(tags.HISTORY)
     if tag is not None and tag.startswith(PENDING):
         proof = history.tags.get(PROOF_TAG, "")
         return hashlib.sha256(proof.encode()).hexdigest() in tag.split()[1:]
@@ -139,19 +140,20 @@ def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) 
 
 
 def _had_one(versions: Sequence[Version]) -> bool:
-    """Whether a model of before there was the tag had a history: who registered a version opened it
-    at once, who imported one did not.
-    """
-    return any(EVALUATION_TAG in each.tags and ORIGIN_TAG not in each.tags for each in versions)
+    """Whether a model without the tag had a history: a report registered it, no import did."""
+    return any(
+        tags.EVALUATION in version.tags and tags.IMPORTED_FROM not in version.tags
+        for version in versions
+    )
 
 
 def _check_renamed(registry: RegistryClient, name: str, model: Found) -> None:
     """MLflow renames one registered model at a time; tags and creation times stay."""
-    tag = model.tags.get(HISTORY_TAG)
+    tag = model.tags.get(tags.HISTORY)
     if (tag or "").startswith(PENDING) or (tag is None and not _had_one(registry.versions(name))):
         return
-    for left, found in _histories(registry).items():
-        if found.created != tag and (tag is not None or not _written_for(registry, left, model)):
+    for left, history in _histories(registry).items():
+        if history.created != tag and (tag is not None or not _written_for(registry, left, model)):
             continue
         before = left.removesuffix(journal.SUFFIX)
         if _find(registry, before) is not None:
@@ -171,14 +173,10 @@ def _check_renamed(registry: RegistryClient, name: str, model: Found) -> None:
 
 
 def _written_for(registry: RegistryClient, history: str, model: Found) -> bool:
-    """Whether a history of before there was the tag is about a model of this creation time, where
-    its entries can be read.
-    """
+    """Whether entries of a history are about a model of this creation time."""
     try:
-        entries = [
-            entry for version in registry.versions(history) if (entry := journal.entry_of(version))
-        ]
-    except journal.DamagedRecordError:
+        entries = [entry for version in registry.versions(history) if (entry := entry_of(version))]
+    except DamagedRecordError:
         return False
     return any(entry.record.incarnation == model.created for entry in entries)
 
@@ -188,7 +186,7 @@ def _find(registry: RegistryClient, name: str) -> Found | None:
     page = registry.repeated(
         f"reading {name!r}", lambda: registry.client.search_registered_models(words, max_results=10)
     )
-    return next((_found(each) for each in page if each.name == name), None)
+    return next((_found(entity) for entity in page if entity.name == name), None)
 
 
 def _found(entity: object) -> Found:
@@ -196,23 +194,19 @@ def _found(entity: object) -> Found:
 
 
 def _histories(registry: RegistryClient) -> dict[str, Found]:
-    def call() -> dict[str, Found]:
-        found: dict[str, Found] = {}
-        token: str | None = None
-        while True:
-            page = registry.client.search_registered_models(
+    entities = registry.repeated(
+        "listing the histories",
+        lambda: search.every_page(
+            lambda token: registry.client.search_registered_models(
                 f"name LIKE '%{journal.SUFFIX}'", max_results=1000, page_token=token
             )
-            found |= {each.name: _found(each) for each in page}
-            token = page.token
-            if not token:
-                return found
-
-    return registry.repeated("listing the histories", call)
+        ),
+    )
+    return {entity.name: _found(entity) for entity in entities}
 
 
 def _tag(registry: RegistryClient, name: str, value: str) -> None:
     registry.repeated(
         f"tagging {name!r}",
-        lambda: registry.client.set_registered_model_tag(name, HISTORY_TAG, value),
+        lambda: registry.client.set_registered_model_tag(name, tags.HISTORY, value),
     )

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from steps.config import isolation
 from steps.config.promotion import CanaryConfig
 from steps.core import digest, processes
@@ -27,8 +30,9 @@ from steps.registry.retries import first_line, is_missing_artifact, is_outage
 
 log = logging.getLogger(__name__)
 
-CHILD = Path(__file__).with_name("canary_child.py")
-PEAK_RSS = Path(__file__).parents[1] / "core" / "peak_rss.py"
+STEPS = Path(__file__).parents[1]
+CHILD = STEPS / "registry" / "canary_child.py"
+BESIDE = (STEPS / "evaluation" / "conformance", STEPS / "core" / "peak_rss.py")  # it imports these
 POLL = 0.2  # seconds between two looks at the child's memory
 TAIL = 1500  # characters of the child's log that a failure shows
 LARGEST_RESULT = 1 << 20  # bytes: the model's own code may write anything there
@@ -72,9 +76,7 @@ class Canary:
 
 
 def recorded(missing: Sequence[str]) -> dict[str, list[str]]:
-    """What an entry of the history holds of the isolation in its ``details``; nothing where all of
-    it was had.
-    """
+    """What an entry's ``details`` hold of the isolation; nothing where all of it was had."""
     return {"isolation_missing": list(missing)} if missing else {}
 
 
@@ -97,9 +99,6 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
             fetched.
         StepError: the bytes cannot be fetched, or are not those that were judged.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     isolation.heed("promotion.canary.isolation", config.isolation, processes.missing())
     with temporary_folder("slm-canary-") as root:
         try:
@@ -111,26 +110,27 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
                 isinstance(error, MlflowException) and is_missing_artifact(error)
             ):
                 raise ServerUnavailableError(
-                    f"{uri}: its files cannot be fetched, nobody answers"
+                    f"{uri}: its files cannot be fetched, the server does not answer"
                     f" ({redact(first_line(error))})"
                 ) from error
             raise StepError(
                 f"{uri}: its files cannot be fetched ({redact(str(error))}); is the artifact store"
                 " up, and may you read it?"
             ) from error
-        found = digest.of_folder(folder)
-        if expected_digest is not None and found != expected_digest:
+        fetched = digest.of_folder(folder)
+        if expected_digest is not None and fetched != expected_digest:
             raise StepError(
-                f"{uri}: the bytes are {found}, the evidence is about {expected_digest}; judge what"
-                " is there (`mlflow run . -e evaluate`) or restore what was judged. No reason"
+                f"{uri}: the bytes are {fetched}, the evidence is about {expected_digest}; judge"
+                " what is there (`mlflow run . -e evaluate`) or restore what was judged. No reason"
                 " overrules this."
             )
         (root / "home").mkdir()
         (root / "out").mkdir()
         shutil.copy(CHILD, root / "canary.py")
-        shutil.copy(PEAK_RSS, root / "peak_rss.py")
+        for source in BESIDE:
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, root / source.name)
         log.info("canary: loading and using %s in a process of its own", uri)
-        result = _watch(uri, found, root, folder, config)
+        result = _watch(uri, fetched, root, folder, config)
     outcome = "passed" if result.passed else f"failed: {result.fault}"
     log.info(
         "canary: %s %s (%.1f s, %.0f MB, %s)",
@@ -143,7 +143,7 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
     return result
 
 
-def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig) -> Canary:
+def _watch(uri: str, fetched: str, root: Path, folder: Path, config: CanaryConfig) -> Canary:
     started = time.monotonic()
     peak, trouble = 0, ""
     try:
@@ -165,12 +165,11 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
             time.sleep(POLL)
         returncode = child.returncode
     checks: list[Check] = []
-    if (result := _result(root / "out" / "result.json")) is not None:
+    if (result := read_result(root / "out" / "result.json")) is not None:
         checks += result[0]
         peak = max(peak, result[1])
         if not trouble and any(
-            check.detail.startswith("MemoryError") or "bad_alloc" in check.detail
-            for check in checks
+            "MemoryError" in check.detail or "bad_alloc" in check.detail for check in checks
         ):
             trouble = (
                 "asked for more memory than"
@@ -193,7 +192,7 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
         )
     return Canary(
         uri=uri,
-        digest=found,
+        digest=fetched,
         passed=all(check.passed for check in checks),
         checks=tuple(checks),
         peak_rss_bytes=peak,
@@ -204,8 +203,6 @@ def _watch(uri: str, found: str, root: Path, folder: Path, config: CanaryConfig)
 
 
 def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
-    import mlflow
-
     home, out = root / "home", root / "out"
     databases = {
         file
@@ -230,7 +227,7 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
         ),
         cwd=home,
         confinement=Confinement(
-            readable=(folder, root / "canary.py", root / "peak_rss.py"),
+            readable=(folder, root / "canary.py", *(root / source.name for source in BESIDE)),
             writable=(home, out),
             secret=tuple(databases),
             memory_bytes=config.memory_limit_bytes,
@@ -238,7 +235,7 @@ def _start(root: Path, folder: Path, config: CanaryConfig) -> Child:
     )
 
 
-def _result(path: Path) -> tuple[list[Check], int] | None:
+def read_result(path: Path) -> tuple[list[Check], int] | None:
     """The checks that the canary wrote and its peak in bytes, redacted and fit to be shown.
 
     None where it is missing or is not a canary's result, as the model's own code could write there

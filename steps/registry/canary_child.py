@@ -1,6 +1,7 @@
-"""Load a model as a stranger would, and ask it a few things. Run alone, in isolation, in a process
-of its own; takes nothing of ours but
-``peak_rss.py``, which the canary copies beside it.
+"""Load a model as a user does, and run a few checks of the chat contract on it.
+
+Started as a plain file, isolated, in a process of its own. It imports nothing of ``steps`` but the
+package ``conformance`` and ``peak_rss.py``, which the canary copies beside it.
 
     python -I canary_child.py <model folder> <result.json> <concurrent requests>
 
@@ -10,11 +11,9 @@ network is refused from the first line on.
 
 import json
 import os
-import runpy
 import socket
 import sys
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,20 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+# of the conformance table: what every client relies on, in some twenty short requests
+CONTRACT = (
+    "completion shape",
+    "temperature 0 repeats",
+    "finish_reason",
+    "usage adds up",
+    "concurrent requests",
+    "prompt column",
+)
 _connect = socket.socket.connect
 
 
 class NetworkRefusedError(OSError):
-    """Something wanted to leave the machine."""
+    """The model tried to open a connection."""
 
 
 def refuse(self: socket.socket, address: Any) -> None:
@@ -47,9 +55,7 @@ def refuse_name(*words: Any, **_more: Any) -> Any:
 
 
 class Checks:
-    """What was checked, in order. The first failure does not end the others where they can still
-    run.
-    """
+    """What was checked, in order; a failure does not end the checks that can still run."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
@@ -61,38 +67,10 @@ class Checks:
         return bool(holds)
 
 
-def completion_fault(response: object) -> str | None:
-    """What is wrong with a chat answer, if anything."""
-    if not isinstance(response, list) or not response:
-        return f"expected a list with one completion a row, got {type(response).__name__}"
-    answer = response[0]
-    try:
-        content = answer["choices"][0]["message"]["content"]
-        finish, usage = answer["choices"][0]["finish_reason"], answer["usage"]
-    except (KeyError, IndexError, TypeError) as error:
-        return f"not a chat completion ({type(error).__name__}: {error}): {answer!r}"
-    if not isinstance(content, str):
-        return f"content is {content!r}, expected text"
-    if finish not in ("stop", "length"):
-        return f"finish_reason is {finish!r}, expected stop or length"
-    if usage["prompt_tokens"] + usage["completion_tokens"] != usage["total_tokens"]:
-        return f"usage does not add up: {usage}"
-    return None
-
-
-def text_of(response: list[dict[str, Any]]) -> str:
-    return str(response[0]["choices"][0]["message"]["content"])
-
-
-def ask(model: Any, question: str) -> Any:
-    return model.predict(
-        {"messages": [{"role": "user", "content": question}], "max_tokens": 8, "temperature": 0.0}
-    )
-
-
 def exercise(folder: str, concurrency: int, checks: Checks) -> None:
-    """Load, replay the input example, hold the contract, answer many at once."""
+    """Load, replay the input example, hold the contract."""
     import mlflow
+    from conformance import conformance  # type: ignore[import-not-found]
 
     model = mlflow.pyfunc.load_model(folder)
     checks.that("loads", True)
@@ -101,58 +79,36 @@ def exercise(folder: str, concurrency: int, checks: Checks) -> None:
         "has an input example", example is not None, "log the model with an input_example"
     ):
         checks.that("replays its input example", len(model.predict(example)) > 0, "no answer")
-    names = (
-        set(model.metadata.get_input_schema().input_names())
-        if model.metadata.get_input_schema()
-        else set()
-    )
+    schema = model.metadata.get_input_schema()
+    names = set(schema.input_names()) if schema else set()
     fault = (
         f"the signature has {sorted(names)}; an alias moves across variants, so each must take"
         " messages"
     )
-    if not checks.that("takes messages", "messages" in names, fault):
-        return
-    alone = ask(model, "What is the capital of France?")
-    wrong = completion_fault(alone)
-    if not checks.that("answers a chat", wrong is None, wrong):
-        return
-    again = ask(model, "What is the capital of France?")
-    checks.that(
-        "greedy answers repeat",
-        text_of(again) == text_of(alone),
-        f"{text_of(alone)!r} then {text_of(again)!r}",
-    )
-    if "prompt" in names:
-        answers = model.predict({"prompt": "The capital of France is", "max_tokens": 8})
-        checks.that(
-            "answers a prompt",
-            isinstance(answers, list) and isinstance(answers[0], str),
-            repr(answers)[:300],
-        )
-    questions = [f"Say the number {index}." for index in range(concurrency)]
-    with ThreadPoolExecutor(concurrency) as pool:
-        together = list(pool.map(lambda question: ask(model, question), questions))
-    faults = [each for each in map(completion_fault, together) if each]
-    checks.that(f"answers {concurrency} at once", not faults, "; ".join(faults))
+    if checks.that("takes messages", "messages" in names, fault):
+        for row in conformance(model, only=CONTRACT, concurrency=concurrency):
+            checks.that(row.name, row.passed or row.limit is not None, row.detail)
 
 
 def main() -> None:
     folder, result, concurrency = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
     socket.getaddrinfo = refuse_name
+    sys.path.insert(0, str(Path(__file__).parent))
+    from peak_rss import peak_rss  # type: ignore[import-not-found]
+
     checks = Checks()
     try:
         exercise(folder, concurrency, checks)
-    except Exception as error:  # noqa: BLE001  (whatever a stranger's model raises is the result)
+    except Exception as error:  # noqa: BLE001  (whatever the model raises is the result)
         checks.that(
             "runs to the end",
             False,
             f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}",
         )
-    held = runpy.run_path(str(Path(__file__).with_name("peak_rss.py")))
     passed = bool(checks.rows) and all(row["passed"] for row in checks.rows)
     result.write_text(
-        json.dumps({"passed": passed, "checks": checks.rows, "peak_rss_bytes": held["peak_rss"]()})
+        json.dumps({"passed": passed, "checks": checks.rows, "peak_rss_bytes": peak_rss()})
     )
 
 

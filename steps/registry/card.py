@@ -3,46 +3,45 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.registry.aliases import (
-    CAPABILITIES_TAG,
-    FINGERPRINT_TAG,
-    LICENCE_TAG,
-    ONNX,
-    REVISION_TAG,
-)
+import jinja2
+
+from steps.core import tags
+from steps.evaluation import metrics
+from steps.evaluation.report import CandidateReport
+from steps.registry.aliases import ONNX
 from steps.registry.client import DESCRIPTION_LIMIT
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.evidence import Evidence
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MOST_LIMITS = 8  # lines; the report has them all
 FIGURES: tuple[tuple[str, str, float, str], ...] = (  # label, metric, factor, format
-    ("Quality, 0 to 1", "quality/score", 1, "{:.3f}"),
-    ("Mean KL divergence to the checkpoint, nats", "fidelity/kl_mean", 1, "{:.3g}"),
-    ("Top-1 agreement with the checkpoint", "fidelity/top1_agreement", 100, "{:.1f} %"),
-    ("Perplexity", "fidelity/perplexity", 1, "{:.2f}"),
-    ("Time to first token, p50 / ms", "speed/ttft_p50_s", 1e3, "{:.0f}"),
-    ("Decode, tokens per second", "speed/decode_tokens_per_second", 1, "{:.1f}"),
-    ("Load, s", "speed/load_s", 1, "{:.1f}"),
-    ("Peak resident memory, MB", "memory/peak_rss_bytes", 1e-6, "{:.0f}"),
-    ("Size on disk, MB", "size/bytes", 1e-6, "{:.0f}"),
+    ("Quality, 0 to 1", metrics.QUALITY_SCORE, 1, "{:.3f}"),
+    ("Mean KL divergence to the checkpoint, nats", metrics.KL_MEAN, 1, "{:.3g}"),
+    ("Top-1 agreement with the checkpoint", metrics.TOP1_AGREEMENT, 100, "{:.1f} %"),
+    ("Perplexity", metrics.PERPLEXITY, 1, "{:.2f}"),
+    ("Time to first token, p50 / ms", metrics.TTFT_P50, 1e3, "{:.0f}"),
+    ("Decode, tokens per second", metrics.DECODE, 1, "{:.1f}"),
+    ("Load, s", metrics.LOAD, 1, "{:.1f}"),
+    ("Peak resident memory, MB", metrics.PEAK_RSS, 1e-6, "{:.0f}"),
+    ("Size on disk, MB", metrics.SIZE, 1e-6, "{:.0f}"),
 )
 
 
-def figures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+def figures(measured: Mapping[str, float]) -> list[tuple[str, str]]:
     """Label and value of the metrics that a card shows, where they were measured."""
     return [
-        (label, form.format(metrics[name] * factor))
+        (label, form.format(measured[name] * factor))
         for label, name, factor, form in FIGURES
-        if name in metrics
+        if name in measured
     ]
 
 
 def render(
     name: str,
     version: int | str,
-    judged: Judged,
+    candidate: CandidateReport,
     evidence: Evidence,
-    tags: Mapping[str, str],
+    logged_tags: Mapping[str, str],
     command: str,
 ) -> str:
     """The card of one version, in Markdown.
@@ -50,48 +49,48 @@ def render(
     Args:
         name: registered model.
         version: its number, or a word where it has none yet.
-        judged: what the report says of it.
+        candidate: what the report says of it.
         evidence: the report.
-        tags: tags of the logged model.
+        logged_tags: tags of the logged model.
         command: what makes the model again.
 
     Returns:
         At most 5000 characters, the most that a registry on PostgreSQL takes.
     """
-    import jinja2
-
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    snapshot = evidence.snapshot
+    snapshot = evidence.report.snapshot or {}
     kind = (
         "An ONNX build served by onnxruntime-genai"
-        if judged.variant == ONNX
+        if candidate.variant == ONNX
         else "The checkpoint's own weights served by transformers"
     )
-    limits = [clause for clause in tags.get(CAPABILITIES_TAG, "").split("; ") if clause]
-    limits += list(judged.conformance_limits[:MOST_LIMITS]) or [
+    limits = [clause for clause in logged_tags.get(tags.CAPABILITIES, "").split("; ") if clause]
+    limits += list(candidate.conformance_limits[:MOST_LIMITS]) or [
         "No row of the chat contract is known to fail."
     ]
-    if len(judged.conformance_limits) > MOST_LIMITS:
+    if len(candidate.conformance_limits) > MOST_LIMITS:
         limits.append(
-            f"{len(judged.conformance_limits) - MOST_LIMITS} more rows: see the report's"
+            f"{len(candidate.conformance_limits) - MOST_LIMITS} more rows: see the report's"
             " conformance matrix."
         )
-    if not judged.passes:
+    if not candidate.passes:
         limits.append("It did not pass its gates: not for production.")
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         version=version,
-        judged=judged,
+        candidate=candidate,
         evidence=evidence,
         summary=f"{kind}, behind the chat contract that all versions of this model share.",
         source=snapshot.get("repo") or "not recorded",
-        revision=tags.get(REVISION_TAG) or snapshot.get("revision") or "not recorded",
-        licence=tags.get(LICENCE_TAG) or snapshot.get("licence") or "not recorded",
-        fingerprint=tags.get(FINGERPRINT_TAG, "not recorded"),
-        figures=figures(judged.metrics),
-        failed_gates=[gate for gate in judged.gates if gate.passed is not True],
+        revision=logged_tags.get(tags.SNAPSHOT_REVISION)
+        or snapshot.get("revision")
+        or "not recorded",
+        licence=logged_tags.get(tags.LICENCE) or snapshot.get("licence") or "not recorded",
+        fingerprint=logged_tags.get(tags.FINGERPRINT, "not recorded"),
+        figures=figures(candidate.metrics),
+        failed_gates=candidate.failed_gates,
         limits=limits,
         command=command,
     )

@@ -1,18 +1,20 @@
-"""The only door to the tracking server: every call of this room, retried within a limit, with
-errors in plain words.
-"""
+"""All calls to the tracking server: retried within a limit, with errors in plain words."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from steps.core import search
 from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.registry.aliases import MODEL_ID_TAG
+from steps.registry.model_version import Version, version_of
 from steps.registry.retries import (
     first_line,
     is_missing_artifact,
@@ -20,10 +22,6 @@ from steps.registry.retries import (
     status_of,
     without_own_retries,
 )
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
 
 T = TypeVar("T")
 
@@ -42,34 +40,6 @@ class ServerUnavailableError(StepError):
     """The tracking server did not answer within the limit."""
 
 
-@dataclass(frozen=True)
-class Version:
-    """One version of a registered model."""
-
-    name: str
-    number: int
-    tags: Mapping[str, str]
-    aliases: tuple[str, ...]
-    source: str
-    run_id: str | None
-    description: str
-    created_ms: int  # milliseconds since 1970, by the server's clock
-    status: str = "READY"  # or PENDING_REGISTRATION, FAILED_REGISTRATION
-    status_message: str = ""
-
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.name}/{self.number}"
-
-    @property
-    def model_id(self) -> str | None:
-        """Id of the logged model it points at; SQL stores keep it in the source only."""
-        if tagged := self.tags.get(MODEL_ID_TAG):
-            return tagged
-        rest = self.source.removeprefix("models:/")
-        return rest if rest != self.source and rest.startswith("m-") and "/" not in rest else None
-
-
 class RegistryClient:
     """Calls to the tracking server and its registry.
 
@@ -86,8 +56,6 @@ class RegistryClient:
     """
 
     def __init__(self, retry_seconds: float = 60.0, client: MlflowClient | None = None) -> None:
-        import mlflow
-
         self.client = client or mlflow.MlflowClient()
         self.retry_seconds = retry_seconds
 
@@ -95,53 +63,28 @@ class RegistryClient:
 
     def aliases(self, name: str) -> dict[str, int] | None:
         """Alias to version number of a registered model; None where there is no such model."""
-        found = self._read(
-            f"reading the aliases of {name!r}", lambda: self.client.get_registered_model(name)
-        )
-        return (
-            None
-            if found is None
-            else {alias: int(version) for alias, version in found.aliases.items()}
-        )
+        what = f"reading the aliases of {name!r}"
+        model = self._read(what, lambda: self.client.get_registered_model(name))
+        if model is None:
+            return None
+        return {alias: int(version) for alias, version in model.aliases.items()}
 
     def created_ms(self, name: str) -> int | None:
-        """When a registered model was made, ms since 1970 by the server's clock; None where there
-        is no such model.
-        """
-        found = self._read(f"reading {name!r}", lambda: self.client.get_registered_model(name))
-        return None if found is None else int(found.creation_timestamp)
-
-    def model_names(self) -> list[str]:
-        """All registered models but the journals."""
-
-        def call() -> list[str]:
-            names: list[str] = []
-            token: str | None = None
-            while True:
-                page = self.client.search_registered_models(max_results=1000, page_token=token)
-                names += [each.name for each in page if "slm.kind" not in each.tags]
-                token = page.token
-                if not token:
-                    return names
-
-        return self._write("listing the registered models", call)
+        """Creation time of a registered model, ms since 1970; None where there is no such model."""
+        model = self._read(f"reading {name!r}", lambda: self.client.get_registered_model(name))
+        return None if model is None else int(model.creation_timestamp)
 
     def versions(self, name: str) -> list[Version]:
-        """All versions of a registered model in the order of their numbers; empty where there is no
-        such model.
-        """
+        """All versions of a registered model by number; empty where there is no such model."""
 
         def call() -> list[Version]:
-            found: list[Version] = []
-            token: str | None = None
-            while True:
-                page = self.client.search_model_versions(
-                    search.equals("name", name), max_results=10_000, page_token=token
+            words = search.equals("name", name)
+            entities = search.every_page(
+                lambda token: self.client.search_model_versions(
+                    words, max_results=10_000, page_token=token
                 )
-                found += [version_of(each) for each in page]
-                token = page.token
-                if not token:
-                    return sorted(found, key=lambda each: each.number)
+            )
+            return sorted(map(version_of, entities), key=lambda version: version.number)
 
         return self._read(f"reading the versions of {name!r}", call) or []
 
@@ -151,20 +94,28 @@ class RegistryClient:
             lambda: version_of(self.client.get_model_version(name, str(number))),
         )
 
-    def logged_model(self, model_id: str) -> LoggedModel | None:
-        return self._read(
-            f"reading the logged model {model_id!r}", lambda: self.client.get_logged_model(model_id)
-        )
+    def logged_model(self, model_id: str | None) -> LoggedModel | None:
+        """A logged model; None where there is none, or no id."""
+        if model_id is None:
+            return None
+        what = f"reading the logged model {model_id!r}"
+        return self._read(what, lambda: self.client.get_logged_model(model_id))
 
-    def run_tags(self, run_id: str) -> dict[str, str] | None:
-        """Tags of a run; None where there is no such run."""
-        found = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))
-        return None if found is None else dict(found.data.tags)
+    def tags_of_logged(self, version: Version) -> dict[str, str]:
+        """Tags of the logged model behind a version; empty where there is none."""
+        logged = self.logged_model(version.model_id)
+        return dict(logged.tags) if logged else {}
+
+    def tags_of_maker(self, logged: LoggedModel | None) -> dict[str, str]:
+        """Tags of the run that logged a model; empty where there is none."""
+        if logged is None or not logged.source_run_id:
+            return {}
+        run_id = logged.source_run_id
+        run = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))
+        return dict(run.data.tags) if run else {}
 
     def text(self, uri: str) -> str:
         """The text of a small artifact."""
-        import mlflow
-        from mlflow.exceptions import MlflowException
 
         def call() -> str:
             try:
@@ -186,8 +137,6 @@ class RegistryClient:
         """Create a registered model unless it is there. Returns whether it was created here."""
 
         def call() -> bool:
-            from mlflow.exceptions import MlflowException
-
             try:
                 self.client.create_registered_model(name, tags=dict(tags), description=description)
             except MlflowException as error:
@@ -225,8 +174,6 @@ class RegistryClient:
 
     def delete_version(self, name: str, number: int) -> None:
         def call() -> None:
-            from mlflow.exceptions import MlflowException
-
             try:
                 self.client.delete_model_version(name, str(number))
             except MlflowException as error:
@@ -263,9 +210,9 @@ class RegistryClient:
             nonlocal attempts
             attempts += 1
             if attempts > 1:
-                for each in self.versions(name):
-                    if landed(each):
-                        return each
+                for version in self.versions(name):
+                    if landed(version):
+                        return version
             made = self.client.create_model_version(
                 name,
                 source,
@@ -281,8 +228,6 @@ class RegistryClient:
     # --- how a call is made
 
     def _read(self, what: str, call: Callable[[], T]) -> T | None:
-        from mlflow.exceptions import MlflowException
-
         try:
             return self._write(what, call)
         except MlflowException as error:
@@ -291,9 +236,6 @@ class RegistryClient:
             raise
 
     def _write(self, what: str, call: Callable[[], T]) -> T:
-        from mlflow.exceptions import MlflowException
-        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
-
         retrying = Retrying(
             retry=retry_if_exception(is_outage),
             stop=stop_after_delay(self.retry_seconds),
@@ -302,7 +244,7 @@ class RegistryClient:
         )
         try:
             with without_own_retries():
-                result: T = retrying(self._once, what, call)
+                result: T = retrying(self.attempt, what, call)
                 return result
         except Exception as error:
             if isinstance(error, MlflowException) and (
@@ -321,26 +263,6 @@ class RegistryClient:
                 ) from error
             raise
 
-    def _once(self, what: str, call: Callable[[], T]) -> T:  # noqa: ARG002  (tests stop the process here, between two calls)
+    def attempt(self, what: str, call: Callable[[], T]) -> T:  # noqa: ARG002  (a test double counts by it)
+        """One attempt; a test double breaks here, between two calls."""
         return call()
-
-
-def version_of(entity: Any) -> Version:
-    """A version as this room knows it, of MLflow's entity."""
-    return Version(
-        name=entity.name,
-        number=int(entity.version),
-        tags=dict(entity.tags),
-        aliases=tuple(sorted(entity.aliases)),
-        source=entity.source or "",
-        run_id=entity.run_id or None,
-        description=entity.description or "",
-        created_ms=int(entity.creation_timestamp),
-        status=str(entity.status or "READY"),
-        status_message=entity.status_message or "",
-    )
-
-
-def as_json(value: object) -> str:
-    """Canonical JSON, as tags hold it."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

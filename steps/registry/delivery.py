@@ -2,8 +2,8 @@
 failure reaches the sender.
 
 Signed as Standard Webhooks: ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature``
-(``v1,base64(HMAC-SHA256(secret,
-"<id>.<timestamp>.<body>"))``). Every attempt has the same id, so a receiver knows a repetition.
+(``v1,base64(HMAC-SHA256(secret, "<id>.<timestamp>.<body>"))``). Every attempt has the same id, so a
+receiver knows a repetition.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
+
+import requests
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from steps.config.notifications import NotificationsConfig
 from steps.core.errors import ConfigError
@@ -114,9 +117,7 @@ class Courier:
                 self._thread.start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all that was sent is delivered or given up, no longer than ``seconds``.
-        Returns whether it is.
-        """
+        """Wait until all was delivered or given up, at most ``seconds``. Returns whether it was."""
         deadline = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -152,8 +153,6 @@ class Courier:
                 self._queue.task_done()
 
     def _deliver(self, message: Message) -> None:
-        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
-
         retrying = Retrying(
             retry=retry_if_exception(
                 lambda error: isinstance(error, _UndeliveredError) and error.again
@@ -167,8 +166,6 @@ class Courier:
         retrying(self._attempt, message)
 
     def _attempt(self, message: Message) -> None:
-        import requests
-
         try:
             with requests.post(
                 self.settings.url or "",
@@ -216,8 +213,8 @@ def courier(settings: NotificationsConfig, secret: str) -> Courier:
         ConfigError: the secret is not base64, or empty.
     """
     with _LOCK:
-        found = _COURIERS.get((settings.url, secret))
-        if found is None:
-            found = _COURIERS[settings.url, secret] = Courier(settings, secret)
-            atexit.register(found.end)
-        return found
+        running = _COURIERS.get((settings.url, secret))
+        if running is None:
+            running = _COURIERS[settings.url, secret] = Courier(settings, secret)
+            atexit.register(running.end)
+        return running

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 from steps.config import names
-from steps.config.root import Config
+from steps.config.promotion import PromotionConfig
+from steps.core import tags
+from steps.core.commands import mlflow_run
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry import evidence_selection
-from steps.registry.aliases import DIGEST_TAG, ONNX, SNAPSHOT_TAG, TRANSFORMERS, VARIANT_TAG
-from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
+from steps.registry.aliases import ONNX, TRANSFORMERS
+from steps.registry.client import RegistryClient
+from steps.registry.evidence import Evidence
 from steps.registry.evidence_selection import Choice
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 
 UNKNOWN = "unknown"  # what a report says of bytes that were not hashed
@@ -24,46 +27,51 @@ class Assessment:
 
     version: Version
     evidence: Evidence | None
-    judged: Judged | None
+    candidate: CandidateReport | None  # what the evidence says of the version's model
     digest: str  # of the bytes that may be promoted
     objections: tuple[str, ...]  # a person may overrule these with a reason
 
 
 def assess(
-    registry: RegistryClient, version: Version, config: Config, choice: Choice | None = None
+    registry: RegistryClient,
+    version: Version,
+    policy: PromotionConfig,
+    *,
+    report_uri: str | None = None,
+    choice: Choice | None = None,
 ) -> Assessment:
     """Gather a version's evidence and hold it against the policy.
 
     Args:
         registry: the calls to the tracking server.
         version: to look at.
-        config: the composed config.
+        policy: what evidence must be like; its alias is the one that is to move.
+        report_uri: the report to go by, where somebody named one.
         choice: the report to go by; the default is what
             :func:`steps.registry.evidence_selection.choose` finds.
 
     Raises:
-        RefusedError: the evidence is about other bytes, or nobody ever recorded which bytes this
+        RefusedError: the evidence is about other bytes, or it is not recorded which bytes this
             version has: not to be overruled.
     """
-    choice = choice or evidence_selection.choose(registry, version, config)
+    choice = choice or evidence_selection.choose(registry, version, policy, report_uri)
     report, trouble = choice.evidence, choice.trouble
     model_id = version.model_id
-    judged = report.of(model_id, version.tags.get(DIGEST_TAG)) if report else None
-    logged = registry.logged_model(model_id) if model_id else None
+    candidate = report.of(model_id, version.tags.get(tags.DIGEST)) if report else None
     recorded = {
         source: value
         for source, value in (
-            ("the report", judged.digest if judged else None),
-            ("the version's tag", version.tags.get(DIGEST_TAG)),
-            ("the logged model's tag", logged.tags.get(DIGEST_TAG) if logged else None),
+            ("the report", candidate.digest if candidate else None),
+            ("the version's tag", version.tags.get(tags.DIGEST)),
+            ("the logged model's tag", registry.tags_of_logged(version).get(tags.DIGEST)),
         )
         if value and value != UNKNOWN
     }
-    command = evaluate_command(registry, version, config)
+    command = evaluate_command(registry, version, policy.alias)
     if not recorded:
         raise RefusedError(
-            f"{version.uri}: nobody recorded which bytes it has, so no evidence can be about them;"
-            f" evaluate it: {command}"
+            f"{version.uri}: it is not recorded which bytes it has, so no evidence can be about"
+            f" them; evaluate it: {command}"
         )
     if len(set(recorded.values())) > 1:
         words = ", ".join(f"{source} says {value}" for source, value in recorded.items())
@@ -74,40 +82,30 @@ def assess(
     objections: list[str] = []
     if report is None:
         objections.append(f"{trouble}; evaluate it: {command}")
-    elif judged is None:
+    elif candidate is None:
         objections.append(f"{report.uri} says nothing about {model_id}; evaluate it: {command}")
     else:
-        objections += [trouble] if config.report_uri and trouble else []
-        objections += _against(report, judged, config, command)
+        objections += [trouble] if report_uri and trouble else []
+        objections += _against(report, candidate, policy, command)
     return Assessment(
         version,
         report,
-        judged,
+        candidate,
         next(iter(recorded.values())),
-        tuple(redact(each) for each in objections),
+        tuple(redact(objection) for objection in objections),
     )
 
 
-def evaluate_command(registry: RegistryClient, version: Version, config: Config) -> str:
-    """What makes evidence about a version."""
-    given = [
-        f"model.registered_name={names.quoted(version.name)}",
-        f"evaluate.candidates=[{','.join(map(names.quoted, candidates(registry, version)))}]",
-    ]
-    if (alias := config.alias or config.promotion.alias) != "champion":
-        given.append(f"promotion.alias={alias}")
-    return shlex.join(
-        [
-            "mlflow",
-            "run",
-            ".",
-            "-e",
-            "evaluate",
-            "--env-manager",
-            "local",
-            *(word for each in given for word in ("-P", each)),
-        ]
-    )
+def evaluate_command(registry: RegistryClient, version: Version, alias: str) -> str:
+    """What makes evidence about a version, for an alias."""
+    uris = ",".join(map(names.quoted, candidates(registry, version)))
+    parameters = {
+        "model.registered_name": names.quoted(version.name),
+        "evaluate.candidates": f"[{uris}]",
+    }
+    if alias != "champion":
+        parameters["promotion.alias"] = alias
+    return mlflow_run("evaluate", parameters)
 
 
 def candidates(registry: RegistryClient, version: Version) -> list[str]:
@@ -118,47 +116,47 @@ def candidates(registry: RegistryClient, version: Version) -> list[str]:
     the version with that alias, or else the newest one. Without it, no evidence about a conversion
     could ever be enough.
     """
-    if version.tags.get(VARIANT_TAG, _logged(registry, version).get(VARIANT_TAG)) != ONNX:
+    if version.tags.get(tags.VARIANT, registry.tags_of_logged(version).get(tags.VARIANT)) != ONNX:
         return [version.uri]
     snapshot = _snapshot(registry, version)
     at = (registry.aliases(version.name) or {}).get(TRANSFORMERS)
     known = sorted(
         registry.versions(version.name),
-        key=lambda each: (each.number == at, each.number),
+        key=lambda other: (other.number == at, other.number),
         reverse=True,
     )
-    for each in known if snapshot else ():
-        variant = each.tags.get(VARIANT_TAG) or _logged(registry, each).get(VARIANT_TAG)
-        if variant == TRANSFORMERS and _snapshot(registry, each) == snapshot:
-            return [version.uri, each.uri]
+    for other in known if snapshot else ():
+        variant = other.tags.get(tags.VARIANT) or registry.tags_of_logged(other).get(tags.VARIANT)
+        if variant == TRANSFORMERS and _snapshot(registry, other) == snapshot:
+            return [version.uri, other.uri]
     return [version.uri]
 
 
 def _snapshot(registry: RegistryClient, version: Version) -> str | None:
-    """Digest of the snapshot that a version was made of; versions of earlier days have it on their
-    logged model only.
-    """
-    return version.tags.get(SNAPSHOT_TAG) or _logged(registry, version).get(SNAPSHOT_TAG)
+    """Digest of the version's snapshot; older versions have it on their logged model only."""
+    return version.tags.get(tags.SNAPSHOT_DIGEST) or registry.tags_of_logged(version).get(
+        tags.SNAPSHOT_DIGEST
+    )
 
 
-def _logged(registry: RegistryClient, version: Version) -> dict[str, str]:
-    logged = registry.logged_model(version.model_id) if version.model_id else None
-    return dict(logged.tags) if logged else {}
-
-
-def _against(report: Evidence, judged: Judged, config: Config, command: str) -> list[str]:
-    found: list[str] = []
-    if untimely := report.untimely(config.promotion.max_evidence_age_days):
-        found.append(f"its evidence {report.uri} {untimely}; evaluate it again: {command}")
-    if other := report.other_gates(config.promotion.gates):
-        found.append(f"it was judged by other gates ({other}); evaluate it again: {command}")
-    if judged.status != "evaluated":
-        found.append(f"it could not be evaluated ({judged.failure}); evaluate it again: {command}")
-    elif not judged.passes:
+def _against(
+    report: Evidence, candidate: CandidateReport, policy: PromotionConfig, command: str
+) -> list[str]:
+    objections: list[str] = []
+    if untimely := report.untimely(policy.max_evidence_age_days):
+        objections.append(f"its evidence {report.uri} {untimely}; evaluate it again: {command}")
+    if other := report.other_gates(policy.gates):
+        objections.append(f"it was judged by other gates ({other}); evaluate it again: {command}")
+    if candidate.status != "evaluated":
+        objections.append(
+            f"it could not be evaluated ({candidate.failure_reason}); evaluate it again: {command}"
+        )
+    elif not candidate.passes:
         gates = "; ".join(
             f"{gate.name}={gate.value} (limit {gate.limit}) {gate.reason}"
-            for gate in judged.gates
-            if gate.passed is not True
+            for gate in candidate.failed_gates
         )
-        found.append(f"its verdict is {judged.decision!r}{': ' + gates if gates else ''}")
-    return found
+        objections.append(
+            f"its verdict is {candidate.verdict.decision!r}{': ' + gates if gates else ''}"
+        )
+    return objections

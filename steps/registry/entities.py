@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from steps.core import tags
 from steps.core.model_uri import logged_model_of, parse
-from steps.registry.aliases import MODEL_ID_TAG
-from steps.registry.client import RegistryClient, Version
+from steps.registry.client import RegistryClient
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 
 READY, PENDING, FAILED = "READY", "PENDING_REGISTRATION", "FAILED_REGISTRATION"
@@ -48,12 +49,12 @@ def usable(registry: RegistryClient, version: Version) -> Version:
         return version
 
     def source_of(name: str, number: int) -> str | None:
-        found = registry.version(name, number)
-        return found.source if found else None
+        source = registry.version(name, number)
+        return source.source if source else None
 
     model_id = logged_model_of(version.source, source_of)
     if model_id is not None:
-        return replace(version, tags={**version.tags, MODEL_ID_TAG: model_id})
+        return replace(version, tags={**version.tags, tags.MODEL_ID: model_id})
     if (source := parse(version.source)) and source.version:
         raise RefusedError(
             f"{version.uri}: it is a copy of {version.source}, which leads to no logged model; it"

@@ -1,55 +1,24 @@
-"""The part of an evaluation report that a promotion rests on."""
+"""The evaluation report that a promotion rests on, with its address and its digest."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from mlflow.exceptions import MlflowException
 
 from steps.config.gates import GatesConfig
 from steps.core.errors import StepError
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport, ForeignSchemaError, Quality, Report
 from steps.registry.client import RegistryClient
 
-SCHEMA = "slm-promote/report/1"
-PROMOTE = "promote"
 # the pack that shows that everything runs; it is weaker than any other, however many items are
 # taken of it
 SMOKE = "smoke"
 CLOCK_TOLERANCE = timedelta(minutes=5)  # by how much the clocks of two machines may differ
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One limit of the policy, as the evaluation checked it."""
-
-    name: str
-    value: object
-    limit: object
-    passed: bool | None  # None: the evidence does not decide
-    reason: str
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One model as the report judged it."""
-
-    uri: str  # models:/m-…
-    model_id: str
-    variant: str  # transformers or onnx
-    digest: str  # sha256:… over the logged model's files
-    role: str  # candidate or incumbent
-    status: str  # evaluated or failed
-    metrics: Mapping[str, float]
-    decision: str  # promote, hold or insufficient_evidence; "failed" where it was not evaluated
-    gates: tuple[Gate, ...]
-    conformance_limits: tuple[str, ...]  # rows of the chat contract that it does not hold
-    failure: str | None
-
-    @property
-    def passes(self) -> bool:
-        return self.status == "evaluated" and self.decision == PROMOTE
 
 
 @dataclass(frozen=True)
@@ -58,33 +27,31 @@ class Evidence:
 
     uri: str  # runs:/<run>/report.json
     digest: str  # sha256:… over report.json
+    report: Report  # without answers and curves, which weigh most and decide nothing here
     created: datetime  # aware
-    registered_name: str
-    judged: tuple[Judged, ...]
-    pack: Mapping[str, Any]
-    snapshot: Mapping[str, Any]
-    incumbent_version: int | None
-    # the policy's gates that it judged by, as plain values; None where it does not say
-    gates: Mapping[str, Any] | None = None
     # of report.json, which a signature is over
     text: str = field(default="", repr=False, compare=False)
 
-    def of(self, model_id: str | None, digest: str | None = None) -> Judged | None:
-        """What the report says of a logged model, if anything: by its id, or by its bytes, as an
-        imported model has an id of its own.
-        """
-        by_id = next((each for each in self.judged if model_id and each.model_id == model_id), None)
-        return by_id or next(
-            (each for each in self.judged if digest and each.digest == digest), None
-        )
+    @property
+    def registered_name(self) -> str:
+        return self.report.registered_name
+
+    @property
+    def candidates(self) -> tuple[CandidateReport, ...]:
+        return self.report.candidates
+
+    def of(self, model_id: str | None, digest: str | None = None) -> CandidateReport | None:
+        """What the report says of a model: by id, or by bytes, as an import has a new id."""
+        by_id = (one for one in self.candidates if model_id and one.model_id == model_id)
+        by_digest = (one for one in self.candidates if digest and one.digest == digest)
+        return next(by_id, None) or next(by_digest, None)
 
     def other_gates(self, gates: GatesConfig) -> str:
-        """Which gates the report judged by that are not these, in words; empty where they are the
-        same.
-        """
-        if self.gates is None:
+        """Which gates of the report are not these, in words; empty where it does not say."""
+        if not self.report.policy.get("gates"):
             return ""
-        then, now = _leaves(self.gates), _leaves(json.loads(json.dumps(asdict(gates))))
+        then = _leaves(self.report.policy["gates"])
+        now = _leaves(json.loads(json.dumps(asdict(gates))))
         return ", ".join(
             f"{key}={then.get(key)} then, {now.get(key)} now"
             for key in sorted({*then, *now})
@@ -93,15 +60,14 @@ class Evidence:
 
     @property
     def strength(self) -> tuple[bool, int]:
-        """How much it weighs beside another report: the smoke pack least, then by the number of
-        items.
-        """
-        return self.pack.get("name") != SMOKE, _whole(self.pack.get("items")) or 0
+        """How much it weighs beside another report: the smoke pack least, then by items."""
+        pack = self.report.pack
+        return pack.get("name") != SMOKE, int(str(pack.get("items") or 0))
 
     @property
     def size(self) -> str:
         """Its pack in words."""
-        return f"pack {self.pack.get('name', 'unknown')}, {self.strength[1]} items"
+        return f"pack {self.report.pack.get('name', 'unknown')}, {self.strength[1]} items"
 
     def untimely(self, limit_days: float, now: datetime | None = None) -> str | None:
         """What is wrong with its date, in words; None where it counts.
@@ -123,9 +89,6 @@ class Evidence:
             )
         return None
 
-    def age_days(self, now: datetime | None = None) -> float:
-        return ((now or datetime.now(UTC)) - self.created).total_seconds() / 86_400
-
 
 def read(uri: str, registry: RegistryClient) -> Evidence:
     """Evidence at a report URI.
@@ -135,8 +98,6 @@ def read(uri: str, registry: RegistryClient) -> Evidence:
         report.
         StepError: there is no report there, or it is not one that this version reads.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         text = registry.text(uri)
     except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:
@@ -155,87 +116,34 @@ def parse(uri: str, text: str) -> Evidence:
         StepError: the text is not a report of the schema ``slm-promote/report/1``.
     """
     try:
-        report = json.loads(text)
-        if report["schema"] != SCHEMA:
-            raise StepError(
-                f"report_uri={uri!r}: schema is {report['schema']!r}, expected {SCHEMA!r}; evaluate"
-                " again with this version"
-            )
-        created = datetime.fromisoformat(report["created"])
-        _whole((report.get("pack") or {}).get("items"))
-        return Evidence(
+        report = Report.from_json(text)
+        created = datetime.fromisoformat(report.created)
+        light = tuple(replace(one, quality=Quality(), series={}) for one in report.candidates)
+        evidence = Evidence(
             uri=uri,
             digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
+            report=replace(report, candidates=light),
             created=created if created.tzinfo else created.replace(tzinfo=UTC),
-            registered_name=report["registered_name"],
-            judged=tuple(_judged(each) for each in report["candidates"]),
-            pack=_mapping(report.get("pack"), "pack") or {},
-            snapshot=_mapping(report.get("snapshot"), "snapshot") or {},
-            incumbent_version=_whole((report.get("incumbent") or {}).get("version")),
-            gates=_mapping((report.get("policy") or {}).get("gates"), "policy.gates"),
             text=text,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        _ = evidence.strength
+        if not isinstance(report.policy.get("gates") or {}, Mapping):
+            raise TypeError("policy.gates is not an object")
+        return evidence
+    except ForeignSchemaError as error:
+        raise StepError(f"report_uri={uri!r}: {error}; evaluate again with this version") from error
+    except (ValueError, TypeError) as error:
         raise StepError(
             f"report_uri={uri!r}: not an evaluation report ({type(error).__name__}: {error})"
         ) from error
 
 
-def _judged(entry: Mapping[str, Any]) -> Judged:
-    verdict = entry.get("verdict") or {}
-    failure = entry.get("failure")
-    rows = (entry.get("conformance") or {}).get("rows") or []
-    return Judged(
-        uri=entry["uri"],
-        model_id=entry["model_id"],
-        variant=entry["variant"],
-        digest=entry["digest"],
-        role=entry.get("role", "candidate"),
-        status=entry["status"],
-        metrics={
-            name: float(value)
-            for name, value in (entry.get("metrics") or {}).items()
-            if value is not None
-        },
-        decision=verdict.get("decision", "failed"),
-        gates=tuple(
-            Gate(
-                gate["name"],
-                gate.get("value"),
-                gate.get("limit"),
-                gate["passed"],
-                str(gate.get("reason", "")),
-            )
-            for gate in verdict.get("gates", [])
-        ),
-        conformance_limits=tuple(
-            f"{row['name']}: {row.get('limit') or row.get('detail') or 'not held'}"
-            for row in rows
-            if not row["passed"]
-        ),
-        failure=str(failure["reason"]) if failure else None,
-    )
-
-
-def _mapping(value: object, name: str) -> Mapping[str, Any] | None:
-    """A node of a report; None where it is empty or not there."""
-    if not value:
-        return None
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected an object")
-    return value
-
-
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in node.items():
-        found |= (
+        leaves |= (
             _leaves(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else {prefix + key: value}
         )
-    return found
-
-
-def _whole(value: object) -> int | None:
-    return None if value is None else int(str(value))
+    return leaves

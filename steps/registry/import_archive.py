@@ -1,6 +1,4 @@
-"""An exported version on its way into a tracking server: each step looks for what an earlier
-attempt left, and goes on from there.
-"""
+"""Import an exported version: each step first looks for what an earlier attempt left."""
 
 from __future__ import annotations
 
@@ -9,39 +7,98 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steps.core import digest, search
+import mlflow
+
+from steps.config.root import Config
+from steps.core import tags
 from steps.core.redaction import redact
-from steps.core.search import every_page
-from steps.registry import archive, card, versions
+from steps.registry import archive, card, signing, versions
 from steps.registry import evidence as evidence_module
 from steps.registry.alias_store import AliasStore
-from steps.registry.aliases import (
-    DIGEST_TAG,
-    EVALUATION_TAG,
-    EVIDENCE_TAG,
-    MODEL_ID_TAG,
-    ORIGIN_TAG,
-    VARIANT_TAG,
-)
-from steps.registry.archive import MODEL, REPORT
-from steps.registry.client import MISSING, REFUSED, RegistryClient, Version
+from steps.registry.archive import REPORT
+from steps.registry.client import RegistryClient
 from steps.registry.evidence import Evidence
+from steps.registry.imported_model import ARCHIVE_TAG, fill, logged_model
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+from steps.registry.transfer import Transfer, folder_of, one_line
 
 log = logging.getLogger(__name__)
 
 # fingerprint of the key whose signature was required of the archive, and was right
 SIGNER_TAG = "slm.archive.signer"
-# digest of the archive's manifest, by which a later attempt finds what an earlier one left
-ARCHIVE_TAG = "slm.archive"
-# uploads; another import of the same archive may write the same files while this one checks them
-ATTEMPTS = 2
+
+
+def import_(config: Config, *, registry: RegistryClient | None = None) -> Transfer:
+    """Take the version in the folder ``archive`` into this tracking server, under the active run.
+    No alias is set: that is ``promote``'s.
+
+    Every byte is checked against the manifest before anything is sent, and what arrived is fetched
+    again and checked before a version is made of it. The same archive again changes nothing. With
+    ``promotion.require_signer``, the key's holder must have signed it.
+
+    Raises:
+        ConfigError: ``archive`` is not given or is not an archive, or ``promotion.require_signer``
+            is not a key.
+        RefusedError: a file is missing, too many, or not what the manifest says, here or on
+            arrival; the manifest asks for a name or a tag that an import does not write; or the
+            required signature is missing or by another key.
+        StepError: the disk is full or cannot be read.
+    """
+    folder = folder_of(config)
+    required = config.promotion.require_signer
+    key = signing.check_public_key(required) if required else None
+    with one_line(f"archive={folder} could not be imported"):
+        return _import(folder, key, config, registry)
+
+
+def _import(
+    folder: Path, key: Path | None, config: Config, registry: RegistryClient | None
+) -> Transfer:
+    # before the signature: it says what is wrong with a folder that was never an archive, and reads
+    # no large file
+    archive.read(folder)
+    signature = signing.verify(folder, key) if key else None
+    signer = signature.signer if signature else None
+    manifest = archive.check(folder, signature.manifest_sha256 if signature else None)
+    name = str(manifest["name"])
+    registry = registry or RegistryClient(config.promotion.retry_seconds)
+    there = next(
+        (
+            version
+            for version in registry.versions(name)
+            if version.tags.get(tags.DIGEST) == manifest["digest"]
+        ),
+        None,
+    )
+    size, count = sum(file["size"] for file in manifest["files"]), len(manifest["files"])
+    if there is not None and not config.dry_run:
+        # an earlier import may have been ended before it came to that
+        describe(folder, manifest, registry, there)
+    done = Transfer(
+        name,
+        there.number if there else None,
+        manifest["digest"],
+        count,
+        size,
+        folder.name,
+        there is not None,
+        config.dry_run,
+    )
+    if there is not None or config.dry_run:
+        return done
+    if signer is None:
+        log.warning(
+            "archive=%s: no signature is required, so its evidence counts as whoever made it wrote"
+            " it; set promotion.require_signer to the PEM file of the key that signs releases, or"
+            " let only evaluations of models:/%s in promotion.evidence.experiments count",
+            redact(str(folder)),
+            name,
+        )
+    version = receive(folder, manifest, registry, signer)
+    return replace(done, version=version.number)
 
 
 def receive(
@@ -59,15 +116,13 @@ def receive(
     Raises:
         RefusedError: the evidence is about other bytes, or other bytes arrived than were sent.
     """
-    import mlflow
-
     run = mlflow.active_run()
     if run is None:
         raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
     run_id, text = run.info.run_id, _report(folder, manifest)
     report = evidence_module.parse(f"runs:/{run_id}/report.json", text)
-    judged = report.of(None, manifest["digest"])
-    if judged is None:
+    candidate = report.of(None, manifest["digest"])
+    if candidate is None:
         raise RefusedError(
             f"archive={folder}: its evidence says nothing about the bytes {manifest['digest']};"
             " export the version again"
@@ -77,23 +132,23 @@ def receive(
     )
     origin = f"{manifest['name']}/{manifest.get('version')} {manifest.get('model_id')}"
     said = archive.carried(manifest["tags"])
-    if said.get(VARIANT_TAG, judged.variant) != judged.variant:
+    if said.get(tags.VARIANT, candidate.variant) != candidate.variant:
         words = (
-            f"its tag {VARIANT_TAG} is {said[VARIANT_TAG]!r}, its evidence is about"
-            f" {judged.variant!r}"
+            f"its tag {tags.VARIANT} is {said[tags.VARIANT]!r}, its evidence is about"
+            f" {candidate.variant!r}"
         )
         raise RefusedError(f"archive={folder}: {words}; export the version again")
-    tags = {
+    version_tags = {
         **said,
-        DIGEST_TAG: manifest["digest"],
-        VARIANT_TAG: judged.variant,
-        ORIGIN_TAG: origin,
+        tags.DIGEST: manifest["digest"],
+        tags.VARIANT: candidate.variant,
+        tags.IMPORTED_FROM: origin,
         ARCHIVE_TAG: manifest["seal"],
     }
     if signer:
-        tags[SIGNER_TAG] = signer
-    model = _logged_model(registry, judged.variant, run.info.experiment_id, run_id, tags)
-    _fill(registry, model, folder, str(manifest["digest"]))
+        version_tags[SIGNER_TAG] = signer
+    model = logged_model(registry, candidate.variant, run.info.experiment_id, run_id, version_tags)
+    fill(registry, model, folder, str(manifest["digest"]))
     registry.ensure_model(
         manifest["name"],
         f"{manifest['name']}: imported versions; an alias is set by `promote` alone.",
@@ -102,13 +157,13 @@ def receive(
     # before a version is there: no other user can give it a history
     AliasStore(registry, manifest["name"]).claim()
     evidence_tags = {
-        MODEL_ID_TAG: model.model_id,
-        EVALUATION_TAG: report.uri,
-        EVIDENCE_TAG: report.digest,
+        tags.MODEL_ID: model.model_id,
+        tags.EVALUATION: report.uri,
+        tags.EVIDENCE_DIGEST: report.digest,
     }
     text = _card(manifest, report, model.model_id, "…")
     version, _ = versions.ensure(
-        registry, manifest["name"], model.model_id, {**tags, **evidence_tags}, text
+        registry, manifest["name"], model.model_id, {**version_tags, **evidence_tags}, text
     )
     describe(folder, manifest, registry, version)
     return version
@@ -117,26 +172,22 @@ def receive(
 def describe(
     folder: Path, manifest: Mapping[str, Any], registry: RegistryClient, version: Version
 ) -> None:
-    """Give a version that was made of this archive its card: with its own name, number and links,
-    not those of where it came from.
-    """
+    """Give a version of this archive a card with its own name, number and links."""
     if version.tags.get(ARCHIVE_TAG) != manifest["seal"] or version.model_id is None:
         return
     # taken off by somebody; `evaluate` gives it evidence again
-    if EVALUATION_TAG not in version.tags:
+    if tags.EVALUATION not in version.tags:
         return
-    report = evidence_module.parse(version.tags[EVALUATION_TAG], _report(folder, manifest))
+    report = evidence_module.parse(version.tags[tags.EVALUATION], _report(folder, manifest))
     text = _card(manifest, report, version.model_id, version.number)
     if version.description != text:
         registry.describe(version.name, version.number, text)
 
 
 def _report(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """The evidence, as the manifest has its bytes: they were checked, and may have changed
-    since.
-    """
+    """The text of the evidence, if it still has the bytes that the manifest says."""
     data = (folder / REPORT).read_bytes()
-    expected = next(each["sha256"] for each in manifest["files"] if each["path"] == REPORT)
+    expected = next(file["sha256"] for file in manifest["files"] if file["path"] == REPORT)
     if hashlib.sha256(data).hexdigest() != expected:
         raise RefusedError(
             f"archive={folder}: {REPORT} is not what was exported (its bytes differ); export the"
@@ -151,9 +202,9 @@ def _report(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: int | str) -> str:
-    judged = report.of(None, manifest["digest"])
-    assert judged is not None, "checked before anything was sent"
-    here = replace(judged, model_id=model_id, uri=f"models:/{model_id}")
+    candidate = report.of(None, manifest["digest"])
+    assert candidate is not None, "checked before anything was sent"
+    here = replace(candidate, model_id=model_id, uri=f"models:/{model_id}")
     return card.render(
         manifest["name"],
         number,
@@ -162,130 +213,3 @@ def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: 
         manifest["tags"],
         manifest.get("command") or "not recorded",
     )
-
-
-def _logged_model(
-    registry: RegistryClient, name: str, experiment_id: str, run_id: str, tags: Mapping[str, str]
-) -> LoggedModel:
-    """The logged model of this archive: the oldest of this experiment, should two imports have made
-    one each.
-    """
-    seal, mine = tags[ARCHIVE_TAG], ""
-
-    def call() -> LoggedModel:
-        nonlocal mine
-        if there := _of_archive(registry, seal, experiment_id):
-            return there[0]
-        made = registry.client.create_logged_model(
-            experiment_id, name=name, source_run_id=run_id, tags=dict(tags)
-        )
-        mine = made.model_id
-        return made
-
-    model = registry.repeated("creating the logged model", call)
-    if mine:
-        model = next(
-            iter(
-                registry.repeated(
-                    "looking for the archive", lambda: _of_archive(registry, seal, experiment_id)
-                )
-            ),
-            model,
-        )
-        if model.model_id != mine:
-            _delete(registry, mine)
-    return model
-
-
-def _of_archive(registry: RegistryClient, seal: str, experiment_id: str) -> list[LoggedModel]:
-    """What imports of this archive left in this experiment, oldest first.
-
-    Every user may make an experiment and a logged model with this tag in it, whose files he may
-    change whenever he likes; only those who may edit the import's own experiment can make one
-    there.
-    """
-    words = search.equals(f"tags.`{ARCHIVE_TAG}`", seal)
-    found = every_page(
-        lambda token: registry.client.search_logged_models(
-            [experiment_id], filter_string=words, page_token=token
-        )
-    )
-    ours = [
-        each
-        for each in found
-        if each.experiment_id == experiment_id
-        and _is_of(registry, each.source_run_id, experiment_id)
-    ]
-    return sorted(ours, key=lambda each: (each.creation_timestamp, each.model_id))
-
-
-def _is_of(registry: RegistryClient, run_id: str | None, experiment_id: str) -> bool:
-    """Whether a run belongs to an experiment."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return (
-            run_id is not None
-            and str(registry.client.get_run(run_id).info.experiment_id) == experiment_id
-        )
-    except MlflowException as error:
-        if error.error_code in {*MISSING, *REFUSED}:
-            return False
-        raise
-
-
-def _fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: str) -> None:
-    """Send the files and fetch them again, until they are what was sent."""
-    client, arrived = registry.client, ""
-    if str(model.status) == "READY":  # an earlier import came as far as that
-        arrived = _arrived(registry, model)
-    for _ in range(ATTEMPTS):
-        if arrived == expected:
-            return
-        registry.repeated(
-            "sending the model",
-            lambda: client.log_model_artifacts(model.model_id, str(folder / MODEL)),
-        )
-        registry.repeated(
-            "finishing the logged model",
-            lambda: client.finalize_logged_model(model.model_id, "READY"),
-        )
-        arrived = _arrived(registry, model)
-    if arrived != expected:
-        _delete(registry, model.model_id)
-        raise RefusedError(
-            f"archive={folder}: {arrived} arrived, {expected} was sent; no version was made, import"
-            " it again"
-        )
-
-
-def _arrived(registry: RegistryClient, model: LoggedModel) -> str:
-    import mlflow
-
-    def call() -> str:
-        with TemporaryDirectory(prefix="slm-import-") as place:
-            return digest.of_folder(
-                Path(
-                    mlflow.artifacts.download_artifacts(
-                        artifact_uri=f"models:/{model.model_id}", dst_path=place
-                    )
-                )
-            )
-
-    return registry.repeated("fetching what arrived", call)
-
-
-def _delete(registry: RegistryClient, model_id: str) -> None:
-    """Half a model must not be found by anybody; that it cannot be deleted must not hide why it
-    should be.
-    """
-    from mlflow.exceptions import MlflowException
-
-    from steps.core.errors import StepError
-
-    try:
-        registry.repeated(
-            "deleting the logged model", lambda: registry.client.delete_logged_model(model_id)
-        )
-    except (MlflowException, StepError) as error:
-        log.warning("the logged model %s could not be deleted (%s)", model_id, redact(str(error)))

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from steps.config.notifications import (
     HELD,
     OBSERVED,
@@ -31,13 +34,13 @@ from steps.config.root import Config
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
 from steps.registry import actors, result
-from steps.registry import journal as journal_module
 from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.delivery import Courier, Message, courier
-from steps.registry.journal import Entry, Move
+from steps.registry.entry import Entry
 from steps.registry.permission import WaitingError
+from steps.registry.record import Move
 from steps.registry.result import Promotion, RefusedError, Row
 
 log = logging.getLogger(__name__)
@@ -127,7 +130,7 @@ def notify(
         "alias": alias or config.promotion.alias,
         "moves": [vars(move) for move in moves],
         "reason": redact(reason)[:MOST_WORDS],
-        "who": who or _who(),
+        "who": who or current_user(),
         "entry": entry,
         "evidence": evidence,
         "evidence_digest": evidence_digest,
@@ -135,12 +138,12 @@ def notify(
         "run_id": result.active_run_id(),
     }
     try:
-        found = check(settings)
+        sender = check(settings)
     except ConfigError as error:
         log.warning("notification %s of %s is not sent: %s", event, data["uri"], redact(str(error)))
         return
-    if found is not None:
-        found.send(_message(event, name, data, event_id or str(uuid.uuid4())))
+    if sender is not None:
+        sender.send(_message(event, name, data, event_id or str(uuid.uuid4())))
 
 
 def announced(config: Config, call: Callable[[], Promotion]) -> Promotion:
@@ -181,9 +184,7 @@ def announced(config: Config, call: Callable[[], Promotion]) -> Promotion:
 
 
 def tell(config: Config, promotion: Promotion) -> None:
-    """Notify of what a run did: versions that are new, those that were held, and the alias that
-    moved.
-    """
+    """Notify of a run's new versions, of those that were held, and of the alias that moved."""
     if promotion.dry_run:
         return
     about = partial(
@@ -219,7 +220,7 @@ def tell_observed(config: Config, name: str, entries: Sequence[Entry]) -> None:
     """Notify of those entries that take note of moves by other clients."""
     for entry in entries:
         record = entry.record
-        if record.kind == journal_module.OBSERVED:
+        if record.kind == OBSERVED:
             moved = record.moves[0] if record.moves else Move(config.promotion.alias, None, None)
             notify(
                 config,
@@ -236,10 +237,8 @@ def tell_observed(config: Config, name: str, entries: Sequence[Entry]) -> None:
 
 
 @cache
-def _who() -> str | None:
-    """The user of this process as the history shows them; None where the server does not answer
-    now.
-    """
+def current_user() -> str | None:
+    """The user of this process as the history shows them; None while the server is away."""
     try:
         return actors.who(RegistryClient(0.0)).shown
     except StepError:
@@ -253,11 +252,7 @@ def _why_held(row: Row) -> str:
 
 
 def _entries_since(name: str, since: str) -> Sequence[Entry]:
-    """What this process added to the history since a moment of its own clock; read after the move,
-    so that none waits for it.
-    """
-    from mlflow.exceptions import MlflowException
-
+    """Entries since a moment of this process's clock; read after a move, which must not wait."""
     try:
         return [
             entry
@@ -289,11 +284,7 @@ def _message(event: str, name: str, data: dict[str, Any], event_id: str) -> Mess
 
 
 def source(name: str) -> str:
-    """Where an event comes from: the model's page on the tracking server, without credentials; a
-    path alone where there is no server.
-    """
-    import mlflow
-
+    """The model's page on the tracking server, without credentials; a path without a server."""
     page = f"#/models/{quote(name, safe='')}"
     parts = urlsplit(mlflow.get_tracking_uri())
     if parts.scheme in ("http", "https") and parts.hostname:

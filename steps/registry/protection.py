@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steps.config.root import Config
+from steps.config.promotion import PromotionConfig
 from steps.registry.actors import Actor
-from steps.registry.journal import Move
+from steps.registry.record import Move
 from steps.registry.result import RefusedError
 
 
 class ProtectedAliasError(RefusedError):
-    """The policy names who may move this alias, and the actor is not among them; nothing was
-    changed.
-    """
+    """The actor is not among those who may move this alias; nothing was changed."""
 
 
 def fault_of(alias: str, who: Actor, protected: Mapping[str, Sequence[str]]) -> str:
-    """Why this actor may not move an alias, by ``promotion.protected``; empty where nothing is
-    against it.
-    """
+    """Why this actor may not move an alias, by ``promotion.protected``; empty where they may."""
     users = protected.get(alias)
     if users is None or (who.authenticated and who.name in users):
         return ""
@@ -32,12 +28,12 @@ def fault_of(alias: str, who: Actor, protected: Mapping[str, Sequence[str]]) -> 
     )
 
 
-def check_protected(moves: Sequence[Move], who: Actor, config: Config) -> None:
+def check_protected(moves: Sequence[Move], who: Actor, policy: PromotionConfig) -> None:
     """Refuse moves of protected aliases by others than the policy names.
 
     Raises:
         ProtectedAliasError: with the alias and its users.
     """
     for move in moves:
-        if fault := fault_of(move.alias, who, config.promotion.protected):
+        if fault := fault_of(move.alias, who, policy.protected):
             raise ProtectedAliasError(f"{fault}; nothing was changed. No reason overrules this.")

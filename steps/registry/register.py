@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from itertools import count
 
 from steps.config import names
-from steps.config.root import Config
+from steps.config.model import ModelConfig
+from steps.config.promotion import PromotionConfig
 from steps.core.errors import StepError
 from steps.core.redaction import redact
+from steps.evaluation.report import CandidateReport
 from steps.registry import (
     actors,
     alias_plan,
     canary,
+    evidence,
     evidence_selection,
     permission,
-    policy,
+    proposals,
     result,
+    trust,
     versions,
 )
-from steps.registry import evidence as evidence_module
 from steps.registry.alias_store import AliasStore
-from steps.registry.aliases import DIGEST_TAG, VARIANTS, challenger_of
-from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
-from steps.registry.evidence_selection import Trust
-from steps.registry.journal import Record, new_id
-from steps.registry.result import ARTIFACT, Promotion, RefusedError, Row
-
-__all__ = ["ARTIFACT", "Promotion", "Row", "decide", "register"]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Aliases that a report earns, and why."""
-
-    aliases: Mapping[str, int | None]
-    reason: str
+from steps.registry.client import RegistryClient
+from steps.registry.earned_aliases import Decision, decide
+from steps.registry.evidence import Evidence
+from steps.registry.journal import Journal
+from steps.registry.model_version import Version
+from steps.registry.record import Record, new_id
+from steps.registry.result import Promotion, RefusedError
 
 
 def register(
+    registry: RegistryClient,
     report_uri: str,
-    config: Config,
+    policy: PromotionConfig,
+    model: ModelConfig,
     *,
     dry_run: bool = False,
-    registry: RegistryClient | None = None,
     kind: str = "register",
     reason: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Promotion:
-    """Register what a report judged, and move the aliases that it earned.
+    """Register what a report is about, and move the aliases that it earned.
 
     Every evaluated model gets one version; ``transformers`` and ``onnx`` go to the newest version
     of each that passes its gates; the policy's winner gets the policy's alias, its runner-up the
@@ -56,112 +52,87 @@ def register(
     moves, its version passes the canary; one that does not is treated as held. A held candidate
     gets a version, for the record, and no alias. The same report again changes nothing. A report
     that did not see what the policy's alias points at today cannot move it, however good its winner
-    is: no evaluation compared the two. Nor does one that is weaker than evidence of a version
-    that still counts: it leaves that version's tags and card alone, and moves no alias.
+    is: no evaluation compared the two. Nor does one that is weaker than evidence of a version that
+    still counts: it leaves that version's tags and card alone, and moves no alias.
 
     Args:
+        registry: the tracking server.
         report_uri: ``runs:/<run>/report.json``.
-        config: the composed config; ``promotion`` and ``model`` count.
+        policy: what must hold, and the alias that the winner gets.
+        model: says where the weights come from, where the report does not.
         dry_run: say what would change and change nothing; no canary is run.
-        registry: the tracking server; the default follows the process's URIs.
         kind: of the record in the history.
         reason: of whoever asked, where somebody did.
+        overrides: of this run, for the commands that messages and cards show.
 
     Raises:
         RefusedError: the report is from an experiment that the policy does not trust.
-        StepError: no such report, nothing in it was evaluated, the bytes are not those judged, or
-            the server refuses or does not answer.
+        StepError: no such report, nothing in it was evaluated, the bytes are not those evaluated,
+            or the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.
     """
-    registry = registry or RegistryClient(config.promotion.retry_seconds)
-    report = evidence_module.read(report_uri, registry)
+    report = evidence.read(report_uri, registry)
     name = names.check(
         f"registered_name in {report_uri}",
         report.registered_name,
         "evaluate again: `mlflow run . -e evaluate`",
     )
-    evaluated = [each for each in report.judged if each.status == "evaluated"]
-    if not evaluated:
-        failures = (
-            "; ".join(f"{each.uri}: {each.failure}" for each in report.judged)
-            or "the report names no model"
-        )
-        raise StepError(
-            f"{report_uri}: nothing to register, as no model was evaluated ({failures})"
-        )
+    evaluated = _evaluated(report)
     before = registry.versions(name)
-    trust = evidence_selection.trusted(registry, config, in_service(registry, name, before))
-    if why := trust.against(report):
+    trusted = trust.trusted(registry, policy, in_service(registry, name, before))
+    if why := trusted.against(report):
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
     store = AliasStore(registry, name)
-    found: dict[str, Version | None]
-    kept = _kept(before, evaluated, report, trust, config)
+    kept = {
+        candidate.model_id: version
+        for candidate in evaluated
+        if (version := _first_of(candidate.model_id, before))
+        and evidence_selection.kept(report, version, trusted, policy)
+    }
+    there: dict[str, Version | None]
     if dry_run:
-        view = store.peek()
-        found = {each.model_id: versions.find(registry, name, each.model_id) for each in evaluated}
-        created = {model_id for model_id, version in found.items() if version is None}
+        history = store.peek()
+        there = {one.model_id: _first_of(one.model_id, before) for one in evaluated}
+        created = {model_id for model_id, version in there.items() if version is None}
     else:
-        registry.ensure_model(name, describe(name, report, config), {})
+        registry.ensure_model(name, describe(name, report, model), {})
         store.claim()
         served = store.read().served()
-        weighed = [each for each in evaluated if each.model_id not in kept]
         made = {
-            each.model_id: versions.register(registry, name, each, report, command(config), served)
-            for each in weighed
-        }
-        found = {**kept, **{model_id: each.version for model_id, each in made.items()}}
-        created = {model_id for model_id, each in made.items() if each.created}
-        view = store.open()  # once there are versions: an entry points at one
-    planned = _numbers(registry, name, evaluated, found)
-    known = versions.without_twins(
-        registry.versions(name), {*view.journal.served(), *view.aliases.values()}
-    )
-    weaker = "; ".join(
-        filter(
-            None, (evidence_selection.weaker(report, each, trust, config) for each in kept.values())
-        )
-    )
-    canaries: dict[str, str] = {}  # model id to "passed" or what failed
-    isolation_missing: tuple[str, ...] = ()
-    while True:
-        failed = {model_id for model_id, outcome in canaries.items() if outcome != "passed"}
-        decision = (
-            Decision({}, f"no alias moves: {weaker}")
-            if weaker
-            else decide(report, planned, known, view.aliases, config, failed)
-        )
-        moves = alias_plan.moves(view.aliases, decision.aliases)
-        targets = {move.after for move in moves}
-        waiting = [
-            each
-            for each in evaluated
-            if planned[each.model_id] in targets and each.model_id not in canaries
-        ]
-        if dry_run or not waiting:
-            break
-        for each in waiting:
-            outcome = canary.run(
-                f"models:/{name}/{planned[each.model_id]}", each.digest, config.promotion.canary
+            candidate.model_id: versions.register(
+                registry, name, candidate, report, versions.command(overrides), served
             )
-            canaries[each.model_id] = "passed" if outcome.passed else outcome.fault
-            isolation_missing = outcome.missing or isolation_missing
+            for candidate in evaluated
+            if candidate.model_id not in kept
+        }
+        there = {**kept, **{model_id: one.version for model_id, one in made.items()}}
+        created = {model_id for model_id, one in made.items() if one.created}
+        history = store.open()  # once there are versions: an entry points at one
+    planned = _numbers(registry, name, there)
+    weaker = [evidence_selection.weaker(report, one, trusted, policy) for one in kept.values()]
+    decision, canaries = _decide(
+        registry, report, planned, history, policy, "; ".join(filter(None, weaker)), dry_run
+    )
     who = actors.who(registry)
-    subject = (
-        permission.planned_subject(report, planned, decision.aliases, view.aliases, config)
-        if moves
-        else None
-    )
     withheld = permission.withhold(
-        registry, store, view, decision.aliases, subject, who, replace(config, dry_run=dry_run)
+        store,
+        history,
+        decision.aliases,
+        proposals.planned_subject(report, planned, decision.aliases, history.aliases, policy.alias),
+        who,
+        policy,
+        overrides=overrides,
+        dry_run=dry_run,
     )
-    moves = alias_plan.moves(view.aliases, withheld.aliases)
+    moves = alias_plan.moves(history.aliases, withheld.aliases)
     why = "; ".join(
         filter(None, (reason and redact(reason), redact(decision.reason), withheld.words))
     )
+    isolation_missing = next((one.missing for one in canaries.values() if one.missing), ())
     entry = None
     if moves and not dry_run:
         entry = store.commit(
-            view,
+            history,
             Record(
                 id=new_id(),
                 kind=kind,
@@ -169,32 +140,32 @@ def register(
                 actor=who.name,
                 authenticated=who.authenticated,
                 reason=why,
-                profile=config.promotion.profile,
+                profile=policy.profile,
                 evidence=report.uri,
                 evidence_digest=report.digest,
                 run_id=result.active_run_id(),
                 details={**withheld.details, **canary.recorded(isolation_missing)},
             ),
         )
-    final = {**view.aliases, **withheld.aliases}
+    final = {**history.aliases, **withheld.aliases}
     promotion = Promotion(
         kind=kind,
         name=name,
         report_uri=report.uri,
         evidence_digest=report.digest,
-        profile=config.promotion.profile,
-        alias=config.promotion.alias,
+        profile=policy.profile,
+        alias=policy.alias,
         rows=tuple(
             result.row(
                 name,
-                each,
-                planned[each.model_id],
+                candidate,
+                planned[candidate.model_id],
                 final,
-                created=each.model_id in created,
-                exists=found[each.model_id] is not None,
-                canary=canaries.get(each.model_id, ""),
+                created=candidate.model_id in created,
+                exists=there[candidate.model_id] is not None,
+                canary=_words(canaries.get(candidate.model_id)),
             )
-            for each in evaluated
+            for candidate in evaluated
         ),
         moves=moves,
         reason=why,
@@ -209,134 +180,17 @@ def register(
     return promotion
 
 
-def decide(
-    report: Evidence,
-    planned: Mapping[str, int],
-    known: Sequence[Version],
-    current: Mapping[str, int],
-    config: Config,
-    failed_canary: Collection[str] = (),
-) -> Decision:
-    """Aliases that the report earns, and why.
-
-    Args:
-        report: the evidence.
-        planned: version number of each evaluated model by model id.
-        known: versions in the registry.
-        current: the aliases now.
-        config: the composed config.
-        failed_canary: models that must not get an alias.
-
-    Returns:
-        Alias to version, for those that the report has something to say about; and one sentence.
-    """
-    if untimely := report.untimely(config.promotion.max_evidence_age_days):
-        return Decision({}, f"no alias moves, as the evidence {untimely}; evaluate again")
-    if other := report.other_gates(config.promotion.gates):
-        return Decision(
-            {}, f"no alias moves, as the report judged by other gates ({other}); evaluate again"
-        )
-    alias = config.promotion.alias
-    champion = current.get(alias)
-    serving = next((each for each in known if each.number == champion), None)
-    seen = report.of(serving.model_id, serving.tags.get(DIGEST_TAG)) if serving else None
-    by_id = {each.model_id: each.number for each in reversed(known) if each.model_id} | dict(
-        planned
-    )
-    # also where another version of the same logged model has the lower number
-    if seen and champion is not None:
-        by_id[seen.model_id] = champion
-    passing = [
-        each
-        for each in report.judged
-        if each.passes and each.model_id in by_id and each.model_id not in failed_canary
-    ]
-    wanted: dict[str, int | None] = {}
-    looked_at = {by_id[each.model_id] for each in report.judged if each.model_id in by_id}
-    for variant in VARIANTS:
-        numbers = [by_id[each.model_id] for each in passing if each.variant == variant]
-        now = current.get(variant)
-        # a newer one that is there already stays, unless this report or its canary speaks against
-        # it
-        if numbers:
-            wanted[variant] = max(
-                [*numbers, now] if now is not None and now not in looked_at else numbers
-            )
-    if serving is not None and seen is None:
-        again = (
-            "evaluate again: `mlflow run . -e evaluate`, with evaluate.incumbent=true and"
-            f" promotion.alias={alias}"
-        )
-        return Decision(
-            wanted,
-            f"@{alias} stays where it is, as the report did not see @{alias} (version {champion});"
-            f" {again}",
-        )
-    eligible: dict[str, Judged] = {each.model_id: each for each in passing}
-    if seen and seen.status == "evaluated" and seen.model_id not in failed_canary:
-        # the incumbent defends its place with its figures, also where it would not get in today
-        eligible.setdefault(seen.model_id, seen)
-    ranking = policy.rank(list(eligible.values()), config.promotion.weights)
-    held = [
-        _why_held(each, failed_canary) for each in report.judged if each.model_id not in eligible
-    ]
-    if ranking.winner is None:
-        return Decision(wanted, "no alias moves, as no candidate passed: " + "; ".join(held))
-    winner = by_id[ranking.winner.judged.model_id]
-    runner_up = by_id[ranking.runner_up.judged.model_id] if ranking.runner_up else None
-    wanted |= alias_plan.succeed(current, alias, winner, runner_up)
-    broken = {by_id[model_id] for model_id in failed_canary if model_id in by_id}
-    # the version that was beaten takes that place, but not when it does not even run
-    if wanted.get(challenger_of(alias)) in broken:
-        wanted[challenger_of(alias)] = None
-    reason = f"profile {config.promotion.profile}: " + "; ".join(
-        f"version {by_id[each.judged.model_id]} ({each.judged.variant})"
-        f" {each.utility:+.3f}{'' if each.on_front else ', dominated'}"
-        for each in ranking.ranked
-    )
-    if ranking.left_out:
-        reason += f"; not compared, as figures are missing: {', '.join(ranking.left_out)}"
-    if held:
-        reason += f"; held: {'; '.join(held)}"
-    return Decision(wanted, reason)
-
-
 def in_service(registry: RegistryClient, name: str, known: Sequence[Version]) -> list[Version]:
-    """Those of a model's versions that an alias points at: the experiments of their logged models
-    are those of its own chain.
-    """
+    """Versions that an alias points at: evidence counts from their logged models' experiments."""
     numbers = {*(registry.aliases(name) or {}).values()} if known else set()
-    return [each for each in known if each.number in numbers]
+    return [version for version in known if version.number in numbers]
 
 
-def _kept(
-    known: Sequence[Version],
-    evaluated: Sequence[Judged],
-    report: Evidence,
-    trust: Trust,
-    config: Config,
-) -> dict[str, Version]:
-    """Versions of these models whose recorded evidence this report must not replace, by model
-    id.
-    """
-    ids = {each.model_id for each in evaluated}
-    first = {each.model_id: each for each in reversed(known) if each.model_id in ids}
-    return {
-        model_id: each
-        for model_id, each in first.items()
-        if model_id and evidence_selection.kept(report, each, trust, config)
-    }
-
-
-def describe(name: str, report: Evidence, config: Config) -> str:
+def describe(name: str, report: Evidence, model: ModelConfig) -> str:
     """Description of the registered model."""
-    source = (
-        report.snapshot.get("repo")
-        or config.model.repo
-        or config.model.homepage
-        or "a local checkpoint"
-    )
-    licence = report.snapshot.get("licence") or config.model.licence or "not recorded"
+    snapshot = report.report.snapshot or {}
+    source = snapshot.get("repo") or model.repo or model.homepage or "a local checkpoint"
+    licence = snapshot.get("licence") or model.licence or "not recorded"
     return (
         f"{name}: a small language model from {source}, licence {licence}. Versions are variants of"
         " the same weights behind one chat contract: `transformers` and `onnx` are the newest that"
@@ -345,48 +199,69 @@ def describe(name: str, report: Evidence, config: Config) -> str:
     )
 
 
-def command(config: Config) -> str:
-    """What makes the model again, from the project's folder."""
-    from hydra.core.hydra_config import HydraConfig
-
-    choice = (
-        str(HydraConfig.get().runtime.choices.get("model"))
-        if HydraConfig.initialized()
-        else config.model.registered_name
+def _evaluated(report: Evidence) -> list[CandidateReport]:
+    evaluated = [candidate for candidate in report.candidates if candidate.status == "evaluated"]
+    if evaluated:
+        return evaluated
+    failures = (
+        "; ".join(f"{candidate.uri}: {candidate.failure_reason}" for candidate in report.candidates)
+        or "the report names no model"
     )
-    return f"mlflow run . --env-manager local -P model={choice}"
+    raise StepError(f"{report.uri}: nothing to register, as no model was evaluated ({failures})")
 
 
-def _why_held(judged: Judged, failed_canary: Collection[str]) -> str:
-    who = f"{judged.variant} {judged.model_id}"
-    if judged.model_id in failed_canary:
-        return f"{who} (canary)"
-    if judged.status != "evaluated":
-        return (
-            f"{who} (could not be evaluated:"
-            f" {((judged.failure or '').splitlines() or ['no reason given'])[0]})"
-        )
-    failed = ", ".join(gate.name for gate in judged.gates if gate.passed is False)
-    open_ = ", ".join(gate.name for gate in judged.gates if gate.passed is None)
-    words = [
-        f"failed {failed}" if failed else "",
-        f"too little evidence for {open_}" if open_ else "",
-    ]
-    return f"{who} ({'; '.join(filter(None, words)) or judged.decision.replace('_', ' ')})"
+def _first_of(model_id: str, known: Sequence[Version]) -> Version | None:
+    return next((version for version in known if version.model_id == model_id), None)
 
 
 def _numbers(
-    registry: RegistryClient,
-    name: str,
-    evaluated: Sequence[Judged],
-    found: Mapping[str, Version | None],
+    registry: RegistryClient, name: str, there: Mapping[str, Version | None]
 ) -> dict[str, int]:
-    """Version numbers, those a dry run would create counted on from the highest there is."""
-    numbers: dict[str, int] = {}
-    upcoming = max((each.number for each in registry.versions(name)), default=0)
-    for each in evaluated:
-        version = found[each.model_id]
-        if version is None:
-            upcoming += 1
-        numbers[each.model_id] = version.number if version else upcoming
-    return numbers
+    """Version number by model id; a dry run counts on from the highest there is."""
+    upcoming = count(1 + max((version.number for version in registry.versions(name)), default=0))
+    return {
+        model_id: version.number if version else next(upcoming)
+        for model_id, version in there.items()
+    }
+
+
+def _decide(
+    registry: RegistryClient,
+    report: Evidence,
+    planned: Mapping[str, int],
+    history: Journal,
+    policy: PromotionConfig,
+    weaker: str,
+    dry_run: bool,
+) -> tuple[Decision, dict[str, canary.Canary]]:
+    """What the report earns, once the canaries of the versions that would move have passed."""
+    name = report.registered_name
+    known = versions.without_twins(
+        registry.versions(name), {*history.served(), *history.aliases.values()}
+    )
+    canaries: dict[str, canary.Canary] = {}
+    while True:
+        failed = {model_id for model_id, tried in canaries.items() if not tried.passed}
+        decision = (
+            Decision({}, f"no alias moves: {weaker}")
+            if weaker
+            else decide(report, planned, known, history.aliases, policy, failed)
+        )
+        moved_to = {move.after for move in alias_plan.moves(history.aliases, decision.aliases)}
+        untried = [
+            candidate
+            for candidate in report.candidates
+            if planned.get(candidate.model_id) in moved_to - {None}
+            and candidate.model_id not in canaries
+        ]
+        if dry_run or not untried:
+            return decision, canaries
+        for candidate in untried:
+            uri = f"models:/{name}/{planned[candidate.model_id]}"
+            canaries[candidate.model_id] = canary.run(uri, candidate.digest, policy.canary)
+
+
+def _words(tried: canary.Canary | None) -> str:
+    if tried is None:
+        return ""
+    return "passed" if tried.passed else tried.fault

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steps.core import search
+import mlflow
+from mlflow.entities import Run
+
+from steps.core import search, tags
 from steps.core.errors import StepError
 from steps.core.search import every_page
 from steps.registry import evidence as evidence_module
 from steps.registry.client import PermissionRefusedError, RegistryClient, ServerUnavailableError
 from steps.registry.evidence import Evidence
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 REPORT_FILE = "report.json"
 REPORTS_READ = 20  # newest finished evaluations of a model that are read to find the strongest
@@ -41,8 +41,8 @@ def finished(
             to name them.
     """
     words = (
-        "attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND"
-        f" {search.equals('tags.`slm.model`', name)}"
+        f"attributes.status = 'FINISHED' AND tags.`{tags.STEP}` = 'evaluate' AND"
+        f" {search.equals(f'tags.`{tags.MODEL}`', name)}"
     )
     client, newest_first = registry.client, ["attributes.start_time DESC"]
 
@@ -53,8 +53,8 @@ def finished(
 
     def call() -> tuple[list[Run], list[Run]]:
         known = [
-            each.experiment_id
-            for each in every_page(
+            experiment.experiment_id
+            for experiment in every_page(
                 lambda token: client.search_experiments(max_results=1000, page_token=token)
             )
         ]
@@ -73,11 +73,7 @@ def finished(
 
 
 def read(registry: RegistryClient, run: Run) -> Evidence | None:
-    """The report of a run; None where it was removed or is of another schema, as another one may
-    do.
-    """
-    import mlflow
-
+    """The report of a run; None where it was removed or is of another schema."""
     try:
         return _seen(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, registry)
     except ServerUnavailableError:
@@ -104,4 +100,4 @@ def _seen(_server: str, run_id: str, _ended: int | None, registry: RegistryClien
 
 
 def _with_report(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.data.tags.get("slm.output") == uri_of(run)]
+    return [run for run in runs if run.data.tags.get(tags.OUTPUT) == uri_of(run)]

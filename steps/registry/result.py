@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from steps.core import tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.registry.client import Version
-from steps.registry.evidence import Judged
-from steps.registry.journal import Move
+from steps.evaluation.report import CandidateReport
+from steps.registry.model_version import Version
+from steps.registry.record import Move
 from steps.registry.retries import first_line
 
 log = logging.getLogger(__name__)
@@ -25,9 +29,7 @@ class RefusedError(StepError):
 
 
 class WithdrawnError(RefusedError):
-    """Whoever asked for the move has taken that back, or asks for another version by now; nothing
-    was changed.
-    """
+    """Whoever asked for the move has withdrawn it; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,6 @@ class Promotion:
     # of the entry: kept on the run, it shows whether the history was rewritten as a whole
     entry_digest: str | None = None
 
-    @property
-    def champion(self) -> Row | None:
-        """The version that the policy's alias points at, if this run looked at it."""
-        return next((row for row in self.rows if self.alias in row.aliases), None)
-
     def to_json(self) -> dict[str, Any]:
         """As ``promotion.json`` holds it."""
         plain = dict(vars(self))
@@ -92,40 +89,39 @@ class Promotion:
 
 def row(
     name: str,
-    judged: Judged,
+    candidate: CandidateReport,
     number: int,
     aliases: Mapping[str, int | None],
     *,
-    created: bool,
+    created: bool = False,
     exists: bool,
     canary: str,
 ) -> Row:
-    """The row of a version that a report judged."""
+    """The row of a version that a report is about."""
     return Row(
         name=name,
         version=number if exists else None,
-        variant=judged.variant,
-        model_id=judged.model_id,
-        digest=judged.digest,
-        decision=judged.decision,
+        variant=candidate.variant,
+        model_id=candidate.model_id,
+        digest=candidate.digest,
+        decision=candidate.verdict.decision,
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
-        scores=dict(judged.metrics),
+        scores=dict(candidate.metrics),
         created=created,
-        failed_gates=tuple(gate.name for gate in judged.gates if gate.passed is not True),
+        failed_gates=tuple(gate.name for gate in candidate.failed_gates),
         canary=canary,
     )
 
 
-def unjudged_row(version: Version, aliases: Mapping[str, int | None], canary: str) -> Row:
+def unevaluated_row(version: Version, aliases: Mapping[str, int | None], canary: str) -> Row:
     """The row of a version without evidence."""
-    tags = version.tags
     return Row(
         name=version.name,
         version=version.number,
-        variant=tags.get("slm.variant", "unknown"),
+        variant=version.tags.get(tags.VARIANT, "unknown"),
         model_id=version.model_id or "",
-        digest=tags.get("slm.digest", ""),
-        decision=tags.get("slm.verdict", "not judged"),
+        digest=version.tags.get(tags.DIGEST, ""),
+        decision=version.tags.get(tags.VERDICT, "not judged"),
         aliases=tuple(
             sorted(alias for alias, target in aliases.items() if target == version.number)
         ),
@@ -137,14 +133,9 @@ def unjudged_row(version: Version, aliases: Mapping[str, int | None], canary: st
 
 
 def keep(promotion: Promotion) -> None:
-    """Put ``promotion.json`` on the active run, where there is one. The move was made: that it
-    cannot be shown there does not undo it.
-    """
+    """Put ``promotion.json`` on the active run; a failure of that does not undo the move."""
     if active_run_id() is None:
         return
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     try:
         mlflow.log_dict(promotion.to_json(), ARTIFACT)
     except (MlflowException, OSError) as error:
@@ -157,7 +148,5 @@ def keep(promotion: Promotion) -> None:
 
 def active_run_id() -> str | None:
     """The MLflow run that this process writes to."""
-    import mlflow
-
     run = mlflow.active_run()
     return str(run.info.run_id) if run else None

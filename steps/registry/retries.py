@@ -7,14 +7,14 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 TRANSIENT = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 )
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once
 # collide, which it calls a bad request.
@@ -34,44 +34,28 @@ _BEFORE: list[str | None] = []  # the variable's value before the first of them
 
 
 def is_transient(error: MlflowException) -> bool:
-    """Whether repeating the call may help: the server is away or overloaded, or two writers met in
-    its database.
-    """
+    """Whether repeating a call may help: the server is away, overloaded, or two writers met."""
     status = status_of(error)
     if status in (401, 403, 404):
         return False
     if error.error_code == "BAD_REQUEST" and COLLISION.search(str(error)):
         return True
-    return error.error_code in TRANSIENT or status in (408, 429, 500, 502, 503, 504)
+    return error.error_code in TRANSIENT or status in TRANSIENT_STATUS
 
 
 def is_missing_artifact(error: MlflowException) -> bool:
-    """Whether a download failed with an answer: MLflow calls it an internal error also where the
-    file is just not there.
-    """
+    """Whether a download failed as the file is missing, which MLflow calls an internal error."""
     return "failures occurred while downloading" in str(error) and not UNREACHABLE.search(
         str(error)
     )
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether what is fetched could not be had because a server is away: the same call may work a
-    minute later.
-    """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
+    """Whether a call failed as a server is away: it may work a minute later."""
     if isinstance(error, MlflowException):
         return is_transient(error)
     if isinstance(error, RequestException):  # of an artifact store behind the tracking server
-        return error.response is None or error.response.status_code in (
-            408,
-            429,
-            500,
-            502,
-            503,
-            504,
-        )
+        return error.response is None or error.response.status_code in TRANSIENT_STATUS
     return False
 
 
@@ -86,9 +70,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def without_own_retries() -> Iterator[None]:
-    """MLflow reads its number of retries from the environment at each request; threads in here at
-    once share one change of it.
-    """
+    """Turn MLflow's own retries off by the environment; threads share the change."""
     with _LOCK:
         if not _INSIDE:
             _BEFORE.append(os.environ.get(OWN_RETRIES))

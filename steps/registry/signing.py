@@ -11,6 +11,7 @@ signature. The ``model_signing`` command line verifies the same file::
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from steps.core.errors import ConfigError, StepError
 from steps.registry.archive import MANIFEST, SIGNATURE
@@ -38,9 +50,6 @@ def check_private_key(text: str) -> Path:
     """
     path = _file("signing_key", text)
     _library("signing")
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     password = os.environ.get(PASSWORD_ENV)
     try:
         key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
@@ -156,30 +165,19 @@ def _signed_manifest(signature: bytes) -> str:
         ValueError: the statement does not name it.
     """
     payload = json.loads(base64.b64decode(json.loads(signature)["dsseEnvelope"]["payload"]))
-    for each in payload["predicate"]["resources"]:
-        if each["name"] == MANIFEST and each["algorithm"] == "sha256":
-            return str(each["digest"])
+    for resource in payload["predicate"]["resources"]:
+        if resource["name"] == MANIFEST and resource["algorithm"] == "sha256":
+            return str(resource["digest"])
     raise ValueError(f"it does not name {MANIFEST}")
 
 
 def fingerprint(public_key: Path) -> str:
-    """``sha256:…`` over the DER form of a public key: ``openssl pkey -pubin -in key.pub -outform
-    DER | sha256sum``.
-    """
-    import hashlib
-
+    """``sha256:…`` over the DER form of a public key, as ``openssl pkey`` writes it."""
     return "sha256:" + hashlib.sha256(_public_key(public_key)).hexdigest()
 
 
 def _public_key(path: Path) -> bytes:
     """The key in DER form."""
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_pem_public_key,
-    )
-
     try:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, TypeError, OSError) as error:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steps.registry.actors import Actor
-from steps.registry.client import as_json
+from steps.registry.record import as_json
 
 SCHEMA = "slm-promote/approval/1"
 APPROVE, REJECT = "approve", "reject"
@@ -21,9 +21,7 @@ LONGEST_NAME = 255  # characters; MLflow's user store keeps no longer ones
 
 @dataclass(frozen=True)
 class Subject:
-    """What is approved: an approval of it says nothing about other bytes, other evidence or another
-    alias.
-    """
+    """What is approved: these bytes for this alias on this evidence, and nothing else."""
 
     name: str  # registered model
     version: int  # for people and the journal; the digest is the identity
@@ -84,9 +82,8 @@ class Statement:
         """Whether a rejection is against this subject: the same evidence, or the same version on
         evidence that is not newer.
 
-        An older report is not new evidence, and neither is a missing one. A statement that does
-        not say when its
-        report was made counts by its own time.
+        An older report is not new evidence, and neither is a missing one. A statement that does not
+        say when its report was made counts by its own time.
         """
         if self.subject.same(subject) or not self.subject.same_version(subject):
             return self.subject.same(subject)
@@ -96,9 +93,7 @@ class Statement:
         ) >= _moment(made, FIRST)
 
     def journal_id(self, number: int) -> str:
-        """Id of the journal's entry about it as version ``number`` of ``<name>.approvals``, the
-        same for everybody who takes note.
-        """
+        """Id of the journal's entry about it as ``<name>.approvals`` version ``number``."""
         return hashlib.sha256(f"{number} {self.to_json()}".encode()).hexdigest()[:32]
 
     @staticmethod
@@ -126,12 +121,12 @@ class Statement:
             }
             if not words["actor"].isprintable() or len(words["actor"]) > LONGEST_NAME:
                 raise ValueError("the actor is not a user name")
-            found = Statement(
+            statement = Statement(
                 **words, authenticated=plain["authenticated"], subject=Subject(**subject)
             )
             # a ValueError where a text is not Unicode, which the history could not hold
-            found.to_json().encode()
-            return found
+            statement.to_json().encode()
+            return statement
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a statement ({type(error).__name__}: {error})") from error
 
@@ -149,9 +144,7 @@ class Decision:
 
     @property
     def names(self) -> set[str]:
-        """Names by which the approver is known; a name that is only claimed beside a signature says
-        nothing.
-        """
+        """Names by which the approver is known; beside a signature, no claimed one."""
         return (
             {self.approver, self.statement.actor}
             if self.statement.authenticated
@@ -179,7 +172,7 @@ class Decision:
 
 def _moment(text: str, otherwise: datetime) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return otherwise
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

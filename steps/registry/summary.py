@@ -12,14 +12,15 @@ from rich.table import Table
 from steps.config.root import ROOT, Config
 from steps.core import search
 from steps.core.redaction import redact_credentials
-from steps.registry.register import Promotion
+from steps.evaluation import metrics
+from steps.registry.result import Promotion
 
 # heading, metric, format, factor
 SCORES = (
-    ("quality", "quality/score", "{:.1%}", 1),
-    ("tokens/s", "speed/decode_tokens_per_second", "{:.1f}", 1),
-    ("first token", "speed/ttft_p50_s", "{:.3f} s", 1),
-    ("peak memory", "memory/peak_rss_bytes", "{:,.0f} MB", 1e-6),
+    ("quality", metrics.QUALITY_SCORE, "{:.1%}", 1),
+    ("tokens/s", metrics.DECODE, "{:.1f}", 1),
+    ("first token", metrics.TTFT_P50, "{:.3f} s", 1),
+    ("peak memory", metrics.PEAK_RSS, "{:,.0f} MB", 1e-6),
 )
 QUESTION = "What is the capital of France?"
 DEFAULT_NAME, DEFAULT_ALIAS = "smollm2-135m-instruct", "champion"  # what `make ask` asks
@@ -51,10 +52,10 @@ def show(promotion: Promotion) -> None:
     console.print(promotion.reason, highlight=False)
 
 
-def scores(metrics: Mapping[str, float]) -> list[str]:
+def scores(measured: Mapping[str, float]) -> list[str]:
     """The table's figures, in the order of ``SCORES``; a dash where the report has none."""
     return [
-        form.format(factor * metrics[name]) if metrics.get(name) is not None else "-"
+        form.format(factor * measured[name]) if measured.get(name) is not None else "-"
         for _, name, form, factor in SCORES
     ]
 
@@ -69,7 +70,7 @@ def say_where_to_look(config: Config) -> None:
         return
     look, ask = commands(mlflow.get_tracking_uri(), name, alias)
     if alias not in MlflowClient().get_registered_model(name).aliases:
-        ask = f"nobody: {name} has no {alias} yet; the table above names the gates that held"
+        ask = f"not yet: {name} has no {alias}; the table above names the gates that held"
     # whoever reads the screen copies the commands: paths stay whole there
     print(f"\nlook:  {redact_credentials(look)}\nask:   {redact_credentials(ask)}", flush=True)
 

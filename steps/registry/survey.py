@@ -7,17 +7,19 @@ which this says that something changed is looked at closely.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from steps.config import names
-from steps.core import digest, search
+from steps.core import digest, search, tags
 from steps.core.search import every_page
 from steps.registry import journal
 from steps.registry.aliases import CANDIDATE
-from steps.registry.client import RegistryClient, Version, version_of
-from steps.registry.journal import KIND_TAG, Entry
+from steps.registry.client import RegistryClient
+from steps.registry.entry import Entry, entry_of
+from steps.registry.journal import KIND_TAG
+from steps.registry.model_version import Version, version_of
 
 # MLflow's servers give no more of the first at once
 MODELS_A_PAGE, VERSIONS_A_PAGE, RUNS_A_PAGE = 1000, 10_000, 500
@@ -44,17 +46,17 @@ class Facts:
     def candidate(self) -> Version | None:
         """The version that somebody set as ``candidate``."""
         number = self.aliases.get(CANDIDATE)
-        return next((each for each in self.versions if each.number == number), None)
+        return next((version for version in self.versions if version.number == number), None)
 
     @property
     def state(self) -> str:
         """Digest of all that is known of it: the same for as long as nothing about it changes."""
-        found = [
-            [_plain(each) for each in part or ()]
+        listed = [
+            [_plain(version) for version in part or ()]
             for part in (self.versions, self.history, self.approvals)
         ]
         return digest.of_value(
-            [dict(self.aliases), dict(self.tags), self.history is None, *found, dict(self.reports)]
+            [dict(self.aliases), dict(self.tags), self.history is None, *listed, dict(self.reports)]
         )
 
     def entries(self) -> list[Entry]:
@@ -63,8 +65,8 @@ class Facts:
         Raises:
             ValueError, TypeError, KeyError, AttributeError: one is damaged.
         """
-        found = [journal.entry_of(version) for version in self.history or ()]
-        return [entry for entry in found if entry is not None]
+        entries = [entry_of(version) for version in self.history or ()]
+        return [entry for entry in entries if entry is not None]
 
     def is_settled(self) -> bool:
         """Whether the aliases are what the journal says and no entry waits to be finished; also
@@ -80,43 +82,46 @@ class Facts:
             state.aliases
         ):
             return False
-        return not any(
-            entry.holds
-            and not entry.settled
-            and not entry.doubtful
-            and entry.number in state.last_move.values()
-            for entry in state.entries
-        )
+        return not state.unfinished()
 
 
 def take(registry: RegistryClient, only: str | None = None) -> list[Facts]:
-    """All registered models but the companions of others, by name; without their evaluations, which
-    :func:`with_reports` adds.
+    """All registered models but the companions of others, by name; without their evaluations.
 
     Args:
         registry: the tracking server.
         only: the one model that is wanted.
     """
-    models = registry.repeated("listing the registered models", lambda: _models(registry, only))
-    versions = registry.repeated("listing the versions", lambda: _versions(registry, only))
-    found: list[Facts] = []
-    for name, (aliases, tags, created_ms) in sorted(models.items()):
-        if KIND_TAG in tags or names.reserved(name):
+    client = registry.client
+    models = registry.repeated(
+        "listing the registered models",
+        lambda: _all(only, client.search_registered_models, MODELS_A_PAGE),
+    )
+    listed = registry.repeated(
+        "listing the versions", lambda: _all(only, client.search_model_versions, VERSIONS_A_PAGE)
+    )
+    versions: dict[str, list[Version]] = {}
+    for version in sorted(map(version_of, listed), key=lambda version: version.number):
+        versions.setdefault(version.name, []).append(version)
+    known = {model.name for model in models}
+    surveyed: list[Facts] = []
+    for model in sorted(models, key=lambda model: model.name):
+        name = model.name
+        if KIND_TAG in model.tags or names.reserved(name):
             continue
-        history, approvals = name + names.HISTORY_SUFFIX, name + names.APPROVALS_SUFFIX
-        journal_versions = tuple(versions.get(history, ())) if history in models else None
-        found.append(
+        history = name + names.HISTORY_SUFFIX
+        surveyed.append(
             Facts(
                 name,
-                aliases,
-                tags,
+                {alias: int(number) for alias, number in model.aliases.items()},
+                dict(model.tags),
                 tuple(versions.get(name, ())),
-                journal_versions,
-                tuple(versions.get(approvals, ())),
-                created_ms,
+                tuple(versions.get(history, ())) if history in known else None,
+                tuple(versions.get(name + names.APPROVALS_SUFFIX, ())),
+                int(model.creation_timestamp),
             )
         )
-    return found
+    return surveyed
 
 
 def evaluations(
@@ -133,75 +138,47 @@ def evaluations(
         Registered model to report URI to the evaluation's end, in milliseconds since 1970.
     """
     words = (
-        "attributes.status = 'FINISHED' AND tags.`slm.step` = 'evaluate' AND attributes.end_time"
-        f" >= {max(0, since_ms)}"
+        f"attributes.status = 'FINISHED' AND tags.`{tags.STEP}` = 'evaluate' AND"
+        f" attributes.end_time >= {max(0, since_ms)}"
     )
     if only is not None:
-        words += f" AND {search.equals('tags.`slm.model`', only)}"
+        words += f" AND {search.equals(f'tags.`{tags.MODEL}`', only)}"
 
     def call() -> dict[str, dict[str, int]]:
         client = registry.client
         experiments = [
-            each.experiment_id
-            for each in every_page(
+            experiment.experiment_id
+            for experiment in every_page(
                 lambda token: client.search_experiments(max_results=1000, page_token=token)
             )
         ]
-        found: dict[str, dict[str, int]] = {}
+        reports: dict[str, dict[str, int]] = {}
         for run in every_page(
             lambda token: client.search_runs(
                 experiments, words, max_results=RUNS_A_PAGE, page_token=token
             )
         ):
-            name, uri = run.data.tags.get("slm.model"), run.data.tags.get("slm.output")
+            name, uri = run.data.tags.get(tags.MODEL), run.data.tags.get(tags.OUTPUT)
             if name and uri:
-                found.setdefault(name, {})[uri] = int(run.info.end_time or 0)
-        return found
+                reports.setdefault(name, {})[uri] = int(run.info.end_time or 0)
+        return reports
 
     return registry.repeated("looking for evaluations", call)
 
 
-def _models(
-    registry: RegistryClient, only: str | None
-) -> dict[str, tuple[dict[str, int], dict[str, str], int]]:
-    client = registry.client
-    found: dict[str, tuple[dict[str, int], dict[str, str], int]] = {}
-    for condition in _conditions(only):
-        for each in every_page(
-            lambda token, words=condition: client.search_registered_models(
-                words, MODELS_A_PAGE, page_token=token
-            )
-        ):
-            found[each.name] = (
-                {alias: int(version) for alias, version in each.aliases.items()},
-                dict(each.tags),
-                int(each.creation_timestamp),
-            )
-    return found
-
-
-def _versions(registry: RegistryClient, only: str | None) -> dict[str, list[Version]]:
-    client = registry.client
-    found: dict[str, list[Version]] = {}
-    for condition in _conditions(only):
-        for each in every_page(
-            lambda token, words=condition: client.search_model_versions(
-                words, VERSIONS_A_PAGE, page_token=token
-            )
-        ):
-            found.setdefault(each.name, []).append(version_of(each))
-    return {name: sorted(listed, key=lambda each: each.number) for name, listed in found.items()}
-
-
-def _conditions(only: str | None) -> list[str | None]:
-    """Searches that find a model and its companions, or everything: MLflow's filters have no
-    `or`.
+def _all(only: str | None, find: Callable[..., Any], page_size: int) -> list[Any]:
+    """All that a search finds of a model and its companions, or of everything: MLflow's filters
+    have no `or`.
     """
-    return (
-        [None]
-        if only is None
-        else [search.equals("name", only + suffix) for suffix in ("", *names.COMPANIONS)]
-    )
+    suffixes = ("", *names.COMPANIONS)
+    filters = [search.equals("name", only + suffix) for suffix in suffixes] if only else [None]
+    return [
+        entity
+        for words in filters
+        for entity in every_page(
+            lambda token, words=words: find(words, page_size, page_token=token)
+        )
+    ]
 
 
 def _plain(version: Version) -> Sequence[Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from typing import Any
 
+import mlflow
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -17,9 +17,11 @@ from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import CANDIDATE
 from steps.registry.client import RegistryClient
-from steps.registry.export_archive import Transfer
-from steps.registry.journal import Entry, Journal, Move
+from steps.registry.entry import Entry
+from steps.registry.journal import Journal
+from steps.registry.record import Move
 from steps.registry.result import Promotion
+from steps.registry.transfer import Transfer
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"
@@ -50,18 +52,16 @@ def show_transfer(done: Transfer, verb: str) -> None:
     if done.already:
         print(f"models:/{done.name}/{done.version} has these bytes already ({done.digest})")
         return
-    where = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
+    uri = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
     verb = f"would be {verb}" if done.dry_run else verb
     print(
-        f"{where} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
+        f"{uri} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
         f" {done.archive}"
     )
 
 
 def document(name: str, journal: Journal, limit: int | None = None) -> dict[str, Any]:
-    """The history as JSON: every entry, oldest first, also those that lost a race; with ``limit``
-    the newest so many.
-    """
+    """The history as JSON values: all entries, or the newest ``limit``, oldest first."""
     entries = journal.entries[-limit:] if limit else journal.entries
     return {
         "schema": SCHEMA,
@@ -73,7 +73,7 @@ def document(name: str, journal: Journal, limit: int | None = None) -> dict[str,
     }
 
 
-def history(
+def show_history(
     config: Config,
     *,
     as_json: bool,
@@ -109,14 +109,17 @@ def history(
             f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e"
             " register` or `-e promote`"
         )
-    found = document(target.name, journal, limit)
+    shown = document(target.name, journal, limit)
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         _print(target.name, journal, actual, limit or SHOWN)
-    if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` made a run for this process
-        registry.client.log_dict(run_id, found, ARTIFACT)
-    return found
+    return shown
+
+
+def keep(run_id: str, shown: dict[str, Any]) -> None:
+    """Put what :func:`show_history` returned on a run."""
+    mlflow.MlflowClient().log_dict(run_id, shown, ARTIFACT)
 
 
 def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> None:
@@ -182,7 +185,10 @@ def _fate(entry: Entry) -> str:
 
 def _plain_text(text: str) -> Text:
     """Text that a terminal shows and does not obey: a reason may hold anything."""
-    return Text("".join(each if each.isprintable() else " " for each in text), overflow="fold")
+    return Text(
+        "".join(character if character.isprintable() else " " for character in text),
+        overflow="fold",
+    )
 
 
 def _when(entry: Entry) -> str:

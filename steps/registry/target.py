@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from steps.config import names
 from steps.config.promotion import ALIAS, KEPT_ALIASES, VERSION_LIKE
 from steps.config.root import Config
+from steps.core import model_uri
 from steps.core.errors import ConfigError, StepError
 from steps.registry import entities
-from steps.registry.client import RegistryClient, Version
+from steps.registry.client import RegistryClient
+from steps.registry.model_version import Version
 
-TARGET = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
 FORMS = "models:/<name>/<version>, models:/<name>@<alias> or models:/<name>"
 
 
@@ -24,6 +24,11 @@ class Target:
     version: int | None = None
     alias: str | None = None
 
+    @property
+    def uri(self) -> str:
+        suffix = f"/{self.version}" if self.version else f"@{self.alias}" if self.alias else ""
+        return f"models:/{self.name}{suffix}"
+
 
 def parse(text: str | None, config: Config) -> Target:
     """What ``target`` names; without one, the registered model of the config.
@@ -33,12 +38,11 @@ def parse(text: str | None, config: Config) -> Target:
     """
     if text is None:
         return Target(config.model.registered_name)
-    if found := TARGET.fullmatch(text):
-        return Target(
-            names.check("target", found["name"]),
-            int(found["version"]) if found["version"] else None,
-            found["alias"],
-        )
+    uri = model_uri.parse(text)
+    name = (uri.name or uri.model_id or "") if uri else ":"  # a model may be named m-…
+    if uri and not {*"@:"} & {*name} and (uri.version or "0").isdigit():
+        number = int(uri.version) if uri.version else None
+        return Target(names.check("target", name), number, uri.alias)
     raise ConfigError(
         "target",
         text,
@@ -60,30 +64,32 @@ def alias_of(config: Config) -> str:
     )
 
 
-def to_roll_back(config: Config) -> Target:
+def to_roll_back(config: Config) -> tuple[str, str]:
     """The registered model and the alias that a rollback moves.
 
     Raises:
-        ConfigError: a version where the alias belongs, two aliases, or an alias that nobody may
-            move by hand.
+        ConfigError: a version where the alias belongs, two aliases, or an alias that follows
+            others.
     """
     target = parse(config.target, config)
     if target.version is not None:
         alias = config.alias or config.promotion.alias
-        cure = f"pass target=models:/{target.name}@{alias} to={target.version}"
         raise ConfigError(
-            "target", config.target, "models:/<name>@<alias>, as to=<version> says where to", cure
+            "target",
+            config.target,
+            "models:/<name>@<alias>, as to=<version> says where to",
+            f"pass target=models:/{target.name}@{alias} to={target.version}",
         )
-    if target.alias is not None and config.alias is not None and config.alias != target.alias:
+    if target.alias is None:
+        return target.name, alias_of(config)
+    if config.alias is not None and config.alias != target.alias:
         raise ConfigError(
             "alias",
             config.alias,
             f"no other alias than the target's, {target.alias}",
             "name the alias once",
         )
-    return Target(
-        target.name, None, _movable("target", target.alias) if target.alias else alias_of(config)
-    )
+    return target.name, _movable("target", target.alias)
 
 
 def _movable(field: str, alias: str) -> str:
@@ -98,16 +104,16 @@ def _movable(field: str, alias: str) -> str:
     return alias
 
 
-def check_force(config: Config) -> None:
+def check_force(force: bool, reason: str | None) -> None:
     """Refuse to overrule anything without a reason.
 
     Raises:
         ConfigError: ``force`` without ``reason``.
     """
-    if config.force and not (config.reason or "").strip():
+    if force and not (reason or "").strip():
         raise ConfigError(
             "reason",
-            config.reason,
+            reason,
             "why the policy is overruled, as force=true",
             "pass reason='…'; the history keeps it",
         )
@@ -144,7 +150,7 @@ def version_of(registry: RegistryClient, target: Target, *, usable: bool = True)
         return None
     version = registry.version(target.name, number)
     if version is None:
-        known = ", ".join(str(each.number) for each in registry.versions(target.name)) or "none"
+        known = ", ".join(str(other.number) for other in registry.versions(target.name)) or "none"
         raise StepError(
             f"target=models:/{target.name}/{number}: no such version; there are: {known}"
         )

@@ -5,31 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mlflow.entities import LoggedModel
+
+from steps.core import tags
+from steps.core.commands import mlflow_run
 from steps.core.errors import StepError
+from steps.evaluation.report import CandidateReport
 from steps.registry import actors, card
-from steps.registry.aliases import (
-    DIGEST_TAG,
-    EVALUATION_TAG,
-    EVIDENCE_TAG,
-    FINGERPRINT_TAG,
-    LICENCE_TAG,
-    MADE_BY_TAG,
-    MODEL_ID_TAG,
-    REVISION_TAG,
-    SNAPSHOT_TAG,
-    VARIANT_TAG,
-    VERDICT_TAG,
-)
-from steps.registry.client import RegistryClient, Version
-from steps.registry.evidence import Evidence, Judged
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+from steps.registry.client import RegistryClient
+from steps.registry.evidence import Evidence
+from steps.registry.model_version import Version
 
 # taken over from the logged model
-CARRIED = (FINGERPRINT_TAG, SNAPSHOT_TAG, REVISION_TAG, LICENCE_TAG)
+CARRIED = (tags.FINGERPRINT, tags.SNAPSHOT_DIGEST, tags.SNAPSHOT_REVISION, tags.LICENCE)
 
 # overrides that a logged model depends on
 MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")
@@ -44,23 +33,20 @@ class Registered:
     changed: tuple[str, ...]  # tags that this run wrote on a version that was there
 
 
-def tags_of(judged: Judged, evidence: Evidence, logged: Mapping[str, str]) -> dict[str, str]:
+def tags_of(
+    candidate: CandidateReport, evidence: Evidence, logged: Mapping[str, str]
+) -> dict[str, str]:
     """Tags that a version gets from its logged model and its evidence."""
     carried = {key: logged[key] for key in CARRIED if logged.get(key)}
     return {
         **carried,
-        VARIANT_TAG: judged.variant,
-        DIGEST_TAG: judged.digest,
-        MODEL_ID_TAG: judged.model_id,
-        EVALUATION_TAG: evidence.uri,
-        EVIDENCE_TAG: evidence.digest,
-        VERDICT_TAG: judged.decision,
+        tags.VARIANT: candidate.variant,
+        tags.DIGEST: candidate.digest,
+        tags.MODEL_ID: candidate.model_id,
+        tags.EVALUATION: evidence.uri,
+        tags.EVIDENCE_DIGEST: evidence.digest,
+        tags.VERDICT: candidate.verdict.decision,
     }
-
-
-def find(registry: RegistryClient, name: str, model_id: str) -> Version | None:
-    """The version of a logged model: the lowest number, should two registrations have raced."""
-    return next((each for each in registry.versions(name) if each.model_id == model_id), None)
 
 
 def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> list[Version]:
@@ -72,16 +58,16 @@ def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> lis
         served: versions that an alias points at, or did: those must not be deleted.
     """
     first: dict[str, int] = {}
-    for each in known:
-        first.setdefault(each.model_id or f"version {each.number}", each.number)
-    return [each for each in known if each.number in first.values() or each.number in served]
+    for version in known:
+        first.setdefault(version.model_id or f"version {version.number}", version.number)
+    return [
+        version for version in known if version.number in first.values() or version.number in served
+    ]
 
 
 def remake(run_tags: Mapping[str, str]) -> str | None:
-    """The command that makes a logged model again, from the tags of the run that logged it: what
-    chose the model and its build, no more.
-    """
-    command, overrides = run_tags.get("slm.command"), run_tags.get("slm.overrides")
+    """The command that makes a logged model again, from the tags of the run that logged it."""
+    command, overrides = run_tags.get(tags.COMMAND), run_tags.get(tags.OVERRIDES)
     if not command or overrides is None:
         return None
     words = shlex.split(command)
@@ -96,10 +82,16 @@ def remake(run_tags: Mapping[str, str]) -> str | None:
     return shlex.join([*words, *(["-P", f"overrides={shlex.join(chosen)}"] if chosen else [])])
 
 
+def command(overrides: Sequence[str]) -> str:
+    """What makes the model again, where the run that logged it does not say."""
+    chosen = [word.partition("=")[2] for word in overrides if word.startswith("model=")]
+    return mlflow_run(parameters={"model": chosen[-1]} if chosen else {})
+
+
 def register(
     registry: RegistryClient,
     name: str,
-    judged: Judged,
+    candidate: CandidateReport,
     evidence: Evidence,
     command: str,
     served: Collection[int] = (),
@@ -114,29 +106,33 @@ def register(
     Args:
         registry: the calls to the tracking server.
         name: registered model.
-        judged: what the report says of the logged model.
+        candidate: what the report says of the logged model.
         evidence: the report.
         command: what makes the model again, where its run does not say.
         served: versions that an alias ever pointed at, by the journal.
 
     Raises:
-        StepError: the logged model is gone, or it is not the one that was judged.
+        StepError: the logged model is gone, or it is not the one that was evaluated.
     """
-    logged = _checked(registry, judged)
-    command = _made_by(registry, logged) or command
-    found, created = ensure(
+    logged = _checked(registry, candidate)
+    command = remake(registry.tags_of_maker(logged)) or command
+    version, created = ensure(
         registry,
         name,
-        judged.model_id,
-        tags_of(judged, evidence, logged.tags),
-        card.render(name, "…", judged, evidence, logged.tags, command),
+        candidate.model_id,
+        tags_of(candidate, evidence, logged.tags),
+        card.render(name, "…", candidate, evidence, logged.tags, command),
         served,
     )
-    return Registered(found, created, annotate(registry, found, judged, evidence, command))
+    return Registered(version, created, annotate(registry, version, candidate, evidence, command))
 
 
 def annotate(
-    registry: RegistryClient, version: Version, judged: Judged, evidence: Evidence, command: str
+    registry: RegistryClient,
+    version: Version,
+    candidate: CandidateReport,
+    evidence: Evidence,
+    command: str,
 ) -> tuple[str, ...]:
     """Write the evidence on a version that is there: its tags and its card. Other versions of the
     same logged model are not looked at.
@@ -145,20 +141,20 @@ def annotate(
         The tags that changed.
 
     Raises:
-        StepError: the logged model is gone, or it is not the one that was judged.
+        StepError: the logged model is gone, or it is not the one that was evaluated.
     """
-    logged = _checked(registry, judged)
-    tags = tags_of(judged, evidence, logged.tags)
-    changed = tuple(key for key, value in tags.items() if version.tags.get(key) != value)
+    logged = _checked(registry, candidate)
+    version_tags = tags_of(candidate, evidence, logged.tags)
+    changed = tuple(key for key, value in version_tags.items() if version.tags.get(key) != value)
     for key in changed:
-        registry.set_version_tag(version.name, version.number, key, tags[key])
+        registry.set_version_tag(version.name, version.number, key, version_tags[key])
     text = card.render(
         version.name,
         version.number,
-        judged,
+        candidate,
         evidence,
         logged.tags,
-        _made_by(registry, logged) or command,
+        remake(registry.tags_of_maker(logged)) or command,
     )
     if version.description != text:
         registry.describe(version.name, version.number, text)
@@ -169,30 +165,28 @@ def ensure(
     registry: RegistryClient,
     name: str,
     model_id: str,
-    tags: Mapping[str, str],
+    version_tags: Mapping[str, str],
     text: str,
     served: Collection[int] = (),
 ) -> tuple[Version, bool]:
-    """The one version of a logged model, and whether it was made here; arguments as for
-    :func:`register`.
-    """
+    """The one version of a logged model, and whether it was made here; as :func:`register`."""
     made: Version | None = None
-    if find(registry, name, model_id) is None:
-        tags = {**tags, MADE_BY_TAG: actors.who(registry).shown}
+    if not any(one.model_id == model_id for one in registry.versions(name)):
+        version_tags = {**version_tags, tags.MADE_BY: actors.who(registry).shown}
         made = registry.create_version(
             name,
             f"models:/{model_id}",
-            tags,
+            version_tags,
             text,
             landed=lambda version: version.model_id == model_id,
             model_id=model_id,
         )
-    found = [each for each in registry.versions(name) if each.model_id == model_id]
-    if not found:
+    twins = [version for version in registry.versions(name) if version.model_id == model_id]
+    if not twins:
         raise StepError(
             f"models:/{name}: the version of {model_id} was deleted in this moment; run this again"
         )
-    first, *younger = found
+    first, *younger = twins
     if younger:
         # a search of versions does not say which have an alias
         spared = {*served, *(registry.aliases(name) or {}).values()}
@@ -202,21 +196,17 @@ def ensure(
     return first, made is not None and made.number == first.number
 
 
-def _checked(registry: RegistryClient, judged: Judged) -> LoggedModel:
-    logged = registry.logged_model(judged.model_id)
+def _checked(registry: RegistryClient, candidate: CandidateReport) -> LoggedModel:
+    logged = registry.logged_model(candidate.model_id)
     if logged is None:
         raise StepError(
-            f"{judged.uri}: the logged model is not on this tracking server; evaluate one that is:"
-            " `mlflow run . -e evaluate`"
+            f"{candidate.uri}: the logged model is not on this tracking server; evaluate one that"
+            " is: `mlflow run . -e evaluate`"
         )
-    recorded = logged.tags.get(DIGEST_TAG)
-    if recorded and recorded != judged.digest:
+    recorded = logged.tags.get(tags.DIGEST)
+    if recorded and recorded != candidate.digest:
         raise StepError(
-            f"{judged.uri}: the report judged {judged.digest}, the logged model says {recorded};"
-            " evaluate it again: `mlflow run . -e evaluate`"
+            f"{candidate.uri}: the report judged {candidate.digest}, the logged model says"
+            f" {recorded}; evaluate it again: `mlflow run . -e evaluate`"
         )
     return logged
-
-
-def _made_by(registry: RegistryClient, logged: LoggedModel) -> str | None:
-    return remake((registry.run_tags(logged.source_run_id) if logged.source_run_id else None) or {})

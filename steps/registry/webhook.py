@@ -76,7 +76,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float | No
         + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
     )
     if not any(
-        hmac.compare_digest(expected.encode(), each.encode()) for each in signature.split(" ")
+        hmac.compare_digest(expected.encode(), given.encode()) for given in signature.split(" ")
     ):
         raise UnsignedError("the signature is not right")
 

@@ -90,7 +90,7 @@ def test_the_closing_table_and_the_commands_are_printed(tiny_chain: ChainRun) ->
         assert re.search(rf"\[\d/5\] {name} ", tiny_chain.printed), name
     assert f"look:  mlflow ui --backend-store-uri {tiny_chain.uri}" in tiny_chain.printed
     # random weights pass no quality gate
-    assert "ask:   nobody: tiny-phi3 has no champion yet" in tiny_chain.printed
+    assert "ask:   not yet: tiny-phi3 has no champion" in tiny_chain.printed
 
 
 def test_a_second_chain_takes_what_is_there_and_adds_no_version(

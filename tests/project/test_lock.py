@@ -82,12 +82,10 @@ def test_mlproject_entry_points_have_a_script_and_a_step_of_that_name(name: str)
     script = f"{name}_" if keyword.iskeyword(name) else name
     assert f"python -m steps.{script} " in entry.command
     assert {kind.type for kind in entry.parameters.values()} == {"string"}
-    body = getattr(
-        importlib.import_module(f"steps.{script}"), "main" if name == "history" else script
-    )
-    if name != "history":  # it only reads, and makes no run
-        assert isinstance(body, Step)
-        assert (body.name, body.module) == (name, f"steps.{script}")
+    body = getattr(importlib.import_module(f"steps.{script}"), script)
+    assert isinstance(body, Step)
+    assert (body.name, body.module) == (name, f"steps.{script}")
+    assert body.makes_run == (name != "history")  # which only reads
 
 
 def test_every_step_is_an_entry_point() -> None:

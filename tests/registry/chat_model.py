@@ -45,10 +45,13 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         prompt = row.get("prompt")
         if isinstance(prompt, str) and prompt:
             return f"{self.name}: {prompt}"
-        text = f"{self.name}: {row['messages'][-1]['content']}"
+        asked = row["messages"][-1]["content"]
+        words = f"{self.name}: {asked}".split()
         if self.fault == "random":
-            text += f" {self.calls}"
-        words = len(text.split())
+            words.append(str(self.calls))
+        limit = row.get("max_tokens")
+        limit = len(words) if limit is None or limit != limit else int(limit)
+        used, whole = min(len(words), limit), len(asked.split())
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -57,11 +60,15 @@ class Parrot(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": text},
-                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": " ".join(words[:used])},
+                    "finish_reason": "stop" if used == len(words) else "length",
                 }
             ],
-            "usage": {"prompt_tokens": 1, "completion_tokens": words, "total_tokens": words + 1},
+            "usage": {
+                "prompt_tokens": whole,
+                "completion_tokens": used,
+                "total_tokens": whole + used,
+            },
         }
 
 

@@ -14,7 +14,7 @@ class KilledError(BaseException):
     """
 
 
-class FaultyGateway(RegistryClient):
+class FaultyClient(RegistryClient):
     """Counts the calls to the server and breaks at one of them.
 
     Args:
@@ -28,15 +28,15 @@ class FaultyGateway(RegistryClient):
         self.at, self.fault, self.calls = at, fault, 0
         self.made: list[str] = []
 
-    def _once(self, what: str, call: Callable[[], T]) -> T:
+    def attempt(self, what: str, call: Callable[[], T]) -> T:
         from mlflow.exceptions import MlflowException
 
         self.calls += 1
         self.made.append(what)
         if self.calls != self.at:
-            return super()._once(what, call)
+            return super().attempt(what, call)
         if self.fault == "kill":
             raise KilledError(what)
         if self.fault == "lost":
-            super()._once(what, call)
+            super().attempt(what, call)
         raise MlflowException("API request failed with exception: connection reset by peer")

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from steps.registry import waiting
-from steps.registry.aliases import HISTORY_TAG
-from steps.registry.client import Version
-from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, SETTLED_TAG, Move, Record
+from steps.core import tags
+from steps.registry import verdict_memory
+from steps.registry.entry import ID_TAG, RECORD_TAG, SETTLED_TAG
+from steps.registry.journal import KIND_TAG
+from steps.registry.model_version import Version
+from steps.registry.record import Move, Record
 from steps.registry.survey import Facts
 
 WHEN = "2026-11-01T00:00:00+00:00"
@@ -41,7 +43,7 @@ def settled(uri: str, models: int, entries: int = 1, first: int = 0) -> None:
             SqlRegisteredModel(name=each, creation_time=CREATED_MS) for each in (name, history)
         ]
         rows.append(SqlRegisteredModelTag(name=history, key=KIND_TAG, value="history"))
-        rows.append(SqlRegisteredModelTag(name=name, key=HISTORY_TAG, value=str(CREATED_MS)))
+        rows.append(SqlRegisteredModelTag(name=name, key=tags.HISTORY, value=str(CREATED_MS)))
         rows += _version(name, 1, _judged(name))
         rows += [
             SqlRegisteredModelAlias(name=name, alias=alias, version=1)
@@ -74,13 +76,18 @@ def experiments(uri: str, number: int, created_ms: int) -> None:
 
 def _judged(name: str) -> dict[str, str]:
     tags = {
-        waiting.CANDIDATE_TAG: "held: as it is",
-        waiting.JUDGED_TAG: "sha256:1",
-        waiting.WHEN_TAG: WHEN,
+        verdict_memory.CANDIDATE_TAG: "held: as it is",
+        verdict_memory.JUDGED_TAG: "sha256:1",
+        verdict_memory.WHEN_TAG: WHEN,
     }
     at = int(datetime.fromisoformat(WHEN).timestamp() * 1000)
     known = Version(name, 1, tags, (), SOURCE, None, "", CREATED_MS)
-    return {**tags, waiting.SEEN_TAG: waiting.seen(known, Facts(name, {}, {}, (), (), ()), {}, at)}
+    return {
+        **tags,
+        verdict_memory.SEEN_TAG: verdict_memory.seen(
+            known, Facts(name, {}, {}, (), (), ()), {}, at
+        ),
+    }
 
 
 def _entry(name: str, entry: int, **changes: Any) -> list[Any]:

@@ -1,16 +1,21 @@
 """Logged models and reports, as the steps before this room leave them, made in a moment."""
 
 import json
+import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from steps.config.root import Config
 from steps.core import digest
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
+from steps.registry.journal import Journal
 
 MODEL_FILE = Path(__file__).with_name("chat_model.py")
 NAME = "parrot"
@@ -47,8 +52,6 @@ def signature() -> Any:
 
 def log_model(variant: str, *, name: str = "parrot", fault: str | None = None) -> str:
     """Log a parrot under the active run, tagged as the log steps tag theirs. Returns its id."""
-    import mlflow
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARROT_BEHAVES", "1")
         info = mlflow.pyfunc.log_model(
@@ -73,7 +76,7 @@ def log_model(variant: str, *, name: str = "parrot", fault: str | None = None) -
     return str(info.model_id)
 
 
-def judged(
+def candidate(
     model_id: str,
     variant: str,
     metrics: dict[str, float],
@@ -81,8 +84,6 @@ def judged(
     role: str = "candidate",
 ) -> dict[str, Any]:
     """One candidate of a report."""
-    import mlflow
-
     held = decision != "promote"
     return {
         "uri": f"models:/{model_id}",
@@ -125,8 +126,6 @@ def log_report(
     pack: str = "smoke",
 ) -> str:
     """Put a report on the active run, as ``evaluate`` does. Returns its URI."""
-    import mlflow
-
     report = {
         "schema": "slm-promote/report/1",
         "created": (datetime.now(UTC) - timedelta(days=days_old)).isoformat(),
@@ -152,6 +151,12 @@ def log_report(
     return uri
 
 
+def report_by_a_run(candidates: list[dict[str, Any]], **given: Any) -> str:
+    """Put a report on a run of its own. Returns its URI."""
+    with mlflow.start_run():
+        return log_report(candidates, **given)
+
+
 @cache
 def config(*overrides: str) -> Config:
     """The composed config of the parrot."""
@@ -164,4 +169,91 @@ def config(*overrides: str) -> Config:
             "promotion.retry_seconds=20",
             *overrides,
         ]
+    )
+
+
+def aliases() -> dict[str, int]:
+    """The parrot's aliases, as the server has them."""
+    found = mlflow.MlflowClient().get_registered_model(NAME).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def history(name: str = NAME) -> Journal:
+    """The journal of a registered model."""
+    return AliasStore(RegistryClient(20), name).read()
+
+
+def numbers(name: str = NAME) -> list[int]:
+    """Numbers of a registered model's versions."""
+    return sorted(
+        int(each.version) for each in mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    )
+
+
+def report_in(
+    experiment: str, candidates: list[dict[str, Any]], tmp_path: Path, **given: Any
+) -> str:
+    """A report in an experiment of its own, as a user makes one who may edit no other."""
+    found = mlflow.get_experiment_by_name(experiment)
+    place = (
+        found.experiment_id
+        if found
+        else mlflow.create_experiment(experiment, artifact_location=str(tmp_path / experiment))
+    )
+    with mlflow.start_run(experiment_id=place):
+        return log_report(candidates, **given)
+
+
+def version_tags(number: int) -> dict[str, str]:
+    """Tags of a version of the parrot."""
+    found: dict[str, str] = mlflow.MlflowClient().get_model_version(NAME, str(number)).tags
+    return found
+
+
+def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """PEM files of an Ed25519 key, private and public."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    key = Ed25519PrivateKey.generate()
+    private, public = folder / f"{name}.key.pem", folder / f"{name}.pub.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
+
+
+def set_candidate(number: int) -> None:
+    """As a person does in the UI."""
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "candidate", str(number))
+
+
+def version_of(fault: str | None) -> tuple[str, str]:
+    """URI and digest of a version that has this fault."""
+    with mlflow.start_run():
+        model_id = log_model("onnx", fault=fault)
+    client = mlflow.MlflowClient()
+    client.create_registered_model("canary")
+    version = client.create_model_version("canary", f"models:/{model_id}", model_id=model_id)
+    return f"models:/canary/{version.version}", client.get_logged_model(model_id).tags["slm.digest"]
+
+
+def elsewhere(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process talks to another store."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    shutil.copy(migrated_database, place / "mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{place}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+    mlflow.set_experiment(
+        experiment_id=mlflow.create_experiment(
+            "production", artifact_location=str(place / "artifacts")
+        )
     )

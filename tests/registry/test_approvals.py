@@ -15,21 +15,18 @@ import pytest
 
 from steps.core.errors import ConfigError
 from steps.registry import actors, approvals, canary
-from steps.registry import register as room
 from steps.registry.actors import Actor
-from steps.registry.alias_store import AliasStore
 from steps.registry.approve import Said, decide
 from steps.registry.client import RegistryClient
-from steps.registry.look import look_once
 from steps.registry.permission import RejectedError, WaitingError
-from steps.registry.promote import promote, rollback
 from steps.registry.protection import ProtectedAliasError
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Subject
 from tests.core import keys
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases
+from tests.registry import commands, scene
+from tests.registry.commands import poll_once, promote, rollback
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases
 
 ONE, TARGET = "promotion.approvals=1", f"target=models:/{scene.NAME}/1"
 As = Callable[..., None]
@@ -51,7 +48,7 @@ def acting(monkeypatch: pytest.MonkeyPatch) -> As:
 @pytest.fixture
 def registered(pair: Pair, no_canary: list[str], acting: As) -> Pair:
     """Versions 1 (transformers, challenger) and 2 (onnx, champion), made by ci."""
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     return pair
 
 
@@ -60,7 +57,7 @@ def say(decision: str, *overrides: str, target: str = TARGET) -> Said:
 
 
 def kinds() -> list[str]:
-    return [entry.record.kind for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries]
+    return [entry.record.kind for entry in scene.history().entries]
 
 
 def tag(number: int = 1) -> str:
@@ -70,13 +67,12 @@ def tag(number: int = 1) -> str:
 
 
 def new_report(pair: Pair) -> None:
-    with mlflow.start_run():
-        scene.log_report(
-            [
-                scene.judged(pair.transformers, "transformers", scene.GOOD),
-                scene.judged(pair.onnx, "onnx", scene.FAST),
-            ]
-        )
+    scene.report_by_a_run(
+        [
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST),
+        ]
+    )
 
 
 def test_version_waits_and_moves_once_another_user_approves(registered: Pair, acting: As) -> None:
@@ -117,7 +113,7 @@ def test_version_waits_and_moves_once_another_user_approves(registered: Pair, ac
         ),
     ):
         say(APPROVE)
-    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
+    assert RegistryClient(5).versions(approvals.name_of(scene.NAME)) == []
     acting("bob")
     said = say(APPROVE)
     assert (
@@ -129,7 +125,7 @@ def test_version_waits_and_moves_once_another_user_approves(registered: Pair, ac
     assert (
         aliases()["champion"] == 1 and done.entry == 4 and tag() == "approved for @champion by bob"
     )
-    *_, waiting, approved, moved = AliasStore(RegistryClient(5), scene.NAME).read().entries
+    *_, waiting, approved, moved = scene.history().entries
     assert [each.record.kind for each in (waiting, approved, moved)] == [
         "waiting",
         "approve",
@@ -237,9 +233,7 @@ def test_model_of_approvals_is_made_by_the_first_who_promotes_and_a_name_without
     acting("bob")
     say(REJECT, *named)
     assert [
-        entry.record.who
-        for entry in AliasStore(RegistryClient(5), scene.NAME).read().entries
-        if entry.record.kind == "reject"
+        entry.record.who for entry in scene.history().entries if entry.record.kind == "reject"
     ] == ["bob (claimed)"]
 
 
@@ -297,9 +291,7 @@ def test_only_approvers_that_the_policy_names_count(
     with pytest.raises(WaitingError, match=r"1 of 2 approvals for @champion \(bob\)"):
         promote(scene.config(TARGET, by_key, "promotion.approvals=2"))
     promote(scene.config(TARGET, ONE, by_key))
-    (proof,) = (
-        AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record.details["approvals"]
-    )
+    (proof,) = scene.history().entries[-1].record.details["approvals"]
     assert proof["by"] == "bob" and proof["key"].startswith("sha256:") and proof["authenticated"]
 
 
@@ -430,10 +422,10 @@ def test_rejection_stays_when_the_model_is_renamed(registered: Pair, acting: As)
 def test_registration_leaves_the_champion_where_it_waits(
     pair: Pair, no_canary: list[str], acting: As
 ) -> None:
-    planned = room.register(pair.report_uri, scene.config(ONE), dry_run=True)
+    planned = commands.register(pair.report_uri, scene.config(ONE), dry_run=True)
     assert "waits for approval, no alias was moved" in planned.reason
-    done = room.register(pair.report_uri, scene.config(ONE))
-    assert aliases() == {"transformers": 1, "onnx": 2} and done.champion is None
+    done = commands.register(pair.report_uri, scene.config(ONE))
+    assert aliases() == {"transformers": 1, "onnx": 2} and commands.champion_of(done) is None
     assert (
         "models:/parrot/2 waits for approval" in done.reason
         and "mlflow run . -e approve" in done.reason
@@ -442,9 +434,9 @@ def test_registration_leaves_the_champion_where_it_waits(
     acting("bob")
     say(APPROVE, target=f"target=models:/{scene.NAME}/2")
     acting("ci")
-    room.register(pair.report_uri, scene.config(ONE))
+    commands.register(pair.report_uri, scene.config(ONE))
     assert aliases()["champion"] == 2
-    rows = AliasStore(RegistryClient(5), scene.NAME).read().entries
+    rows = scene.history().entries
     assert rows[-1].record.details["approvals"][0]["by"] == "bob"
 
 
@@ -455,7 +447,7 @@ def test_watch_waits_respects_a_rejection_and_looks_again_after_each_statement(
 
     def look() -> list[str]:
         policy = scene.config(ONE, "promotion=quality")
-        return [verdict.words for verdict in look_once(policy, RegistryClient(5), lambda *_: None)]
+        return [verdict.words for verdict in poll_once(policy, RegistryClient(5), lambda *_: None)]
 
     acting("watcher")
     assert [words.partition(":")[0] for words in look()] == ["waiting for approval"]
@@ -490,14 +482,13 @@ def test_approver_decides_on_the_report_that_the_version_was_proposed_with(
     client.set_registered_model_alias(scene.NAME, "candidate", "1")
 
     def evaluate(*_: object) -> None:
-        with mlflow.start_run():
-            scene.log_report([scene.judged(made, "transformers", scene.GOOD)])
+        scene.report_by_a_run([scene.candidate(made, "transformers", scene.GOOD)])
 
     def look() -> list[str]:
         acting("watcher")
         mlflow.set_experiment(experiment_id=places["watch"])
         words = [
-            verdict.words for verdict in look_once(scene.config(ONE), RegistryClient(5), evaluate)
+            verdict.words for verdict in poll_once(scene.config(ONE), RegistryClient(5), evaluate)
         ]
         acting("rosa")
         mlflow.set_experiment(experiment_id=places["mine"])
@@ -514,7 +505,9 @@ def test_statement_about_no_evidence_is_refused_where_a_version_waits_on_some(
     registered: Pair, acting: As
 ) -> None:
     with mlflow.start_run() as run:
-        uri = scene.log_report([scene.judged(registered.transformers, "transformers", scene.GOOD)])
+        uri = scene.log_report(
+            [scene.candidate(registered.transformers, "transformers", scene.GOOD)]
+        )
     client = mlflow.MlflowClient()
     for number in ("1", "2"):
         client.delete_model_version_tag(scene.NAME, number, "slm.evaluation")
@@ -551,10 +544,9 @@ def test_rejection_during_the_canary_is_heeded(
 
 
 def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, acting: As) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [scene.judged(registered.transformers, "transformers", scene.GOOD, decision="hold")]
-        )
+    uri = scene.report_by_a_run(
+        [scene.candidate(registered.transformers, "transformers", scene.GOOD, decision="hold")]
+    )
     acting("bob")
     with pytest.raises(
         RefusedError,
@@ -581,11 +573,11 @@ def test_what_does_not_pass_cannot_be_approved_by_accident(registered: Pair, act
         ConfigError, match=r"expected a version to reject; pass target=models:/parrot/<version>"
     ):
         say(REJECT, target=f"target=models:/{scene.NAME}")
-    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
+    assert RegistryClient(5).versions(approvals.name_of(scene.NAME)) == []
     assert (
         "would be approved" in say(APPROVE, f"report_uri={uri}", "force=true", "dry_run=true").words
     )
-    assert approvals.last_number(RegistryClient(5), scene.NAME) == 0
+    assert RegistryClient(5).versions(approvals.name_of(scene.NAME)) == []
 
 
 def test_protected_alias_moves_for_its_users_alone(registered: Pair, acting: As) -> None:
@@ -621,11 +613,11 @@ def test_protected_alias_moves_for_its_users_alone(registered: Pair, acting: As)
 def test_registration_by_others_leaves_a_protected_alias(
     pair: Pair, no_canary: list[str], acting: As
 ) -> None:
-    done = room.register(pair.report_uri, scene.config("+promotion.protected.champion=[alice]"))
+    done = commands.register(pair.report_uri, scene.config("+promotion.protected.champion=[alice]"))
     assert aliases() == {"transformers": 1, "onnx": 2}
     assert "@champion may be moved by alice alone" in done.reason and tag(2) == "None"
     assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.made_by"] == "ci"
-    done = room.register(pair.report_uri, scene.config("+promotion.protected.onnx=[alice]"))
+    done = commands.register(pair.report_uri, scene.config("+promotion.protected.onnx=[alice]"))
     assert aliases()["champion"] == 2 and done.entry == 2
 
 

@@ -17,8 +17,8 @@ import pytest
 from steps.core import digest
 from steps.core.errors import ConfigError, StepError
 from steps.core.files import remove_tree
-from steps.registry import archive, export_archive, signing
-from steps.registry.client import Version
+from steps.registry import archive, import_archive, signing
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 from steps.registry.signing import PASSWORD_ENV
 from tests.registry import scene
@@ -202,7 +202,7 @@ def test_a_file_is_not_an_archive(folder: Path, tmp_path: Path, tracking: str) -
     cut.write_bytes(whole.read_bytes()[:50])
     for each in (whole, cut, tmp_path / "nowhere"):
         with pytest.raises(ConfigError, match=r"a folder that `mlflow run \. -e export` wrote"):
-            export_archive.import_(scene.config(f"archive={each}"))
+            import_archive.import_(scene.config(f"archive={each}"))
 
 
 def test_forged_journal_makes_nothing(folder: Path, tracking: str) -> None:
@@ -222,7 +222,7 @@ def test_forged_journal_makes_nothing(folder: Path, tracking: str) -> None:
         mlflow.start_run(),
         pytest.raises((RefusedError, ConfigError), match="kept for the history"),
     ):
-        export_archive.import_(scene.config(f"archive={folder}"))
+        import_archive.import_(scene.config(f"archive={folder}"))
     assert mlflow.MlflowClient().search_registered_models() == []
 
 
@@ -232,12 +232,12 @@ def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
     with pytest.raises(
         RefusedError, match=r"it is not signed, as promotion\.require_signer=release\.pub requires"
     ):
-        export_archive.import_(
+        import_archive.import_(
             scene.config(f"archive={folder}", f"promotion.require_signer={public}")
         )
     signing.sign(folder, signing.check_private_key(str(private)))
     moved = folder.rename(tmp_path / "elsewhere")
-    planned = export_archive.import_(
+    planned = import_archive.import_(
         scene.config(f"archive={moved}", f"promotion.require_signer={public}", "dry_run=true")
     )
     assert planned.version is None and planned.files == 3
@@ -245,7 +245,7 @@ def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
     with pytest.raises(
         RefusedError, match=r"does not verify with promotion\.require_signer=other\.pub"
     ):
-        export_archive.import_(
+        import_archive.import_(
             scene.config(f"archive={moved}", f"promotion.require_signer={other}")
         )
     (moved / "model" / "MLmodel").write_text("flavors: {python_function: {}}\n")
@@ -253,7 +253,7 @@ def test_required_signer(folder: Path, tmp_path: Path, tracking: str) -> None:
     with pytest.raises(
         RefusedError, match=r"does not verify .*files differ from those that were signed"
     ):
-        export_archive.import_(
+        import_archive.import_(
             scene.config(f"archive={moved}", f"promotion.require_signer={public}")
         )
     (moved / archive.SIGNATURE).write_text("{}")
@@ -289,11 +289,11 @@ def test_evidence_that_nobody_signed_is_imported_with_a_warning(
     monkeypatch.setattr("steps.registry.import_archive.receive", lambda *_: made)
     with caplog.at_level(logging.WARNING):
         assert (
-            export_archive.import_(scene.config(f"archive={folder}", "dry_run=true")).version
+            import_archive.import_(scene.config(f"archive={folder}", "dry_run=true")).version
             is None
         )
         assert "no signature is required" not in caplog.text
-        assert export_archive.import_(scene.config(f"archive={folder}")).version == 1
+        assert import_archive.import_(scene.config(f"archive={folder}")).version == 1
     assert (
         "no signature is required, so its evidence counts as whoever made it wrote it; set"
         " promotion.require_signer" in caplog.text
@@ -316,7 +316,7 @@ def test_full_disk_is_said_in_one_line(
             r" again$"
         ),
     ):
-        export_archive.import_(scene.config(f"archive={folder}"))
+        import_archive.import_(scene.config(f"archive={folder}"))
 
 
 def test_archive_that_is_changed_after_its_signature_was_verified_is_refused(
@@ -335,7 +335,7 @@ def test_archive_that_is_changed_after_its_signature_was_verified_is_refused(
     monkeypatch.setattr(signing, "verify", then_change)
     given = (f"archive={folder}", f"promotion.require_signer={public}")
     with pytest.raises(RefusedError, match=r"manifest\.json is not the one that was signed"):
-        export_archive.import_(scene.config(*given))
+        import_archive.import_(scene.config(*given))
 
 
 def test_folders_in_folders_are_refused(folder: Path) -> None:

@@ -9,24 +9,22 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.registry import belonging, look, watch
-from steps.registry import register as room
-from steps.registry.aliases import HISTORY_TAG
+from steps.core import tags
+from steps.registry import belonging
 from steps.registry.belonging import ForeignHistoryError
-from steps.registry.client import RegistryClient, Version
-from steps.registry.journal import ID_TAG, KIND_TAG, RECORD_TAG, Record
-from steps.registry.promote import promote
-from steps.registry.table import history
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases
+from steps.registry.client import RegistryClient
+from steps.registry.entry import ID_TAG, RECORD_TAG
+from steps.registry.journal import KIND_TAG
+from steps.registry.record import Record
+from steps.registry.table import show_history
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.registry.doubles import no_evaluation
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases
 
 HISTORY = f"{scene.NAME}.history"
 TARGET = f"target=models:/{scene.NAME}/1"
-
-
-def refuse(version: Version, config: object) -> None:
-    raise watch.EvaluationFailedError("no evaluation in this test")
 
 
 def forge(name: str = HISTORY, **changed: object) -> None:
@@ -59,8 +57,8 @@ def test_forged_history_moves_nothing(by_hand: Pair, caplog: pytest.LogCaptureFi
     for call in (
         lambda: promote(scene.config(TARGET)),
         lambda: promote(scene.config(TARGET, "dry_run=true")),
-        lambda: room.register(by_hand.report_uri, scene.config()),
-        lambda: history(scene.config(TARGET), as_json=True),
+        lambda: commands.register(by_hand.report_uri, scene.config()),
+        lambda: show_history(scene.config(TARGET), as_json=True),
     ):
         with pytest.raises(
             ForeignHistoryError,
@@ -70,7 +68,7 @@ def test_forged_history_moves_nothing(by_hand: Pair, caplog: pytest.LogCaptureFi
         ):
             call()
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    assert look.look_once(scene.config(), RegistryClient(5), refuse) == []
+    assert commands.poll_once(scene.config(), RegistryClient(5), no_evaluation) == []
     assert "no promoter of 'parrot' made it" in caplog.text
     assert aliases() == {"candidate": 1}
     mlflow.MlflowClient().delete_registered_model(HISTORY)
@@ -85,7 +83,7 @@ def test_history_that_an_administrator_made_is_confirmed_by_the_tag(by_hand: Pai
         promote(scene.config(TARGET))
     born = client.get_registered_model(HISTORY).creation_timestamp
     assert f"set_registered_model_tag('parrot', 'slm.history', '{born}')" in str(caught.value)
-    client.set_registered_model_tag(scene.NAME, HISTORY_TAG, str(born))
+    client.set_registered_model_tag(scene.NAME, tags.HISTORY, str(born))
     assert promote(scene.config(TARGET)).entry == 1
 
 
@@ -94,14 +92,14 @@ def test_history_that_was_there_before_the_model_is_not_believed(
 ) -> None:
     mlflow.MlflowClient().create_registered_model(HISTORY, tags={KIND_TAG: "history"})
     with pytest.raises(ForeignHistoryError):
-        room.register(pair.report_uri, scene.config())
+        commands.register(pair.report_uri, scene.config())
     assert RegistryClient(5).versions(scene.NAME) == []
 
 
 def test_history_that_was_deleted_and_made_anew_by_another_is_not_believed(
     pair: Pair, no_canary: list[str]
 ) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     client = mlflow.MlflowClient()
     client.delete_registered_model(HISTORY)
     forge(moves=[["champion", None, 1]])
@@ -111,12 +109,12 @@ def test_history_that_was_deleted_and_made_anew_by_another_is_not_believed(
 
 
 def test_model_of_before_there_was_the_tag_goes_on(pair: Pair, no_canary: list[str]) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     client = mlflow.MlflowClient()
-    client.delete_registered_model_tag(scene.NAME, HISTORY_TAG)
+    client.delete_registered_model_tag(scene.NAME, tags.HISTORY)
     assert promote(scene.config(TARGET)).entry == 2
     born = client.get_registered_model(HISTORY).creation_timestamp
-    assert client.get_registered_model(scene.NAME).tags[HISTORY_TAG] == str(born)
+    assert client.get_registered_model(scene.NAME).tags[tags.HISTORY] == str(born)
 
 
 @pytest.mark.parametrize("record", ["garbage", "incarnation"])
@@ -134,7 +132,7 @@ def test_history_that_somebody_made_while_the_model_waited_for_its_own(by_hand: 
     not say how to make one that fits.
     """
     client = mlflow.MlflowClient()
-    client.set_registered_model_tag(scene.NAME, HISTORY_TAG, f"{belonging.PENDING} {'0' * 64}")
+    client.set_registered_model_tag(scene.NAME, tags.HISTORY, f"{belonging.PENDING} {'0' * 64}")
     forge()
     with pytest.raises(ForeignHistoryError):
         promote(scene.config(TARGET))

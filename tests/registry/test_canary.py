@@ -4,25 +4,14 @@ import re
 import subprocess
 from typing import Any
 
-import mlflow
 import pytest
 
 from steps.config.promotion import CanaryConfig
 from steps.core.errors import StepError
 from steps.registry import canary
-from tests.registry import scene
+from tests.registry.scene import version_of
 
 LIMITS = CanaryConfig(timeout=60, memory_limit_bytes=700_000_000, concurrency=4)
-
-
-def version_of(fault: str | None) -> tuple[str, str]:
-    """URI and digest of a version that has this fault."""
-    with mlflow.start_run():
-        model_id = scene.log_model("onnx", fault=fault)
-    client = mlflow.MlflowClient()
-    client.create_registered_model("canary")
-    version = client.create_model_version("canary", f"models:/{model_id}", model_id=model_id)
-    return f"models:/canary/{version.version}", client.get_logged_model(model_id).tags["slm.digest"]
 
 
 @pytest.mark.usefixtures("tracking")
@@ -37,10 +26,12 @@ def test_sound_model_passes_without_network_or_project() -> None:
         "has an input example",
         "replays its input example",
         "takes messages",
-        "answers a chat",
-        "greedy answers repeat",
-        "answers a prompt",
-        "answers 4 at once",
+        "completion shape",
+        "temperature 0 repeats",
+        "finish_reason",
+        "usage adds up",
+        "concurrent requests",
+        "prompt column",
         "stays within its limits",
         "exits cleanly",
     ]
@@ -54,8 +45,8 @@ def test_sound_model_passes_without_network_or_project() -> None:
         ("project", "No module named 'steps'"),
         pytest.param("exit", "exit code 134", marks=pytest.mark.slow),
         pytest.param("load", "these weights are broken", marks=pytest.mark.slow),
-        pytest.param("shape", "not a chat completion", marks=pytest.mark.slow),
-        pytest.param("random", "greedy answers repeat", marks=pytest.mark.slow),
+        pytest.param("shape", "expected a list with one completion a row", marks=pytest.mark.slow),
+        pytest.param("random", "temperature 0 repeats", marks=pytest.mark.slow),
     ],
 )
 def test_broken_model_is_named(fault: str, named: str) -> None:

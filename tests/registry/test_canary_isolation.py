@@ -20,14 +20,11 @@ from steps.config.promotion import CanaryConfig
 from steps.core import processes
 from steps.core.errors import ConfigError
 from steps.registry import canary
-from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient
-from steps.registry.promote import promote
-from steps.registry.register import register
 from tests.conftest import ROOT
 from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_canary import version_of
+from tests.registry.commands import promote, register
+from tests.registry.fixtures import Pair
+from tests.registry.scene import version_of
 
 REFUSED = dict.fromkeys(("network", "processes", "files"), "unshare: Operation not permitted")
 MISSING = [f"{layer}: unshare: Operation not permitted" for layer in REFUSED]
@@ -92,7 +89,7 @@ def test_what_was_missing_is_in_the_history_and_in_promotion_json(
         promote(scene.config("target=models:/parrot/1"))
         missing.clear()
         promote(scene.config("target=models:/parrot/2"))
-    entries = AliasStore(RegistryClient(20), scene.NAME).read().entries
+    entries = scene.history().entries
     assert [entry.record.details.get("isolation_missing") for entry in entries] == [
         MISSING,
         MISSING,
@@ -150,23 +147,38 @@ def written(checks: Any, peak: Any = 1) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "[" * 100_000, '{"checks": [], "peak_rss_bytes": "much"}', written({}), written([{}]),  # noqa: E501
-        written([["name", "passed", "detail"]]), written(["name passed detail"]), written([{**ROW, "name": {"a": 1}}]),  # noqa: E501
-        written([{**ROW, "detail": [1]}]), written([{**ROW, "passed": 1}]), written([ROW] * 101), written([ROW], True), written([ROW], -1),  # noqa: E501
-        written([ROW], 1.5), written([ROW], 1 << 50), written([ROW], 10**400),
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"checks": [], "peak_rss_bytes": "much"}',
+        written({}),
+        written([{}]),
+        written([["name", "passed", "detail"]]),
+        written(["name passed detail"]),
+        written([{**ROW, "name": {"a": 1}}]),
+        written([{**ROW, "detail": [1]}]),
+        written([{**ROW, "passed": 1}]),
+        written([ROW] * 101),
+        written([ROW], True),
+        written([ROW], -1),
+        written([ROW], 1.5),
+        written([ROW], 1 << 50),
+        written([ROW], 10**400),
     ],
     ids=range(17),
-)  # fmt: skip
+)
 def test_what_is_no_result_of_a_canary_fails_it(text: str, tmp_path: Path) -> None:
     """The model's own code runs where the result is written, and may write anything there, or a
     link to a file of the promoter.
     """
     file = tmp_path / "result.json"
     file.write_text(text)
-    assert canary._result(file) is None
+    assert canary.read_result(file) is None
     (tmp_path / "link.json").symlink_to(file)
     file.write_text('{"checks": [], "peak_rss_bytes": 1}')
-    assert canary._result(file) == ([], 1) and canary._result(tmp_path / "link.json") is None
+    assert (
+        canary.read_result(file) == ([], 1) and canary.read_result(tmp_path / "link.json") is None
+    )
 
 
 def test_what_a_canary_says_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +195,7 @@ def test_what_a_canary_says_can_be_shown(tmp_path: Path, monkeypatch: pytest.Mon
         {"name": " ", "passed": False, "detail": "why\n\twhere"},
     ]
     (tmp_path / "result.json").write_text(written(rows))
-    found = canary._result(tmp_path / "result.json")
+    found = canary.read_result(tmp_path / "result.json")
     assert found is not None
     honest, first, second, third = found[0]
     assert honest == canary.Check("loads", True, "")

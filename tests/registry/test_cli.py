@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import BIN, ROOT, Shell
 from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_notifications import SECRET, Receiver
+from tests.registry.doubles import SECRET, WebhookEndpoint
+from tests.registry.fixtures import Pair
 
 Run = Callable[..., Any]
 
@@ -73,7 +73,9 @@ def test_promote_rollback_history_export(run: Run, tmp_path: Path) -> None:
     unforced = run("steps.promote", *name, "target=models:/parrot/1", "force=true")
     assert unforced.returncode == 2 and "reason" in unforced.stderr
     (tmp_path / "secret").write_text(SECRET)
-    receiver = Receiver((500, 204))  # the process waits for the second attempt before it ends
+    receiver = WebhookEndpoint(
+        (500, 204)
+    )  # the process waits for the second attempt before it ends
     told = (f"notifications.url={receiver.url}", f"notifications.secret_file={tmp_path}/secret")
     back = run("steps.rollback", *name, "target=models:/parrot@champion", *told)
     assert back.returncode == 0 and "moved champion: 1 → 2" in back.stdout

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import mlflow
 import pytest
 
-from steps.registry import register as room
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
-from steps.registry.promote import promote, rollback
-from tests.registry import scene
-from tests.registry.faults import FaultyGateway, KilledError
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.faults import FaultyClient, KilledError
 
 MOST_CALLS = 80  # more than any of the moves makes
 
@@ -26,14 +25,13 @@ class Stage:
     onnx: str
 
     def report(self, name: str) -> str:
-        with mlflow.start_run():
-            return scene.log_report(
-                [
-                    scene.judged(self.transformers, "transformers", scene.GOOD),
-                    scene.judged(self.onnx, "onnx", scene.FAST),
-                ],
-                name=name,
-            )
+        return scene.report_by_a_run(
+            [
+                scene.candidate(self.transformers, "transformers", scene.GOOD),
+                scene.candidate(self.onnx, "onnx", scene.FAST),
+            ],
+            name=name,
+        )
 
 
 @pytest.fixture
@@ -49,7 +47,7 @@ def state(name: str) -> dict[str, int]:
 
 def check_history(name: str) -> None:
     """No hole, no entry twice, aliases as the journal says, and every previous champion was one."""
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert journal.holes == ()
     assert [entry.number for entry in journal.entries] == list(range(1, len(journal.entries) + 1))
     ids = [entry.record.id for entry in journal.entries if entry.holds]
@@ -69,15 +67,15 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{at}"
         uri = stage.report(name)
-        registry = FaultyGateway(at)
+        registry = FaultyClient(at)
         try:
-            room.register(uri, scene.config(), registry=registry)
+            commands.register(uri, scene.config(), registry=registry)
         except KilledError:
-            room.register(uri, scene.config())
+            commands.register(uri, scene.config())
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
-        assert len(AliasStore(RegistryClient(5), name).read().entries) == 1
+        assert len(scene.history(name).entries) == 1
         if registry.calls < at:
             break
     else:
@@ -90,8 +88,8 @@ def test_register_killed_before_each_call(stage: Stage) -> None:
 def test_register_with_each_answer_lost(stage: Stage, fault: str) -> None:
     for at in range(1, MOST_CALLS):
         name = f"register-{fault}-{at}"
-        registry = FaultyGateway(at, fault)
-        room.register(stage.report(name), scene.config(), registry=registry)
+        registry = FaultyClient(at, fault)
+        commands.register(stage.report(name), scene.config(), registry=registry)
         check_versions(name)
         check_history(name)
         assert state(name) == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
@@ -106,12 +104,12 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
     wanted = {"promote": (1, 2), "rollback": (2, 1)}[move]
     for at in range(1, MOST_CALLS):
         name = f"{move}-{at}"
-        room.register(stage.report(name), scene.config())
+        commands.register(stage.report(name), scene.config())
         if move == "rollback":
             promote(scene.config(f"target=models:/{name}/1"))
         before = state(name)
-        entries = len(AliasStore(RegistryClient(5), name).read().entries)
-        registry = FaultyGateway(at)
+        entries = len(scene.history(name).entries)
+        registry = FaultyClient(at)
         call, target = (
             (promote, f"target=models:/{name}/1")
             if move == "promote"
@@ -125,14 +123,14 @@ def test_move_killed_before_each_call(stage: Stage, move: str) -> None:
         if killed:
             AliasStore(RegistryClient(5), name).open()  # what every next run does first
             check_history(name)
-            done = len(AliasStore(RegistryClient(5), name).read().entries) > entries
+            done = len(scene.history(name).entries) > entries
             # finished, or never begun
             assert state(name)["champion"] == (wanted[0] if done else before["champion"])
             if not done:
                 call(scene.config(target))
         check_history(name)
         assert (state(name)["champion"], state(name)["previous"]) == wanted
-        assert len(AliasStore(RegistryClient(5), name).read().entries) == entries + 1
+        assert len(scene.history(name).entries) == entries + 1
         if not killed:
             break
     else:
@@ -144,8 +142,8 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     write lands last, and then it dies.
     """
     name = "late"
-    room.register(stage.report(name), scene.config())
-    sleeper = FaultyGateway()
+    commands.register(stage.report(name), scene.config())
+    sleeper = FaultyClient()
     writes = _calls_until("setting 'late'@champion", name, stage)
     sleeper.at = writes
     with pytest.raises(KilledError):
@@ -157,7 +155,7 @@ def test_writer_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
     check_history(name)
-    kinds = [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries]
+    kinds = [entry.record.kind for entry in scene.history(name).entries]
     assert kinds == ["register", "promote", "promote"]
 
 
@@ -166,24 +164,24 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     move has settled.
     """
     name = "finisher"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{name}/1"),
-            registry=FaultyGateway(_calls_until("setting 'finisher'@champion", name, stage)),
+            registry=FaultyClient(_calls_until("setting 'finisher'@champion", name, stage)),
         )
-    probe = FaultyGateway()
+    probe = FaultyClient()
     other = f"{name}-probe"
-    room.register(stage.report(other), scene.config())
+    commands.register(stage.report(other), scene.config())
     with pytest.raises(KilledError):
         promote(
             scene.config(f"target=models:/{other}/1"),
-            registry=FaultyGateway(_calls_until(f"setting '{other}'@champion", other, stage)),
+            registry=FaultyClient(_calls_until(f"setting '{other}'@champion", other, stage)),
         )
     AliasStore(probe, other).open()
     at = probe.made.index(next(made for made in probe.made if made.startswith("setting"))) + 1
     with pytest.raises(KilledError):
-        AliasStore(FaultyGateway(at), name).open()
+        AliasStore(FaultyClient(at), name).open()
     # its own writer came back meanwhile, and was done
     RegistryClient(5).set_version_tag(f"{name}.history", 2, "slm.settled", "true")
     RegistryClient(5).set_alias(name, "champion", 1)
@@ -193,7 +191,7 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
     mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")  # the finisher's write
     AliasStore(RegistryClient(5), name).open()
     assert state(name)["champion"] == 2
-    assert [entry.record.kind for entry in AliasStore(RegistryClient(5), name).read().entries] == [
+    assert [entry.record.kind for entry in scene.history(name).entries] == [
         "register",
         "promote",
         "promote",
@@ -203,29 +201,26 @@ def test_finisher_that_wakes_up_late_is_put_right(stage: Stage) -> None:
 
 def test_move_past_the_project_is_noted(stage: Stage) -> None:
     name = "by-hand"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")
     mlflow.MlflowClient().delete_registered_model_alias(name, "challenger")
     done = promote(scene.config(f"target=models:/{name}/2"))
     assert done.entry == 3
-    noted = AliasStore(RegistryClient(5), name).read().entries[1].record
+    noted = scene.history(name).entries[1].record
     assert noted.kind == "observed" and {
         (move.alias, move.before, move.after) for move in noted.moves
-    } == {
-        ("champion", 2, 1),
-        ("challenger", 1, None),
-    }
+    } == {("champion", 2, 1), ("challenger", 1, None)}
     assert state(name)["previous"] == 1
     check_history(name)
 
 
 def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
     name = "hole"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     promote(scene.config(f"target=models:/{name}/1"))
     mlflow.MlflowClient().delete_model_version(f"{name}.history", "2")
     promote(scene.config(f"target=models:/{name}/2"))
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert journal.holes == (2,)
     assert state(name)["champion"] == 2 and dict(journal.aliases) == state(name)
 
@@ -233,8 +228,8 @@ def test_deleted_entry_is_seen_and_does_not_stop_the_next(stage: Stage) -> None:
 def _calls_until(what: str, name: str, stage: Stage) -> int:
     """Number of the call that does ``what``, found on a model of its own."""
     other = f"{name}-count"
-    room.register(stage.report(other), scene.config())
-    registry = FaultyGateway()
+    commands.register(stage.report(other), scene.config())
+    registry = FaultyClient()
     promote(scene.config(f"target=models:/{other}/1"), registry=registry)
     return (
         registry.made.index(
@@ -246,18 +241,18 @@ def _calls_until(what: str, name: str, stage: Stage) -> int:
 
 def test_deleted_champion_is_noted_and_replaced(stage: Stage) -> None:
     name = "deleted"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     mlflow.MlflowClient().delete_model_version(name, "2")
     promote(scene.config(f"target=models:/{name}/1"))
     assert state(name) == {"transformers": 1, "champion": 1}
-    journal = AliasStore(RegistryClient(5), name).read()
+    journal = scene.history(name)
     assert [entry.record.kind for entry in journal.entries] == ["register", "observed", "promote"]
     check_history(name)
 
 
 def test_entry_loads_what_it_put_into_service(stage: Stage) -> None:
     name = "loads"
-    room.register(stage.report(name), scene.config())
+    commands.register(stage.report(name), scene.config())
     question = {"messages": [{"role": "user", "content": "hi"}]}
     answer = mlflow.pyfunc.load_model(f"models:/{name}.history/1").predict(question)
     assert answer[0]["choices"][0]["message"]["content"] == "parrot-onnx: hi"

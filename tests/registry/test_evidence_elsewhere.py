@@ -15,12 +15,11 @@ import pytest
 from steps.core import signatures
 from steps.pipeline import experiments
 from steps.registry.artifact_places import Places
-from steps.registry.promote import promote
 from tests.core import keys
 from tests.registry import registries, scene
-from tests.registry.conftest import Pair
-from tests.registry.test_evidence_trust import report_in
-from tests.registry.test_register import aliases
+from tests.registry.commands import promote
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, report_in
 
 TARGET = f"target=models:/{scene.NAME}/1"
 
@@ -33,7 +32,7 @@ def signed(pair: Pair, no_canary: list[str], tmp_path: Path) -> str:
     client = mlflow.MlflowClient()
     client.set_tag(pair.report_uri.split("/")[1], "slm.step", "put away")
     private, public = keys.make(tmp_path, "ci")
-    uri = report_in("ci", [scene.judged(pair.onnx, "onnx", scene.FAST)], tmp_path)
+    uri = report_in("ci", [scene.candidate(pair.onnx, "onnx", scene.FAST)], tmp_path)
     text = mlflow.artifacts.load_text(uri)
     client.log_text(
         uri.split("/")[1], signatures.sign(text.encode(), Path(private)).decode(), "report.json.sig"

@@ -6,7 +6,6 @@ import json
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -14,49 +13,24 @@ import pytest
 from steps.core import tags
 from steps.core.errors import StepError
 from steps.pipeline import artifact_lookup
-from steps.registry import look, watch
-from steps.registry import register as room
-from steps.registry.client import RegistryClient, Version
-from steps.registry.promote import promote
+from steps.registry.client import RegistryClient
 from steps.registry.result import RefusedError
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.registry.doubles import no_evaluation
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, key_pair, report_in, version_tags
 
 TARGET = f"target=models:/{scene.NAME}/1"
-
-
-def report_in(
-    experiment: str, candidates: list[dict[str, Any]], tmp_path: Path, **given: Any
-) -> str:
-    """A report in an experiment of its own, as a user makes one who may edit no other."""
-    found = mlflow.get_experiment_by_name(experiment)
-    place = (
-        found.experiment_id
-        if found
-        else mlflow.create_experiment(experiment, artifact_location=str(tmp_path / experiment))
-    )
-    with mlflow.start_run(experiment_id=place):
-        return scene.log_report(candidates, **given)
-
-
-def version_tags(number: int) -> dict[str, str]:
-    found: dict[str, str] = mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags
-    return found
-
-
-def no_evaluation(version: Version, config: object) -> None:
-    raise watch.EvaluationFailedError("no evaluation in this test")
 
 
 @pytest.fixture
 def held(pair: Pair, no_canary: list[str]) -> Pair:
     """Version 1 (onnx) is held by its evidence."""
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")], items=128, pack="core"
-        )
-    room.register(uri, scene.config())
+    uri = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST, decision="hold")], items=128, pack="core"
+    )
+    commands.register(uri, scene.config())
     mlflow.MlflowClient().set_tag(pair.report_uri.split("/")[1], "slm.step", "put away")
     return pair
 
@@ -65,35 +39,43 @@ def test_report_of_somebody_elses_experiment_promotes_nothing(
     held: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     forged = report_in(
-        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+        "mallory",
+        [scene.candidate(held.onnx, "onnx", scene.FAST)],
+        tmp_path,
+        items=9999,
+        pack="core",
     )
     with caplog.at_level(logging.WARNING), pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
     (line,) = [record.getMessage() for record in caplog.records if "mallory" in record.getMessage()]
     assert forged.split("/")[1] in line and "promotion.evidence.experiments" in line
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), no_evaluation)
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "champion" not in aliases()
 
 
 def test_policy_chooses_by_no_report_of_somebody_else(held: Pair, tmp_path: Path) -> None:
     report_in(
-        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+        "mallory",
+        [scene.candidate(held.onnx, "onnx", scene.FAST)],
+        tmp_path,
+        items=9999,
+        pack="core",
     )
     done = promote(scene.config(f"target=models:/{scene.NAME}"))
     assert done.moves == () and "no candidate passed" in done.reason
 
 
 def test_report_that_is_named_must_be_trusted_too(held: Pair, tmp_path: Path) -> None:
-    forged = report_in("mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path)
+    forged = report_in("mallory", [scene.candidate(held.onnx, "onnx", scene.FAST)], tmp_path)
     with pytest.raises(
         RefusedError,
         match=r"experiment 'mallory', which does not count.*promotion.evidence.experiments",
     ):
         promote(scene.config(TARGET, f"report_uri={forged}"))
     with pytest.raises(RefusedError, match="experiment 'mallory'"):
-        room.register(forged, scene.config())
+        commands.register(forged, scene.config())
     assert promote(
         scene.config(TARGET, f"report_uri={forged}", "force=true", "reason='checked by hand'")
     ).forced
@@ -101,7 +83,11 @@ def test_report_that_is_named_must_be_trusted_too(held: Pair, tmp_path: Path) ->
 
 def test_experiments_of_the_policy_count_and_no_others(held: Pair, tmp_path: Path) -> None:
     report_in(
-        "release", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core"
+        "release",
+        [scene.candidate(held.onnx, "onnx", scene.FAST)],
+        tmp_path,
+        items=128,
+        pack="core",
     )
     named = "promotion.evidence.experiments=[release]"
     promote(scene.config(TARGET, named))
@@ -117,7 +103,11 @@ def test_experiments_of_the_policy_count_and_no_others(held: Pair, tmp_path: Pat
 
 def test_output_tag_that_points_into_another_run_is_ignored(held: Pair, tmp_path: Path) -> None:
     forged = report_in(
-        "mallory", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=9999, pack="core"
+        "mallory",
+        [scene.candidate(held.onnx, "onnx", scene.FAST)],
+        tmp_path,
+        items=9999,
+        pack="core",
     )
     with mlflow.start_run():
         mlflow.set_tags({"slm.step": "evaluate", "slm.model": scene.NAME, "slm.output": forged})
@@ -126,17 +116,15 @@ def test_output_tag_that_points_into_another_run_is_ignored(held: Pair, tmp_path
 
 
 def test_smoke_run_takes_nothing_from_a_champion(pair: Pair, no_canary: list[str]) -> None:
-    with mlflow.start_run():
-        strong = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
-        )
-    room.register(strong, scene.config())
+    strong = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
+    )
+    commands.register(strong, scene.config())
     before = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
-    with mlflow.start_run():
-        smoke = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")], items=8
-        )
-    done = room.register(smoke, scene.config())
+    smoke = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")], items=8
+    )
+    done = commands.register(smoke, scene.config())
     after = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
     assert after.tags == before.tags and after.tags["slm.evaluation"] == strong
     assert after.description == before.description and "not for production" not in (
@@ -158,9 +146,8 @@ def test_smoke_run_takes_nothing_from_a_champion(pair: Pair, no_canary: list[str
 
 
 def test_smoke_run_does_not_promote_what_stronger_evidence_holds(held: Pair) -> None:
-    with mlflow.start_run():
-        smoke = scene.log_report([scene.judged(held.onnx, "onnx", scene.FAST)], items=5000)
-    done = room.register(smoke, scene.config())
+    smoke = scene.report_by_a_run([scene.candidate(held.onnx, "onnx", scene.FAST)], items=5000)
+    done = commands.register(smoke, scene.config())
     assert done.moves == () and aliases() == {}
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
@@ -169,31 +156,27 @@ def test_smoke_run_does_not_promote_what_stronger_evidence_holds(held: Pair) -> 
 def test_weaker_evidence_counts_once_the_stronger_is_too_old(
     pair: Pair, no_canary: list[str]
 ) -> None:
-    with mlflow.start_run():
-        strong = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST, "hold")],
-            items=128,
-            pack="core",
-            days_old=31,
-        )
-    room.register(strong, scene.config())
-    with mlflow.start_run():
-        smoke = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)], items=8)
-    room.register(smoke, scene.config())
+    strong = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST, "hold")],
+        items=128,
+        pack="core",
+        days_old=31,
+    )
+    commands.register(strong, scene.config())
+    smoke = scene.report_by_a_run([scene.candidate(pair.onnx, "onnx", scene.FAST)], items=8)
+    commands.register(smoke, scene.config())
     assert aliases()["champion"] == 1 and version_tags(1)["slm.evaluation"] == smoke
 
 
 def test_newer_evidence_that_is_passed_over_is_named(
     pair: Pair, no_canary: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with mlflow.start_run():
-        strong = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
-        )
-    with mlflow.start_run():
-        newer = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST)], items=30, pack="core"
-        )
+    strong = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
+    )
+    newer = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST)], items=30, pack="core"
+    )
     with caplog.at_level(logging.WARNING):
         promote(scene.config(f"target=models:/{scene.NAME}"))
     assert version_tags(1)["slm.evaluation"] == strong
@@ -205,23 +188,21 @@ def test_newer_evidence_that_is_passed_over_is_named(
 
 
 def test_newer_evidence_of_the_same_strength_counts(held: Pair) -> None:
-    with mlflow.start_run():
-        scene.log_report([scene.judged(held.onnx, "onnx", scene.FAST)], items=128, pack="core")
+    scene.report_by_a_run([scene.candidate(held.onnx, "onnx", scene.FAST)], items=128, pack="core")
     promote(scene.config(TARGET))
     assert aliases()["champion"] == 1
 
 
 def test_evidence_from_the_future_is_refused_by_name(held: Pair) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [scene.judged(held.onnx, "onnx", scene.FAST)], items=128, pack="core", days_old=-3
-        )
+    uri = scene.report_by_a_run(
+        [scene.candidate(held.onnx, "onnx", scene.FAST)], items=128, pack="core", days_old=-3
+    )
     with pytest.raises(RefusedError, match=rf"{uri} is dated 3\.0 days in the future"):
         promote(scene.config(TARGET, f"report_uri={uri}"))
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
         promote(scene.config(TARGET))
     recorded = version_tags(1)["slm.evaluation"]
-    done = room.register(uri, scene.config())
+    done = commands.register(uri, scene.config())
     assert done.moves == () and "in the future" in done.reason
     assert version_tags(1)["slm.evaluation"] == recorded
 
@@ -248,7 +229,11 @@ def test_signed_report_counts_from_anywhere(held: Pair, tmp_path: Path) -> None:
 
     private, public = key_pair(tmp_path, "ci")
     uri = report_in(
-        "elsewhere", [scene.judged(held.onnx, "onnx", scene.FAST)], tmp_path, items=128, pack="core"
+        "elsewhere",
+        [scene.candidate(held.onnx, "onnx", scene.FAST)],
+        tmp_path,
+        items=128,
+        pack="core",
     )
     trusting = scene.config(TARGET, f"promotion.evidence.signers=['{public}']")
     with pytest.raises(RefusedError, match="verdict is 'hold'"):
@@ -277,7 +262,7 @@ def test_signature_that_is_none_ends_nothing(held: Pair, tmp_path: Path) -> None
     for number, content in enumerate((b"\xff\xfe", b"", b"no base64", b"QUJD" * 400)):
         uri = report_in(
             "mallory",
-            [scene.judged(held.onnx, "onnx", scene.FAST)],
+            [scene.candidate(held.onnx, "onnx", scene.FAST)],
             tmp_path,
             items=9999,
             pack="core",
@@ -295,29 +280,9 @@ def test_signature_that_is_none_ends_nothing(held: Pair, tmp_path: Path) -> None
         promote(scene.config(TARGET, f"report_uri={uri}"))
 
 
-def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """PEM files of an Ed25519 key, private and public."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        PublicFormat,
-    )
-
-    key = Ed25519PrivateKey.generate()
-    private, public = folder / f"{name}.key.pem", folder / f"{name}.pub.pem"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    return private, public
-
-
 def test_chain_takes_no_run_of_somebody_elses_experiment(pair: Pair, tmp_path: Path) -> None:
-    with mlflow.start_run():
-        mine = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST)])
-    report_in("mallory", [scene.judged(pair.onnx, "onnx", scene.FAST)], tmp_path)
+    mine = scene.report_by_a_run([scene.candidate(pair.onnx, "onnx", scene.FAST)])
+    report_in("mallory", [scene.candidate(pair.onnx, "onnx", scene.FAST)], tmp_path)
     wanted = {tags.STEP: "evaluate", tags.MODEL: scene.NAME}
     found = artifact_lookup.finished_runs(wanted, scene.config())
     assert found[0].info.run_id == mine.split("/")[1]

@@ -8,9 +8,9 @@ import pytest
 
 from steps.core.errors import StepError
 from steps.registry.client import RegistryClient
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.registry import registries, scene
-from tests.registry.test_survey import Counter
+from tests.registry.doubles import counted
 
 NAME = "model-000"
 TARGET = f"target=models:/{NAME}"
@@ -18,8 +18,10 @@ TARGET = f"target=models:/{NAME}"
 
 def test_long_history_in_few_calls(tracking: str, capsys: pytest.CaptureFixture[str]) -> None:
     registries.settled(tracking, models=1, entries=501)
-    counter = Counter(mlflow.MlflowClient())
-    found = history(scene.config(TARGET), as_json=False, registry=RegistryClient(5, client=counter))  # type: ignore[arg-type]
+    counter = counted(mlflow.MlflowClient())
+    found = show_history(
+        scene.config(TARGET), as_json=False, registry=RegistryClient(5, client=counter)
+    )
     assert len(found["entries"]) == 501 and len(counter.made) == 5
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -37,7 +39,7 @@ def test_limit_and_long_words(tracking: str, capsys: pytest.CaptureFixture[str])
         "actor": "rosa@example.org",
     }
     registries.write_entry(tracking, NAME, 3, **long)
-    found = history(scene.config(TARGET), as_json=False, limit=2)
+    found = show_history(scene.config(TARGET), as_json=False, limit=2)
     assert [entry["entry"] for entry in found["entries"]] == [3, 4]
     out = capsys.readouterr().out
     assert "\x1b[31m" not in out and max(map(len, out.splitlines())) <= 80
@@ -58,7 +60,7 @@ def test_damaged_entry_is_one_line(tracking: str) -> None:
             r" \(JSONDecodeError: .*restore the tag"
         ),
     ):
-        history(scene.config(TARGET), as_json=False)
+        show_history(scene.config(TARGET), as_json=False)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_entry_of_what_no_server_has_is_one_line(
     with pytest.raises(
         StepError, match=rf"^entry 1 of 'model-000\.history' cannot be read: .*\({words}"
     ):
-        history(scene.config(TARGET), as_json=False)
+        show_history(scene.config(TARGET), as_json=False)
 
 
 def test_details_of_another_shape_are_shown_as_they_are(
@@ -91,7 +93,7 @@ def test_details_of_another_shape_are_shown_as_they_are(
     registries.settled(tracking, models=1)
     registries.write_entry(tracking, NAME, 1, details={"isolation_missing": 5})
     registries.write_entry(tracking, NAME, 2, details={"isolation_missing": ["files", "network"]})
-    history(scene.config(TARGET), as_json=False)
+    show_history(scene.config(TARGET), as_json=False)
     out = capsys.readouterr().out
     assert (
         "its canary was not kept from: 5" in out

@@ -12,29 +12,23 @@ from dataclasses import replace
 import mlflow
 import pytest
 
-from steps.config.root import Config
 from steps.core.errors import StepError
-from steps.registry import canary, look, watch
-from steps.registry import register as room
+from steps.registry import canary
 from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient, Version
-from steps.registry.journal import RECORD_TAG, Entry, Move, Record, fold
-from steps.registry.promote import promote, rollback
+from steps.registry.client import RegistryClient
+from steps.registry.entry import RECORD_TAG, Entry
+from steps.registry.journal import fold
+from steps.registry.record import Move, Record
 from steps.registry.result import RefusedError
-from steps.registry.table import history
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases, numbers
+from steps.registry.table import show_history
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.doubles import no_evaluation
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers
 
 HISTORY = f"{scene.NAME}.history"
 CHAMPION = f"target=models:/{scene.NAME}@champion"
-
-
-@pytest.fixture
-def registered(pair: Pair, no_canary: list[str]) -> Pair:
-    """Versions 1 (transformers, challenger) and 2 (onnx, champion)."""
-    room.register(pair.report_uri, scene.config())
-    return pair
 
 
 def store(name: str = scene.NAME) -> AliasStore:
@@ -56,11 +50,11 @@ def make_anew(pair: Pair) -> None:
         newer = scene.log_model("onnx", name="newer")
         uri = scene.log_report(
             [
-                scene.judged(newer, "onnx", scene.FAST),
-                scene.judged(pair.transformers, "transformers", scene.GOOD),
+                scene.candidate(newer, "onnx", scene.FAST),
+                scene.candidate(pair.transformers, "transformers", scene.GOOD),
             ]
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
 
 
 # --- numbers
@@ -70,7 +64,7 @@ def test_model_made_anew_is_registered_at_the_first(registered: Pair) -> None:
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     make_anew(registered)
     assert aliases() == {"onnx": 1, "transformers": 2, "champion": 1, "challenger": 2}
-    journal = store().read()
+    journal = scene.history()
     assert [entry.earlier for entry in journal.entries] == [True, True, False]
     assert journal.held("champion") == [1] and journal.served() == {1, 2}
 
@@ -96,22 +90,22 @@ def test_entries_of_earlier_days_are_told_by_the_servers_clock(registered: Pair)
     for key in ("incarnation", "identities", "previous", "authenticated"):
         record.pop(key)
     client.set_model_version_tag(HISTORY, "1", RECORD_TAG, json.dumps(record))
-    assert store().read().held("champion") == [2]
+    assert scene.history().held("champion") == [2]
     make_anew(registered)
-    assert store().read().held("champion") == [1]
+    assert scene.history().held("champion") == [1]
 
 
 def test_model_whose_versions_were_all_deleted_is_registered_at_the_first(registered: Pair) -> None:
     for number in (1, 2):
         mlflow.MlflowClient().delete_model_version(scene.NAME, str(number))
-    room.register(registered.report_uri, scene.config())
+    commands.register(registered.report_uri, scene.config())
     assert numbers() == [3, 4] and aliases()["champion"] == 4
     with pytest.raises(StepError, match="no such version; there are: 3, 4"):
         rollback(scene.config(CHAMPION, "to=2"))
 
 
 def test_entry_names_what_it_moved_by_logged_model_and_bytes(registered: Pair) -> None:
-    (entry,) = store().read().entries
+    (entry,) = scene.history().entries
     logged = mlflow.MlflowClient().get_logged_model(registered.onnx)
     assert entry.record.identities["2"] == {
         "model_id": registered.onnx,
@@ -146,7 +140,7 @@ def test_renamed_model_says_how_to_rename_its_history(registered: Pair) -> None:
         lambda: promote(scene.config("target=models:/cockatoo/1")),
         lambda: promote(scene.config("target=models:/cockatoo/1", "dry_run=true")),
         lambda: rollback(scene.config("target=models:/cockatoo@champion")),
-        lambda: history(scene.config("target=models:/cockatoo"), as_json=True),
+        lambda: show_history(scene.config("target=models:/cockatoo"), as_json=True),
     ):
         with pytest.raises(
             StepError, match=r"rename_registered_model\('parrot.history', 'cockatoo.history'\)"
@@ -174,13 +168,13 @@ def three_entries() -> None:
 
 def test_each_entry_holds_the_digest_of_the_one_before(registered: Pair) -> None:
     three_entries()
-    entries = store().read().entries
+    entries = scene.history().entries
     assert entries[0].record.previous == {}
     assert [entry.record.previous for entry in entries[1:]] == [
         {"1": entries[0].digest},
         {"2": entries[1].digest},
     ]
-    assert store().read().faults == {}
+    assert scene.history().faults == {}
 
 
 def test_rewritten_entry_is_shown_as_altered(
@@ -188,7 +182,7 @@ def test_rewritten_entry_is_shown_as_altered(
 ) -> None:
     three_entries()
     rewrite(2, actor="somebody else", reason="as agreed")
-    found = history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    found = show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "entry 2 was altered" in capsys.readouterr().out
     assert [entry["altered"] for entry in found["entries"]] == [False, True, False]
     assert "altered" in found["faults"]["2"]
@@ -209,26 +203,21 @@ def test_removed_entry_is_shown_as_removed(
 ) -> None:
     three_entries()
     mlflow.MlflowClient().delete_model_version(HISTORY, "2")
-    found = history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    found = show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "entry 2 was removed" in capsys.readouterr().out
     assert "removed" in found["faults"]["2"]
 
 
 def test_entries_that_raced_are_all_covered_by_the_next(registered: Pair) -> None:
     late = store()
-    view = late.open()
+    seen = late.open()
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
     record = Record(
-        id="late",
-        kind="promote",
-        moves=(),
-        actor="late",
-        reason="test",
-        previous=view.journal.tips(),
+        id="late", kind="promote", moves=(), actor="late", reason="test", previous=seen.tips()
     )
-    late._append(record)
+    late.append(record)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
-    entries = store().read().entries
+    entries = scene.history().entries
     assert entries[2].record.previous == {"1": entries[0].digest}
     assert entries[3].record.previous == {"2": entries[1].digest, "3": entries[2].digest}
 
@@ -236,28 +225,28 @@ def test_entries_that_raced_are_all_covered_by_the_next(registered: Pair) -> Non
 def test_many_entries_without_a_chain_are_covered_by_one_digest(registered: Pair) -> None:
     log = store()
     for number in range(12):
-        log._append(
+        log.append(
             Record(
                 id=f"old-{number}", kind="observed", moves=(), actor="x", reason="of earlier days"
             )
         )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    assert list(store().read().entries[-1].record.previous) == ["1-13"]
-    assert store().read().faults == {}
+    assert list(scene.history().entries[-1].record.previous) == ["1-13"]
+    assert scene.history().faults == {}
     rewrite(5, actor="mallory")
-    assert set(store().read().faults) == {14} and "1-13" in store().read().faults[14]
+    assert set(scene.history().faults) == {14} and "1-13" in scene.history().faults[14]
 
 
 def test_entry_that_names_others_wrongly_puts_them_not_in_doubt(registered: Pair) -> None:
     three_entries()
     wrong = {str(number): f"sha256:{'0' * 64}" for number in (1, 2, 3, 5)}
-    store()._append(
+    store().append(
         Record(
             id="framing", kind="observed", moves=(), actor="x", reason="of another", previous=wrong
         )
     )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    found = store().read()
+    found = scene.history()
     # no entry has named the third before: see security.md
     assert [entry.number for entry in found.entries if entry.altered] == [3, 4]
     assert "names entries 5, which are not before it" in found.faults[4]
@@ -292,7 +281,7 @@ def test_damaged_record_names_the_entry_and_the_cure(registered: Pair) -> None:
 
 
 def test_chain_that_names_too_much_is_no_burden(registered: Pair) -> None:
-    store()._append(
+    store().append(
         Record(
             id="x",
             kind="observed",
@@ -303,7 +292,7 @@ def test_chain_that_names_too_much_is_no_burden(registered: Pair) -> None:
         )
     )
     promote(scene.config(f"target=models:/{scene.NAME}/1"))
-    assert 2 in store().read().faults
+    assert 2 in scene.history().faults
 
 
 def test_fields_that_this_version_does_not_know_are_passed_over(registered: Pair) -> None:
@@ -317,7 +306,7 @@ def test_fields_that_this_version_does_not_know_are_passed_over(registered: Pair
             ["transformers", None, 1],
         ],
     )
-    assert store().read().held("champion") == [2]
+    assert scene.history().held("champion") == [2]
 
 
 # --- words
@@ -333,7 +322,7 @@ def test_first_rollback_says_that_there_is_one_champion(registered: Pair) -> Non
 
 def test_candidate_is_not_out_of_line(registered: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", "1")
-    history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
+    show_history(scene.config(f"target=models:/{scene.NAME}"), as_json=False)
     assert "not in line" not in capsys.readouterr().out
 
 
@@ -353,10 +342,6 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *, to: int | None) -> None:
     monkeypatch.setattr(canary, "run", run)
 
 
-def no_evaluation(version: Version, config: Config) -> None:
-    raise watch.EvaluationFailedError("no evaluation in this test")
-
-
 @pytest.mark.parametrize(("to", "words"), [(None, "was withdrawn"), (2, "points at version 2 now")])
 def test_candidate_that_is_gone_is_not_promoted(
     registered: Pair, monkeypatch: pytest.MonkeyPatch, to: int | None, words: str
@@ -374,17 +359,17 @@ def test_watch_promotes_no_candidate_that_was_withdrawn(
     pair: Pair, no_canary: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # version 1 serves by quality, 2 would by balance
-    room.register(pair.report_uri, scene.config("promotion=quality"))
+    commands.register(pair.report_uri, scene.config("promotion=quality"))
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
     with monkeypatch.context() as patch:
         meanwhile(patch, to=None)
-        (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
+        (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), no_evaluation)
     assert not verdict.promoted and "was withdrawn" in verdict.words
     assert aliases()["champion"] == 1
     assert "slm.candidate" not in client.get_model_version(scene.NAME, "2").tags
     client.set_registered_model_alias(scene.NAME, "candidate", "2")
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), no_evaluation)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), no_evaluation)
     assert verdict.promoted and aliases()["champion"] == 2
 
 

@@ -11,15 +11,15 @@ import pytest
 from steps.core.errors import ConfigError
 from steps.pipeline.artifact_lookup import finished_runs
 from steps.pipeline.compose import compose_config
-from steps.registry import eligibility, look, watch
-from steps.registry import register as room
+from steps.registry import candidate_evaluation, eligibility
 from steps.registry.client import RegistryClient
-from steps.registry.export_archive import export, import_
-from steps.registry.promote import promote, rollback
-from steps.registry.table import history
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_transfer import elsewhere
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
+from steps.registry.table import show_history
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.fixtures import Pair
+from tests.registry.scene import elsewhere
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
@@ -35,23 +35,29 @@ def test_accepted_name_goes_through_every_command(
 ) -> None:
     with mlflow.start_run():
         judged = [
-            scene.judged(pair.transformers, "transformers", scene.GOOD),
-            scene.judged(pair.onnx, "onnx", scene.FAST),
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST),
         ]
         uri = scene.log_report(judged, name=NAME)
     mine = scene.config(f"model.registered_name='{NAME}'")
-    assert room.register(uri, mine).entry == 1
+    assert commands.register(uri, mine).entry == 1
     assert len(finished_runs({"slm.model": NAME}, mine)) == 1
     assert promote(scene.config(f"target='models:/{NAME}/1'")).entry == 2
     assert rollback(scene.config(f"target='models:/{NAME}@champion'")).entry == 3
-    assert len(history(scene.config(f"target='models:/{NAME}'"), as_json=False)["entries"]) == 3
+    assert (
+        len(show_history(scene.config(f"target='models:/{NAME}'"), as_json=False)["entries"]) == 3
+    )
     version = RegistryClient(5).version(NAME, 2)
     assert version is not None
-    composed = compose_config(watch.evaluation_words(RegistryClient(5), version, mine))
+    composed = compose_config(
+        candidate_evaluation.evaluation_overrides(RegistryClient(5), (), version, "champion")
+    )
     assert (composed.model.registered_name, composed.evaluate.candidates) == (NAME, [version.uri])
-    assert f"models:/{NAME}/2" in eligibility.evaluate_command(RegistryClient(5), version, mine)
+    assert f"models:/{NAME}/2" in eligibility.evaluate_command(
+        RegistryClient(5), version, "champion"
+    )
     mlflow.MlflowClient().set_registered_model_alias(NAME, "candidate", "1")
-    (verdict,) = look.look_once(mine, RegistryClient(5), lambda *_: None)
+    (verdict,) = commands.poll_once(mine, RegistryClient(5), lambda *_: None)
     assert verdict.uri == f"models:/{NAME}/1" and verdict.words.startswith(
         "held: @champion (version 2) is better"
     )
@@ -69,7 +75,7 @@ def test_refused_name_is_refused_by_every_command_before_any_call(
     def unreachable(*_: object, **__: object) -> None:
         raise AssertionError("the server was asked")
 
-    monkeypatch.setattr(RegistryClient, "_once", unreachable)
+    monkeypatch.setattr(RegistryClient, "attempt", unreachable)
     quoted = name.replace("'", "\\'")
     registry = RegistryClient(1, client=object())  # type: ignore[arg-type]
     target = scene.config(f"target='models:/{quoted}'")
@@ -78,9 +84,9 @@ def test_refused_name_is_refused_by_every_command_before_any_call(
         lambda: scene.config(f"model.registered_name='{quoted}'"),
         lambda: promote(target, registry=registry),
         lambda: rollback(alias, registry=registry),
-        lambda: history(target, as_json=False, registry=registry),
+        lambda: show_history(target, as_json=False, registry=registry),
         lambda: export(alias, registry=registry),
-        lambda: look.look_once(target, registry, lambda *_: None),
+        lambda: commands.poll_once(target, registry, lambda *_: None),
     )
     for call in calls:
         with pytest.raises(ConfigError, match="expected"):

@@ -2,13 +2,9 @@
 dead.
 """
 
-import base64
-import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import mlflow
@@ -18,72 +14,33 @@ from steps.config.notifications import NotificationsConfig
 from steps.config.root import Config
 from steps.core.errors import ConfigError
 from steps.registry import actors, delivery, notifications
-from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import decide
 from steps.registry.delivery import Courier, Message
 from steps.registry.permission import WaitingError
-from steps.registry.promote import promote, rollback
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
-from tests.registry import scene
-from tests.registry.conftest import Pair
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.doubles import SECRET, WebhookEndpoint
+from tests.registry.fixtures import Pair
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
-SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four b").decode()
 ENV = "SLM_NOTIFICATIONS_SECRET"
 
 
-class Receiver:
-    """Answers with one status after the other, the last for ever; keeps what it got."""
-
-    def __init__(self, statuses: tuple[int, ...], delay: float = 0.0) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got.append(
-                    ({key.lower(): value for key, value in self.headers.items()}, body)
-                )
-                time.sleep(delay)
-                self.send_response(statuses[min(len(receiver.got), len(statuses)) - 1])
-                self.send_header("Location", f"http://127.0.0.1:{receiver.port}/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.got]
-
-
-Receivers = Callable[..., Receiver]
+Receivers = Callable[..., WebhookEndpoint]
 
 
 @pytest.fixture
 def receivers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receivers]:
     monkeypatch.setenv(ENV, SECRET)
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.05)
-    made: list[Receiver] = []
+    made: list[WebhookEndpoint] = []
 
-    def start(*statuses: int, delay: float = 0.0) -> Receiver:
-        made.append(Receiver(statuses or (204,), delay))
+    def start(*statuses: int, delay: float = 0.0) -> WebhookEndpoint:
+        made.append(WebhookEndpoint(statuses or (204,), delay))
         return made[-1]
 
     yield start
@@ -222,7 +179,7 @@ def test_moves_are_told_as_they_are_made(
     def config(*words: str) -> Any:
         return scene.config(*overrides(receiver.url, *words))
 
-    notifications.announced(config(), lambda: room.register(pair.report_uri, config()))
+    notifications.announced(config(), lambda: commands.register(pair.report_uri, config()))
     mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "champion", "1")  # as in the UI
     there = config(f"target=models:/{scene.NAME}/2")
     notifications.announced(there, lambda: promote(there))
@@ -248,10 +205,9 @@ def test_a_refusal_is_told_and_raised(
     pair: Pair, no_canary: list[str], receivers: Receivers
 ) -> None:
     receiver = receivers()
-    with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, "hold")])
+    uri = scene.report_by_a_run([scene.candidate(pair.onnx, "onnx", scene.FAST, "hold")])
     config = scene.config(*overrides(receiver.url, "notifications.events=[held]"))
-    notifications.announced(config, lambda: room.register(uri, config))
+    notifications.announced(config, lambda: commands.register(uri, config))
     refused = scene.config(
         *overrides(receiver.url, "notifications.events=[held]", f"target=models:/{scene.NAME}/1")
     )
@@ -270,7 +226,8 @@ def test_a_dead_receiver_undoes_no_move(
 ) -> None:
     config = scene.config(*overrides("http://127.0.0.1:9/", "notifications.retry_seconds=0.1"))
     assert (
-        notifications.announced(config, lambda: room.register(pair.report_uri, config)).entry == 1
+        notifications.announced(config, lambda: commands.register(pair.report_uri, config)).entry
+        == 1
     )
 
 
@@ -330,13 +287,13 @@ def test_a_version_that_waits_is_told_of_and_what_approvers_say(
 
     def acting(name: str) -> None:
         monkeypatch.setattr(actors, "who", lambda _: Actor(name, authenticated=True))
-        notifications._who.cache_clear()
+        notifications.current_user.cache_clear()
 
     def config(*more: str) -> Config:
         return scene.config(*overrides(receiver.url, "promotion.approvals=1", *more))
 
     acting("ci")
-    notifications.announced(config(), lambda: room.register(pair.report_uri, config()))
+    notifications.announced(config(), lambda: commands.register(pair.report_uri, config()))
     target = f"target=models:/{scene.NAME}/2"
     with pytest.raises(WaitingError):
         notifications.announced(config(target), lambda: promote(config(target)))

@@ -4,12 +4,11 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from steps.registry import register as room
 from steps.registry.client import RegistryClient, ServerUnavailableError
-from steps.registry.promote import promote
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases
 
 
 def away(*_: object, **__: object) -> None:
@@ -22,7 +21,7 @@ def away(*_: object, **__: object) -> None:
 def test_evidence_that_nobody_hands_out_is_not_missing_evidence(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     monkeypatch.setattr(mlflow.artifacts, "load_text", away)
     with pytest.raises(
         ServerUnavailableError,
@@ -37,5 +36,5 @@ def test_result_that_cannot_be_kept_does_not_undo_the_move(
 ) -> None:
     monkeypatch.setattr(mlflow, "log_dict", away)
     with mlflow.start_run():
-        done = room.register(pair.report_uri, scene.config())
+        done = commands.register(pair.report_uri, scene.config())
     assert done.entry == 1 and aliases()["champion"] == 2

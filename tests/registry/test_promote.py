@@ -6,26 +6,16 @@ import mlflow
 import pytest
 
 from steps.core.errors import ConfigError, StepError
-from steps.registry import register as room
-from steps.registry.alias_store import AliasStore
-from steps.registry.client import RegistryClient
 from steps.registry.journal import name_of
-from steps.registry.promote import promote, rollback
 from steps.registry.result import RefusedError
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases, numbers
-
-
-@pytest.fixture
-def registered(pair: Pair, no_canary: list[str]) -> Pair:
-    """Versions 1 (transformers, challenger) and 2 (onnx, champion)."""
-    room.register(pair.report_uri, scene.config())
-    return pair
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers
 
 
 def held() -> list[int]:
-    return AliasStore(RegistryClient(5), scene.NAME).read().held("champion")
+    return scene.history().held("champion")
 
 
 def test_named_version_becomes_champion(registered: Pair) -> None:
@@ -74,11 +64,10 @@ def test_dry_run_changes_nothing(registered: Pair, no_canary: list[str]) -> None
 
 @pytest.mark.usefixtures("no_canary")
 def test_old_evidence_is_refused_unless_overruled(pair: Pair) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [scene.judged(pair.transformers, "transformers", scene.GOOD)], days_old=40
-        )
-    done = room.register(uri, scene.config())
+    uri = scene.report_by_a_run(
+        [scene.candidate(pair.transformers, "transformers", scene.GOOD)], days_old=40
+    )
+    done = commands.register(uri, scene.config())
     assert done.moves == () and "the evidence is 40.0 days old" in done.reason
     with pytest.raises(
         RefusedError,
@@ -99,16 +88,15 @@ def test_old_evidence_is_refused_unless_overruled(pair: Pair) -> None:
         )
     )
     assert done.forced
-    record = AliasStore(RegistryClient(5), scene.NAME).read().entries[-1].record
+    record = scene.history().entries[-1].record
     assert record.forced and record.reason == "the demo is today"
     assert "40.0 days old" in record.details["objections"][0]
 
 
 @pytest.mark.usefixtures("no_canary")
 def test_held_version_is_refused_with_the_gate(pair: Pair) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")])
-    room.register(uri, scene.config())
+    uri = scene.report_by_a_run([scene.candidate(pair.onnx, "onnx", scene.FAST, decision="hold")])
+    commands.register(uri, scene.config())
     with pytest.raises(
         RefusedError, match=r"verdict is 'hold': quality_floor=0\.48 \(limit 0\.1\)"
     ):
@@ -155,8 +143,8 @@ def test_without_a_version_the_policy_chooses(pair: Pair) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model(scene.NAME)
     done = promote(scene.config(f"target=models:/{scene.NAME}"))
-    assert done.champion is not None and done.champion.variant == "onnx"
-    assert aliases()["champion"] == done.champion.version
+    assert (row := commands.champion_of(done)) is not None and row.variant == "onnx"
+    assert aliases()["champion"] == row.version
 
 
 def test_unknown_targets_are_named(registered: Pair) -> None:
@@ -210,7 +198,7 @@ def test_failing_canary_leaves_aliases_untouched(
     from steps.registry import canary
 
     before = aliases()
-    bad = canary.Check("answers a chat", False, "it did not")
+    bad = canary.Check("completion shape", False, "it did not")
     monkeypatch.setattr(
         canary,
         "run",
@@ -218,7 +206,7 @@ def test_failing_canary_leaves_aliases_untouched(
     )
     with pytest.raises(
         RefusedError,
-        match=r"canary failed \(answers a chat: it did not\)\. No reason overrules this",
+        match=r"canary failed \(completion shape: it did not\)\. No reason overrules this",
     ):
         promote(scene.config(f"target=models:/{scene.NAME}/1", "force=true", "reason=hurry"))
     assert aliases() == before and numbers(name_of(scene.NAME)) == [1]

@@ -7,29 +7,18 @@ import mlflow
 import pytest
 
 from steps.core.errors import StepError
-from steps.registry import register as room
 from steps.registry.journal import name_of
-from tests.registry import scene
-from tests.registry.conftest import Pair
-
-
-def aliases() -> dict[str, int]:
-    found = mlflow.MlflowClient().get_registered_model(scene.NAME).aliases
-    return {alias: int(version) for alias, version in found.items()}
-
-
-def numbers(name: str = scene.NAME) -> list[int]:
-    return sorted(
-        int(each.version) for each in mlflow.MlflowClient().search_model_versions(f"name='{name}'")
-    )
+from tests.registry import commands, scene
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers
 
 
 def test_first_report_makes_two_versions_and_four_aliases(pair: Pair) -> None:
     with mlflow.start_run() as run:
-        promotion = room.register(pair.report_uri, scene.config())
+        promotion = commands.register(pair.report_uri, scene.config())
     assert numbers() == [1, 2]
     assert aliases() == {"transformers": 1, "onnx": 2, "champion": 2, "challenger": 1}
-    assert promotion.champion is not None and promotion.champion.variant == "onnx"
+    assert (row := commands.champion_of(promotion)) is not None and row.variant == "onnx"
     assert [row.canary for row in promotion.rows] == ["passed", "passed"]
     kept = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/promotion.json")
     assert kept["schema"] == "slm-promote/promotion/1"
@@ -39,7 +28,7 @@ def test_first_report_makes_two_versions_and_four_aliases(pair: Pair) -> None:
 
 @pytest.mark.usefixtures("no_canary")
 def test_version_carries_tags_and_card(pair: Pair) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     version = mlflow.MlflowClient().get_model_version(scene.NAME, "2")
     assert version.source == f"models:/{pair.onnx}"
     assert version.tags["slm.variant"] == "onnx"
@@ -66,10 +55,10 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
 
 
 def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     before = [mlflow.MlflowClient().get_model_version(scene.NAME, str(number)) for number in (1, 2)]
     asked = len(no_canary)
-    again = room.register(pair.report_uri, scene.config())
+    again = commands.register(pair.report_uri, scene.config())
     assert again.moves == () and again.entry is None
     assert not any(row.created for row in again.rows)
     assert len(no_canary) == asked
@@ -82,10 +71,9 @@ def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> 
 
 @pytest.mark.usefixtures("no_canary")
 def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair) -> None:
-    room.register(pair.report_uri, scene.config())
-    with mlflow.start_run():
-        newer = scene.log_report([scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold")])
-    promotion = room.register(newer, scene.config())
+    commands.register(pair.report_uri, scene.config())
+    newer = scene.report_by_a_run([scene.candidate(pair.onnx, "onnx", scene.FAST, decision="hold")])
+    promotion = commands.register(newer, scene.config())
     assert numbers() == [1, 2]
     assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.evaluation"] == newer
     assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.verdict"] == "hold"
@@ -94,14 +82,13 @@ def test_new_evidence_on_the_same_model_adds_no_version(pair: Pair) -> None:
 
 @pytest.mark.usefixtures("no_canary")
 def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [
-                scene.judged(pair.transformers, "transformers", scene.GOOD),
-                scene.judged(pair.onnx, "onnx", scene.FAST, decision="hold"),
-            ]
-        )
-    promotion = room.register(uri, scene.config())
+    uri = scene.report_by_a_run(
+        [
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST, decision="hold"),
+        ]
+    )
+    promotion = commands.register(uri, scene.config())
     assert numbers() == [1, 2]
     assert aliases() == {"transformers": 1, "champion": 1}
     assert "(failed quality_floor)" in promotion.reason
@@ -109,28 +96,26 @@ def test_held_candidate_gets_a_version_and_no_alias(pair: Pair) -> None:
 
 @pytest.mark.usefixtures("no_canary")
 def test_nothing_passed_moves_nothing(pair: Pair) -> None:
-    with mlflow.start_run():
-        uri = scene.log_report(
-            [scene.judged(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")]
-        )
-    promotion = room.register(uri, scene.config())
+    uri = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST, decision="insufficient_evidence")]
+    )
+    promotion = commands.register(uri, scene.config())
     assert numbers() == [1] and aliases() == {}
     assert promotion.moves == () and "no candidate passed" in promotion.reason
 
 
 def test_nothing_evaluated_is_an_error(pair: Pair) -> None:
-    failed = scene.judged(pair.onnx, "onnx", scene.FAST) | {
+    failed = scene.candidate(pair.onnx, "onnx", scene.FAST) | {
         "status": "failed",
         "failure": {"reason": "out of memory", "log_tail": ""},
     }
-    with mlflow.start_run():
-        uri = scene.log_report([failed])
+    uri = scene.report_by_a_run([failed])
     with pytest.raises(StepError, match=r"nothing to register.*out of memory"):
-        room.register(uri, scene.config())
+        commands.register(uri, scene.config())
 
 
 def test_dry_run_says_the_same_and_writes_nothing(pair: Pair) -> None:
-    planned = room.register(pair.report_uri, scene.config(), dry_run=True)
+    planned = commands.register(pair.report_uri, scene.config(), dry_run=True)
     assert mlflow.MlflowClient().search_registered_models() == []
     assert [row.version for row in planned.rows] == [None, None]
     assert {move.alias: move.after for move in planned.moves} == {
@@ -147,13 +132,13 @@ def test_failing_canary_leaves_the_alias_to_the_other() -> None:
         good, broken = scene.log_model("transformers"), scene.log_model("onnx", fault="shape")
         uri = scene.log_report(
             [
-                scene.judged(good, "transformers", scene.GOOD),
-                scene.judged(broken, "onnx", scene.FAST),
+                scene.candidate(good, "transformers", scene.GOOD),
+                scene.candidate(broken, "onnx", scene.FAST),
             ]
         )
-    promotion = room.register(uri, scene.config())
+    promotion = commands.register(uri, scene.config())
     assert aliases() == {"transformers": 1, "champion": 1}
-    assert promotion.rows[1].canary.startswith("answers a chat")
+    assert promotion.rows[1].canary.startswith("completion shape")
     assert "(canary)" in promotion.reason
 
 
@@ -162,7 +147,7 @@ def test_report_about_other_bytes_is_refused(pair: Pair) -> None:
     with pytest.raises(
         StepError, match=r"the report judged sha256:.*the logged model says sha256:other"
     ):
-        room.register(pair.report_uri, scene.config())
+        commands.register(pair.report_uri, scene.config())
 
 
 @pytest.mark.usefixtures("tracking")
@@ -170,7 +155,7 @@ def test_report_of_another_schema_is_refused() -> None:
     with mlflow.start_run() as run:
         mlflow.log_text('{"schema": "slm-promote/report/9"}', "report.json")
     with pytest.raises(StepError, match="schema is 'slm-promote/report/9', expected"):
-        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
+        commands.register(f"runs:/{run.info.run_id}/report.json", scene.config())
 
 
 @pytest.mark.usefixtures("tracking")
@@ -178,7 +163,7 @@ def test_missing_report_names_the_command() -> None:
     with mlflow.start_run() as run:
         pass
     with pytest.raises(StepError, match=r"mlflow run \. -e evaluate"):
-        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
+        commands.register(f"runs:/{run.info.run_id}/report.json", scene.config())
 
 
 @pytest.mark.parametrize(
@@ -187,7 +172,7 @@ def test_missing_report_names_the_command() -> None:
 )
 @pytest.mark.usefixtures("no_canary")
 def test_profiles_choose(pair: Pair, profile: str, alias: str, winner: int) -> None:
-    room.register(pair.report_uri, scene.config(f"promotion={profile}"))
+    commands.register(pair.report_uri, scene.config(f"promotion={profile}"))
     assert aliases()[alias] == winner
 
 
@@ -197,7 +182,7 @@ def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
     client.create_registered_model(scene.NAME)
     for _ in range(2):
         client.create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     assert numbers() == [1, 3]
     assert aliases()["onnx"] == 1
 
@@ -210,13 +195,13 @@ def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
 def test_incumbent_defends_its_place(
     pair: Pair, quality: float, champion: int, others: dict[str, int]
 ) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     with mlflow.start_run():
         newer = scene.log_model("onnx", name="newer")
         uri = scene.log_report(
             [
-                scene.judged(newer, "onnx", {**scene.FAST, "quality/score": quality}),
-                scene.judged(
+                scene.candidate(newer, "onnx", {**scene.FAST, "quality/score": quality}),
+                scene.candidate(
                     pair.onnx,
                     "onnx",
                     scene.FAST,
@@ -225,7 +210,7 @@ def test_incumbent_defends_its_place(
                 ),
             ]
         )
-    promotion = room.register(uri, scene.config())
+    promotion = commands.register(uri, scene.config())
     assert numbers() == [1, 2, 3]
     assert aliases() == {"transformers": 1, "onnx": 3, "champion": champion} | others
     assert [row.version for row in promotion.rows] == [3, 2]
@@ -256,7 +241,7 @@ def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
     """Three who register at once: the aliases must not go to a version that its maker deletes in
     the next moment.
     """
-    from steps.registry.client import Version
+    from steps.registry.model_version import Version
     from steps.registry.versions import without_twins
 
     def version(number: int, model_id: str | None) -> Version:
@@ -279,7 +264,7 @@ def test_report_that_leaves_things_out_gets_a_card(pair: Pair, no_canary: list[s
     text["pack"] = {"items": 30}
     with mlflow.start_run() as run:
         mlflow.log_text(json.dumps(text), "report.json")
-    assert room.register(f"runs:/{run.info.run_id}/report.json", scene.config()).moves
+    assert commands.register(f"runs:/{run.info.run_id}/report.json", scene.config()).moves
     assert "pack unknown (30 items)" in str(
         mlflow.MlflowClient().get_model_version(scene.NAME, "1").description
     )
@@ -291,4 +276,4 @@ def test_report_of_another_shape_is_refused_in_one_line(pair: Pair, broken: dict
     with mlflow.start_run() as run:
         mlflow.log_text(json.dumps(text), "report.json")
     with pytest.raises(StepError, match=r"not an evaluation report \(\w+Error: .*"):
-        room.register(f"runs:/{run.info.run_id}/report.json", scene.config())
+        commands.register(f"runs:/{run.info.run_id}/report.json", scene.config())

@@ -13,53 +13,24 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.config.root import Config
 from steps.core.model_uri import model_id_of
-from steps.registry import look, waiting, watch
-from steps.registry.client import RegistryClient, Version
-from steps.registry.promote import promote
+from steps.registry import candidate_decision, verdict_memory
+from steps.registry.client import RegistryClient
+from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
-from steps.registry.waiting import Memory
-from tests.registry import registries, scene
-from tests.registry.conftest import Pair
-from tests.registry.test_watch import Evaluator, champion_is_slow, set_candidate, tags
+from steps.registry.verdict_memory import Memory
+from tests.registry import commands, registries, scene
+from tests.registry.commands import promote
+from tests.registry.doubles import Clock, Evaluator, counted, never
+from tests.registry.fixtures import Pair
+from tests.registry.scene import set_candidate, version_tags
+
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
-__all__ = ["champion_is_slow"]
-
-
-class Counter:
-    """Counts the calls of a client's methods: each is one request to a server."""
-
-    def __init__(self, client: Any) -> None:
-        self.client, self.made = client, list[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.client, name)
-
-        def call(*words: Any, **options: Any) -> Any:
-            self.made.append(name)
-            return found(*words, **options)
-
-        return call if callable(found) else found
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def never(version: Version, config: Config) -> None:
-    raise AssertionError(f"{version.uri} was evaluated")
-
-
 def test_look_where_nothing_changed_costs_four_calls(tracking: str) -> None:
     registries.settled(tracking, models=200, entries=3)
-    counter = Counter(mlflow.MlflowClient())
-    assert look.look_once(scene.config(), RegistryClient(5, client=counter), never) == []  # type: ignore[arg-type]
+    counter = counted(mlflow.MlflowClient())
+    assert commands.poll_once(scene.config(), RegistryClient(5, client=counter), never) == []
     assert sorted(counter.made) == [
         "search_experiments",
         "search_model_versions",
@@ -73,8 +44,8 @@ def test_change_of_one_model_is_looked_at_alone(tracking: str) -> None:
     mlflow.MlflowClient().set_model_version_tag(
         "model-003", "1", "slm.evaluation", "runs:/1/report.json"
     )
-    counter = Counter(mlflow.MlflowClient())
-    look.look_once(scene.config(), RegistryClient(1, client=counter), never)  # type: ignore[arg-type]
+    counter = counted(mlflow.MlflowClient())
+    commands.poll_once(scene.config(), RegistryClient(1, client=counter), never)
     assert {name for name, count in Counts(counter.made).items() if count > 1} <= {
         "search_experiments",
         "search_runs",
@@ -121,14 +92,17 @@ def test_damaged_record_ends_nobody_elses_look(
 ) -> None:
     journal_of("a-bad-one", record)
     set_candidate(2)
-    memory, clock = Memory(), Clock()
-    memory._clock = clock
+    clock = Clock()
+    memory = Memory(clock)
     evaluator = Evaluator()
     with caplog.at_level(logging.WARNING):
-        (verdict,) = look.look_once(scene.config(), RegistryClient(5), evaluator, memory=memory)
+        (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), evaluator, memory=memory)
         assert verdict.promoted and verdict.uri == f"models:/{scene.NAME}/2"
         for _ in range(3):
-            assert look.look_once(scene.config(), RegistryClient(5), evaluator, memory=memory) == []
+            assert (
+                commands.poll_once(scene.config(), RegistryClient(5), evaluator, memory=memory)
+                == []
+            )
     assert caplog.text.count("models:/a-bad-one cannot be looked at") == 1
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
 
@@ -153,7 +127,7 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
             raise ModuleNotFoundError("No module named 'boto3'")
         return real(uri)
 
-    judge = watch.decide
+    judge = candidate_decision.decide
 
     def broken(version: Version, *given: Any) -> Any:
         if version.name == "a-worse-one":
@@ -161,11 +135,11 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
         return judge(version, *given)
 
     monkeypatch.setattr(mlflow.artifacts, "load_text", load_text)
-    monkeypatch.setattr(look, "decide", broken)
+    monkeypatch.setattr(candidate_decision, "decide", broken)
     with caplog.at_level(logging.WARNING):
         found = {
             each.uri: each
-            for each in look.look_once(scene.config(), RegistryClient(5), Evaluator())
+            for each in commands.poll_once(scene.config(), RegistryClient(5), Evaluator())
         }
     assert found[f"models:/{scene.NAME}/2"].promoted and "models:/a-bad-one/1" in found
     assert "models:/a-worse-one cannot be looked at: OddError" in caplog.text
@@ -178,7 +152,7 @@ class OddError(Exception):
 def test_record_of_a_later_version_ends_nobody_elses_look(champion_is_slow: Pair) -> None:
     journal_of("a-later-one", json.dumps({**GOOD_RECORD, "field_of_a_later_version": 1}))
     set_candidate(2)
-    found = look.look_once(scene.config(), RegistryClient(5), Evaluator())
+    found = commands.poll_once(scene.config(), RegistryClient(5), Evaluator())
     assert [each.promoted for each in found if each.uri == f"models:/{scene.NAME}/2"] == [True]
 
 
@@ -192,8 +166,10 @@ def test_name_that_no_command_accepts_is_left_out(
     set_candidate(2)
     memory = Memory()
     with caplog.at_level(logging.WARNING):
-        (verdict,) = look.look_once(scene.config(), RegistryClient(5), Evaluator(), memory=memory)
-        look.look_once(scene.config(), RegistryClient(5), Evaluator(), memory=memory)
+        (verdict,) = commands.poll_once(
+            scene.config(), RegistryClient(5), Evaluator(), memory=memory
+        )
+        commands.poll_once(scene.config(), RegistryClient(5), Evaluator(), memory=memory)
     assert verdict.promoted and caplog.text.count("expected letters and digits") == 1
 
 
@@ -210,7 +186,7 @@ def test_failing_model_waits_and_is_tried_again_when_it_changes() -> None:
         waits.append(clock.now)
         assert not memory.failed("a", "s1", "broken")
     gaps = [later - earlier for earlier, later in pairwise(waits)]
-    assert gaps[:3] == [120, 240, 480] and gaps[-1] == waiting.LONGEST_WAIT
+    assert gaps[:3] == [120, 240, 480] and gaps[-1] == verdict_memory.LONGEST_WAIT
     assert memory.failed("a", "s1", "broken in another way") and memory.failed(
         "a", "s2", "broken in another way"
     )
@@ -231,14 +207,14 @@ def test_lost_artifacts_are_a_verdict_given_once(
     shutil.rmtree(Path(str(mlflow.get_run(run_id).info.artifact_uri).removeprefix("file://")))
     set_candidate(2)
 
-    def evaluate(version: Version, config: Config) -> None:
+    def evaluate(version: Version, alias: str) -> None:
         mlflow.artifacts.download_artifacts(version.uri)
 
     memory = Memory()
-    (verdict,) = look.look_once(scene.config(), RegistryClient(1), evaluate, memory=memory)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(1), evaluate, memory=memory)
     assert verdict.words.startswith("held:") and len(verdict.words.splitlines()) == 1
-    assert look.look_once(scene.config(), RegistryClient(1), never, memory=memory) == []
-    assert look.look_once(scene.config(), RegistryClient(1), never) == []
+    assert commands.poll_once(scene.config(), RegistryClient(1), never, memory=memory) == []
+    assert commands.poll_once(scene.config(), RegistryClient(1), never) == []
 
 
 def of_a_run(pair: Pair) -> str:
@@ -290,10 +266,10 @@ def test_version_that_can_never_be_judged_has_a_clear_end(
         promote(scene.config("target=models:/older/1"))
     assert words in str(refused.value) and "evaluate it" not in str(refused.value)
     mlflow.MlflowClient().set_registered_model_alias("older", "candidate", "1")
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), never)
     assert verdict.words.startswith("held: models:/older/1") and words in verdict.words
-    counter = Counter(mlflow.MlflowClient())
-    assert look.look_once(scene.config(), RegistryClient(5, client=counter), never) == []  # type: ignore[arg-type]
+    counter = counted(mlflow.MlflowClient())
+    assert commands.poll_once(scene.config(), RegistryClient(5, client=counter), never) == []
     assert len(counter.made) == 4
 
 
@@ -303,12 +279,12 @@ def test_registration_that_finishes_is_judged_then(champion_is_slow: Pair) -> No
     with database:
         database.execute(make, ("PENDING_REGISTRATION", scene.NAME))
     set_candidate(2)
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), never)
     assert "PENDING_REGISTRATION" in verdict.words
     with database:
         database.execute(make, ("READY", scene.NAME))
     database.close()
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), Evaluator())
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), Evaluator())
     assert verdict.promoted
 
 
@@ -323,34 +299,36 @@ def test_copied_version_is_judged_by_the_logged_model_behind_it(
     assert model_id_of(f"models:/{scene.NAME}/1") == pair.onnx
     set_candidate(1)
     # the report is about the same bytes
-    (verdict,) = look.look_once(
+    (verdict,) = commands.poll_once(
         scene.config(f"target=models:/{scene.NAME}"), RegistryClient(5), never
     )
     assert verdict.promoted, verdict.words
     assert (
-        tags(1)["slm.candidate"].startswith("promoted to @champion")
-        and tags(1)["slm.model_id"] == pair.onnx
+        version_tags(1)["slm.candidate"].startswith("promoted to @champion")
+        and version_tags(1)["slm.model_id"] == pair.onnx
     )
 
 
 def test_damaged_tag_of_a_verdict_is_judged_anew(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look.look_once(scene.config(), RegistryClient(5), Evaluator("hold"))
-    mlflow.MlflowClient().set_model_version_tag(scene.NAME, "2", waiting.WHEN_TAG, "yesterday")
+    commands.poll_once(scene.config(), RegistryClient(5), Evaluator("hold"))
+    mlflow.MlflowClient().set_model_version_tag(
+        scene.NAME, "2", verdict_memory.WHEN_TAG, "yesterday"
+    )
     # by a close look: the evidence is the same
-    assert look.look_once(scene.config(), RegistryClient(5), never) == []
+    assert commands.poll_once(scene.config(), RegistryClient(5), never) == []
 
 
 def test_new_evidence_is_found_by_the_survey(champion_is_slow: Pair) -> None:
     set_candidate(2)
-    look.look_once(scene.config(), RegistryClient(5), Evaluator("hold"))
+    commands.poll_once(scene.config(), RegistryClient(5), Evaluator("hold"))
     with mlflow.start_run():
         judged = [
-            scene.judged(champion_is_slow.onnx, "onnx", scene.FAST),
-            scene.judged(
+            scene.candidate(champion_is_slow.onnx, "onnx", scene.FAST),
+            scene.candidate(
                 champion_is_slow.transformers, "transformers", scene.GOOD, role="incumbent"
             ),
         ]
         scene.log_report(judged)
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), never)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), never)
     assert verdict.promoted

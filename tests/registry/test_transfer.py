@@ -1,20 +1,22 @@
 """One version from one store to another; on SQLite."""
 
 import json
-import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from steps.core.errors import ConfigError
-from steps.registry import register as room
-from steps.registry.export_archive import Transfer, check, export, import_
-from steps.registry.promote import promote
+from steps.registry.archive import check
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
 from steps.registry.result import RefusedError
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.faults import FaultyGateway, KilledError
+from steps.registry.transfer import Transfer
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.registry.faults import FaultyClient, KilledError
+from tests.registry.fixtures import Pair
+from tests.registry.scene import elsewhere
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
@@ -24,25 +26,10 @@ QUESTION = {"messages": [{"role": "user", "content": "hello there"}]}
 @pytest.fixture
 def archive(pair: Pair, no_canary: list[str], tmp_path: Path) -> Path:
     """The champion, exported."""
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     folder = tmp_path / "carried" / "champion"
     export(scene.config(f"target=models:/{scene.NAME}@champion", f"archive={folder}"))
     return folder
-
-
-def elsewhere(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on this process talks to another store."""
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    shutil.copy(migrated_database, place / "mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
-    mlflow.set_registry_uri(f"sqlite:///{place}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment(
-            "production", artifact_location=str(place / "artifacts")
-        )
-    )
 
 
 def take(folder: Path, *overrides: str) -> Transfer:
@@ -151,7 +138,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, pair: Pair, no_canary: li
         take(tmp_path)
     with pytest.raises(ConfigError, match=r"archive=None: expected a folder"):
         export(scene.config(f"target=models:/{scene.NAME}/1"))
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     with pytest.raises(ConfigError, match="a folder that does not exist yet"):
         export(scene.config(f"target=models:/{scene.NAME}/1", f"archive={tmp_path}"))
 
@@ -163,7 +150,7 @@ def test_import_killed_before_each_call_is_taken_up_by_the_next(
     client, at = mlflow.MlflowClient(), 0
     while True:
         at += 1
-        registry = FaultyGateway(at)
+        registry = FaultyClient(at)
         killed = False
         with mlflow.start_run():
             try:
@@ -221,7 +208,7 @@ def test_manifest_with_another_name_is_refused(archive: Path) -> None:
 def test_compiled_code_in_the_folder_is_left_behind(
     pair: Pair, no_canary: list[str], tmp_path: Path
 ) -> None:
-    room.register(pair.report_uri, scene.config())
+    commands.register(pair.report_uri, scene.config())
     location = str(
         mlflow.MlflowClient().get_logged_model(pair.onnx).artifact_location
     ).removeprefix("file://")

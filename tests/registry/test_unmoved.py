@@ -9,31 +9,24 @@ import pytest
 
 from steps.core.errors import ConfigError, StepError
 from steps.registry import alias_plan, canary
-from steps.registry import register as room
-from steps.registry.alias_store import AliasStore, LostRaceError, View
+from steps.registry.alias_store import AliasStore, LostRaceError
 from steps.registry.client import RegistryClient
-from steps.registry.journal import Record, name_of, new_id
-from steps.registry.promote import promote, rollback
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases, numbers
-
-
-@pytest.fixture
-def registered(pair: Pair, no_canary: list[str]) -> Pair:
-    """Versions 1 (transformers, challenger) and 2 (onnx, champion)."""
-    room.register(pair.report_uri, scene.config())
-    return pair
+from steps.registry.journal import Journal, name_of
+from steps.registry.record import Record, new_id
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers
 
 
 def store() -> AliasStore:
     return AliasStore(RegistryClient(5), scene.NAME)
 
 
-def move(view: View, number: int) -> None:
-    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", number))
+def move(seen: Journal, number: int) -> None:
+    moves = alias_plan.moves(seen.aliases, alias_plan.succeed(seen.aliases, "champion", number))
     store().commit(
-        view, Record(id=new_id(), kind="promote", moves=moves, actor="somebody", reason="test")
+        seen, Record(id=new_id(), kind="promote", moves=moves, actor="somebody", reason="test")
     )
 
 
@@ -44,9 +37,9 @@ def set_by_hand(alias: str, number: int) -> None:
 def newer_report(pair: Pair, *, with_champion: bool) -> str:
     with mlflow.start_run():
         newer = scene.log_model("onnx", name="newer")
-        judged = [scene.judged(newer, "onnx", {**scene.FAST, "quality/score": 0.9})]
+        judged = [scene.candidate(newer, "onnx", {**scene.FAST, "quality/score": 0.9})]
         if with_champion:
-            judged.append(scene.judged(pair.onnx, "onnx", scene.FAST, role="incumbent"))
+            judged.append(scene.candidate(pair.onnx, "onnx", scene.FAST, role="incumbent"))
         return scene.log_report(judged)
 
 
@@ -56,37 +49,37 @@ def test_twin_that_serves_is_never_deleted(registered: Pair) -> None:
     )
     promote(scene.config(f"target=models:/{scene.NAME}/3"))
     assert numbers() == [1, 2, 3] and aliases()["champion"] == 3
-    room.register(registered.report_uri, scene.config())
+    commands.register(registered.report_uri, scene.config())
     assert numbers() == [1, 2, 3] and aliases()["champion"] == 3
 
 
 def test_alias_does_not_move_to_a_version_that_is_gone(registered: Pair) -> None:
-    view = store().open()
+    seen = store().open()
     mlflow.MlflowClient().delete_model_version(scene.NAME, "1")
     with pytest.raises(StepError, match="version 1 was deleted"):
-        move(view, 1)
+        move(seen, 1)
     assert aliases()["champion"] == 2
 
 
 def test_version_deleted_under_an_unfinished_move_takes_no_alias_with_it(registered: Pair) -> None:
-    from tests.registry.faults import FaultyGateway, KilledError
+    from tests.registry.faults import FaultyClient, KilledError
 
-    probe = FaultyGateway()
+    probe = FaultyClient()
     promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=probe)
     promote(scene.config(f"target=models:/{scene.NAME}/2"))
     at = next(index for index, made in enumerate(probe.made, 1) if made.startswith("setting"))
     with pytest.raises(KilledError):
-        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=FaultyGateway(at))
+        promote(scene.config(f"target=models:/{scene.NAME}/1"), registry=FaultyClient(at))
     mlflow.MlflowClient().delete_model_version(scene.NAME, "1")
-    view = store().open()
-    assert aliases()["champion"] == 2 == view.aliases["champion"]
+    seen = store().open()
+    assert aliases()["champion"] == 2 == seen.aliases["champion"]
 
 
 def test_report_that_did_not_see_the_champion_cannot_dethrone_it(registered: Pair) -> None:
-    done = room.register(newer_report(registered, with_champion=False), scene.config())
+    done = commands.register(newer_report(registered, with_champion=False), scene.config())
     assert aliases()["champion"] == 2 and aliases()["onnx"] == 3
     assert "the report did not see @champion (version 2); evaluate again" in done.reason
-    room.register(newer_report(registered, with_champion=True), scene.config())
+    commands.register(newer_report(registered, with_champion=True), scene.config())
     assert aliases()["champion"] == 4
 
 
@@ -96,7 +89,7 @@ def test_variant_alias_goes_to_no_version_that_this_report_did_not_judge(registe
         other = scene.log_model("onnx", name="broken")
     tags = {"slm.variant": "onnx", "slm.verdict": "promote"}
     client.create_model_version(scene.NAME, f"models:/{other}", model_id=other, tags=tags)
-    room.register(registered.report_uri, scene.config())
+    commands.register(registered.report_uri, scene.config())
     assert aliases()["onnx"] == 2
 
 
@@ -106,11 +99,17 @@ def test_incumbent_that_fails_the_canary_is_no_challenger(
     def run(uri: str, digest: str | None, _: object) -> canary.Canary:
         passed = not uri.endswith("/2")
         return canary.Canary(
-            uri, digest or "", passed, (canary.Check("answers a chat", passed, ""),), 0, 0.0, "none"
+            uri,
+            digest or "",
+            passed,
+            (canary.Check("completion shape", passed, ""),),
+            0,
+            0.0,
+            "none",
         )
 
     monkeypatch.setattr(canary, "run", run)
-    room.register(newer_report(registered, with_champion=True), scene.config())
+    commands.register(newer_report(registered, with_champion=True), scene.config())
     found = aliases()
     assert (found["champion"], found["previous"]) == (3, 2) and found["challenger"] != 2
 
@@ -119,28 +118,28 @@ def test_loser_stays_a_loser_when_the_winners_entry_is_deleted(registered: Pair)
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     mlflow.MlflowClient().create_model_version(scene.NAME, f"models:/{third}", model_id=third)
-    view, late = store().open(), store()
-    late._actual = lambda: dict(view.aliases)  # type: ignore[method-assign]  # it looked a moment before the other one wrote
-    move(view, 1)
-    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", 3))
+    seen, late = store().open(), store()
+    late.aliases = lambda: dict(seen.aliases)  # type: ignore[method-assign]  # it looked a moment before the other one wrote
+    move(seen, 1)
+    moves = alias_plan.moves(seen.aliases, alias_plan.succeed(seen.aliases, "champion", 3))
     with pytest.raises(LostRaceError, match="came first"):
         late.commit(
-            view, Record(id=new_id(), kind="promote", moves=moves, actor="late", reason="test")
+            seen, Record(id=new_id(), kind="promote", moves=moves, actor="late", reason="test")
         )
-    assert store().read().entries[-1].settled == "lost"
+    assert scene.history().entries[-1].settled == "lost"
     mlflow.MlflowClient().delete_model_version(name_of(scene.NAME), "2")
     store().open()
     assert aliases()["champion"] == 1
 
 
 def test_unfinished_entry_behind_a_hole_is_not_finished(registered: Pair) -> None:
-    view, client = store().open(), mlflow.MlflowClient()
-    move(view, 1)
+    seen, client = store().open(), mlflow.MlflowClient()
+    move(seen, 1)
     with mlflow.start_run():
         third = scene.log_model("onnx", name="third")
     client.create_model_version(scene.NAME, f"models:/{third}", model_id=third)
-    moves = alias_plan.moves(view.aliases, alias_plan.succeed(view.aliases, "champion", 3))
-    store()._append(
+    moves = alias_plan.moves(seen.aliases, alias_plan.succeed(seen.aliases, "champion", 3))
+    store().append(
         Record(
             id=new_id(),
             kind="promote",
@@ -151,7 +150,7 @@ def test_unfinished_entry_behind_a_hole_is_not_finished(registered: Pair) -> Non
     )
     client.delete_model_version(name_of(scene.NAME), "2")
     store().open()
-    journal = store().read()
+    journal = scene.history()
     assert aliases()["champion"] == 1 == journal.aliases["champion"]
     assert journal.entries[-1].record.kind == "observed"
 
@@ -171,7 +170,7 @@ def test_move_by_hand_during_the_canary_is_kept_and_noted(
     with pytest.raises(LostRaceError, match=r"champion 2 → 3, observed by another client"):
         promote(scene.config(f"target=models:/{scene.NAME}/1"))
     assert aliases()["champion"] == 3
-    assert [entry.record.kind for entry in store().read().entries] == ["register", "observed"]
+    assert [entry.record.kind for entry in scene.history().entries] == ["register", "observed"]
 
 
 def test_rollback_after_a_move_by_hand_goes_one_back(registered: Pair) -> None:
@@ -195,16 +194,16 @@ def test_report_of_other_gates_moves_nothing(registered: Pair) -> None:
     gates = json.loads(json.dumps(dataclasses.asdict(config.promotion.gates)))
     with mlflow.start_run() as run:
         judged = [
-            scene.judged(
+            scene.candidate(
                 registered.transformers, "transformers", {**scene.GOOD, "quality/score": 0.99}
             )
         ]
         uri = scene.log_report(
-            [*judged, scene.judged(registered.onnx, "onnx", scene.FAST)], gates=gates
+            [*judged, scene.candidate(registered.onnx, "onnx", scene.FAST)], gates=gates
         )
     assert run is not None
     strict = scene.config("promotion.gates.absolute.quality_floor=0.9")
-    done = room.register(uri, strict)
+    done = commands.register(uri, strict)
     assert (
         done.moves == ()
         and "judged by other gates (absolute.quality_floor=0.15 then, 0.9 now)" in done.reason
@@ -236,10 +235,9 @@ def test_rollback_takes_an_alias_that_may_be_moved(
 
 
 def test_policy_promotes_the_named_model_alone_and_says_so(registered: Pair) -> None:
-    with mlflow.start_run():
-        other = scene.log_report(
-            [scene.judged(registered.transformers, "transformers", scene.GOOD)], name="someone-else"
-        )
+    other = scene.report_by_a_run(
+        [scene.candidate(registered.transformers, "transformers", scene.GOOD)], name="someone-else"
+    )
     with pytest.raises(ConfigError, match="a report about parrot, not about someone-else"):
         promote(scene.config(f"target=models:/{scene.NAME}", f"report_uri={other}"))
     with pytest.raises(ConfigError, match="a version to promote against the policy"):
@@ -251,23 +249,22 @@ def test_policy_promotes_the_named_model_alone_and_says_so(registered: Pair) -> 
             "reason='of the day'",
         )
     )
-    record = store().read().entries[-1].record
+    record = scene.history().entries[-1].record
     assert record.kind == "promote" and record.reason.startswith("of the day; profile balanced")
 
 
 def test_objections_of_the_record_hold_no_home_and_no_password(
     registered: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = scene.judged(registered.onnx, "onnx", scene.FAST)
+    failed = scene.candidate(registered.onnx, "onnx", scene.FAST)
     failed |= {
         "status": "failed",
         "failure": {"reason": f"no file {Path.home()}/x, see https://rosa:pa55word@example.org"},
     }
-    with mlflow.start_run():
-        scene.log_report([failed])
+    scene.report_by_a_run([failed])
     set_by_hand("champion", 1)
     promote(scene.config(f"target=models:/{scene.NAME}/2", "force=true", "reason=trial"))
-    text = store().read().entries[-1].record.to_json()
+    text = scene.history().entries[-1].record.to_json()
     assert (
         "could not be evaluated" in text and "pa55word" not in text and str(Path.home()) not in text
     )

@@ -6,81 +6,20 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.config.root import Config
-from steps.registry import eligibility, look, watch
-from steps.registry import register as room
-from steps.registry.client import RegistryClient, Version
+from steps.registry import candidate_decision, candidate_evaluation, eligibility
+from steps.registry.client import RegistryClient
 from steps.registry.journal import name_of
-from tests.registry import scene
-from tests.registry.conftest import Pair
-from tests.registry.test_register import aliases, numbers
+from steps.registry.model_version import Version
+from tests.registry import commands, scene
+from tests.registry.doubles import Evaluator
+from tests.registry.fixtures import Pair
+from tests.registry.scene import aliases, numbers, set_candidate, version_tags
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
 
-class Evaluator:
-    """Stands in for the step ``evaluate``: reports what it is told, with the champion beside the
-    candidate.
-    """
-
-    def __init__(self, decision: str = "promote", quality: float = 0.48) -> None:
-        self.decision, self.metrics, self.asked = (
-            decision,
-            {**scene.FAST, "quality/score": quality},
-            list[str](),
-        )
-
-    def __call__(self, version: Version, config: Config) -> None:
-        self.asked.append(version.uri)
-        registry = RegistryClient(5)
-        number = (registry.aliases(version.name) or {}).get(config.promotion.alias)
-        champion = registry.version(version.name, number) if number else None
-        assert version.model_id is not None
-        judged = [
-            scene.judged(
-                version.model_id,
-                version.tags.get("slm.variant", "onnx"),
-                self.metrics,
-                self.decision,
-            )
-        ]
-        if (
-            champion is not None
-            and champion.model_id is not None
-            and champion.model_id != version.model_id
-        ):
-            judged.append(
-                scene.judged(champion.model_id, "transformers", scene.GOOD, role="incumbent")
-            )
-        with mlflow.start_run():
-            scene.log_report(judged, name=version.name)
-
-
-def set_candidate(number: int) -> None:
-    mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "candidate", str(number))
-
-
-def tags(number: int) -> dict[str, str]:
-    found: dict[str, str] = mlflow.MlflowClient().get_model_version(scene.NAME, str(number)).tags
-    return found
-
-
-def see(evaluator: Evaluator, *overrides: str) -> list[watch.Verdict]:
-    return look.look_once(scene.config(*overrides), RegistryClient(5), evaluator)
-
-
-@pytest.fixture
-def champion_is_slow(pair: Pair, no_canary: list[str]) -> Pair:
-    """Version 1 (transformers) is champion; version 2 (onnx) is there without evidence."""
-    with mlflow.start_run():
-        uri = scene.log_report([scene.judged(pair.transformers, "transformers", scene.GOOD)])
-    room.register(uri, scene.config())
-    mlflow.MlflowClient().create_model_version(
-        scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx
-    )
-    run_id = pair.report_uri.removeprefix("runs:/").partition("/")[0]
-    mlflow.MlflowClient().set_tag(run_id, "slm.step", "put away")
-    return pair
+def see(evaluator: Evaluator, *overrides: str) -> list[candidate_decision.Verdict]:
+    return commands.poll_once(scene.config(*overrides), RegistryClient(5), evaluator)
 
 
 def test_nobody_set_anything(champion_is_slow: Pair) -> None:
@@ -95,12 +34,12 @@ def test_candidate_without_evidence_is_evaluated_and_promoted(champion_is_slow: 
     assert evaluator.asked == [f"models:/{scene.NAME}/2"]
     assert verdict.promoted, verdict.words
     assert aliases() == {"transformers": 1, "champion": 2, "previous": 1, "candidate": 2}
-    assert tags(2)["slm.candidate"].startswith("promoted to @champion, entry 2")
+    assert version_tags(2)["slm.candidate"].startswith("promoted to @champion, entry 2")
     assert (
-        tags(2)["slm.candidate.evidence"].startswith("sha256:")
-        and "T" in tags(2)["slm.candidate.judged_at"]
+        version_tags(2)["slm.candidate.evidence"].startswith("sha256:")
+        and "T" in version_tags(2)["slm.candidate.judged_at"]
     )
-    assert tags(2)["slm.verdict"] == "promote"
+    assert version_tags(2)["slm.verdict"] == "promote"
 
 
 def test_the_same_candidate_is_judged_once(champion_is_slow: Pair) -> None:
@@ -115,7 +54,7 @@ def test_candidate_that_fails_its_gates_is_held(champion_is_slow: Pair) -> None:
     set_candidate(2)
     (verdict,) = see(Evaluator("hold"))
     assert not verdict.promoted
-    assert tags(2)["slm.candidate"].startswith("held: its verdict is 'hold': quality_floor")
+    assert version_tags(2)["slm.candidate"].startswith("held: its verdict is 'hold': quality_floor")
     assert aliases()["champion"] == 1
 
 
@@ -127,20 +66,22 @@ def test_candidate_that_the_policy_ranks_lower_is_held(champion_is_slow: Pair) -
 
 
 def test_failed_evaluation_is_a_verdict(champion_is_slow: Pair) -> None:
-    def fail(version: Version, config: Config) -> None:
-        raise watch.EvaluationFailedError("its evaluation failed (out of memory)")
+    def fail(version: Version, alias: str) -> None:
+        raise candidate_evaluation.EvaluationFailedError("its evaluation failed (out of memory)")
 
     set_candidate(2)
-    (verdict,) = look.look_once(scene.config(), RegistryClient(5), fail)
+    (verdict,) = commands.poll_once(scene.config(), RegistryClient(5), fail)
     assert verdict.words == "held: its evaluation failed (out of memory)"
-    assert tags(2)["slm.candidate"] == verdict.words
-    assert look.look_once(scene.config(), RegistryClient(5), fail) == []
+    assert version_tags(2)["slm.candidate"] == verdict.words
+    assert commands.poll_once(scene.config(), RegistryClient(5), fail) == []
 
 
 def test_set_again_is_judged_again(champion_is_slow: Pair) -> None:
     set_candidate(2)
     see(Evaluator("hold"))
-    again = look.look_once(scene.config(), RegistryClient(5), Evaluator(), again=[(scene.NAME, 2)])
+    again = commands.poll_once(
+        scene.config(), RegistryClient(5), Evaluator(), again=[(scene.NAME, 2)]
+    )
     assert len(again) == 1
 
 
@@ -155,7 +96,7 @@ def test_dry_run_tags_nothing(champion_is_slow: Pair) -> None:
     evaluator = Evaluator()
     (verdict,) = see(evaluator, "dry_run=true")
     assert verdict.words == "dry run: would be evaluated first" and evaluator.asked == []
-    assert "slm.candidate" not in tags(2)
+    assert "slm.candidate" not in version_tags(2)
 
 
 def test_failing_canary_is_answered_once(
@@ -163,7 +104,7 @@ def test_failing_canary_is_answered_once(
 ) -> None:
     from steps.registry import canary
 
-    bad = canary.Check("answers a chat", False, "it did not")
+    bad = canary.Check("completion shape", False, "it did not")
     monkeypatch.setattr(
         canary,
         "run",
@@ -171,9 +112,9 @@ def test_failing_canary_is_answered_once(
     )
     set_candidate(2)
     (verdict,) = see(Evaluator())
-    assert "its canary failed" in verdict.words and tags(2)["slm.candidate.evidence"].startswith(
-        "sha256:"
-    )
+    assert "its canary failed" in verdict.words and version_tags(2)[
+        "slm.candidate.evidence"
+    ].startswith("sha256:")
     again = Evaluator()
     assert see(again) == [] and again.asked == []
 
@@ -190,20 +131,20 @@ def test_one_broken_candidate_does_not_keep_the_others_waiting(champion_is_slow:
     set_candidate(2)
     evaluator = Evaluator()
 
-    def evaluate(version: Version, config: Config) -> None:
+    def evaluate(version: Version, alias: str) -> None:
         if version.name == "a-broken-one":
             raise MlflowException.invalid_parameter_value(f"nothing at {Path.home()}/models")
-        evaluator(version, config)
+        evaluator(version, alias)
 
-    broken, fine = look.look_once(scene.config(), RegistryClient(5), evaluate)
+    broken, fine = commands.poll_once(scene.config(), RegistryClient(5), evaluate)
     assert broken.words.startswith("held:") and "nothing at ~/models" in broken.words
     assert fine.promoted
-    assert look.look_once(scene.config(), RegistryClient(5), evaluate) == []
+    assert commands.poll_once(scene.config(), RegistryClient(5), evaluate) == []
 
 
 def test_champion_that_moves_after_the_comparison_voids_it(champion_is_slow: Pair) -> None:
     from steps.registry.alias_store import LostRaceError
-    from steps.registry.promote import promote
+    from tests.registry.commands import promote
 
     see(Evaluator())
     with pytest.raises(LostRaceError, match="moved since the versions were compared"):
@@ -224,9 +165,11 @@ def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(
     version = RegistryClient(5).version(scene.NAME, 2)
     assert version is not None
     wanted = [f"models:/{scene.NAME}/2", f"models:/{scene.NAME}/1"]
-    composed = compose_config(watch.evaluation_words(RegistryClient(5), version, scene.config()))
+    composed = compose_config(
+        candidate_evaluation.evaluation_overrides(RegistryClient(5), (), version, "champion")
+    )
     assert composed.evaluate.candidates == wanted and composed.model.registered_name == scene.NAME
-    command = shlex.split(eligibility.evaluate_command(RegistryClient(5), version, scene.config()))
+    command = shlex.split(eligibility.evaluate_command(RegistryClient(5), version, "champion"))
     assert compose_config([word for word in command if "=" in word]).evaluate.candidates == wanted
     client.set_logged_model_tags(champion_is_slow.onnx, {"slm.snapshot_digest": "sha256:b"})
     assert eligibility.candidates(RegistryClient(5), version) == wanted[:1]
@@ -235,10 +178,9 @@ def test_conversion_is_evaluated_with_the_checkpoint_of_its_snapshot(
 def test_candidate_whose_strongest_evidence_did_not_see_the_champion_is_held(
     champion_is_slow: Pair,
 ) -> None:
-    with mlflow.start_run():
-        strong = scene.log_report(
-            [scene.judged(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core"
-        )
+    strong = scene.report_by_a_run(
+        [scene.candidate(champion_is_slow.onnx, "onnx", scene.FAST)], items=128, pack="core"
+    )
     set_candidate(2)
     evaluator = Evaluator()
     (verdict,) = see(evaluator)

@@ -13,9 +13,10 @@ import json
 import sys
 
 from steps.registry import alias_plan
-from steps.registry.alias_store import AliasStore, LostRaceError, View
+from steps.registry.alias_store import AliasStore, LostRaceError
 from steps.registry.client import RegistryClient
-from steps.registry.journal import Record, new_id
+from steps.registry.journal import Journal
+from steps.registry.record import Record, new_id
 
 
 def main() -> None:
@@ -25,10 +26,10 @@ def main() -> None:
     for line in sys.stdin:
         word, *rest = line.split()
         if word == "look":
-            view, version = store.open(), int(rest[0])
-            say({"champion": view.aliases.get("champion")})
+            seen, version = store.open(), int(rest[0])
+            say({"champion": seen.aliases.get("champion")})
         elif word == "go":
-            say(move(store, view, version, own))
+            say(move(store, seen, version, own))
         elif word == "register":
             say(register(rest[0]))
         elif word == "run":
@@ -42,12 +43,12 @@ def main() -> None:
             )
 
 
-def move(store: AliasStore, view: View, version: int, own: str) -> dict[str, object]:
-    wanted = alias_plan.succeed(view.aliases, "champion", version)
-    moves = alias_plan.moves(view.aliases, wanted)
+def move(store: AliasStore, seen: Journal, version: int, own: str) -> dict[str, object]:
+    wanted = alias_plan.succeed(seen.aliases, "champion", version)
+    moves = alias_plan.moves(seen.aliases, wanted)
     record = Record(id=new_id(), kind="promote", moves=moves, actor=own, reason="race")
     try:
-        entry = store.commit(view, record)
+        entry = store.commit(seen, record)
     except LostRaceError as error:
         return {"won": False, "why": str(error)}
     return {"won": True, "entry": entry.number if entry else None}
@@ -60,15 +61,14 @@ def register(uri: str) -> dict[str, object]:
     import mlflow
 
     from steps.registry import canary
-    from steps.registry import register as room
-    from tests.registry import scene
+    from tests.registry import commands, scene
 
     canary.run = lambda uri, expected_digest, config: canary.Canary(  # noqa: ARG005
         uri, expected_digest or "", True, (), 0, 0.0, "none"
     )
     mlflow.set_experiment("test")
     try:
-        done = room.register(uri, scene.config("promotion.retry_seconds=60"))
+        done = commands.register(uri, scene.config("promotion.retry_seconds=60"))
     except LostRaceError as error:
         return {"won": False, "why": str(error)}
     return {"won": True, "entry": done.entry}

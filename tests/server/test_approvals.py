@@ -11,20 +11,18 @@ import mlflow
 import pytest
 
 from steps.registry import actors, approvals
-from steps.registry import register as room
 from steps.registry.actors import Actor
 from steps.registry.approve import Said, decide
 from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.permission import RejectedError, WaitingError
-from steps.registry.promote import promote
 from steps.registry.protection import ProtectedAliasError
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
-from tests.registry import scene
-from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import ADMIN, PASSWORD, As, Server, make_user
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.server.servers import ADMIN, PASSWORD, As, Server, make_user
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 USERS = {name: f"{name}-passw0rd-1" for name in ("alice", "bob", "mallory")}
@@ -46,13 +44,13 @@ def users(guarded: Server) -> dict[str, str]:
             slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
             uri = scene.log_report(
                 [
-                    scene.judged(slow, "transformers", scene.GOOD),
-                    scene.judged(fast, "onnx", scene.FAST),
+                    scene.candidate(slow, "transformers", scene.GOOD),
+                    scene.candidate(fast, "onnx", scene.FAST),
                 ],
                 name=NAME,
             )
         patch.setattr("steps.registry.canary.run", _passes)
-        room.register(uri, scene.config())
+        commands.register(uri, scene.config())
         client = get_app_client("basic-auth", guarded.uri)
         for name, password in USERS.items():
             make_user(guarded, name, password)
@@ -145,7 +143,7 @@ def test_four_eyes_with_the_permissions_of_the_server(
     promote(scene.config(f"target=models:/{NAME}/1", ONE))
     assert (RegistryClient(10).aliases(NAME) or {})["champion"] == 1
     act("mallory")
-    entries = history(scene.config(f"target=models:/{NAME}"), as_json=True)["entries"]
+    entries = show_history(scene.config(f"target=models:/{NAME}"), as_json=True)["entries"]
     found = [(entry["kind"], entry["who"], entry["authenticated"]) for entry in entries]
     assert found == [
         ("register", ADMIN, True),

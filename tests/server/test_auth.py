@@ -2,19 +2,19 @@
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from steps.registry import register as room
+from steps.registry import candidate_evaluation
 from steps.registry.client import PermissionRefusedError, RegistryClient
-from steps.registry.promote import promote
-from steps.registry.table import history
+from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
-from tests.registry import scene
-from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import ADMIN, DATABASE, PASSWORD, As, Postgres, Server, make_user
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.server.servers import ADMIN, DATABASE, PASSWORD, As, Postgres, Server, make_user
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 READER, RELEASER = "reader", "releaser"
@@ -25,12 +25,12 @@ def registered(name: str) -> None:
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
         uri = scene.log_report(
             [
-                scene.judged(slow, "transformers", scene.GOOD),
-                scene.judged(fast, "onnx", scene.FAST),
+                scene.candidate(slow, "transformers", scene.GOOD),
+                scene.candidate(fast, "onnx", scene.FAST),
             ],
             name=name,
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
 
 
 @pytest.mark.usefixtures("no_canary")
@@ -42,7 +42,7 @@ def test_reader_may_look_and_is_refused_clearly(
     make_user(guarded, READER, "reader-passw0rd-1")
     as_user(READER, "reader-passw0rd-1")
     before = RegistryClient(10).aliases("guarded")
-    found = history(scene.config("target=models:/guarded"), as_json=False)
+    found = show_history(scene.config("target=models:/guarded"), as_json=False)
     assert found["entries"][0]["who"] == ADMIN and "register" in capsys.readouterr().out
     planned = promote(scene.config("target=models:/guarded/1", "dry_run=true"))
     assert planned.moves
@@ -75,7 +75,7 @@ def test_releaser_with_edit_on_both_models_may_promote(guarded: Server, as_user:
     done = promote(scene.config("target=models:/released/1"))
     assert done.entry == 2
     assert (
-        history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"]
+        show_history(scene.config("target=models:/released"), as_json=True)["entries"][-1]["who"]
         == RELEASER
     )
 
@@ -91,7 +91,6 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
 
     from steps.core import tags
     from steps.pipeline import artifact_lookup
-    from steps.registry import look, watch
     from steps.registry.result import RefusedError
 
     as_user(ADMIN, PASSWORD)
@@ -99,16 +98,16 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
     with mlflow.start_run(experiment_id=experiment):
         onnx = scene.log_model("onnx")
         held = scene.log_report(
-            [scene.judged(onnx, "onnx", scene.FAST, decision="hold")], name="coveted"
+            [scene.candidate(onnx, "onnx", scene.FAST, decision="hold")], name="coveted"
         )
-    room.register(held, scene.config())
+    commands.register(held, scene.config())
     mlflow.MlflowClient().set_registered_model_alias("coveted", "candidate", "1")
     make_user(guarded, "mallory", "mallory-passw0rd-1")
 
     as_user("mallory", "mallory-passw0rd-1")
     with mlflow.start_run(experiment_id=mlflow.create_experiment("of mallory")):
         forged = scene.log_report(
-            [scene.judged(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core"
+            [scene.candidate(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core"
         )
     with pytest.raises(MlflowException, match=r"Permission denied|403"):
         mlflow.MlflowClient().create_run(experiment)
@@ -117,15 +116,17 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
 
     as_user(ADMIN, PASSWORD)
     registry = RegistryClient(20)
-    (verdict,) = look.look_once(
-        scene.config("target=models:/coveted"), registry, watch.run_evaluation
+    (verdict,) = commands.poll_once(
+        scene.config("target=models:/coveted"),
+        registry,
+        partial(candidate_evaluation.run_evaluation, registry, ()),
     )
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
     assert "experiment 'of mallory', which does not count" in caplog.text
     with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
         promote(scene.config("target=models:/coveted/1", f"report_uri={forged}"))
     with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
-        room.register(forged, scene.config())
+        commands.register(forged, scene.config())
     assert "champion" not in (registry.aliases("coveted") or {})
     runs = artifact_lookup.finished_runs(
         {tags.STEP: "evaluate", tags.MODEL: "coveted"}, scene.config()

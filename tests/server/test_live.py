@@ -9,14 +9,13 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.registry import register as room
 from steps.registry.client import RegistryClient
-from steps.registry.export_archive import export, import_
-from steps.registry.loop import loop
-from steps.registry.promote import promote, rollback
-from tests.registry import scene
-from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import Postgres, Server, free_port
+from steps.registry.export_archive import export
+from steps.registry.import_archive import import_
+from steps.registry.watcher import Watcher
+from tests.registry import commands, scene
+from tests.registry.commands import promote, rollback
+from tests.server.servers import Postgres, Server, free_port
 
 pytestmark = [pytest.mark.server]
 QUESTION = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -30,12 +29,12 @@ def name(remote: str, request: pytest.FixtureRequest) -> Iterator[str]:  # noqa:
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
         uri = scene.log_report(
             [
-                scene.judged(slow, "transformers", scene.GOOD),
-                scene.judged(fast, "onnx", scene.FAST),
+                scene.candidate(slow, "transformers", scene.GOOD),
+                scene.candidate(fast, "onnx", scene.FAST),
             ],
             name=chosen,
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
     yield chosen
 
 
@@ -98,7 +97,7 @@ def test_webhook_wakes_watch_when_somebody_sets_candidate(
     watching = ("promotion.watch.interval=600", f"promotion.watch.webhook_port={port}")
     config = scene.config(f"target=models:/{name}", "promotion=quality", *watching)
     watcher = threading.Thread(
-        target=loop, args=(config,), kwargs={"evaluate": lambda *_: None}, daemon=True
+        target=Watcher(config, RegistryClient(20), lambda *_: None).run, daemon=True
     )
     watcher.start()
     try:

@@ -8,20 +8,18 @@ from typing import TypeVar
 import mlflow
 import pytest
 
-from steps.registry import register as room
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient, ServerUnavailableError
-from steps.registry.promote import promote
-from tests.registry import scene
-from tests.registry.conftest import no_canary  # noqa: F401  (a fixture)
-from tests.server.conftest import Postgres, Server
+from tests.registry import commands, scene
+from tests.registry.commands import promote
+from tests.server.servers import Postgres, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 T = TypeVar("T")
 AWAY = 2.0  # seconds before it is started again
 
 
-class CutGateway(RegistryClient):
+class CutClient(RegistryClient):
     """Kills the server right before one of its calls."""
 
     def __init__(self, server: Server, before: str, *, restart: bool, retry_seconds: float) -> None:
@@ -29,13 +27,13 @@ class CutGateway(RegistryClient):
         self.server, self.before, self.restart = server, before, restart
         self.cut = False
 
-    def _once(self, what: str, call: Callable[[], T]) -> T:
+    def attempt(self, what: str, call: Callable[[], T]) -> T:
         if not self.cut and what.startswith(self.before):
             self.cut = True
             self.server.kill()
             if self.restart:
                 threading.Timer(AWAY, self.server.start).start()
-        return super()._once(what, call)
+        return super().attempt(what, call)
 
 
 @pytest.fixture
@@ -66,9 +64,12 @@ def registered() -> None:
     with mlflow.start_run():
         slow, fast = scene.log_model("transformers"), scene.log_model("onnx")
         uri = scene.log_report(
-            [scene.judged(slow, "transformers", scene.GOOD), scene.judged(fast, "onnx", scene.FAST)]
+            [
+                scene.candidate(slow, "transformers", scene.GOOD),
+                scene.candidate(fast, "onnx", scene.FAST),
+            ]
         )
-    room.register(uri, scene.config())
+    commands.register(uri, scene.config())
 
 
 def wait_for(server: Server) -> None:
@@ -86,13 +87,13 @@ def test_killed_and_restarted_in_the_middle(own_server: Server) -> None:
         f"setting '{name}'@champion",
         f"tagging '{name}.history'",
     ):
-        registry = CutGateway(own_server, before, restart=True, retry_seconds=120)
+        registry = CutClient(own_server, before, restart=True, retry_seconds=120)
         done = promote(scene.config(f"target=models:/{name}/{target}"), registry=registry)
         assert registry.cut and done.entry is not None
         wait_for(own_server)
         assert (RegistryClient(60).aliases(name) or {})["champion"] == target
         target = 3 - target
-    journal = AliasStore(RegistryClient(60), name).read()
+    journal = scene.history(name)
     assert [entry.holds for entry in journal.entries] == [True] * 4 and journal.holes == ()
     assert journal.held("champion") == [2, 1, 2, 1]
 
@@ -105,7 +106,7 @@ def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: 
         (f"creating a version of '{name}.history'", 2),
         (f"setting '{name}'@champion", 1),
     ):
-        registry = CutGateway(own_server, before, restart=False, retry_seconds=3)
+        registry = CutClient(own_server, before, restart=False, retry_seconds=3)
         started = time.monotonic()
         with pytest.raises(
             ServerUnavailableError,
@@ -116,10 +117,10 @@ def test_killed_for_good_is_a_clear_error_and_the_next_run_finishes(own_server: 
         own_server.start()
         # the move had begun, if at all, in the journal only
         assert (RegistryClient(60).aliases(name) or {})["champion"] == 2
-        begun = [entry.settled for entry in AliasStore(RegistryClient(60), name).read().entries]
+        begun = [entry.settled for entry in scene.history(name).entries]
         assert begun == (["true"] if finished == 2 else ["true", ""])
         AliasStore(RegistryClient(60), name).open()  # what the next run does first
-        journal = AliasStore(RegistryClient(60), name).read()
+        journal = scene.history(name)
         assert (
             (RegistryClient(60).aliases(name) or {})["champion"]
             == finished

@@ -12,7 +12,6 @@ from typing import Any
 import mlflow
 import pytest
 
-from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
 from steps.registry.journal import Journal
 from tests.conftest import ROOT, clean_environment
@@ -109,7 +108,7 @@ def run_rounds(uri: str, name: str, rounds: int) -> Journal:
             assert (RegistryClient(10).aliases(name) or {})["champion"] == others[winners[0]]
             for result in results:
                 assert result["won"] or f"promote by racer-{winners[0]}" in result["why"], result
-    journal = AliasStore(RegistryClient(10), name).read()
+    journal = scene.history(name)
     assert sum(entry.holds for entry in journal.entries) == rounds
     return journal
 
@@ -123,14 +122,13 @@ def test_racing_registrations_make_one_version_each(remote: str, rounds: int) ->
     with racers(remote, "unused") as field:
         for number in range(rounds):
             name = f"registered-{rounds}-{number}"
-            with mlflow.start_run():
-                uri = scene.log_report(
-                    [
-                        scene.judged(slow, "transformers", scene.GOOD),
-                        scene.judged(fast, "onnx", scene.FAST),
-                    ],
-                    name=name,
-                )
+            uri = scene.report_by_a_run(
+                [
+                    scene.candidate(slow, "transformers", scene.GOOD),
+                    scene.candidate(fast, "onnx", scene.FAST),
+                ],
+                name=name,
+            )
             for racer in field:
                 racer.tell(f"register {uri}")
             results = [racer.hear() for racer in field]
@@ -139,7 +137,7 @@ def test_racing_registrations_make_one_version_each(remote: str, rounds: int) ->
             assert sorted(version.model_id or "" for version in versions) == sorted([slow, fast]), (
                 "registered twice"
             )
-            journal = AliasStore(RegistryClient(10), name).read()
+            journal = scene.history(name)
             assert sum(entry.holds for entry in journal.entries) == 1
             assert dict(journal.aliases) == RegistryClient(10).aliases(name)
 
@@ -166,7 +164,7 @@ def test_unsynchronised_promoters(remote: str, rounds: int) -> None:
         for index, racer in enumerate(field):
             racer.tell(f"run {rounds} {index + 1} 4")
         done = [result for racer in field for result in racer.hear()["done"]]
-    journal = AliasStore(RegistryClient(10), name).read()
+    journal = scene.history(name)
     entries = {result["entry"] for result in done if result["won"] and result["entry"]}
     assert {entry.number for entry in journal.entries if entry.holds} == entries
     assert all(

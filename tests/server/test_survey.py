@@ -8,12 +8,11 @@ import pytest
 import requests
 
 from steps.core.errors import StepError
-from steps.registry import look
 from steps.registry.client import RegistryClient
-from steps.registry.table import history
-from steps.registry.waiting import Memory
-from tests.registry import registries, scene
-from tests.server.conftest import Server
+from steps.registry.table import show_history
+from steps.registry.verdict_memory import Memory
+from tests.registry import commands, registries, scene
+from tests.server.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 MODELS = 200
@@ -36,7 +35,7 @@ def test_200_models_and_a_long_history_in_few_requests(
     registries.settled(server.store, models=1, entries=101, first=MODELS)
     memory = Memory()
     # what other tests left is answered here
-    look.look_once(scene.config(), RegistryClient(20), refuse, memory=memory)
+    commands.poll_once(scene.config(), RegistryClient(20), refuse, memory=memory)
     made: list[str] = []
     real = requests.Session.request
 
@@ -48,9 +47,9 @@ def test_200_models_and_a_long_history_in_few_requests(
         return real(self, method, url, *words, **options)
 
     monkeypatch.setattr(requests.Session, "request", request)
-    assert look.look_once(scene.config(), RegistryClient(20), refuse, memory=memory) == []
+    assert commands.poll_once(scene.config(), RegistryClient(20), refuse, memory=memory) == []
     assert 3 <= len(made) < 20, made
     made.clear()
-    found = history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)
+    found = show_history(scene.config(f"target=models:/model-{MODELS:03}"), as_json=True, limit=10)
     assert [entry["entry"] for entry in found["entries"]] == list(range(92, 102))
     assert len(made) == 5, made

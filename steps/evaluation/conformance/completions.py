@@ -31,6 +31,8 @@ def shape(model: ModelUnderTest) -> str:
         choice["index"] == 0 and choice["message"]["role"] == "assistant",
         f"choice is {str(choice)[:100]}",
     )
+    content = choice["message"]["content"]
+    expect(isinstance(content, str), f"content is {content!r}, expected text")
     expect(
         isinstance(answer["created"], int) and isinstance(answer["id"], str) and bool(answer["id"]),
         "id or created has the wrong type",

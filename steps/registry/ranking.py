@@ -1,13 +1,12 @@
-"""Which of the models that passed their gates wins: the Pareto front, and on it a weighted
-geometric mean.
-"""
+"""Rank the models that passed: the Pareto front, and on it a weighted geometric mean."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from steps.config.promotion import WeightsConfig
-from steps.registry.evidence import Judged
+from steps.evaluation import metrics
+from steps.evaluation.report import CandidateReport
 
 # length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
 ANSWER_TOKENS = 64
@@ -18,7 +17,7 @@ FLOOR = 1e-6  # stands for 0 where a logarithm is taken
 class Ranked:
     """One model's place."""
 
-    judged: Judged
+    candidate: CandidateReport
     objectives: Mapping[str, float]  # larger is worse for all but quality
     on_front: bool
     utility: float  # 0 is the best there is in every objective; each e-fold of weight costs 1
@@ -41,25 +40,25 @@ class Ranking:
         return self.ranked[1] if len(self.ranked) > 1 else None
 
 
-def objectives(metrics: Mapping[str, float]) -> dict[str, float]:
+def objectives(measured: Mapping[str, float]) -> dict[str, float]:
     """The four objectives of a profile, as far as the metrics give them.
 
     Returns:
         ``quality`` in 0..1 (higher is better); ``latency`` in seconds, ``memory`` and ``size`` in
         bytes (lower is better).
     """
-    found: dict[str, float] = {}
-    if "quality/score" in metrics:
-        found["quality"] = metrics["quality/score"]
-    if "speed/ttft_p50_s" in metrics and "speed/itl_p50_s" in metrics:
-        found["latency"] = (
-            metrics["speed/ttft_p50_s"] + (ANSWER_TOKENS - 1) * metrics["speed/itl_p50_s"]
+    known: dict[str, float] = {}
+    if metrics.QUALITY_SCORE in measured:
+        known["quality"] = measured[metrics.QUALITY_SCORE]
+    if metrics.TTFT_P50 in measured and metrics.ITL_P50 in measured:
+        known["latency"] = (
+            measured[metrics.TTFT_P50] + (ANSWER_TOKENS - 1) * measured[metrics.ITL_P50]
         )
-    if "memory/peak_rss_bytes" in metrics:
-        found["memory"] = metrics["memory/peak_rss_bytes"]
-    if "size/bytes" in metrics:
-        found["size"] = metrics["size/bytes"]
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    if metrics.PEAK_RSS in measured:
+        known["memory"] = measured[metrics.PEAK_RSS]
+    if metrics.SIZE in measured:
+        known["size"] = measured[metrics.SIZE]
+    return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def dominates(one: Mapping[str, float], other: Mapping[str, float], names: Sequence[str]) -> bool:
@@ -68,7 +67,7 @@ def dominates(one: Mapping[str, float], other: Mapping[str, float], names: Seque
     return all(sign >= 0 for sign in signs) and any(sign > 0 for sign in signs)
 
 
-def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
+def rank(models: Sequence[CandidateReport], weights: WeightsConfig) -> Ranking:
     """Order the models: those on the Pareto front first, then by weighted geometric mean.
 
     The mean is taken over each objective's ratio to the best model, so it does not depend on units;
@@ -76,40 +75,40 @@ def rank(models: Sequence[Judged], weights: WeightsConfig) -> Ranking:
     the weights. Equal utilities are ordered by variant and id, so that the same report always gives
     the same winner.
     """
-    wanted = [each.name for each in fields(weights) if getattr(weights, each.name) > 0]
+    wanted = [one.name for one in fields(weights) if getattr(weights, one.name) > 0]
     figures = [objectives(model.metrics) for model in models]
-    compared = [name for name in wanted if all(name in each for each in figures)]
+    compared = [name for name in wanted if all(name in one for one in figures)]
     best = (
         {
-            name: (max if name == "quality" else min)(each[name] for each in figures)
+            name: (max if name == "quality" else min)(one[name] for one in figures)
             for name in compared
         }
         if models
         else {}
     )
 
-    def utility(each: Mapping[str, float]) -> float:
+    def utility(one: Mapping[str, float]) -> float:
         total = 0.0
         for name in compared:
-            ratio = math.log(max(each[name], FLOOR) / max(best[name], FLOOR))
+            ratio = math.log(max(one[name], FLOOR) / max(best[name], FLOOR))
             total += getattr(weights, name) * (ratio if name == "quality" else -ratio)
         return total
 
     ranked = [
         Ranked(
             model,
-            each,
-            not any(dominates(other, each, compared) for other in figures),
-            utility(each),
+            one,
+            not any(dominates(other, one, compared) for other in figures),
+            utility(one),
         )
-        for model, each in zip(models, figures, strict=True)
+        for model, one in zip(models, figures, strict=True)
     ]
     ranked.sort(
-        key=lambda each: (
-            not each.on_front,
-            -each.utility,
-            each.judged.variant,
-            each.judged.model_id,
+        key=lambda one: (
+            not one.on_front,
+            -one.utility,
+            one.candidate.variant,
+            one.candidate.model_id,
         )
     )
     return Ranking(

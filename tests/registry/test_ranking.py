@@ -3,6 +3,7 @@ moves.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from steps.config.promotion import PromotionConfig, WeightsConfig
 from steps.core.errors import ConfigError
-from steps.registry import alias_plan, policy
-from steps.registry.evidence import Judged
+from steps.evaluation.report import CandidateReport, Conformance, Quality, Verdict
+from steps.registry import alias_plan
+from steps.registry.ranking import dominates, objectives, rank
 
 BALANCED = WeightsConfig(4, 1, 1, 0.5)
 
@@ -24,7 +26,7 @@ def model(
     memory: float = 1e9,
     size: float = 1e8,
     **other: Any,
-) -> Judged:
+) -> CandidateReport:
     metrics = {
         "quality/score": quality,
         "speed/ttft_p50_s": first,
@@ -33,40 +35,40 @@ def model(
         "size/bytes": size,
         **other,
     }
-    return Judged(
+    return CandidateReport(
         f"models:/{name}",
         name,
         "onnx",
         "sha256:0",
         "candidate",
         "evaluated",
-        metrics,
-        "promote",
-        (),
-        (),
         None,
+        metrics,
+        Quality(),
+        Conformance(),
+        Verdict("promote"),
     )
 
 
-def order(*models: Judged, weights: WeightsConfig = BALANCED) -> list[str]:
-    return [each.judged.model_id for each in policy.rank(models, weights).ranked]
+def order(*models: CandidateReport, weights: WeightsConfig = BALANCED) -> list[str]:
+    return [each.candidate.model_id for each in rank(models, weights).ranked]
 
 
 def test_latency_is_the_time_of_sixty_four_tokens() -> None:
-    assert policy.objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})[
+    assert objectives({"speed/ttft_p50_s": 1.0, "speed/itl_p50_s": 0.1})[
         "latency"
     ] == pytest.approx(7.3)
 
 
 def test_dominated_model_never_wins() -> None:
-    ranking = policy.rank([model("worse", 0.4, 2.0, 2e9, 2e8), model("better", 0.5)], BALANCED)
+    ranking = rank([model("worse", 0.4, 2.0, 2e9, 2e8), model("better", 0.5)], BALANCED)
     assert [each.on_front for each in ranking.ranked] == [True, False]
-    assert ranking.winner is not None and ranking.winner.judged.model_id == "better"
+    assert ranking.winner is not None and ranking.winner.candidate.model_id == "better"
 
 
 def test_utility_by_hand() -> None:
-    ranking = policy.rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
-    assert {each.judged.model_id: each.utility for each in ranking.ranked} == pytest.approx(
+    ranking = rank([model("a", 0.5, 1.0), model("b", 0.4, 0.5)], WeightsConfig(2, 1, 0, 0))
+    assert {each.candidate.model_id: each.utility for each in ranking.ranked} == pytest.approx(
         {"a": -math.log(2), "b": 2 * math.log(0.8)}
     )
 
@@ -79,30 +81,18 @@ def test_profiles_trade_quality_for_size() -> None:
 
 
 def test_missing_figure_leaves_the_objective_out_for_all() -> None:
-    lacking = Judged(
-        "models:/x",
-        "x",
-        "onnx",
-        "",
-        "candidate",
-        "evaluated",
-        {"quality/score": 0.5},
-        "promote",
-        (),
-        (),
-        None,
-    )
-    ranking = policy.rank([lacking, model("y", 0.4)], BALANCED)
+    lacking = replace(model("x", 0.5), metrics={"quality/score": 0.5})
+    ranking = rank([lacking, model("y", 0.4)], BALANCED)
     assert ranking.compared == ("quality",) and set(ranking.left_out) == {
         "latency",
         "memory",
         "size",
     }
-    assert ranking.winner is not None and ranking.winner.judged.model_id == "x"
+    assert ranking.winner is not None and ranking.winner.candidate.model_id == "x"
 
 
 def test_nothing_to_rank() -> None:
-    assert policy.rank([], BALANCED).winner is None
+    assert rank([], BALANCED).winner is None
 
 
 figures = st.tuples(
@@ -115,14 +105,12 @@ def test_winner_is_never_dominated_and_order_of_input_does_not_matter(
     rows: list[tuple[float, ...]], weights: tuple[float, ...]
 ) -> None:
     models = [model(f"m{index}", *row) for index, row in enumerate(rows)]
-    ranking = policy.rank(models, WeightsConfig(*weights))
+    ranking = rank(models, WeightsConfig(*weights))
     names = ("quality", "latency", "memory", "size")
     assert ranking.winner is not None
     winner = ranking.winner.objectives
-    assert not any(
-        policy.dominates(policy.objectives(each.metrics), winner, names) for each in models
-    )
-    assert policy.rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
+    assert not any(dominates(objectives(each.metrics), winner, names) for each in models)
+    assert rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from steps.core import digest
-from steps.registry.aliases import DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG
-from steps.registry.client import Version
+from steps.core import digest, tags
+from steps.registry.model_version import Version
 from steps.registry.survey import MARGIN_MS, Facts
 
 CANDIDATE_TAG = "slm.candidate"  # what became of it, in words
@@ -23,9 +22,7 @@ FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 
 
 def judged_ms(version: Version) -> int | None:
-    """When a version was judged last, in milliseconds since 1970; None where it was not or the tag
-    is damaged.
-    """
+    """When a version was decided on last, ms since 1970; None where its tags do not say."""
     if not {CANDIDATE_TAG, JUDGED_TAG, WHEN_TAG} <= version.tags.keys():
         return None
     try:
@@ -45,12 +42,13 @@ def seen(version: Version, facts: Facts, reports: Mapping[str, int], judged_at_m
         judged_at_ms: when it was judged; evaluations that ended long before it do not count.
     """
     evidence = [
-        version.tags.get(key) for key in (DIGEST_TAG, EVALUATION_TAG, EVIDENCE_TAG, MODEL_ID_TAG)
+        version.tags.get(key)
+        for key in (tags.DIGEST, tags.EVALUATION, tags.EVIDENCE_DIGEST, tags.MODEL_ID)
     ]
     late = sorted(uri for uri, ended in reports.items() if ended >= judged_at_ms - MARGIN_MS)
-    approvals = [[each.number, dict(each.tags)] for each in facts.approvals]
+    approvals = [[version.number, dict(version.tags)] for version in facts.approvals]
     parts = ([*evidence, *late], approvals, [version.source, version.status, version.created_ms])
-    return " ".join(digest.of_value(each).removeprefix("sha256:")[:32] for each in parts)
+    return " ".join(digest.of_value(part).removeprefix("sha256:")[:32] for part in parts)
 
 
 def stands(version: Version, facts: Facts) -> bool:
@@ -60,9 +58,7 @@ def stands(version: Version, facts: Facts) -> bool:
 
 
 def is_another(version: Version, facts: Facts) -> bool:
-    """Whether somebody approved or rejected since a version was judged, or its registration came to
-    an end.
-    """
+    """Whether approvals or the registration itself changed since a version was decided on."""
     at, before = judged_ms(version), version.tags.get(SEEN_TAG, "").split(" ")
     return (
         at is not None
@@ -92,16 +88,12 @@ class Memory:
         self._observed: dict[str, int] = {}
 
     def due(self, name: str, state: str) -> bool:
-        """Whether a model is to be looked at: it did not fail, something about it changed, or it
-        waited long enough.
-        """
+        """Whether to read a model: it did not fail, changed since, or has waited long enough."""
         failure = self._failures.get(name)
         return failure is None or failure.state != state or self._clock() >= failure.at
 
     def failed(self, name: str, state: str, words: str) -> bool:
-        """Note a failure. Returns whether it is to be reported: it is the first in this state, or
-        another one than before.
-        """
+        """Note a failure. Returns whether to report it: it is new, or in a new state."""
         before = self._failures.get(name)
         again = before is not None and before.state == state
         times = before.times + 1 if again and before else 1
@@ -114,9 +106,7 @@ class Memory:
         self._failures.pop(name, None)
 
     def unseen(self, name: str, last: int) -> int | None:
-        """Number of the journal's entry up to which this process has looked, if it has; and look up
-        to ``last`` from here on.
-        """
+        """Number of the last entry that this process has read, if any; from now on ``last``."""
         before = self._observed.get(name)
         self._observed[name] = last
         return before

@@ -1,0 +1,111 @@
+"""Move an alias back to the version before, or to any version that it once pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steps.config.promotion import PromotionConfig
+from steps.core import tags
+from steps.core.errors import StepError
+from steps.core.redaction import redact
+from steps.registry import actors, alias_plan, eligibility
+from steps.registry import target as targets
+from steps.registry.alias_store import AliasStore
+from steps.registry.client import RegistryClient
+from steps.registry.eligibility import Assessment
+from steps.registry.journal import Journal
+from steps.registry.model_version import Version
+from steps.registry.move import Reason, move
+from steps.registry.result import Promotion, RefusedError
+from steps.registry.target import Target
+
+
+def rollback(
+    registry: RegistryClient,
+    name: str,
+    policy: PromotionConfig,
+    *,
+    to: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> Promotion:
+    """Move the policy's alias back.
+
+    Args:
+        registry: the tracking server.
+        name: the registered model.
+        policy: its alias moves; its canary must pass.
+        to: a version that the alias once pointed at; the default is the one before.
+        reason: why, for the history.
+        dry_run: say what would change and change nothing.
+
+    Raises:
+        RefusedError: there is nothing to return to, the version never held the alias, or it fails
+            the canary; no alias was moved.
+        LostRaceError: another promoter moved the alias in between; no alias was moved here.
+    """
+    alias = policy.alias
+    # says clearly where there is no such model; an alias that somebody deleted by hand can come
+    # back
+    targets.version_of(registry, Target(name), usable=False)
+    store = AliasStore(registry, name)
+    history = store.peek() if dry_run else store.open()
+    current, line = history.aliases.get(alias), history.held(alias)
+    held = list(dict.fromkeys(line))
+    if to is None:
+        # @previous does not know of moves by other clients
+        to = next((number for number in reversed(line) if number != current), None)
+        if to is None:
+            raise RefusedError(
+                f"models:/{name}@{alias}: {_only(held, alias)}, so there is nothing to return"
+                f" to{_earlier(history, store)}"
+            )
+    elif to not in held:
+        raise RefusedError(
+            f"models:/{name}@{alias}: to={to}: version {to} never held this alias; these did:"
+            f" {held}{_earlier(history, store)}"
+        )
+    version = targets.version_of(registry, Target(name, to))
+    if version is None:
+        raise StepError(f"models:/{name}/{to}: no such version")
+    said = f"back from version {current}" if current else f"@{alias} was deleted; set again"
+    return move(
+        store,
+        history,
+        _recorded(registry, version, alias),
+        alias_plan.succeed(history.aliases, alias, to),
+        policy,
+        actors.who(registry),
+        Reason("rollback", redact(reason or said)),
+        dry_run=dry_run,
+    )
+
+
+def _recorded(registry: RegistryClient, version: Version, alias: str) -> Assessment:
+    """A version to return to: it served before, so only its bytes count."""
+    digest = version.tags.get(tags.DIGEST) or registry.tags_of_logged(version).get(tags.DIGEST)
+    if not digest:
+        command = eligibility.evaluate_command(registry, version, alias)
+        raise RefusedError(
+            f"{version.uri}: it is not recorded which bytes it has; evaluate it: {command}"
+        )
+    return Assessment(version, None, None, digest, ())
+
+
+def _only(held: Sequence[int], alias: str) -> str:
+    return (
+        f"only one @{alias} so far, version {held[0]}"
+        if held
+        else f"the history knows no version that was @{alias}"
+    )
+
+
+def _earlier(history: Journal, store: AliasStore) -> str:
+    """That some entries do not count, and why; empty where all do."""
+    numbers = ", ".join(str(entry.number) for entry in history.entries if entry.earlier)
+    if not numbers:
+        return ""
+    return (
+        f" (entries {numbers} of {store.history!r} are about an earlier registered model of this"
+        " name, whose numbers do not count)"
+    )
