@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -77,9 +78,29 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def unsynchronised_sqlite() -> None:
+    """SQLite databases of this process do not wait for the disk at each commit.
+
+    What a killed process committed is still there, since the kernel has it; only a machine that
+    loses its power may lose it, which no test tries.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def switch_off(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", switch_off)
+
+
 @pytest.fixture
 def tracking(
-    migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unsynchronised_sqlite: None,  # noqa: ARG001 - first, as engines are kept
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """URI of a fresh SQLite tracking store and registry; fails a test that leaves a run open."""
     import mlflow

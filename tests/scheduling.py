@@ -11,6 +11,8 @@ from tests.families.table import families
 LONGEST = (
     "tests/project/test_fresh_clone.py",
     "tests/project/test_chain.py",
+    "tests/registry/test_crash.py",
+    "tests/project/test_entry_points.py",
     "tests/project/test_local.py",
     "tests/registry/test_cli.py",
     "tests/server/test_races.py",
