@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import yaml
 
@@ -113,19 +113,14 @@ def run(
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
             return [_generate(process, *request.args) for request in requests]
 
-        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:  # noqa: ARG002
+        def loglikelihood(self, requests: Sequence[Any]) -> NoReturn:  # noqa: ARG002
             raise ConfigError(
                 "evaluate.lm_eval_tasks",
                 list(tasks),
                 "tasks with output_type generate_until; chat gives no log-likelihoods",
             )
 
-        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:  # noqa: ARG002
-            raise ConfigError(
-                "evaluate.lm_eval_tasks",
-                list(tasks),
-                "tasks with output_type generate_until; chat gives no log-likelihoods",
-            )
+        loglikelihood_rolling = loglikelihood
 
     evaluated = lm_eval.simple_evaluate(
         model=Served(),
