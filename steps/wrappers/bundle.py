@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-GRAMMARS = ("regex_bounds", "schema_size", "schema_plain", "schema_bounds", "grammars")
+GRAMMARS = (
+    *("regex_bounds", "schema_size", "schema_plain", "schema_bounds", "lark_bounds"),
+    "grammars",
+)
 TEMPLATE = (
     "template",
     "template_probe",

@@ -121,6 +121,20 @@ TAKEN: list[tuple[dict[str, Any], bool]] = [
     (regex(r"[\w.+-]{1,64}@[a-z0-9-]{1,63}(\.[a-z]{2,24}){1,4}"), False),
     (regex(r"(?i:yes|no)[\]\[{}]{0,3}"), False),
     (lark('start: "yes" | "no" ("!"){0,3}'), False),
+    (lark('start: "a"~2 .. 5 "b"{,5} "c"{2, } "d"{+3}  // %json {\n  | "e"i # "'), False),
+    (lark('start: call\ncall: "f(" %json {"type": "integer"} ")"%json{"const": "/"}'), False),
+    (lark('start: %lark {\nstart: A B\nA: "a"{3}\nB: /[\\/"#%]/i\n}'), False),
+    (lark('%import common.INT\n%ignore /[ \\t]+/\nstart: INT{1,30} ("é" | "a".."f")+'), False),
+    (lark('start: text "!"\ntext[lazy]: ANY "</"\nANY: /(.|\\n)*/ & ~/(?s:.*)ab(?s:.*)/'), False),
+    (lark('start: %regex {"substring_words": "' + "to quote from " * 4_000 + '"}'), False),
+    (lark("start: WORD\nWORD: " + "\n  | ".join(f'"word {n}"' for n in range(900))), False),
+    (
+        lark(
+            'start: p::0x0\np::_: "" %if is_ones([0:2])\n'
+            ' | "a" p::set_bit(0) %if bit_clear(0)\n | "b" p::set_bit(1) %if bit_clear(1)'
+        ),
+        False,
+    ),
 ]
 
 
