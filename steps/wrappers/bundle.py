@@ -32,7 +32,7 @@ COMMON = (
     *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
 )
 ONNX = (
-    *("blank_model", "grammar_process", "grammar_trial"),
+    *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),
     *("prefix_cache", "onnx_options", "onnx_generators", "onnx_static_batches", "onnx_backend"),
     *("onnx_model", "entry_onnx"),
 )

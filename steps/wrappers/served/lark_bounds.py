@@ -163,12 +163,9 @@ class _Lark:
         is ignored.
         """
         line: list[_Word] = []
-        for before, word, after in zip(
-            [_Word("newline", ""), *words],
-            [*words, _Word("newline", "")],
-            [*words[1:], *2 * [_Word("newline", "")]],
-            strict=True,
-        ):
+        end = _Word("newline", "")
+        words = [end, *words, end, end]
+        for before, word, after in zip(words, words[1:], words[2:], strict=False):
             nested = word.text == "{" and before.text == "%lark"
             if word.kind != "newline" and not nested:
                 line.append(word)
