@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from steps.core.written_secrets import WITH_BLANKS, without_written
+
 SECRET_NAMES = re.compile(
     r"((?:API|ACCESS|AUTH|BEARER)_?TOKENS(?![A-Z])|TOKEN(?!IZER|S|_TYPE)|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|CREDENTIAL|PGPASS|CONNECTION_STRING|(?<![A-Z])DSN(?![A-Z])"
     r"|MYSQL_PWD|_(?:PASS|PAT|AUTH)(?![A-Z_])|(?:STORAGE|PRIVATE|SIGNING|DJANGO)_KEY)",
@@ -26,6 +28,10 @@ CREDENTIALS = re.compile(
 DATABASE = re.compile(
     r"""(?i)(?<![a-z0-9+.-])(?:postgres|mysql|mariadb|mssql|oracle|cockroachdb|redshift|snowflake|redis|amqp|mongodb)"""
     r"""[a-z0-9+.-]{0,32}:/{2}([^\s:/"<>]{0,256}:[^\s"<>]{1,512})(?=@)"""
+)
+# user/password of Oracle's drivers
+ORACLE = re.compile(
+    r"""(?i)\bjdbc:oracle:[a-z0-9]{1,8}:([^\s/@"'<>]{1,128}/(?:"[^"\n]{1,512}"|[^\s"'<>]{1,512}))(?=@)"""
 )
 # password=… of a connection string: of libpq ("host=db user=u password=p"), of ODBC
 # ("UID=u;PWD=p;"), of Azure ("AccountKey=…;")
@@ -96,11 +102,12 @@ def redact_credentials(text: str) -> str:
     """``text`` without credentials of URLs, connection strings and headers, tokens, and values of
     this process's secrets.
     """
-    return BASIC.sub(r"\1***", QUERY.sub(r"\1***", _without(text, secrets())))
+    return without_written(BASIC.sub(r"\1***", QUERY.sub(r"\1***", _without(text, secrets()))))
 
 
 def _without(text: str, values: Iterable[str]) -> str:
     text = TOKENS.sub("***", CREDENTIALS.sub("***", DATABASE.sub(_without_group, text)))
+    text = ORACLE.sub(_without_group, text)
     if CONNECTION.search(text):
         text = KEYWORDS.sub(r"\1=***", text)
     for value in values:
@@ -198,6 +205,10 @@ def _of_urls(text: str) -> Iterator[str]:
             yield password if colon else match.group()
         for match in DATABASE.finditer(text):
             yield match.group(1).partition(":")[2]
+        for match in ORACLE.finditer(text):
+            yield match.group(1).partition("/")[2].strip('"')
+        for match in WITH_BLANKS.finditer(text):
+            yield match.group().partition(":")[2]
     if "=" in text and CONNECTION.search(text):
         yield from (match.group(2).strip("'\"{}") for match in KEYWORDS.finditer(text))
 

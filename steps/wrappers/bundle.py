@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVED = Path(__file__).with_name("served")
-GRAMMARS = ("regex_bounds", "schema_size", "schema_plain", "schema_bounds", "grammars")
+GRAMMARS = (
+    *("regex_bounds", "schema_size", "schema_plain", "schema_bounds", "lark_bounds"),
+    "grammars",
+)
 TEMPLATE = (
     "template",
     "template_probe",
@@ -29,7 +32,7 @@ COMMON = (
     *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
 )
 ONNX = (
-    *("blank_model", "grammar_process", "grammar_trial"),
+    *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),
     *("prefix_cache", "onnx_options", "onnx_generators", "onnx_static_batches", "onnx_backend"),
     *("onnx_model", "entry_onnx"),
 )

@@ -214,6 +214,35 @@ def test_such_a_word_is_no_part_of_a_log(monkeypatch: pytest.MonkeyPatch) -> Non
         "&token=a",
         "X-Amz-Signature=",
         "?a=b&",
+        "://a:b ",
+        "://a:b c ",
+        "jdbc:oracle:thin:",
+        "jdbc:oracle:thin:a/",
+        "?a_a_",
+        "&api_",
+        "authorization: bearer ",
+        "x-a-",
+        "--a-",
+        "--password ",
+        "--password='",
+        "mysql ",
+        "mysql a ",
+        "mysql -",
+        "curl -u a ",
+        "redis-cli a ",
+        "sqlplus -a ",
+        "sqlplus a/",
+        "A_",
+        "PASSWORD",
+        "TOKEN=",
+        "A_KEY='",
+        "\npassword: ",
+        "\npassword: a ",
+        "\n a_a_",
+        ", a.",
+        ",",
+        "{password: '",
+        '"password": "',
         "=",
         "a",
         " ",
@@ -382,6 +411,96 @@ def test_more_forms_of_connection_strings_and_tokens(text: str) -> None:
     shown = redact(text)
     assert "***" in shown
     assert not re.search(r"(?i)ss-word9|secret|et123x|0123456789", shown)
+
+
+WRITTEN = [
+    "postgres://u:S3cret w0rd@h/db",
+    "mysql+pymysql://root:a S3cret one@h",
+    "https://u:S3cret w0rd@h/x",
+    "jdbc:oracle:thin:u/S3cretw0rd@h:1521/x",
+    "jdbc:oracle:oci:scott/S3cret@w0rd@//h/x",
+    'jdbc:oracle:thin:u/"S3cret w0rd"@h',
+    "sqlplus -S scott/S3cretw0rd@h",
+    "https://h/x?api_key=S3cretw0rd",
+    "https://h/x?a=b&client_secret=S3cretw0rd&c=d",
+    "https://h/x?subscription-key=S3cretw0rd",
+    "https://h/x?my.app_password=S3cretw0rd",
+    "https://h/x?key=S3cretw0rdS3cretw0rd",
+    "Authorization: Bearer S-cretwordcretwordcretw",
+    '{"Authorization": "Bearer Scretword"}',
+    "authorization=token Scretword",
+    "sent Bearer Scretwordcretwordcretwo",
+    "X-Api-Key: S3cretw0rd",
+    "mysql -u root -pS3cretw0rd db",
+    "mysqldump --host=h -p'S3cret w0rd' db",
+    "sshpass -p S3cretw0rd ssh h",
+    "redis-cli -h h -a S3cretw0rd",
+    "curl -s -u rosa:S3cretw0rd https://h",
+    "run --password=S3cretw0rd",
+    "run --password S3cretw0rd",
+    'run --db-password "S3cret w0rd" --verbose',
+    "run --api-key S3cretw0rd",
+    "run --token=S3cretw0rd",
+    "PGPASSWORD=S3cretw0rd psql",
+    "export AWS_SECRET_ACCESS_KEY='S3cretw0rd'",
+    "dbname=x\npassword: S3cretw0rd",
+    "db:\n  password: 'S3cret w0rd'\n  host: h",
+    "db:\n  - admin_password: S3cret w0rd\n",
+    '{"user": "u", "password": "S3cretw0rd"}',
+    "{user: u, api_key: S3cretw0rd}",
+    "auth_token: S3cretw0rd",
+    'clientSecret: "S3cret w0rd"',
+]
+
+
+@pytest.mark.parametrize("text", WRITTEN, ids=range(len(WRITTEN)))
+def test_secrets_as_command_lines_yaml_headers_and_addresses_write_them(text: str) -> None:
+    shown = redact(text)
+    assert "***" in shown
+    assert not re.search(r"(?i)s.?cret[ @]?w|w0rd|cretword|s3cret", shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://host:8080 is up, write to rosa@example.org",
+        "see http://host: write to rosa@example.org",
+        "--password is required, and --token must not be empty",
+        "Password: it must be changed. The secret: none",
+        "password:\n  missing",
+        "token: null",
+        "pad_token: <|endoftext|>, eos_token: </s>, --pad-token <pad>, max_new_tokens: 12345678",
+        "TOKENIZERS_PARALLELISM=false MAX_TOKEN=12345678 KEY=ab PWD=/srv/plain-folder",
+        "mysql -u root -h host; the bearer responsibilities",
+        "secret_file: /run/secrets/one, notifications.secret_env: SOME_NAME",
+        "https://h/x?tokenizer=a-long-name&page_token_count=100000",
+        "jdbc:oracle:thin:@//h:1521/x",
+    ],
+)
+def test_sentences_and_settings_around_secrets_stay(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Your password: it must have 12 characters.",
+        "password: hunter2 is a famous joke.",
+        "Run `mysql -phunter2` or `app --password=hunter2`; never do it.",
+        "Send `Authorization: Bearer abcdefghijklmnopqrstuvwx` with ?api_key=my-own-key.",
+        "The form is postgres://user:password, and mail goes to rosa@example.org.",
+    ],
+)
+def test_examples_in_answers_stay_readable(answer: str) -> None:
+    assert redact_answer(answer) == answer
+
+
+def test_a_password_with_blanks_in_the_environment_is_a_secret_on_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:battery staple-9@db/x")
+    monkeypatch.setenv("ORACLE_URL", "jdbc:oracle:thin:u/correct-h0rse@h:1521/x")
+    assert redact_answer("battery staple-9 or correct-h0rse") == "*** or ***"
 
 
 @pytest.mark.parametrize(

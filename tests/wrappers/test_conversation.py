@@ -321,7 +321,15 @@ def test_prompts_equal_transformers(
     except MlflowException as error:
         left_out = re.match(r"messages\[(\d+)\]\.role=.* leaves this one out", error.message)
         if left_out:  # transformers drops it in silence
-            assert messages[int(left_out[1])]["content"].strip() not in expected
+            place = int(left_out[1])
+            told = {**messages[place], "content": "told apart"}
+            assert "told apart" not in theirs.apply_chat_template(
+                [*messages[:place], told, *messages[place + 1 :]],
+                tools=offered or None,
+                tokenize=False,
+                add_generation_prompt=True,
+                **variables,
+            )
         else:
             assert "tools" in error.message or not can.system_role
 
@@ -349,10 +357,66 @@ def test_many_system_messages_cost_one_rendering(
     assert len(calls) <= 4
 
 
+FIRST_SYSTEM = (
+    "{% if messages[0].role == 'system' %}<s>{{ messages[0].content }}</s>{% endif %}"
+    "{% for m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}{% endif %}"
+    "{% endfor %}<|assistant|>"
+)
+# as of one that looks into the texts: a mark is longer than any of these
+LONG_LEFT_OUT = "message.content if message.content | length < 40 else ''"
+SECRECY = {"role": "system", "content": "Never tell the password."}
+
+
+@pytest.mark.parametrize(
+    ("rule", "quoted"),
+    [
+        ("Never tell the password.", "They said: Never tell the password. Do you agree?"),
+        ("Never tell\nthe password.  ", "Never tell\nthe password.  "),
+        ("a", "tell a tale"),
+        ("user", "what?"),  # a word of the template itself
+        ("Be kind.", "what?"),  # the first one's own text
+    ],
+)
+@pytest.mark.parametrize("after", [True, False])
+def test_a_system_message_that_is_left_out_is_refused_though_its_text_is_quoted(
+    tmp_path: Path, rule: str, quoted: str, after: bool
+) -> None:
+    made = conversations(tmp_path, FIRST_SYSTEM)
+    first, second = {"role": "system", "content": "Be kind."}, {"role": "system", "content": rule}
+    quote = {"role": "user", "content": quoted}
+    said = {"role": "assistant", "content": quoted}
+    messages = [first, ASK, second, quote] if after else [first, quote, said, second, ASK]
+    place = messages.index(second, 1)
+    with pytest.raises(
+        MlflowException, match=rf"messages\[{place}\]\.role='system'.*leaves this one out"
+    ):
+        made.render(messages)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        CHATML % "message.content | trim | replace('\\n', ' ')",
+        CHATML % "message.content[:12]",
+        CHATML % LONG_LEFT_OUT,
+        # the last one goes to the end
+        "{% for m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}{% endif"
+        " %}{% endfor %}{% for m in messages | reverse %}{% if m.role == 'system' %}<s>{{ m.content"
+        " }}{% endif %}{% endfor %}<|assistant|>",
+    ],
+)
+def test_a_system_message_that_a_template_moves_or_rewrites_is_taken(
+    tmp_path: Path, source: str
+) -> None:
+    made = conversations(tmp_path, source)
+    text = made.render([ASK, SECRECY, {"role": "user", "content": SECRECY["content"]}])
+    assert text.lower().count("never tell t") == 2
+
+
 def test_many_system_messages_that_a_template_rewrites_are_refused(tmp_path: Path) -> None:
-    made = conversations(tmp_path, CHATML % "message.content.split() | join(' ')")
+    made = conversations(tmp_path, CHATML % LONG_LEFT_OUT)
     rules = [{"role": "system", "content": f"Rule\n{n}."} for n in range(17)]
-    assert "Rule 15." in made.render([*rules[:16], ASK])
+    assert "Rule\n15." in made.render([*rules[:16], ASK])
     with pytest.raises(
         MlflowException, match=r"messages\[16\]\.role='system': expected at most 16 system"
     ):

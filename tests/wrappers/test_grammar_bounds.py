@@ -152,7 +152,61 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (lark('start: "a"{1000000}'), r"response_format\.lark='a repetition of 1000000'"),
     (lark('start: "a"~2..99999'), "a repetition of 99999"),
     (lark('start: "a"{' + "9" * 5000 + "}"), "a repetition of 999"),
+    (lark('start: "a"{+1000000}'), "a repetition of 1000000"),
+    (lark('start: "a"{2, # many\n}\nb: "a"{3,99999}'), "a repetition of 99999"),
     (lark(" " * 70_000), "70000 characters"),
+    # what stands in a Lark grammar is held to the bounds of what it is
+    (
+        lark('start: %json {"type": "array", "maxItems": 1000000, "items": {"type": "integer"}}'),
+        r"response_format\.lark\.%json\.maxItems=1000000: expected at most 4096",
+    ),
+    (lark('start: "x" a\na: "y"%json\n\n{"minItems": 1e9}'), r"%json\.minItems=1000000000\.0"),
+    (lark('start: %lark { start: %json {"maxLength": 10000000} }'), r"%json\.maxLength=10000000"),
+    (lark(r'start: /[\/"]/ %json {"maxItems": 99999} "\""'), r"%json\.maxItems=99999"),
+    (lark('start: <a"> %json {"maxItems": 99999}'), r"%json\.maxItems=99999"),
+    (lark('// "\nstart: %json {"maxItems": 99999}'), r"%json\.maxItems=99999"),
+    (lark(f'start: %json {{"{GUIDANCE}": {{}}}}'), rf"%json\.{GUIDANCE}="),
+    (
+        lark("start: " + " ".join(['%json {"maxItems": 4000}'] * 20)),
+        "items of all arrays of all %json blocks': expected at most 16384",
+    ),
+    (lark("start: " + " ".join(["%json true"] * 129)), "129 %json blocks"),
+    (
+        lark("start: " + " ".join(['%json {"pattern": "a+"}'] * 33)),
+        "33 patterns of all %json blocks",
+    ),
+    (lark(f'start: %json {{"const": "{"x" * 20_000}"}}'), r"%json\.const='20002 characters'"),
+    (lark("start: %json " + "[" * 5_000), "a JSON value behind %json"),
+    (lark("start: %json NaN"), "a JSON value"),
+    (lark(f"start: %json [{'9' * 5_000}]"), "a JSON value"),
+    (lark("start: %json # here\n{}"), "a JSON value behind %json"),
+    (lark("start: /(a{1000}){1000}/"), r"response_format\.lark=.*1000000 characters and classes"),
+    (lark(r"start: /(a)\1/"), "without back-references"),
+    (lark("start: /(?!a)/i"), "without lookarounds"),
+    (lark('start: A\nA: B{1000}\nB: "x"{1000}'), "characters and classes of terminals"),
+    (lark('start: A\nA: ("x"~1000 | "y"){2, 1000}'), "characters and classes of terminals"),
+    (lark('start: A\nA.2: [B]\n  | B{900}\n  | /c/\nB: "x"{900}'), "characters and classes"),
+    (lark('start: a\na[lazy]: (B{1000}){1000}\nB: "x"'), "characters and classes of terminals"),
+    (lark('start: ~((B{1000}){1000})\nB: "x"'), "characters and classes of terminals"),
+    (lark('%ignore (B{1000}){1000}\nstart: "a"\nB: "x"'), "characters and classes of terminals"),
+    (lark('start: %lark { start: A\nA: ("x"{1000}){1000} }'), "characters and classes"),
+    (
+        lark(
+            "start: T0\n" + "\n".join(f"T{n}: T{n + 1} T{n + 1}" for n in range(20)) + '\nT20: "x"'
+        ),
+        "characters and classes of terminals",
+    ),
+    (
+        lark("start: T0\n" + "\n".join(f"T{n}: T{n + 1}" for n in range(3_000)) + '\nT3000: "x"'),
+        "65 terminals within terminals",
+    ),
+    (
+        lark('start: A\nA: B{50}\nB: %regex {"substring_chars": "' + "ab" * 20_000 + '"}'),
+        "characters and classes of terminals",
+    ),
+    (lark("start: " + "(" * 65 + '"a"' + ")" * 65), "groups at most 64 deep"),
+    (lark('start: "a'), "the engine cannot read this part"),
+    (lark('start: "\x01"'), "the engine cannot read this part"),
 ]
 
 
@@ -187,6 +241,42 @@ def test_references_spelled_in_many_ways_are_measured_once() -> None:
 def test_any_pattern_is_counted_or_refused(pattern: str) -> None:
     try:
         checked_grammar(regex(pattern or "a"), possible=True)
+    except MlflowException as error:
+        assert error.get_http_status_code() == 400
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("start: ", "A: ", "\n", " ", '"a"', "/b{9}/", "%json ", "%regex ", "{", "}", "("),
+                *(
+                    ")",
+                    "[",
+                    "]",
+                    "|",
+                    "~",
+                    "5",
+                    "9" * 12,
+                    ",",
+                    " .. ",
+                    "A",
+                    "b",
+                    "<",
+                    '"',
+                    "/",
+                    "//",
+                ),
+                *("\\", "%lark {", "%ignore ", "x[lazy]: ", "::", "&", "*"),
+            ]
+        ),
+        max_size=30,
+    )
+)
+def test_any_lark_grammar_is_counted_or_refused(words: list[str]) -> None:
+    try:
+        checked_grammar(lark("".join(words) or "a"), possible=True)
     except MlflowException as error:
         assert error.get_http_status_code() == 400
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from steps.config.root import ROOT
 from steps.wrappers.bundle import bundle
+from steps.wrappers.served import grammar_process, grammar_trial
 from steps.wrappers.served.blank_model import blank_graph
+from steps.wrappers.served.grammar_process import FORKS
 from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar, checked_grammar, fault_of_grammar
 from tests.wrappers.grammar_shapes import (
@@ -121,6 +124,20 @@ TAKEN: list[tuple[dict[str, Any], bool]] = [
     (regex(r"[\w.+-]{1,64}@[a-z0-9-]{1,63}(\.[a-z]{2,24}){1,4}"), False),
     (regex(r"(?i:yes|no)[\]\[{}]{0,3}"), False),
     (lark('start: "yes" | "no" ("!"){0,3}'), False),
+    (lark('start: "a"~2 .. 5 "b"{,5} "c"{2, } "d"{+3}  // %json {\n  | "e"i # "'), False),
+    (lark('start: call\ncall: "f(" %json {"type": "integer"} ")"%json{"const": "/"}'), False),
+    (lark('start: %lark {\nstart: A B\nA: "a"{3}\nB: /[\\/"#%]/i\n}'), False),
+    (lark('%import common.INT\n%ignore /[ \\t]+/\nstart: INT{1,30} ("é" | "a".."f")+'), False),
+    (lark('start: text "!"\ntext[lazy]: ANY "</"\nANY: /(.|\\n)*/ & ~/(?s:.*)ab(?s:.*)/'), False),
+    (lark('start: %regex {"substring_words": "' + "to quote from " * 4_000 + '"}'), False),
+    (lark("start: WORD\nWORD: " + "\n  | ".join(f'"word {n}"' for n in range(900))), False),
+    (
+        lark(
+            'start: p::0x0\np::_: "" %if is_ones([0:2])\n'
+            ' | "a" p::set_bit(0) %if bit_clear(0)\n | "b" p::set_bit(1) %if bit_clear(1)'
+        ),
+        False,
+    ),
 ]
 
 
@@ -153,31 +170,135 @@ def test_what_no_bound_sees_ends_in_the_trial(trial: GrammarTrial, kind: str, gi
     trial.require(Grammar("regex", "[0-9]{4}"))
 
 
+def test_a_grammar_that_takes_long_holds_the_others_for_no_more_than_the_quick_lane(
+    trial: GrammarTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three callers starved the others' regular expressions with new grammars of this kind."""
+    trial.require(Grammar("regex", "[0-9]{8}"))
+    reached, go_on = threading.Event(), threading.Event()
+
+    def held(_: Grammar) -> dict[str, Any] | None:
+        reached.set()
+        assert go_on.wait(60)
+        return None
+
+    monkeypatch.setattr(trial.thorough, "attempt", held)
+    refused: list[str] = []
+
+    def attack() -> None:
+        with pytest.raises(MlflowException) as caught:
+            trial.require(Grammar(HIDDEN[5][0], f"{HIDDEN[5][1]} // one that is not known yet"))
+        refused.append(str(caught.value))
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    assert reached.wait(60)  # it left the quick lane, and is being tried
+    try:
+        trial.require(Grammar("regex", "[0-9]{9}"))
+        assert not refused
+    finally:
+        go_on.set()
+        attacker.join()
+    assert "needs more than 0.25 s to compile" in refused[0]
+
+
+@pytest.mark.skipif(not FORKS, reason="each is tried in the process itself")
+def test_a_trial_that_is_ended_costs_the_next_one_no_start(trial: GrammarTrial) -> None:
+    trial.require(Grammar("regex", "[0-9]{10}"))
+    assert trial.quick.process is not None
+    process = trial.quick.process.child.pid
+    for number in range(3):
+        with pytest.raises(MlflowException, match="expected a grammar that can be compiled"):
+            trial.require(Grammar(HIDDEN[5][0], f"{HIDDEN[5][1]} // {number}"))
+    trial.require(Grammar("regex", "[0-9]{11}"))
+    assert trial.quick.process.child.pid == process
+
+
+def test_who_asks_for_a_grammar_that_is_being_tried_waits_for_that_trial(
+    trial: GrammarTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on, tried = threading.Event(), threading.Event(), []
+
+    def held(grammar: Grammar) -> dict[str, Any]:
+        tried.append(grammar.text)
+        reached.set()
+        assert go_on.wait(60)
+        return {"took": [0.0, 0.0, 0.0], "failure": ""}
+
+    for lane in (trial.quick, trial.thorough):
+        monkeypatch.setattr(lane, "attempt", held)
+    grammar = Grammar("regex", "the same")
+    callers = [threading.Thread(target=trial.require, args=(grammar,)) for _ in range(4)]
+    callers[0].start()
+    assert reached.wait(60)
+    for caller in callers[1:]:
+        caller.start()
+    go_on.set()
+    for caller in callers:
+        caller.join(60)
+    trial.require(grammar)
+    assert tried == ["the same"]
+
+
+def test_grammars_in_use_are_remembered_longest(
+    trial: GrammarTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def counted(grammar: Grammar) -> dict[str, Any]:
+        tried.append(grammar.text)
+        return {"took": [0.0, 0.0, 0.0], "failure": ""}
+
+    for lane in (trial.quick, trial.thorough):
+        monkeypatch.setattr(lane, "attempt", counted)
+    monkeypatch.setattr(grammar_trial, "VERDICTS", 4)
+    for number in range(20):
+        trial.require(Grammar("regex", "in use"))
+        trial.require(Grammar("regex", f"new {number}"))
+    assert tried.count("in use") == 1
+
+
+@pytest.mark.parametrize(("kind", "given"), HIDDEN[2:6])
+def test_where_a_process_cannot_be_forked_the_process_itself_is_ended(
+    tiny: Folders, monkeypatch: pytest.MonkeyPatch, kind: str, given: str
+) -> None:
+    for module in (grammar_process, grammar_trial):
+        monkeypatch.setattr(module, "FORKS", False)
+    made = GrammarTrial(tiny.onnx("fp32"))
+    try:
+        with pytest.raises(MlflowException, match="expected a grammar that can be compiled"):
+            made.require(Grammar(kind, given))
+        made.require(Grammar("regex", "[0-9]{4}"))
+        assert made.quick.process is None
+    finally:
+        made.close()
+
+
 def test_a_verdict_is_remembered(trial: GrammarTrial) -> None:
     trial.require(Grammar("regex", "[0-9]{5}"))
     trial.close()
     trial.require(Grammar("regex", "[0-9]{5}"))
-    assert trial.process is not None
-    assert not trial.process.alive
+    assert trial.quick.process is not None
+    assert not trial.quick.process.alive
 
 
 def test_a_process_that_was_killed_is_started_anew(trial: GrammarTrial) -> None:
     trial.require(Grammar("regex", "[0-9]{6}"))
-    assert trial.process is not None
-    os.kill(trial.process.child.pid, signal.SIGKILL)
-    trial.process.child.wait()
+    assert trial.quick.process is not None
+    os.kill(trial.quick.process.child.pid, signal.SIGKILL)
+    trial.quick.process.child.wait()
     trial.require(Grammar("regex", "[0-9]{7}"))
 
 
 def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
     made = GrammarTrial(tiny.onnx("fp32"))
     made.require(Grammar("regex", "[0-9]{4}"))
-    parents = made.process
+    parents = made.quick.process
     assert parents is not None
     parents.owner, own = -1, parents.owner  # what a child sees after a fork
     made.renew_lock()
     made.require(Grammar("regex", "[0-9]{5}"))
-    assert made.process is not parents
+    assert made.quick.process is not parents
     parents.end()
     assert parents.alive
     parents.owner = own
@@ -202,7 +323,7 @@ def test_the_process_knows_no_secret_and_leaves_nothing(
     monkeypatch.setenv("SOME_TOKEN", "a-secret")
     made = GrammarTrial(tiny.onnx("fp32"))
     made.require(Grammar("regex", "[0-9]{4}"))
-    process = made.process
+    process = made.quick.process
     assert process is not None
     if sys.platform == "linux":
         assert b"a-secret" not in Path(f"/proc/{process.child.pid}/environ").read_bytes()
@@ -218,7 +339,7 @@ from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar
 trial = GrammarTrial(Path(sys.argv[1]))
 trial.require(Grammar("regex", "[0-9]{4}"))
-print(trial.process.child.pid, trial.process.folder, flush=True)
+print(trial.quick.process.child.pid, trial.quick.process.folder, flush=True)
 time.sleep(60)
 """
 

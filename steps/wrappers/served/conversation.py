@@ -2,7 +2,6 @@
 where they arrive, or refused.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +13,9 @@ from .conversation_arrival import require_arrival, require_supported
 from .conversation_tools import with_arguments, with_tool_calls
 from .invalid_request import invalid_request
 from .limits import CAPABILITIES
-from .special_texts import blanked, blanked_message, marked, marked_message, texts_in
+from .special_texts import blanked, blanked_message, marked, marked_message, random_mark, texts_in
 from .template import ChatTemplate
 from .template_capabilities import TemplateCapabilities
-
-# random, so that no request can hold it; digits alone pass unchanged through what templates do to
-# text
-MARK_DIGITS = 40
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -135,7 +130,7 @@ class Conversations:
 
     def _cut(self, given: Conversation, texts: Sequence[str]) -> list[str]:
         """Render with these texts of the request cut after their first character."""
-        mark = str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
+        mark = random_mark()
         tags = self.capabilities.reasoning_tags
         rendered = self._rendered(
             Conversation(

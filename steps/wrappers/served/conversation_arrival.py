@@ -1,17 +1,21 @@
 """Refuses what of a conversation a chat template would leave out of the prompt."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from .invalid_request import invalid_request
+from .special_texts import random_mark
 from .template_capabilities import TemplateCapabilities
 
 # system messages of one conversation that are looked for by rendering it once more without them
 MAX_TRIED = 16
+PLACE_DIGITS = 6  # a mark ends with the number of its message
 
 SYSTEM_ROLES = ("system", "developer")
+Render = Callable[[Sequence[Mapping[str, Any]]], str]
 
 
 def require_supported(
@@ -55,9 +59,7 @@ def require_supported(
         raise invalid_request("tools", names, expected, "describe them in a message")
 
 
-def require_arrival(
-    messages: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Mapping[str, Any]]], str]
-) -> None:
+def require_arrival(messages: Sequence[Mapping[str, Any]], render: Render) -> None:
     """Refuse a system message without which the prompt would be the same: templates were tried with
     one, in front of a question.
 
@@ -71,8 +73,9 @@ def require_arrival(
     places = [index for index, message in enumerate(messages) if message["role"] in SYSTEM_ROLES]
     if not places or (places == [0] and any(message["role"] == "user" for message in messages)):
         return
-    whole = render(messages)
-    for index in _not_seen(messages, places, whole):
+    missing = _not_seen(messages, places, render)
+    whole = render(messages) if missing else ""
+    for index in missing:
         others = [*messages[:index], *messages[index + 1 :]]
         try:
             needed = bool(others) and render(others) != whole
@@ -90,31 +93,33 @@ def require_arrival(
 
 
 def _not_seen(
-    messages: Sequence[Mapping[str, Any]], places: Sequence[int], rendered: str
+    messages: Sequence[Mapping[str, Any]], places: Sequence[int], render: Render
 ) -> list[int]:
-    """Those of these messages whose text does not stand in the prompt as it was sent.
+    """Those of these messages whose place in the prompt is not seen when each of them holds a mark
+    instead of its text: the text itself may stand in the prompt since another message quotes it.
 
     Each of them costs one rendering of the whole conversation, so their number is bounded.
 
     Raises:
         MlflowException: there are too many.
     """
-    missing: list[int] = []
-    start, repeated = 0, 0  # nearly every template keeps the order, so the prompt is read once
-    for index in places:
-        text = str(messages[index]["content"]).strip()
-        position = rendered.find(text, start)
-        if not text or position >= 0:
-            start = max(start, position + len(text))
-            continue
-        repeated += 1
-        if repeated > MAX_TRIED:
-            role = messages[index]["role"]
-            expected = (
-                f"at most {MAX_TRIED} {role} messages, as this model's chat template does not show"
-                " them in their order and as they are"
-            )
-            raise invalid_request(f"messages[{index}].role", role, expected, "join them into one")
-        if text not in rendered:
-            missing.append(index)
+    marked = [index for index in places if str(messages[index]["content"]).strip()]
+    mark = random_mark()
+    shaped = [dict(message) for message in messages]
+    for index in marked:
+        shaped[index]["content"] = f"{mark}{index:0{PLACE_DIGITS}}"
+    try:
+        prompt = render(shaped)
+    except MlflowException:  # the template looks into these texts
+        prompt = ""
+    shown = set(map(int, re.findall(rf"{mark}(\d{{{PLACE_DIGITS}}})", prompt)))
+    missing = [index for index in marked if index not in shown]
+    if len(missing) > MAX_TRIED:
+        index = missing[MAX_TRIED]
+        role = messages[index]["role"]
+        expected = (
+            f"at most {MAX_TRIED} {role} messages, as this model's chat template does not show them"
+            " as they are"
+        )
+        raise invalid_request(f"messages[{index}].role", role, expected, "join them into one")
     return missing

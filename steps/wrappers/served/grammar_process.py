@@ -14,17 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-
 from .blank_model import write_blank_model
+from .grammar_turns import untried
 
-TRIAL_SECONDS = 1  # processor time after which a trial is killed
 TRIAL_BYTES = 256 * 1024**2  # memory a trial may take
 # drawn at random from what the grammar allows: many a grammar compiles and fails at its first
 # tokens
 TRIAL_TOKENS = 48
 WAIT_SECONDS = 20.0  # for the verdict
+# whether each grammar is tried in a process of its own: elsewhere a fork of a process that has
+# loaded the engine is not sure to work
+FORKS = sys.platform == "linux"
 START_SECONDS = 60.0  # for the process to load the tokenizer
 # all that the process is told
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
@@ -33,13 +33,16 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPD
 def serve_trials() -> None:
     """Body of the process: a line of settings on stdin, then grammars; verdicts on stdout.
 
-    Its source is handed to a new interpreter, so everything it needs is imported here. The kernel
-    ends it where a grammar takes more processor time or time than it may; an allocation past the
-    memory limit ends it as well. It ends with its parent, when stdin does.
+    Its source is handed to a new interpreter, so everything it needs is imported here. On Linux
+    each grammar is tried in a fork of it, which has read the tokenizer already: one that is ended
+    costs the next one nothing. The kernel ends what takes more processor time or time than it may;
+    an allocation past the memory limit ends it as well. The process ends with its parent, when
+    stdin does.
     """
     import json
     import os
     import shutil
+    import signal
     import sys
     import time
 
@@ -49,13 +52,14 @@ def serve_trials() -> None:
     os.dup2(null, 2)
     settings = json.loads(sys.stdin.readline())
     sys.path[:] = settings["path"]
+    if sys.platform != "win32":
+        os.nice(settings["nice"])
     import onnxruntime_genai as og
 
     og.disable_telemetry_events()
     model = og.Model(settings["folder"])
 
-    def attempt(kind: str, text: str) -> tuple[list[float], str]:
-        begun = time.process_time()
+    def generator(kind: str = "", text: str = "") -> og.Generator:
         parameters = og.GeneratorParams(model)
         parameters.set_search_options(
             max_length=4 + settings["tokens"],
@@ -65,34 +69,46 @@ def serve_trials() -> None:
             top_p=1.0,
             temperature=1.0,
         )
-        parameters.set_guidance(kind, text)
-        generator = og.Generator(model, parameters)
+        if kind:
+            parameters.set_guidance(kind, text)
+        return og.Generator(model, parameters)
+
+    def attempt(kind: str, text: str, compiling: float, walking: float) -> dict[str, object]:
+        """Compile a grammar and draw tokens from it; the kernel ends what takes longer."""
+        end_after(compiling)
+        begun = time.process_time()
+        try:
+            made = generator(kind, text)
+        except RuntimeError as error:
+            return {"error": str(error)[:4096]}
         compiled = time.process_time() - begun
+        end_after(walking)
         slowest = walked = 0.0
         failure = ""
         try:
-            generator.append_tokens([1])
+            made.append_tokens([1])
             for _ in range(settings["tokens"]):
                 begun = time.process_time()
-                generator.generate_next_token()
+                made.generate_next_token()
                 took = time.process_time() - begun
                 slowest, walked = max(slowest, took), walked + took
-                if generator.is_done():
+                if made.is_done():
                     break
         except RuntimeError as error:
             failure = str(error)[:4096]
-        return [compiled, slowest, walked], failure
+        return {"took": [compiled, slowest, walked], "failure": failure}
+
+    def end_after(seconds: float) -> None:
+        if sys.platform != "win32":  # there the parent's clock alone ends it
+            signal.setitimer(signal.ITIMER_PROF, seconds)
 
     def limit() -> None:
         if sys.platform == "win32":
-            return  # the parent's clock alone ends it
+            return
         import resource
-        import signal
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.alarm(settings["wait"])
-        seconds = int(time.process_time()) + 1 + settings["seconds"]
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         if sys.platform == "linux":
             resource.setrlimit(
                 resource.RLIMIT_AS, (pages(0) + settings["bytes"], resource.RLIM_INFINITY)
@@ -104,30 +120,63 @@ def serve_trials() -> None:
         with open("/proc/self/statm") as statm:  # noqa: PTH123
             return int(statm.read().split()[field]) * os.sysconf("SC_PAGE_SIZE")
 
-    for _ in range(2):  # the first one reads the tokenizer
-        usual, _ = attempt("json_schema", '{"type": "object"}')
-    resident = pages(1)
-    print(json.dumps({"ready": True}), file=out, flush=True)
-    for line in sys.stdin:
-        kind, text = json.loads(line)
+    def tried(kind: str, text: str, compiling: float, walking: float) -> dict[str, object]:
         limit()
         try:
-            took, failure = attempt(kind, text)
-            verdict: dict[str, object] = {
-                "took": [own - common for own, common in zip(took, usual, strict=True)],
-                "failure": failure,
-            }
+            verdict = attempt(kind, text, compiling, walking)
         except MemoryError:
             os._exit(1)
         except Exception as error:  # noqa: BLE001 - whatever the engine says of it is what the caller is told
             verdict = {"error": str(error)[:4096]}
+        end_after(0)
         if sys.platform != "win32":
-            import signal
-
             signal.alarm(0)
+        return verdict
+
+    def tried_in_a_fork(*question: str | float) -> dict[str, object]:
+        import ctypes
+
+        reader, writer = os.pipe()
+        ours = os.getpid()
+        child = os.fork()
+        if child == 0:
+            try:
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+                if os.getppid() == ours:
+                    os.write(writer, json.dumps(tried(*question)).encode())  # type: ignore[arg-type]
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            said = pipe.read()
+        os.waitpid(child, 0)
+        return dict(json.loads(said)) if said else {"ended": True}
+
+    if sys.platform != "win32":
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGALRM})
+    ask = tried_in_a_fork if settings["forks"] else tried
+    empty = ("json_schema", '{"type": "object"}')
+    # read what is read once, and no token of a grammar: the engine would start threads, which a
+    # fork does not have
+    generator(*empty)
+    first = generator()
+    first.append_tokens([1])
+    first.generate_next_token()
+    for _ in range(2):
+        usual: list[float] = ask(*empty, 60.0, 60.0)["took"]  # type: ignore[assignment]
+    resident = pages(1)
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    for line in sys.stdin:
+        kind, text, compiling, walking = json.loads(line)
+        verdict = ask(kind, text, usual[0] + compiling, usual[2] + walking)
+        if isinstance(verdict.get("took"), list):
+            took: list[float] = verdict["took"]  # type: ignore[assignment]
+            verdict["took"] = [own - common for own, common in zip(took, usual, strict=True)]
         # memory that the engine does not give back
-        full = pages(1) > resident + settings["bytes"] // 4
-        print(json.dumps({**verdict, "full": full}), file=out, flush=True)
+        verdict["full"] = pages(1) > resident + settings["bytes"] // 4
+        print(json.dumps(verdict), file=out, flush=True)
     # the parent is gone, perhaps by a signal that let it clean up nothing
     shutil.rmtree(settings["folder"], ignore_errors=True)
 
@@ -136,9 +185,14 @@ SOURCE = inspect.getsource(serve_trials)  # read now: the file of a logged model
 
 
 class TrialProcess:
-    """The process that tries grammars, and the folder it reads."""
+    """The process that tries grammars, and the folder it reads.
 
-    def __init__(self, source: Path) -> None:
+    Args:
+        source: the served ONNX folder.
+        nice: by how much others go first.
+    """
+
+    def __init__(self, source: Path, nice: int) -> None:
         self.owner = os.getpid()
         self.timed_out = False
         self.folder = Path(tempfile.mkdtemp(prefix="grammar-trial-"))
@@ -163,7 +217,8 @@ class TrialProcess:
             "path": sys.path,
             "folder": str(self.folder),
             "tokens": TRIAL_TOKENS,
-            "seconds": TRIAL_SECONDS,
+            "nice": nice,
+            "forks": FORKS,
         }
         if (
             self.ask({**settings, "bytes": TRIAL_BYTES, "wait": int(WAIT_SECONDS)}, START_SECONDS)
@@ -213,11 +268,3 @@ class TrialProcess:
             if self.child.stdin is not None:
                 self.child.stdin.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def untried(reason: str) -> MlflowException:
-    """Build the error of a grammar that could not be tried now."""
-    return MlflowException(
-        f"response_format cannot be tried now, as {reason}; try again later",
-        error_code=TEMPORARILY_UNAVAILABLE,
-    )

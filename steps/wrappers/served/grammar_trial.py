@@ -6,17 +6,13 @@ import hashlib
 import re
 import weakref
 from collections import OrderedDict
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from .fork_safety import ForkSafe
-from .grammar_process import (
-    TRIAL_BYTES,
-    TRIAL_SECONDS,
-    TRIAL_TOKENS,
-    WAIT_SECONDS,
-    TrialProcess,
-    untried,
-)
+from .grammar_process import FORKS, TRIAL_BYTES, TRIAL_TOKENS, WAIT_SECONDS, TrialProcess
+from .grammar_turns import Turns, untried
 from .grammars import Grammar, uncompilable
 
 # processor time a grammar may take to compile, beyond what the empty object takes; every thread
@@ -24,6 +20,7 @@ from .grammars import Grammar, uncompilable
 COMPILE_SECONDS = 0.25
 STEP_SECONDS = 0.1  # processor time its slowest token may take, beyond the same
 WALK_SECONDS = 0.75  # processor time that all tokens of the trial may take, beyond the same
+QUICK_SECONDS = 0.1  # the same of each, in the lane where others wait for no more than that
 # What the engine says at a token of a grammar that is too large for it. Other failures there are
 # left to the answers themselves: tokens that are drawn at random meet beginnings of characters
 # which it does not take, and no model would have chosen.
@@ -32,13 +29,69 @@ TOO_LARGE = re.compile(
 )
 # for the trials before it: waiting callers hold threads that the server answers others with
 QUEUE_SECONDS = 10.0
-VERDICTS = 1024  # grammars that are remembered
+# callers of one kind of grammar that may wait where trials take long
+MOST_WAITING = 2
+NICE = 10  # of those trials, which must not slow answers down
+VERDICTS = 1024  # grammars that are remembered, those that were asked for last
+
+
+class Lane:
+    """One process that tries grammars, one at a time.
+
+    The process is started with the first grammar and stays; one that is killed is started anew.
+
+    Args:
+        folder: the served ONNX folder.
+        seconds: of processor time a trial may take to compile and to draw tokens.
+        turns: who is next.
+        nice: by how much others go first.
+    """
+
+    def __init__(
+        self, folder: Path, seconds: tuple[float, float], turns: Turns, nice: int = 0
+    ) -> None:
+        self._source, self._seconds, self._turns, self._nice = folder, seconds, turns, nice
+        self._abandoned: list[TrialProcess] = []  # a parent process's
+        self.process: TrialProcess | None = None
+
+    def attempt(self, grammar: Grammar) -> dict[str, Any] | None:
+        """Try a grammar; None where it took more than it may.
+
+        Raises:
+            MlflowException: it could not be tried now, with status 503.
+        """
+        with self._turns.turn(grammar.kind):
+            process = self._started()
+            answer = process.ask([grammar.kind, grammar.text, *self._seconds], WAIT_SECONDS + 1)
+            if answer is None or answer["full"]:
+                process.end()
+            if answer is None and process.timed_out:
+                raise untried("the machine is too busy")
+            return None if answer is None or "ended" in answer else answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None and self.process.ours:
+            self.process.end()
+
+    def _started(self) -> TrialProcess:
+        process = self.process
+        if process is not None and not process.ours:
+            self._abandoned.append(process)  # its pipes are the parent's to use
+        elif process is not None and process.alive:
+            return process
+        elif process is not None:
+            process.end()
+        self.process = process = TrialProcess(self._source, self._nice)
+        weakref.finalize(self, process.end)  # also runs when the interpreter exits
+        return process
 
 
 class GrammarTrial(ForkSafe):
-    """Tries grammars, one at a time, and remembers the verdicts.
+    """Tries grammars, and remembers the verdicts.
 
-    The process is started with the first grammar and stays; one that is killed is started anew.
+    Each is tried in a quick lane first, where no grammar holds the others for long; one that needs
+    more goes on to a lane of its like, which is niced and where few may wait.
 
     Args:
         folder: the served ONNX folder.
@@ -46,10 +99,17 @@ class GrammarTrial(ForkSafe):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._source = folder
         self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
-        self._abandoned: list[TrialProcess] = []  # a parent process's
-        self.process: TrialProcess | None = None
+        self.quick = Lane(folder, (QUICK_SECONDS,) * 2, Turns(QUEUE_SECONDS, None))
+        # a little more than what is refused by its time, so that the reason can be told
+        seconds = (1.2 * COMPILE_SECONDS, 1.2 * WALK_SECONDS)
+        turns = Turns(QUEUE_SECONDS, MOST_WAITING if FORKS else None)
+        self.thorough = Lane(folder, seconds, turns, NICE if FORKS else 0)
+
+    def renew_lock(self) -> None:
+        """Take a lock that no thread holds, with nothing being tried."""
+        super().renew_lock()
+        self._pending: dict[bytes, Future[str | None]] = {}
 
     def require(self, grammar: Grammar) -> None:
         """Refuse a grammar that does not compile, or would hold up the others.
@@ -58,39 +118,52 @@ class GrammarTrial(ForkSafe):
             MlflowException: saying what is wrong with it, with status 400; or that it could not be
                 tried now, with status 503.
         """
-        key = hashlib.sha256(f"{grammar.kind}\n{grammar.text}".encode()).digest()
-        if key not in self._verdicts:
-            if not self.lock.acquire(timeout=QUEUE_SECONDS):
-                raise untried("other grammars are being tried")
-            try:
-                if key not in self._verdicts:
-                    self._verdicts[key] = self._verdict(grammar)
-                    while len(self._verdicts) > VERDICTS:
-                        self._verdicts.popitem(last=False)
-            finally:
-                self.lock.release()
-        problem = self._verdicts.get(key)
+        problem = self._known_or_tried(grammar)
         if problem is not None:
             raise uncompilable(grammar, problem)
 
     def close(self) -> None:
-        """End the process."""
-        if self.process is not None and self.process.ours:
-            self.process.end()
+        """End the processes."""
+        self.quick.close()
+        self.thorough.close()
+
+    def _known_or_tried(self, grammar: Grammar) -> str | None:
+        """The verdict on a grammar; who asks for one that is being tried waits for that trial."""
+        key = hashlib.sha256(f"{grammar.kind}\n{grammar.text}".encode()).digest()
+        with self.lock:
+            if key in self._verdicts:
+                self._verdicts.move_to_end(key)
+                return self._verdicts[key]
+            trial = self._pending.get(key)
+            if trial is None:
+                own: Future[str | None] = Future()
+                self._pending[key] = own
+        if trial is not None:
+            return trial.result()
+        try:
+            own.set_result(self._verdict(grammar))
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self.lock:
+                self._pending.pop(key, None)
+                if not own.exception():
+                    self._verdicts[key] = own.result()
+                while len(self._verdicts) > VERDICTS:
+                    self._verdicts.popitem(last=False)
+        return own.result()
 
     def _verdict(self, grammar: Grammar) -> str | None:
-        process = self._started()
-        answer = process.ask([grammar.kind, grammar.text], WAIT_SECONDS + 1)
+        # where a trial that is ended ends the process, the quick lane would cost more than it saves
+        answer = self.quick.attempt(grammar) if FORKS else None
         if answer is None:
-            process.end()
-            if process.timed_out:
-                raise untried("the machine is too busy")
+            answer = self.thorough.attempt(grammar)
+        if answer is None:
             return (
-                f"it needs more than {TRIAL_SECONDS} s or {TRIAL_BYTES // 1024**2} MB; make it"
-                " smaller"
+                f"it needs more than {COMPILE_SECONDS} s to compile, {WALK_SECONDS} s for its first"
+                f" {TRIAL_TOKENS} tokens, or {TRIAL_BYTES // 1024**2} MB; make it smaller"
             )
-        if answer["full"]:
-            process.end()
         if "error" in answer:
             return str(answer["error"])
         if TOO_LARGE.search(answer["failure"]):
@@ -102,15 +175,3 @@ class GrammarTrial(ForkSafe):
             if took > most:
                 return f"{what} takes {took:.2f} s, and {most} s is the most; make it smaller"
         return None
-
-    def _started(self) -> TrialProcess:
-        process = self.process
-        if process is not None and not process.ours:
-            self._abandoned.append(process)  # its pipes are the parent's to use
-        elif process is not None and process.alive:
-            return process
-        elif process is not None:
-            process.end()
-        self.process = process = TrialProcess(self._source)
-        weakref.finalize(self, process.end)  # also runs when the interpreter exits
-        return process

@@ -9,7 +9,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from .invalid_request import checked_text, checked_texts, invalid_request
-from .regex_bounds import checked_lark, checked_regex
+from .lark_bounds import checked_lark
+from .regex_bounds import checked_regex
 from .schema_bounds import GUIDANCE, bounded_schema
 
 GRAMMARS = ("regex", "lark")

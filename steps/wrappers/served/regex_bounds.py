@@ -1,4 +1,4 @@
-"""Bounds of regular expressions and Lark grammars, counted before anything compiles them.
+"""Bounds of regular expressions, counted before anything compiles them.
 
 The engine reads the syntax of Rust's ``regex`` crate. What is counted is a pattern with every
 repetition written out, which is never less than what is compiled; whether a pattern is valid is the
@@ -14,23 +14,23 @@ MAX_PATTERN_CHARACTERS = 8_192
 # milliseconds
 MAX_PATTERN_SIZE = 10_000
 MAX_GROUPS = 64  # groups within groups
-MAX_LARK_CHARACTERS = 65_536
-MAX_LARK_REPEAT = 1_000
 LARGEST = 10**9  # where counting ends
 
 COUNT = re.compile(r"\{\s*(?:(\d+)\s*)?(?:(,)\s*(?:(\d+)\s*)?)?\}")
-LARK_COUNT = re.compile(r"(?:\{|~|\.\.|,)\s*(\d+)\s*(?=\}|,|\.\.|[\s~)\]|]|$)")
 LOOK_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 ESCAPE = re.compile(r"\\(?:[pPxuU]\{[^}]*\}|.)", re.DOTALL)
 GROUP_HEAD = re.compile(r"\(\?(?:P?<[^>]*>|[A-Za-z-]*:?)")
 
 
-def checked_regex(field: str, text: str) -> None:
+def checked_regex(field: str, text: str) -> int:
     """Refuse a pattern that is too long or too large, with lookarounds or back-references.
 
     Args:
         field: its path in the request.
         text: the pattern.
+
+    Returns:
+        Its size.
 
     Raises:
         MlflowException: naming the bound.
@@ -48,24 +48,11 @@ def checked_regex(field: str, text: str) -> None:
             f"at most {MAX_PATTERN_SIZE}",
             "repeat less, or nest fewer repetitions",
         )
+    return size
 
 
-def checked_lark(field: str, text: str) -> None:
-    """Refuse a Lark grammar that is too long or repeats too often; what its rules amount to shows
-    when it is tried.
-
-    Raises:
-        MlflowException: naming the bound.
-    """
-    require_characters(field, len(text), MAX_LARK_CHARACTERS)
-    for digits in LARK_COUNT.findall(text):
-        if _count(digits) > MAX_LARK_REPEAT:
-            raise invalid_request(
-                field, f"a repetition of {digits[:20]}", f"repetitions of at most {MAX_LARK_REPEAT}"
-            )
-
-
-def _count(digits: str) -> int:
+def count_of(digits: str) -> int:
+    """The number that digits write, or ``LARGEST`` where it is at least that."""
     digits = digits.lstrip("0")
     return int(digits or 0) if len(digits) < 10 else LARGEST
 
@@ -79,7 +66,7 @@ def _size(field: str, text: str) -> int:
         character = text[position]
         count = COUNT.match(text, position) if character == "{" else None
         if count is not None and (count.group(1) or count.group(3)):
-            low, high = _count(count.group(1) or ""), _count(count.group(3) or "")
+            low, high = count_of(count.group(1) or ""), count_of(count.group(3) or "")
             sums[-1][1] = min(
                 sums[-1][1] * max(low, high, 1) + (count.group(2) is not None), LARGEST
             )

@@ -238,6 +238,14 @@ class _Walk:
                 raise invalid_request(path, f"{shown} {what}", f"at most {most}")
 
 
+def _walked(path: str, schema: Mapping[str, Any]) -> tuple[_Walk, SchemaSize]:
+    characters = len(json.dumps(schema))
+    if characters > MAX_SCHEMA_CHARACTERS:
+        raise invalid_request(path, f"{characters} characters", f"at most {MAX_SCHEMA_CHARACTERS}")
+    walk = _Walk(schema, path)
+    return walk, walk.size(path, schema, 0)
+
+
 def bounded_schema(path: str, schema: Mapping[str, Any]) -> bool:
     """Refuse a schema that is too large to compile while others wait.
 
@@ -251,12 +259,16 @@ def bounded_schema(path: str, schema: Mapping[str, Any]) -> bool:
     Raises:
         MlflowException: naming the field, the value and the bound.
     """
-    characters = len(json.dumps(schema))
-    if characters > MAX_SCHEMA_CHARACTERS:
-        raise invalid_request(path, f"{characters} characters", f"at most {MAX_SCHEMA_CHARACTERS}")
-    walk = _Walk(schema, path)
-    size = walk.size(path, schema, 0)
+    walk, size = _walked(path, schema)
     return walk.plainness.holds(size, walk.constants)
+
+
+def measured_schema(path: str, schema: Mapping[str, Any]) -> tuple[SchemaSize, int, int]:
+    """Refuse as ``bounded_schema`` does; returns the size, the patterns in it and the characters of
+    its constants.
+    """
+    walk, size = _walked(path, schema)
+    return size, walk.patterns, walk.constants
 
 
 def _at(root: Any, reference: str) -> Any:

@@ -3,11 +3,20 @@
 The values are messages, tools and variables as a chat template takes them.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # a character of the private use area: it stands for what is left out in a comparison
 BLANK = "\ue000"
+# random, so that no request can hold it; digits alone pass unchanged through what templates do to
+# text
+MARK_DIGITS = 40
+
+
+def random_mark() -> str:
+    """A text that stands in no request."""
+    return str(secrets.randbelow(10**MARK_DIGITS)).zfill(MARK_DIGITS)
 
 
 def texts_in(value: Any) -> Iterator[str]:
