@@ -1,7 +1,7 @@
 """Move an alias back to the version before, or to any version that it once pointed at.
 
 Reads: ``target`` (``models:/<name>@<alias>``), ``to`` (a version; without it the previous one),
-``reason``, ``dry_run``.
+``reason``, ``force`` (against a rejection of that version), ``dry_run``.
 Writes: one entry in ``<name>.history`` and the aliases it moves; ``promotion.json`` on its run.
 
     mlflow run . -e rollback --env-manager local -P target=models:/smollm2-135m-instruct@champion
@@ -32,6 +32,7 @@ def rollback(config: Config, run: StepRun) -> str:
             replace(config.promotion, alias=alias),
             to=config.to,
             reason=config.reason,
+            force=config.force,
             dry_run=config.dry_run,
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -19,6 +20,9 @@ from steps.registry.client import RegistryClient
 CURRENT = "/api/2.0/mlflow/users/current"
 # before that: one user, shown to that user and to administrators alone
 ONE = "/api/2.0/mlflow/users/get?username="
+# what the user of this very request may do, and all users, where the server shows them
+PERMISSIONS = "/api/3.0/mlflow/users/current/permissions"
+USERS = "/api/2.0/mlflow/users/list"
 CLAIMED = "(claimed)"  # behind a name that no server confirmed
 
 
@@ -57,6 +61,42 @@ def who(registry: RegistryClient) -> Actor:
         if confirmed is not None:
             return Actor(confirmed, authenticated=True)
     return Actor(named or os.environ.get("MLFLOW_USER") or _local_user(), authenticated=False)
+
+
+def manages(registry: RegistryClient, model: str) -> bool:
+    """Whether the user of this process is the manager of a registered model, as who creates one is,
+    by MLflow's basic auth; False for administrators, and where the server cannot say.
+    """
+    said = _told(registry, PERMISSIONS)
+    if said.get("is_admin") is not False:
+        return False
+    return any(
+        (grant.get("resource_type"), grant.get("resource_pattern"), grant.get("permission"))
+        == ("registered_model", model, "MANAGE")
+        for grant in said.get("permissions") or ()
+    )
+
+
+def unknown(registry: RegistryClient, names: Collection[str]) -> list[str]:
+    """Which of these users the tracking server does not know; none where it cannot say."""
+    listed = _told(registry, USERS).get("users")
+    known = {user.get("username") for user in listed or ()}
+    return [name for name in names if known and name not in known]
+
+
+def _told(registry: RegistryClient, endpoint: str) -> dict[str, Any]:
+    """What a server with MLflow's basic auth answers; empty where there is none, or it refuses."""
+    address = mlflow.get_registry_uri()
+    if urlsplit(address).scheme not in ("http", "https"):
+        return {}
+    answer = registry.repeated(
+        "asking the tracking server about its users", lambda: _get(address, endpoint)
+    )
+    try:
+        body = answer.json() if answer.ok else {}
+    except ValueError:  # a server without users may answer any path with its start page
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def _ask(address: str, named: str | None) -> str | None:

@@ -3,6 +3,7 @@
 TRANSFORMERS = "transformers"
 ONNX = "onnx"
 VARIANTS = (TRANSFORMERS, ONNX)
+CHAMPION = "champion"  # what serves, where the policy names no other alias
 CANDIDATE = "candidate"  # set by a person in the UI; `watch` judges it
 
 

@@ -11,9 +11,19 @@ from steps.registry.entry import Entry
 from steps.registry.journal import Journal
 from steps.registry.record import Record, as_json
 from steps.registry.result import active_run_id
-from steps.registry.statements import APPROVE, REJECT, SCHEMA, Decision, Statement, Subject
+from steps.registry.statements import (
+    APPROVE,
+    LAST,
+    REJECT,
+    SCHEMA,
+    Decision,
+    Statement,
+    Subject,
+    moment,
+)
 
 WAITING = "waiting"  # kind of the entry by which a version was proposed
+ROLLBACK = "rollback"  # kind of the entry by which an alias was moved back
 CLOCKS_MS = 60_000  # by how much the clocks of two workers of a server may differ
 MOST_WORDS = 500  # characters of a statement's reason that entries and tags repeat
 
@@ -24,6 +34,17 @@ def proposers(history: Journal, subject: Subject) -> list[str]:
         record for record in _records(history) if record.kind == WAITING and about(record, subject)
     ]
     return [proposals[0].actor] if proposals else []
+
+
+def proposed_by(history: Journal, subject: Subject) -> list[str]:
+    """Who proposed these bytes for this alias, on whatever evidence."""
+    return [
+        record.actor
+        for record in _records(history)
+        if record.kind == WAITING
+        and (record.details.get("alias"), record.details.get("digest"))
+        == (subject.alias, subject.digest)
+    ]
 
 
 def proposal(history: Journal, version: int, alias: str) -> Record | None:
@@ -163,6 +184,57 @@ def rejections(history: Journal, subject: Subject) -> list[tuple[Decision, int]]
             continue
         rejected.append((decision, entry.created_ms))
     return rejected
+
+
+def taken_back(history: Journal, subject: Subject) -> Entry | None:
+    """The newest entry that moved the alias from these bytes back: by a rollback, to a version that
+    had the alias before them, or to none. None where nothing did.
+    """
+    held: list[int] = []  # versions that had the alias, each once, oldest first
+    newest: Entry | None = None
+    for entry in _genuine(history):
+        for move in entry.record.moves:
+            if move.alias != subject.alias:
+                continue
+            before, after = move.before, move.after
+            if before is not None:
+                held += [before] if before not in held else []
+                back = after is None or after in held[: held.index(before)]
+                if (back or entry.record.kind == ROLLBACK) and _has_bytes_of(
+                    history, entry, before, subject
+                ):
+                    newest = entry
+            if after is not None and after not in held:
+                held.append(after)
+    return newest
+
+
+def given_before(history: Journal, decision: Decision, created_ms: int, entry: Entry) -> bool:
+    """Whether a statement was made before an entry of the journal.
+
+    Args:
+        history: the journal.
+        decision: the statement.
+        created_ms: when its version of ``<name>.approvals`` was made, ms since 1970 by the server's
+            clock.
+        entry: that may be later.
+    """
+    copied = history.find(decision.journal_id)
+    said_ms = moment(decision.statement.created, LAST).timestamp() * 1000  # by its author's clock
+    return (
+        (copied is not None and copied.number < entry.number)
+        or created_ms <= entry.created_ms
+        or said_ms + CLOCKS_MS < entry.created_ms
+    )
+
+
+def _has_bytes_of(history: Journal, entry: Entry, number: int, subject: Subject) -> bool:
+    """Whether a version that an entry moved has the bytes of a subject, as the journal knows it."""
+    for known in (entry, *reversed(history.entries)):
+        identity = known.record.identities.get(str(number), {}) if not known.earlier else {}
+        if recorded := identity.get("digest"):
+            return recorded == subject.digest
+    return number == subject.version
 
 
 def in_order(

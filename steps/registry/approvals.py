@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from steps.config.promotion import PromotionConfig
 from steps.core import signatures
 from steps.core.redaction import redact
-from steps.registry import approval_entries, approvers
+from steps.registry import actors, approval_entries, approvers, belonging
 from steps.registry.client import RegistryClient
 from steps.registry.journal import KIND_TAG, Journal
 from steps.registry.model_version import Version
+from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Decision, Statement, Subject
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ DESCRIPTION = (
     " versions."
 )
 _named: set[str] = set()  # statements that this process has said it ignores
+
+
+class UnpreparedError(RefusedError):
+    """Who writes to ``<name>.approvals`` is in no administrator's hand; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,34 @@ def asked(policy: PromotionConfig) -> bool:
     return policy.approvals > 0 or bool(policy.approvers)
 
 
-def create(registry: RegistryClient, name: str) -> None:
-    """Create ``<name>.approvals`` unless it is there, so that no other user becomes its manager."""
-    registry.ensure_model(name_of(name), DESCRIPTION.format(name=name), {KIND_TAG: KIND})
+def create(registry: RegistryClient, name: str, policy: PromotionConfig) -> None:
+    """Create ``<name>.approvals`` unless it is there, so that no other user becomes its manager.
+
+    Its creator may write any name into it. So where names may decide and the server may have users,
+    an administrator creates it, and no command of whoever promotes or approves.
+
+    Raises:
+        UnpreparedError: an administrator must create it, or take it from who promotes.
+    """
+    model = name_of(name)
+    if not approvers.names_decide(policy) or belonging.without_users():
+        registry.ensure_model(model, DESCRIPTION.format(name=name), {KIND_TAG: KIND})
+        return
+    if registry.aliases(model) is None:
+        raise UnpreparedError(
+            f"models:/{model}: expected to be there, as its creator could approve in any name that"
+            f" promotion.approvers={list(policy.approvers)} lets decide, and nothing was done; an"
+            f" administrator runs `mlflow.MlflowClient().create_registered_model({model!r},"
+            f" tags={ {KIND_TAG: KIND} })` and gives approvers alone EDIT on it"
+            " (docs/team-setup.md), or name keys in promotion.approvers"
+        )
+    if actors.manages(registry, model):
+        raise UnpreparedError(
+            f"models:/{model}: you are its manager, so you could approve in any name that"
+            f" promotion.approvers={list(policy.approvers)} lets decide, and nothing was done; an"
+            " administrator deletes it, creates it and gives approvers alone EDIT on it"
+            " (docs/team-setup.md), or name keys in promotion.approvers"
+        )
 
 
 def name_of(registered_name: str) -> str:
@@ -81,8 +111,8 @@ def state(
 
     A rejection stands until an approver approves after it; it also ends the approvals before it. It
     is also against older evidence of the same bytes, and stands by the history where its statement
-    was removed. An approver counts once, by a name and a key alike. Where the policy asks for no
-    approval, no statement counts.
+    was removed. An approval ends when the alias is moved back from these bytes. An approver counts
+    once, by a name and a key alike. Where the policy asks for no approval, no statement counts.
 
     Args:
         registry: the calls to the tracking server.
@@ -111,9 +141,9 @@ def state(
         else set()
     )
     counted: list[Decision] = []
-    for decision in approval_entries.in_order(
-        decisions, removed, {version.number: version.created_ms for version in statements}
-    ):
+    made = {version.number: version.created_ms for version in statements}
+    back = approval_entries.taken_back(history, subject)
+    for decision in approval_entries.in_order(decisions, removed, made):
         about_this = decision.statement.subject.same(subject)
         if decision.statement.decision == REJECT:
             if not decision.statement.holds_for(subject):
@@ -135,7 +165,14 @@ def state(
             )
             continue
         else:
-            approved, rejected = _with(approved, decision), None
+            rejected = None
+            if back is not None and approval_entries.given_before(
+                history, decision, made[decision.number], back
+            ):
+                why = f"given before entry {back.number} moved @{subject.alias} back from it"
+                ignored.append(f"statement {decision.number} by {decision.approver} ({why})")
+            else:
+                approved = _with(approved, decision)
         if all(decision is not other for other, _ in removed):
             counted.append(decision)
     return State(tuple(decision for _, decision in approved), rejected, tuple(ignored)), tuple(

@@ -257,7 +257,7 @@ def write(
     )
     approvals_name = approvals.name_of(subject.name)
     try:
-        approvals.create(registry, subject.name)
+        approvals.create(registry, subject.name, policy)
         made = registry.create_version(
             approvals_name,
             f"models:/{subject.name}/{subject.version}",

@@ -14,6 +14,11 @@ def is_key(approver: str) -> bool:
     return approver.endswith(KEY_FILES)
 
 
+def names_decide(policy: PromotionConfig) -> bool:
+    """Whether a statement counts by the name in it, not by a key that signed it alone."""
+    return not policy.approvers or not all(map(is_key, policy.approvers))
+
+
 def accept(
     statement: Statement, text: str, signature: str | None, policy: PromotionConfig
 ) -> tuple[str, str | None] | str:

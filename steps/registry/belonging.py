@@ -4,7 +4,8 @@ creation time.
 Every user may create a registered model of a free name, ``<name>.history`` among them, and would
 then decide what stands in it. Whoever may edit ``<name>`` may move its aliases anyway, so the tag
 is theirs to write: it is set before the first entry, and a history that it does not name is not
-believed.
+believed. Without the tag, a model of earlier days or one that was made anew is known by what is
+there, but on a database file alone, which has no users: on a server that needs an administrator.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import mlflow
 
 from steps.config import names
 from steps.core import search, tags
 from steps.core.errors import StepError
+from steps.core.model_uri import parse
 from steps.registry import journal
 from steps.registry.client import RegistryClient
 from steps.registry.entry import DamagedRecordError, entry_of
@@ -69,8 +74,9 @@ def check(registry: RegistryClient, name: str) -> None:
         )
         raise ForeignHistoryError(
             f"models:/{history_name} is there, and no promoter of {name!r} made it, so its entries"
-            " are not believed; an administrator looks at it and deletes it, or confirms it:"
-            f" `mlflow.MlflowClient().{tag}`"
+            " are not believed; an administrator looks at it and at who may edit it, and deletes"
+            " it, or confirms it (also where the model was made anew, or by an earlier version of"
+            f" this project): `mlflow.MlflowClient().{tag}`"
         )
 
 
@@ -130,6 +136,8 @@ def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) 
         return hashlib.sha256(proof.encode()).hexdigest() in tag.split()[1:]
     if tag is not None:
         return tag == history.created
+    if not without_users():
+        return False
     versions = registry.versions(name)
     # a model that was deleted and made anew: what was written for the earlier one moves nothing
     if not versions:
@@ -139,10 +147,22 @@ def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) 
     return _had_one(versions)
 
 
+def without_users() -> bool:
+    """Whether the registry is a file that this process opens itself: who may write to it may do
+    anything, and no proof would tell one from another.
+    """
+    return urlsplit(mlflow.get_registry_uri()).scheme in ("sqlite", "file", "")
+
+
 def _had_one(versions: Sequence[Version]) -> bool:
-    """Whether a model without the tag had a history: a report registered it, no import did."""
+    """Whether a model without the tag had a history: a report registered it, no import did, and no
+    version of another model was copied with its tags.
+    """
     return any(
-        tags.EVALUATION in version.tags and tags.IMPORTED_FROM not in version.tags
+        tags.EVALUATION in version.tags
+        and tags.IMPORTED_FROM not in version.tags
+        and (uri := parse(version.source)) is not None
+        and uri.model_id is not None
         for version in versions
     )
 

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
 from steps.config.notifications import NotificationsConfig
 from steps.core.errors import ConfigError
+from steps.registry.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
@@ -157,30 +158,43 @@ class Courier:
             retry=retry_if_exception(
                 lambda error: isinstance(error, _UndeliveredError) and error.again
             ),
-            stop=stop_after_delay(self.settings.retry_seconds),
+            stop=stop_before_delay(self.settings.retry_seconds),
             wait=wait_exponential_jitter(
                 multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT
             ),
             reraise=True,
         )
-        retrying(self._attempt, message)
+        until = time.monotonic() + self.settings.retry_seconds
+        retrying(self._attempt, message, until)
 
-    def _attempt(self, message: Message) -> None:
+    def _attempt(self, message: Message, until: float) -> None:
+        settings = self.settings
+        # timeout= is for each read, of which a receiver may make any number
+        deadline = Deadline(min(settings.timeout, max(0.0, until - time.monotonic())))
         try:
-            with requests.post(
-                self.settings.url or "",
-                data=message.body.encode(),
-                headers={"Content-Type": message.content_type, **self.signed(message)},
-                timeout=self.settings.timeout,
-                allow_redirects=False,  # the signed message is for this address alone
-                # or requests would send what .netrc holds for this host
-                auth=lambda request: request,
-                stream=True,  # the answer's body is not wanted
-            ) as answer:
+            with (
+                deadline,
+                deadline.session.post(
+                    settings.url or "",
+                    data=message.body.encode(),
+                    headers={"Content-Type": message.content_type, **self.signed(message)},
+                    timeout=settings.timeout,
+                    allow_redirects=False,  # the signed message is for this address alone
+                    # or requests would send what .netrc holds for this host
+                    auth=lambda request: request,
+                    stream=True,  # the answer's body is not wanted
+                ) as answer,
+            ):
                 status = answer.status_code
+                if deadline.passed:  # headers that were cut off look like ones that ended
+                    raise requests.ReadTimeout
         except requests.RequestException as error:
             # its text holds the address, of which a part may be a token
-            self._last_failure = type(error).__name__
+            self._last_failure = (
+                f"ReadTimeout, no answer within notifications.timeout={settings.timeout:g}"
+                if deadline.passed
+                else type(error).__name__
+            )
             raise _UndeliveredError(self._last_failure, again=True) from error
         if status not in DELIVERED:
             self._last_failure = f"HTTP {status}"

@@ -24,6 +24,7 @@ class Version:
     created_ms: int  # milliseconds since 1970, by the server's clock
     status: str = "READY"  # or PENDING_REGISTRATION, FAILED_REGISTRATION
     status_message: str = ""
+    updated_ms: int = 0  # when somebody described it or changed its stage last; 0 is not known
 
     @property
     def uri(self) -> str:
@@ -51,4 +52,5 @@ def version_of(entity: Any) -> Version:
         created_ms=int(entity.creation_timestamp),
         status=str(entity.status or "READY"),
         status_message=entity.status_message or "",
+        updated_ms=int(entity.last_updated_timestamp or 0),
     )

@@ -65,6 +65,7 @@ def move(
             f"{version.uri} is not moved to @{alias}: {mistaken} (of {store.history!r}). No reason"
             " overrules this."
         )
+    protection.check_names(registry, policy, history.aliases)
     moves = alias_plan.moves(history.aliases, wanted)
     protection.check_protected(moves, who, policy)
     # a rollback must not wait

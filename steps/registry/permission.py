@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
+from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.registry import approvals, proposals, protection, statements
+from steps.registry import approvals, evidence, proposals, protection, statements
 from steps.registry.actors import Actor
 from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import challenger_of, previous_of
-from steps.registry.approval_entries import reason
+from steps.registry.approval_entries import proposed_by, reason
+from steps.registry.approvals import UnpreparedError
+from steps.registry.eligibility import Assessment
 from steps.registry.journal import Journal
 from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
@@ -75,6 +78,7 @@ def require_approval(
     Raises:
         RejectedError: an approver rejected these bytes on this evidence.
         WaitingError: approvals are missing.
+        UnpreparedError: an administrator must create the model of approvals first.
     """
     registry = store.registry
 
@@ -83,7 +87,7 @@ def require_approval(
             registry.set_version_tag(version.name, version.number, tags.APPROVAL, words)
 
     if approvals.asked(policy) and not dry_run:
-        approvals.create(registry, subject.name)
+        approvals.create(registry, subject.name, policy)
     decided, counted = approvals.state(
         registry,
         subject,
@@ -120,6 +124,57 @@ def require_approval(
         return {}
     tag(f"approved for @{subject.alias} by {approvers}")
     return {"approvals": [{**one.to_json(), "reason": reason(one)} for one in decided.approved]}
+
+
+def rejection(
+    store: AliasStore,
+    history: Journal,
+    assessment: Assessment,
+    policy: PromotionConfig,
+    *,
+    dry_run: bool = False,
+) -> str:
+    """What an approver has said against a version that an alias is to return to, in words; empty
+    where no rejection stands.
+
+    A rollback goes by no evidence, so a rejection on any stands, unless the report that is recorded
+    on the version is newer. It is copied into the journal.
+
+    Args:
+        store: of the registered model.
+        history: what the decision is made on.
+        assessment: of the version, without evidence.
+        policy: its alias, and who may approve and reject.
+        dry_run: write nothing.
+    """
+    registry, version = store.registry, assessment.version
+    subject = proposals.subject_of(assessment, policy.alias)
+
+    def others() -> list[str]:
+        return [*proposals.makers(registry, version), *proposed_by(history, subject)]
+
+    decided, counted = approvals.state(registry, subject, policy, history, others)
+    if decided.rejected and (uri := version.tags.get(tags.EVALUATION)):
+        try:
+            report = evidence.read(uri, registry)
+        except StepError:  # a report that cannot be read is no newer evidence
+            report = None
+        if report and report.digest == version.tags.get(tags.EVIDENCE_DIGEST):
+            subject = replace(
+                subject,
+                evidence=uri,
+                evidence_digest=report.digest,
+                evidence_created=report.created.isoformat(),
+            )
+            decided, counted = approvals.state(registry, subject, policy, history, others)
+    if decided.rejected is None:
+        return ""
+    if not dry_run:
+        proposals.take_note(store, history, counted, subject)
+    return (
+        f"it was rejected for @{subject.alias} by {decided.rejected.approver}:"
+        f" {reason(decided.rejected)}"
+    )
 
 
 def withhold(
@@ -166,7 +221,7 @@ def withhold(
             details = require_approval(
                 store, history, version, subject, who, policy, overrides=overrides, dry_run=dry_run
             )
-        except UndecidedError as error:
+        except (UndecidedError, UnpreparedError) as error:
             words.append(str(error))
             waiting = subject.version if isinstance(error, WaitingError) else None
             left = {alias: after for alias, after in left.items() if alias not in line}

@@ -19,6 +19,7 @@ from steps.registry import (
     evidence_selection,
     permission,
     proposals,
+    protection,
     result,
     trust,
     versions,
@@ -82,6 +83,8 @@ def register(
     trusted = trust.trusted(registry, policy, in_service(registry, name, before))
     if why := trusted.against(report):
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
+    if policy.protected:
+        protection.check_names(registry, policy, registry.aliases(name) or {})
     store = AliasStore(registry, name)
     kept = {
         candidate.model_id: version

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.registry import actors, alias_plan, eligibility
+from steps.registry import actors, alias_plan, eligibility, permission
 from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
+from steps.registry.approval_entries import ROLLBACK
 from steps.registry.client import RegistryClient
 from steps.registry.eligibility import Assessment
 from steps.registry.journal import Journal
@@ -27,6 +29,7 @@ def rollback(
     *,
     to: int | None = None,
     reason: str | None = None,
+    force: bool = False,
     dry_run: bool = False,
 ) -> Promotion:
     """Move the policy's alias back.
@@ -36,14 +39,17 @@ def rollback(
         name: the registered model.
         policy: its alias moves; its canary must pass.
         to: a version that the alias once pointed at; the default is the one before.
-        reason: why, for the history.
+        reason: why, for the history; ``force`` needs one.
+        force: overrule a rejection of the version that the alias would return to.
         dry_run: say what would change and change nothing.
 
     Raises:
-        RefusedError: there is nothing to return to, the version never held the alias, or it fails
-            the canary; no alias was moved.
+        ConfigError: ``force`` without a reason.
+        RefusedError: there is nothing to return to, the version never held the alias, an approver
+            rejected it meanwhile, or it fails the canary; no alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
+    targets.check_force(force, reason)
     alias = policy.alias
     # says clearly where there is no such model; an alias that somebody deleted by hand can come
     # back
@@ -68,15 +74,28 @@ def rollback(
     version = targets.version_of(registry, Target(name, to))
     if version is None:
         raise StepError(f"models:/{name}/{to}: no such version")
+    assessment = _recorded(registry, version, alias)
+    rejected = permission.rejection(store, history, assessment, policy, dry_run=dry_run)
+    if rejected and not force:
+        others = [number for number in held if number not in (current, to)]
+        way = f"Return to another that had it, to=… of {others}" if others else "No other had it"
+        raise RefusedError(
+            f"{version.uri} is not moved back to @{alias}: {rejected}; nothing was changed."
+            f" {way}, or overrule the rejection: force=true reason='…'"
+        )
     said = f"back from version {current}" if current else f"@{alias} was deleted; set again"
     return move(
         store,
         history,
-        _recorded(registry, version, alias),
+        replace(assessment, objections=(rejected,)) if rejected else assessment,
         alias_plan.succeed(history.aliases, alias, to),
         policy,
         actors.who(registry),
-        Reason("rollback", redact(reason or said)),
+        Reason(
+            ROLLBACK,
+            redact(reason or said),
+            {"objections": [rejected]} if rejected else {},
+        ),
         dry_run=dry_run,
     )
 

@@ -88,9 +88,9 @@ class Statement:
         if self.subject.same(subject) or not self.subject.same_version(subject):
             return self.subject.same(subject)
         made = subject.evidence_created
-        return made is None or _moment(
+        return made is None or moment(
             self.subject.evidence_created or self.created, LAST
-        ) >= _moment(made, FIRST)
+        ) >= moment(made, FIRST)
 
     def journal_id(self, number: int) -> str:
         """Id of the journal's entry about it as ``<name>.approvals`` version ``number``."""
@@ -170,9 +170,10 @@ class Decision:
         }
 
 
-def _moment(text: str, otherwise: datetime) -> datetime:
+def moment(text: str, otherwise: datetime) -> datetime:
+    """A time in ISO-8601, by UTC where it does not say."""
     try:
-        moment = datetime.fromisoformat(text)
+        read = datetime.fromisoformat(text)
     except ValueError:
         return otherwise
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return read if read.tzinfo else read.replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,27 @@ from mlflow.entities import LoggedModel
 from steps.core import tags
 from steps.core.commands import mlflow_run
 from steps.core.errors import StepError
+from steps.core.model_uri import parse
+from steps.core.redaction import redact
 from steps.evaluation.report import CandidateReport
 from steps.registry import actors, card
 from steps.registry.client import RegistryClient
 from steps.registry.evidence import Evidence
 from steps.registry.model_version import Version
 
+log = logging.getLogger(__name__)
+
 # taken over from the logged model
 CARRIED = (tags.FINGERPRINT, tags.SNAPSHOT_DIGEST, tags.SNAPSHOT_REVISION, tags.LICENCE)
+
+# tags that a version has when `register` has just made it; `import` adds those of its archive
+MADE_WITH = frozenset(
+    {
+        *CARRIED,
+        *(tags.VARIANT, tags.DIGEST, tags.MODEL_ID, tags.EVALUATION, tags.EVIDENCE_DIGEST),
+        *(tags.VERDICT, tags.MADE_BY),
+    }
+)
 
 # overrides that a logged model depends on
 MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")
@@ -61,8 +75,33 @@ def without_twins(known: Sequence[Version], served: Collection[int] = ()) -> lis
     for version in known:
         first.setdefault(version.model_id or f"version {version.number}", version.number)
     return [
-        version for version in known if version.number in first.values() or version.number in served
+        version
+        for version in known
+        if version.number in first.values() or _kept(version, served, MADE_WITH)
     ]
+
+
+def _kept(twin: Version, served: Collection[int], written: Collection[str]) -> str:
+    """Why a younger version of a logged model is left, in words; empty where it is nothing but what
+    a racing or a killed run of this project made.
+
+    Args:
+        twin: the younger version.
+        served: versions that an alias points at, or did.
+        written: keys of the tags that this project makes a version with.
+    """
+    uri = parse(twin.source)
+    if uri is None or uri.model_id is None:
+        return f"somebody copied it from {redact(twin.source)}"
+    if twin.number in served:
+        return "an alias points at it, or did"
+    if tags.MADE_BY not in twin.tags:
+        return "no run of this project made it"
+    if others := sorted({*twin.tags} - {*written}):
+        return f"it was given the tag {others[0]!r}"
+    if twin.updated_ms not in (0, twin.created_ms):
+        return "its description or its stage was changed"
+    return ""
 
 
 def remake(run_tags: Mapping[str, str]) -> str | None:
@@ -99,9 +138,10 @@ def register(
     """Make sure that a logged model has exactly one version, with this evidence on it.
 
     The database numbers versions but does not keep a logged model from getting two, so after
-    creating one this looks again: the lowest number stays, and a younger twin that no alias points
-    at or ever pointed at is deleted. Every run does the same, so that one killed in between is
-    cleaned up by the next.
+    creating one this looks again: the lowest number stays, and a younger twin that another run of
+    this project made is deleted, unless an alias points at it or ever did, or somebody has put
+    anything on it. Every run does the same, so that one killed in between is cleaned up by the
+    next. What a person made, such as a copy of a version, stays.
 
     Args:
         registry: the calls to the tracking server.
@@ -190,9 +230,14 @@ def ensure(
     if younger:
         # a search of versions does not say which have an alias
         spared = {*served, *(registry.aliases(name) or {}).values()}
+        written = {*MADE_WITH, *version_tags}
         for twin in younger:
-            if twin.number not in spared:
+            same = f"{twin.uri} is of the same logged model as version {first.number}"
+            if why := _kept(twin, spared, written):
+                log.info("%s, and is left: %s", same, why)
+            else:
                 registry.delete_version(name, twin.number)
+                log.warning("%s, as two runs registered it at once; deleted", same)
     return first, made is not None and made.number == first.number
 
 

@@ -43,6 +43,7 @@ def rollback(config: Config, *, registry: RegistryClient | None = None) -> Promo
         replace(config.promotion, alias=alias),
         to=config.to,
         reason=config.reason,
+        force=config.force,
         dry_run=config.dry_run,
     )
 

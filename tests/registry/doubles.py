@@ -2,8 +2,10 @@
 
 import base64
 import json
+import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -89,6 +91,41 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class DrippingEndpoint:
+    """Answers byte by byte: no read of its answer waits long, and the answer never ends.
+
+    Args:
+        begin: what it sends at once.
+    """
+
+    def __init__(self, begin: bytes) -> None:
+        self.begin, self.attempts = begin, 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}/hook"
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:  # closed
+                return
+            self.attempts += 1
+            threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(self.begin)
+            while True:
+                connection.sendall(b"a")
+                time.sleep(0.05)
 
 
 class WebhookEndpoint:

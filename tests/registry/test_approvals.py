@@ -13,6 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from steps.core import signatures
 from steps.core.errors import ConfigError
 from steps.registry import actors, approvals, canary
 from steps.registry.actors import Actor
@@ -20,6 +21,7 @@ from steps.registry.approve import Said, decide
 from steps.registry.client import RegistryClient
 from steps.registry.permission import RejectedError, WaitingError
 from steps.registry.protection import ProtectedAliasError
+from steps.registry.record import as_json
 from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT, Subject
 from tests.core import keys
@@ -29,6 +31,7 @@ from tests.registry.fixtures import Pair
 from tests.registry.scene import aliases
 
 ONE, TARGET = "promotion.approvals=1", f"target=models:/{scene.NAME}/1"
+CHAMPION = f"target=models:/{scene.NAME}@champion"
 As = Callable[..., None]
 
 
@@ -619,6 +622,158 @@ def test_registration_by_others_leaves_a_protected_alias(
     assert mlflow.MlflowClient().get_model_version(scene.NAME, "2").tags["slm.made_by"] == "ci"
     done = commands.register(pair.report_uri, scene.config("+promotion.protected.onnx=[alice]"))
     assert aliases()["champion"] == 2 and done.entry == 2
+
+
+@pytest.mark.parametrize("way", ["rollback", "observed", "promote"])
+def test_approval_ends_where_the_alias_was_moved_back_from_the_version(
+    registered: Pair, acting: As, way: str
+) -> None:
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+    promote(scene.config(TARGET, ONE))
+    if way == "rollback":
+        rollback(scene.config(CHAMPION, ONE, "reason='it invents prices'"))
+    elif way == "observed":
+        mlflow.MlflowClient().set_registered_model_alias(scene.NAME, "champion", "2")
+    else:
+        promote(scene.config(f"target=models:/{scene.NAME}/2"))
+    with pytest.raises(
+        WaitingError,
+        match=r"0 of 1 .*statement 1 by bob \(given before entry \d+ moved @champion back from it",
+    ):
+        promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 2
+    acting("bob")
+    assert "to move it" in say(APPROVE).words
+    acting("alice")
+    promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 1
+
+
+def test_approval_from_before_a_rollback_is_not_renewed_by_writing_it_again(
+    registered: Pair, acting: As, tmp_path: Path
+) -> None:
+    """It was not in the history when the alias was moved back; whoever may edit the model of
+    approvals keeps it until then. Its text has the time at which it was signed.
+    """
+    private, public = keys.make(tmp_path, "bob")
+    by_key = f"promotion.approvers=['{public}']"
+    acting("alice")
+    promote(scene.config(TARGET))
+    text, days_ago = "slm.approval.statement", "2020-01-01T00:00:00.000+00:00"
+    acting("bob")
+    say(APPROVE, by_key, f"signing_key='{private}'")
+    client, where = mlflow.MlflowClient(), approvals.name_of(scene.NAME)
+    kept = json.loads(client.get_model_version(where, "1").tags[text]) | {"created": days_ago}
+    client.delete_registered_model(where)
+    acting("alice")
+    rollback(scene.config(CHAMPION))
+    client.create_registered_model(where)
+    signed = as_json(kept)
+    signature = signatures.sign(signed.encode(), str(private)).decode()
+    tagged = {text: signed, "slm.approval.signature": signature}
+    client.create_model_version(where, f"models:/{scene.NAME}/1", tags=tagged)
+    with pytest.raises(WaitingError, match="given before entry"):
+        promote(scene.config(TARGET, ONE, by_key))
+    assert aliases()["champion"] == 2
+
+
+def test_approval_stays_where_another_version_followed_or_another_alias_was_moved_back(
+    registered: Pair, acting: As
+) -> None:
+    edge = "alias=champion-edge"
+    acting("alice")
+    promote(scene.config(TARGET, edge))
+    acting("bob")
+    say(APPROVE)
+    acting("alice")
+    promote(scene.config(f"target=models:/{scene.NAME}/2", edge))
+    rollback(scene.config(f"target=models:/{scene.NAME}@champion-edge"))
+    promote(scene.config(TARGET, ONE))
+    assert aliases()["champion"] == 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rollback_to_a_version_that_was_rejected_meanwhile_is_refused(
+    registered: Pair, acting: As, named: bool
+) -> None:
+    acting("alice")
+    promote(scene.config(TARGET))
+    acting("bob")
+    say(REJECT, target=f"target=models:/{scene.NAME}/2")
+    acting("alice")
+    to = ("to=2",) if named else ()
+    for words in (to, (*to, "dry_run=true")):
+        with pytest.raises(
+            RefusedError,
+            match=(
+                r"parrot/2 is not moved back to @champion: it was rejected for @champion by bob:"
+                r" read it; .*No other had it, or overrule the rejection: force=true reason="
+            ),
+        ):
+            rollback(scene.config(CHAMPION, ONE, *words))
+    with pytest.raises(ConfigError, match="reason=None"):
+        rollback(scene.config(CHAMPION, ONE, *to, "force=true"))
+    assert aliases()["champion"] == 1 and kinds()[-1] == "reject"
+    done = rollback(scene.config(CHAMPION, ONE, *to, "force=true", "reason='1 is worse'"))
+    entry = scene.history().entries[-1].record
+    assert done.forced and entry.forced and aliases()["champion"] == 2
+    assert entry.details["objections"] == ["it was rejected for @champion by bob: read it"]
+    assert entry.reason == "1 is worse"
+
+
+def test_rollback_passes_over_what_was_rejected_and_minds_newer_evidence_and_approvals(
+    registered: Pair, acting: As
+) -> None:
+    mlflow.MlflowClient().copy_model_version(f"models:/{scene.NAME}/1", scene.NAME)
+    second = f"target=models:/{scene.NAME}/2"
+    acting("alice")
+    promote(scene.config(TARGET))
+    promote(scene.config(second))
+    promote(scene.config(f"target=models:/{scene.NAME}/3"))
+    acting("bob")
+    say(REJECT, target=second)
+    acting("alice")
+    with pytest.raises(RefusedError, match=r"Return to another that had it, to=… of \[1\], or"):
+        rollback(scene.config(CHAMPION, ONE))
+    rollback(scene.config(CHAMPION, ONE, "alias=champion", "dry_run=true", "to=1"))
+    rollback(scene.config(CHAMPION, "dry_run=true"))  # the policy asks nobody
+    acting("bob")
+    say(APPROVE, target=second)
+    acting("alice")
+    rollback(scene.config(CHAMPION, ONE, "dry_run=true"))
+    acting("bob")
+    say(REJECT, target=second)
+    new_report(registered)
+    acting("alice")
+    with pytest.raises(RefusedError):  # the version is not known by it yet
+        rollback(scene.config(CHAMPION, ONE))
+    promote(scene.config(second, "alias=champion-edge"))
+    rollback(scene.config(CHAMPION, ONE))
+    assert aliases()["champion"] == 2
+
+
+def test_protected_alias_that_is_misspelt_is_refused_and_one_to_come_is_warned_of(
+    registered: Pair, acting: As, caplog: pytest.LogCaptureFixture
+) -> None:
+    for alias, meant in (("champoin", "champion"), ("previos", "previous"), ("onx", "onnx")):
+        wrong = f"+promotion.protected.{alias}=[rosa]"
+        words = rf"promotion\.protected='{alias}': expected one of .*; did you mean {meant}\?"
+        with pytest.raises(ConfigError, match=words):
+            promote(scene.config(TARGET, wrong))
+        with pytest.raises(ConfigError, match=words):
+            rollback(scene.config(CHAMPION, wrong, "to=2"))
+        with pytest.raises(ConfigError, match=words):
+            commands.register(registered.report_uri, scene.config(wrong))
+    assert aliases()["champion"] == 2 and kinds() == ["register"]
+    for alias in ("champion-edge", "canary"):
+        promote(scene.config(TARGET, f"+promotion.protected.{alias}=[rosa]", "dry_run=true"))
+        assert f"promotion.protected='{alias}': no such alias yet" in caplog.text
+    both = "+promotion.protected={champion: [alice], champion2: [alice]}"
+    acting("alice")
+    promote(scene.config(TARGET, both))
+    assert aliases()["champion"] == 1 and "did you mean champion?" in caplog.text
 
 
 def test_approval_of_what_passed_says_nothing_about_overruling_the_policy(

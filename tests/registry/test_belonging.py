@@ -117,6 +117,36 @@ def test_model_of_before_there_was_the_tag_goes_on(pair: Pair, no_canary: list[s
     assert client.get_registered_model(scene.NAME).tags[tags.HISTORY] == str(born)
 
 
+def test_copy_of_a_version_does_not_show_that_there_was_a_history(
+    pair: Pair, no_canary: list[str]
+) -> None:
+    commands.register(pair.report_uri, scene.config())
+    client = mlflow.MlflowClient()
+    client.create_registered_model("parrot-prod")
+    client.copy_model_version(f"models:/{scene.NAME}/1", "parrot-prod")
+    forge("parrot-prod.history", moves=[["champion", None, 1]])
+    with pytest.raises(ForeignHistoryError):
+        promote(scene.config("target=models:/parrot-prod/1"))
+    assert client.get_registered_model("parrot-prod").aliases == {}
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9/", "postgresql+psycopg2://db/mlflow"])
+def test_where_there_may_be_users_a_model_of_before_there_was_the_tag_is_confirmed_once(
+    pair: Pair, no_canary: list[str], monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    commands.register(pair.report_uri, scene.config())
+    client = mlflow.MlflowClient()
+    client.delete_registered_model_tag(scene.NAME, tags.HISTORY)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "get_registry_uri", lambda: uri)
+        with pytest.raises(ForeignHistoryError, match="or by an earlier version of this project"):
+            belonging.check(RegistryClient(5), scene.NAME)
+        born = client.get_registered_model(HISTORY).creation_timestamp
+        client.set_registered_model_tag(scene.NAME, tags.HISTORY, str(born))
+        belonging.check(RegistryClient(5), scene.NAME)
+    assert promote(scene.config(TARGET)).entry == 2
+
+
 @pytest.mark.parametrize("record", ["garbage", "incarnation"])
 def test_history_of_a_free_name_keeps_no_model_waiting(by_hand: Pair, record: str) -> None:
     born = str(mlflow.MlflowClient().get_registered_model(scene.NAME).creation_timestamp)

@@ -22,7 +22,7 @@ from steps.registry.result import RefusedError
 from steps.registry.statements import APPROVE, REJECT
 from tests.registry import commands, scene
 from tests.registry.commands import promote, rollback
-from tests.registry.doubles import SECRET, WebhookEndpoint
+from tests.registry.doubles import SECRET, DrippingEndpoint, WebhookEndpoint
 from tests.registry.fixtures import Pair
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
@@ -145,6 +145,22 @@ def test_a_slow_receiver_delays_nobody(
         "5 notifications were not delivered" in caplog.text
         and "the last attempt failed: ReadTimeout" in caplog.text
     )
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 503 "])
+def test_a_receiver_that_drips_its_answer_holds_no_later_event(
+    receivers: Receivers, caplog: pytest.LogCaptureFixture, begin: bytes
+) -> None:
+    dripping = DrippingEndpoint(begin)
+    with caplog.at_level(logging.WARNING):
+        assert send(settings(dripping.url, timeout=0.3, retry_seconds=1.0), 2).flush(30)
+    dripping.socket.close()
+    assert dripping.attempts >= 2
+    for number in (0, 1):
+        assert (
+            f"promoted of models:/parrot/{number} was not delivered to {dripping.host}:"
+            " ReadTimeout, no answer within" in caplog.text
+        )
 
 
 def test_a_dead_receiver_is_given_up_in_one_line(

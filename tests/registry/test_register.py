@@ -1,6 +1,8 @@
 """From a report to versions and aliases, on SQLite."""
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -176,15 +178,71 @@ def test_profiles_choose(pair: Pair, profile: str, alias: str, winner: int) -> N
     assert aliases()[alias] == winner
 
 
+MADE = {"slm.made_by": "ci", "slm.verdict": "promote"}  # as a run of this project makes a version
+
+
 @pytest.mark.usefixtures("no_canary")
-def test_twin_of_a_raced_registration_is_removed(pair: Pair) -> None:
+def test_twin_of_a_raced_registration_is_removed(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     client = mlflow.MlflowClient()
     client.create_registered_model(scene.NAME)
     for _ in range(2):
-        client.create_model_version(scene.NAME, f"models:/{pair.onnx}", model_id=pair.onnx)
+        client.create_model_version(
+            scene.NAME, f"models:/{pair.onnx}", tags=MADE, model_id=pair.onnx
+        )
     commands.register(pair.report_uri, scene.config())
     assert numbers() == [1, 3]
     assert aliases()["onnx"] == 1
+    assert "models:/parrot/2 is of the same logged model as version 1, as two runs" in caplog.text
+
+
+@pytest.mark.usefixtures("no_canary")
+@pytest.mark.parametrize("name", [scene.NAME, "parrot-prod"])
+def test_copy_of_a_version_is_left(pair: Pair, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Within one registered model, and twice into another, as a release board does."""
+    caplog.set_level("INFO")
+    commands.register(pair.report_uri, scene.config())
+    client = mlflow.MlflowClient()
+    for _ in range(2):
+        client.copy_model_version(f"models:/{scene.NAME}/1", name)
+    there = numbers(name)
+    uri = scene.report_by_a_run(
+        [
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST),
+        ],
+        name=name,
+    )
+    commands.register(uri, scene.config())
+    assert {*there} <= {*numbers(name)}
+    assert f"is left: somebody copied it from models:/{scene.NAME}/1" in caplog.text
+
+
+@pytest.mark.usefixtures("no_canary")
+@pytest.mark.parametrize("mark", ["tag", "description", "hand", "alias"])
+def test_twin_that_a_person_made_or_wrote_on_is_left(
+    pair: Pair, mark: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client = mlflow.MlflowClient()
+    client.create_registered_model(scene.NAME)
+    for _ in range(2):
+        client.create_model_version(
+            scene.NAME,
+            f"models:/{pair.onnx}",
+            tags=None if mark == "hand" else MADE,
+            model_id=pair.onnx,
+        )
+    time.sleep(0.002)  # times are in milliseconds
+    if mark == "tag":
+        client.set_model_version_tag(scene.NAME, "2", "note", "approved by the release board")
+    elif mark == "description":
+        client.update_model_version(scene.NAME, "2", "the one that we sold")
+    elif mark == "alias":
+        client.set_registered_model_alias(scene.NAME, "sold", "2")
+    commands.register(pair.report_uri, scene.config())
+    assert numbers() == [1, 2, 3] and "models:/parrot/2 is of the same logged model" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -246,7 +304,8 @@ def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
 
     def version(number: int, model_id: str | None) -> Version:
         source = f"models:/{model_id}" if model_id else "runs:/0/model"
-        return Version("parrot", number, {}, (), source, None, "", 0)
+        made = {"slm.made_by": "ci"}
+        return Version("parrot", number, made, (), source, None, "", 0)
 
     known = [
         version(1, "m-a"),
@@ -257,6 +316,8 @@ def test_a_twin_that_is_about_to_go_is_no_version_to_point_at() -> None:
         version(6, "m-a"),
     ]
     assert [each.number for each in without_twins(known)] == [1, 2, 3, 5]
+    copied = replace(version(7, "m-a"), source="models:/parrot/1", tags={"slm.model_id": "m-a"})
+    assert [each.number for each in without_twins([*known, copied])] == [1, 2, 3, 5, 7]
 
 
 def test_report_that_leaves_things_out_gets_a_card(pair: Pair, no_canary: list[str]) -> None:  # noqa: ARG001

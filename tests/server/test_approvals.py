@@ -10,8 +10,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from steps.core.errors import ConfigError
 from steps.registry import actors, approvals
 from steps.registry.actors import Actor
+from steps.registry.approvals import UnpreparedError
 from steps.registry.approve import Said, decide
 from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.permission import RejectedError, WaitingError
@@ -27,7 +29,7 @@ from tests.server.servers import ADMIN, PASSWORD, As, Server, make_user
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 USERS = {name: f"{name}-passw0rd-1" for name in ("alice", "bob", "mallory")}
 NAME = "judged"
-ONE = "promotion.approvals=1"
+ONE, BOB = "promotion.approvals=1", "promotion.approvers=[bob]"
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +108,37 @@ def test_server_says_who_acts(
 
 @pytest.mark.usefixtures("no_canary")
 def test_four_eyes_with_the_permissions_of_the_server(
-    guarded: Server, act: Callable[[str], None]
+    guarded: Server, as_user: As, act: Callable[[str], None]
 ) -> None:
     from mlflow.server import get_app_client
 
+    client, where = mlflow.MlflowClient(), approvals.name_of(NAME)
+    # whoever creates the model of approvals is its manager, and could approve in any name
+    for name, call in (
+        ("alice", lambda: promote(scene.config(f"target=models:/{NAME}/1", ONE))),
+        ("alice", lambda: promote(scene.config(f"target=models:/{NAME}/1", ONE, BOB))),
+        ("bob", lambda: say(APPROVE)),
+    ):
+        act(name)
+        with pytest.raises(UnpreparedError, match=rf"{where}: .* an administrator runs .*EDIT on"):
+            call()
+    assert RegistryClient(10).aliases(where) is None
+    act("alice")
+    client.create_registered_model(where, tags={"slm.kind": "approvals"})
+    for policy in ((ONE,), (ONE, BOB), (BOB,)):
+        with pytest.raises(UnpreparedError, match="you are its manager, so you could approve in"):
+            promote(scene.config(f"target=models:/{NAME}/1", *policy))
+    client.delete_registered_model(where)
+    as_user(ADMIN, PASSWORD)
+    client.create_registered_model(where, tags={"slm.kind": "approvals"})
+    get_app_client("basic-auth", guarded.uri).grant_user_permission(
+        "bob", "registered_model", where, "EDIT"
+    )
     act("alice")
     with pytest.raises(WaitingError, match=r"mlflow run \. -e approve"):
         promote(scene.config(f"target=models:/{NAME}/1", ONE))
     with pytest.raises(RefusedError, match="alice made or proposed the version"):
         say(APPROVE)
-    get_app_client("basic-auth", guarded.uri).grant_user_permission(
-        "bob", "registered_model", approvals.name_of(NAME), "EDIT"
-    )
-    # the proposal has created the model of approvals, so that nobody else can and be its manager
     act("mallory")
     with pytest.raises(
         PermissionRefusedError,
@@ -156,7 +176,7 @@ def test_four_eyes_with_the_permissions_of_the_server(
 
 @pytest.mark.usefixtures("no_canary")
 def test_protected_alias_is_for_the_users_whom_the_server_confirms(
-    act: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    act: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     protected = "+promotion.protected.champion=[bob]"
     act("alice")
@@ -171,6 +191,12 @@ def test_protected_alias_is_for_the_users_whom_the_server_confirms(
         )
     )
     assert done.moves
+    with pytest.raises(ConfigError, match=r"protected='champoin'.*did you mean champion\?"):
+        promote(scene.config(f"target=models:/{NAME}/2", "+promotion.protected.champoin=[alice]"))
+    assert "does not know" not in caplog.text
+    with pytest.raises(ProtectedAliasError):
+        promote(scene.config(f"target=models:/{NAME}/2", "+promotion.protected.champion=[alise]"))
+    assert "names 'alise' for champion, whom the tracking server does not know" in caplog.text
 
 
 def test_approve_and_reject_are_commands(

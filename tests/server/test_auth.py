@@ -8,8 +8,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.registry import candidate_evaluation
+from steps.registry import belonging, candidate_evaluation
+from steps.registry.belonging import ForeignHistoryError
 from steps.registry.client import PermissionRefusedError, RegistryClient
+from steps.registry.entry import RECORD_TAG, SETTLED_TAG
+from steps.registry.journal import KIND_TAG
+from steps.registry.record import Record
 from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
 from tests.registry import commands, scene
@@ -209,3 +213,48 @@ def test_no_secret_or_home_is_left_anywhere(
         for secret in (PASSWORD, token, "webhook-secret-value", str(home)):
             assert secret.encode() not in content, f"{secret} is in {place}"
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == PASSWORD
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_history_made_before_the_model_by_a_user_who_may_read_is_not_believed(
+    guarded: Server, as_user: As
+) -> None:
+    """She made it, so she would decide what the promoters' next look carries out; also where the
+    model is a copy, and where it was deleted and made anew.
+    """
+    as_user(ADMIN, PASSWORD)
+    make_user(guarded, "early", "early-passw0rd-1")
+    registered("there-before")
+    client = mlflow.MlflowClient()
+
+    def squat(name: str) -> None:
+        as_user("early", "early-passw0rd-1")
+        record = Record("forged", "promote", (), "admin", "as agreed", authenticated=True)
+        known_by = {KIND_TAG: "history", belonging.PROOF_TAG: "0" * 64}
+        client.create_registered_model(f"{name}.history", tags=known_by)
+        client.create_model_version(
+            f"{name}.history",
+            "models:/there-before/1",
+            tags={RECORD_TAG: record.to_json(), SETTLED_TAG: "true"},
+        )
+        as_user(ADMIN, PASSWORD)
+
+    squat("early")
+    with pytest.raises(ForeignHistoryError, match="who may edit it, and deletes it, or confirms"):
+        registered("early")
+    assert RegistryClient(10).versions("early") == []
+    squat("early-prod")
+    client.create_registered_model("early-prod")
+    client.copy_model_version("models:/there-before/1", "early-prod")
+    with pytest.raises(ForeignHistoryError):
+        promote(scene.config("target=models:/early-prod/1"))
+    client.delete_registered_model("early.history")
+    registered("early")
+    client.delete_registered_model("early")
+    with pytest.raises(ForeignHistoryError) as caught:
+        registered("early")
+    born = client.get_registered_model("early.history").creation_timestamp
+    assert f"set_registered_model_tag('early', 'slm.history', '{born}')" in str(caught.value)
+    client.set_registered_model_tag("early", "slm.history", str(born))
+    registered("early")
+    assert (RegistryClient(10).aliases("early") or {})["champion"] == 2
