@@ -12,6 +12,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from steps.config.root import Config
+from steps.core import digest, tags
+from steps.core.artifact_places import NOWHERE, Places
+from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.evaluation import fidelity_texts, lm_eval_tasks, metrics, quality, speed, traces
 from steps.evaluation.answers import Answer, AnswerStore, collect
@@ -27,6 +30,7 @@ from steps.evaluation.worker_process import (
     Limits,
     ModelError,
 )
+from steps.pipeline import experiments
 
 log = logging.getLogger(__name__)
 LOAD_REQUESTS, CONFORMANCE_REQUESTS = 5, 20  # how many times evaluate.request_timeout they may take
@@ -39,6 +43,7 @@ class Candidate:
 
     description: Description
     process: CandidateProcess
+    places: Places = NOWHERE  # where its files must lie
     folder: Path | None = None  # of the logged model on this machine, once it is fetched
     failure: Failure | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -77,12 +82,13 @@ def candidates_of(
     limits = Limits(
         settings.candidate_timeout, settings.request_timeout, settings.memory_limit_bytes
     )
+    places = experiments.places(config.promotion.evidence.experiments, mlflow.MlflowClient())
     described: dict[str, Description] = {}  # by model id: an alias and a version may name one model
     for uri in dict.fromkeys(uris):
-        description = describe(uri)
+        description = describe(uri, places=places)
         described.setdefault(description.model_id or uri, description)
     if incumbent_uri is not None:
-        incumbent = describe(incumbent_uri, "incumbent")
+        incumbent = describe(incumbent_uri, "incumbent", places)
         same = described.get(incumbent.model_id)
         if same is not None:
             incumbent = replace(same, role="incumbent", version=incumbent.version)
@@ -92,6 +98,7 @@ def candidates_of(
         Candidate(
             description,
             CandidateProcess(name if names.count(name) == 1 else f"{name}-{index}", limits),
+            places,
         )
         for index, (name, description) in enumerate(zip(names, described.values(), strict=True))
     ]
@@ -103,9 +110,18 @@ def load(subject: Candidate, workdir: Path) -> None:
     """
     try:
         subject.folder = fetch(
-            subject.description.load_uri, workdir / "models" / subject.process.name
+            subject.description.load_uri,
+            workdir / "models" / subject.process.name,
+            subject.places,
         )
-    except (MlflowException, OSError) as error:
+        fetched = digest.of_folder(subject.folder)
+        if fetched != subject.description.digest:
+            raise CandidateFailedError(
+                f"its bytes are {fetched}, its tag {tags.DIGEST} says {subject.description.digest}"
+                f"{digest.about_bytecode(subject.folder)}; log the model again",
+                "",
+            )
+    except (MlflowException, OSError, StepError) as error:
         raise CandidateFailedError(
             f"its files cannot be fetched: {redact(str(error))}", ""
         ) from error

@@ -5,8 +5,10 @@ from typing import Any
 
 import mlflow
 from mlflow.models import Model
+from mlflow.tracking import MlflowClient
 
 from steps.core import tags
+from steps.core.artifact_places import Places
 from steps.core.model_uri import pinned
 from steps.snapshots.provenance import digest_of_bytes
 
@@ -38,14 +40,22 @@ class Description:
         return f"{self.variant}-{self.model_id[-8:]}" if self.model_id else self.variant
 
 
-def describe(uri: str, role: str = "candidate") -> Description:
+def describe(uri: str, role: str = "candidate", places: Places | None = None) -> Description:
     """Resolve a model URI (``models:/m-…``, ``models:/name/3``, ``models:/name@alias``,
     ``runs:/…``).
 
+    Args:
+        uri: of the model.
+        role: in the evaluation.
+        places: where its files must lie; None follows any address.
+
     Raises:
+        StepError: its files lie elsewhere.
         mlflow.exceptions.MlflowException: there is no such model.
     """
     fixed, version = pinned(uri)
+    if places:
+        places.check(fixed, MlflowClient())
     model = Model.load(fixed)
     known: dict[str, str] = {}
     if model.model_id:

@@ -21,6 +21,7 @@ from steps.registry import (
     evidence,
     evidence_selection,
     proposals,
+    trust,
 )
 from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
@@ -162,7 +163,7 @@ def _assess(
     trouble = ""
     if proposed and proposed.evidence and not report_uri:
         try:
-            report = evidence.read(proposed.evidence, registry)
+            report = evidence.read(proposed.evidence, registry, trust.places(registry, policy))
         except ServerUnavailableError:
             raise
         except StepError as error:

@@ -20,8 +20,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from steps.config import names
-from steps.core import digest, tags
+from steps.core import bytecode, digest, tags
 from steps.core.errors import ConfigError
+from steps.registry.evidence import LARGEST_REPORT
 from steps.registry.result import RefusedError
 
 SCHEMA = "slm-promote/archive/1"
@@ -48,7 +49,6 @@ LEFT_BEHIND = frozenset({tags.IMPORTED_FROM, "slm.archive"})
 MOST_FILES = 10_000  # a sharded checkpoint has some hundreds
 MOST_BYTES = 2 * 1024**4  # 2 TiB; the largest open checkpoints have 1.3
 LARGEST_MANIFEST = 16 * 1024**2  # bytes
-LARGEST_REPORT = 256 * 1024**2  # bytes
 DEEPEST = 32  # folders in a path
 
 _TEXT = {"type": "string", "maxLength": 5000}
@@ -251,7 +251,7 @@ def _fault(path: str) -> str | None:
         return "which lies outside of it; remove the entry, or export the version again"
     if pure.as_posix() != path or not path.isprintable() or len(pure.parts) > DEEPEST:
         return "which is not a plain relative path; export the version again"
-    if digest.VOLATILE.intersection(pure.parts):
+    if bytecode.CACHE in pure.parts or path == f"{MODEL}/{digest.REGISTERED}":
         return "which no export writes and the model's digest does not cover; remove it"
     if path not in (REPORT, CARD, LICENCE) and pure.parts[0] != MODEL:
         return f"which is neither in {MODEL}/ nor one of {REPORT}, {CARD}, {LICENCE}; remove it"

@@ -120,9 +120,9 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         fetched = digest.of_folder(folder)
         if expected_digest is not None and fetched != expected_digest:
             raise StepError(
-                f"{uri}: the bytes are {fetched}, the evidence is about {expected_digest}; judge"
-                " what is there (`mlflow run . -e evaluate`) or restore what was judged. No reason"
-                " overrules this."
+                f"{uri}: the bytes are {fetched}, the evidence is about {expected_digest}"
+                f"{digest.about_bytecode(folder)}; judge what is there (`mlflow run . -e evaluate`)"
+                " or restore what was judged. No reason overrules this."
             )
         (root / "home").mkdir()
         (root / "out").mkdir()

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from steps.core import search
+from steps.core import bounded_read, search
 from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.model_version import Version, version_of
@@ -114,18 +114,24 @@ class RegistryClient:
         run = self._read(f"reading the run {run_id!r}", lambda: self.client.get_run(run_id))
         return dict(run.data.tags) if run else {}
 
-    def text(self, uri: str) -> str:
-        """The text of a small artifact."""
+    def text(self, run: Run, path: str, most_bytes: int) -> str:
+        """The text of a run's own file; its address must be one that is followed.
+
+        Raises:
+            OSError, UnicodeDecodeError: it is missing or is no text.
+            TooMuchError: it is larger than this, or comes too slowly.
+        """
 
         def call() -> str:
             try:
-                return str(mlflow.artifacts.load_text(uri))
+                address = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
+                return bounded_read.read(address, most_bytes).decode()
             except MlflowException as error:
                 if is_missing_artifact(error):
                     raise FileNotFoundError(first_line(error)) from error
                 raise
 
-        return self._write(f"reading {redact(uri)}", call)
+        return self._write(f"reading runs:/{run.info.run_id}/{path}", call)
 
     # --- writes that may be repeated
 

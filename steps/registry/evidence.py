@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from steps.config.gates import GatesConfig
+from steps.core.artifact_places import Places
 from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.evaluation.report import CandidateReport, ForeignSchemaError, Quality, Report
@@ -18,6 +21,10 @@ from steps.registry.client import RegistryClient
 # the pack that shows that everything runs; it is weaker than any other, however many items are
 # taken of it
 SMOKE = "smoke"
+REPORT_FILE = "report.json"
+REPORT = re.compile(r"runs:/(?P<run>[0-9a-f]{32})/report\.json")
+# bytes; a report of a thousand items has a few million
+LARGEST_REPORT = 100_000_000
 CLOCK_TOLERANCE = timedelta(minutes=5)  # by how much the clocks of two machines may differ
 
 
@@ -90,23 +97,62 @@ class Evidence:
         return None
 
 
-def read(uri: str, registry: RegistryClient) -> Evidence:
-    """Evidence at a report URI.
+def run_of(uri: str, registry: RegistryClient) -> Run:
+    """The run whose report a URI names.
+
+    Raises:
+        ServerUnavailableError: the tracking server does not answer, so nothing is known of it.
+        StepError: it is no URI of a run's report, or there is no such run.
+    """
+    match = REPORT.fullmatch(uri)
+    if not match:
+        raise StepError(
+            f"report_uri={redact(uri)!r} is not an artifact of a run (runs:/<run>/report.json), so"
+            " its author is not known and it is not read; make one with `mlflow run . -e evaluate`"
+        )
+    run_id = match["run"]
+    try:
+        return registry.repeated(
+            f"reading the run {run_id!r}", lambda: registry.client.get_run(run_id)
+        )
+    except MlflowException as error:
+        raise _unreadable(uri, error) from error
+
+
+def read(uri: str, registry: RegistryClient, places: Places) -> Evidence:
+    """Evidence at a report URI; as :func:`of_run`."""
+    return of_run(run_of(uri, registry), registry, places)
+
+
+def of_run(run: Run, registry: RegistryClient, places: Places) -> Evidence:
+    """Evidence of a run.
+
+    Args:
+        run: of a finished evaluation.
+        registry: the calls to the tracking server.
+        places: where the run's files must lie, to be read at all.
 
     Raises:
         ServerUnavailableError: the tracking server does not answer, so nothing is known of the
-        report.
-        StepError: there is no report there, or it is not one that this version reads.
+            report.
+        StepError: its files lie elsewhere, there is no report, it is too large, comes too slowly or
+            is not one that this version reads.
     """
+    uri = f"runs:/{run.info.run_id}/{REPORT_FILE}"
+    if not places.holds(run.info.artifact_uri):
+        raise StepError(f"report_uri={uri!r}: {places.words(run.info.artifact_uri)}")
     try:
-        text = registry.text(uri)
+        return parse(uri, registry.text(run, REPORT_FILE, LARGEST_REPORT))
     except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:
         # ImportError: of the client of an artifact store
-        raise StepError(
-            f"report_uri={redact(uri)!r}: no report could be read there ({redact(str(error))});"
-            " make one with `mlflow run . -e evaluate`"
-        ) from error
-    return parse(uri, text)
+        raise _unreadable(uri, error) from error
+
+
+def _unreadable(uri: str, error: Exception) -> StepError:
+    return StepError(
+        f"report_uri={uri!r}: no report could be read there ({redact(str(error))}); make one with"
+        " `mlflow run . -e evaluate`"
+    )
 
 
 def parse(uri: str, text: str) -> Evidence:

@@ -45,15 +45,16 @@ def choose(
 
     The one that ``report_uri`` names; else the strongest of the one on the version's tags and the
     finished evaluations that judged the same logged model. Where the policy names no experiment,
-    the report on the tags counts wherever it is from: whoever may write them may move the aliases
-    too.
+    the report on the tags counts from any experiment: whoever may write them may move the aliases
+    too. Its files must lie where the policy reads, since whoever makes a model of a free name
+    writes its tags.
 
     Raises:
         StepError: ``report_uri`` names no report.
     """
     trust = trusted(registry, policy, [version])
     if report_uri:
-        report = evidence_module.read(report_uri, registry)
+        report = evidence_module.read(report_uri, registry, trust.places)
         return Choice(report, trust.against(report) or weaker(report, version, trust, policy))
     tagged, trouble = recorded(version, trust)
 
@@ -69,7 +70,12 @@ def recorded(version: Version, trust: Trust) -> tuple[Evidence | None, str]:
     if not uri:
         return None, "it has no evidence"
     try:
-        report = evidence_module.read(uri, trust.registry)
+        run = evidence_module.run_of(uri, trust.registry)
+        inside = run.info.experiment_id in trust.experiments
+        # before anything of it is read
+        if trust.by_policy and not inside and trust.signature(run) is None:
+            return None, f"its recorded evidence {uri} does not count ({trust.words(run)})"
+        report = evidence_module.of_run(run, trust.registry, trust.places)
     except ServerUnavailableError:
         raise
     except StepError as error:
@@ -149,7 +155,11 @@ def strongest(
     inside, outside = reports.finished(registry, name, trust.experiments, every=bool(trust.signers))
     known = [tagged] if tagged else []
     for run in inside:
-        report = reports.read(registry, run)
+        if not trust.places.holds(run.info.artifact_uri):
+            words = trust.places.words(run.info.artifact_uri)
+            warn_once(run.info.run_id, f"{reports.uri_of(run)} about {name!r} is ignored: {words}")
+            continue
+        report = reports.read(registry, run, trust.places)
         if report is not None and about(report) and all(report.uri != other.uri for other in known):
             known.append(report)
     ignored: list[Run] = []
@@ -201,7 +211,8 @@ def _signed(trust: Trust, run: Run) -> Evidence | None:
     trouble = ""
     for _ in range(OUTSIDE_TRIES):
         try:
-            report = reports.read(quick.registry, run) if quick.signature(run) else None
+            signed = quick.signature(run) is not None
+            report = reports.read(quick.registry, run, quick.places) if signed else None
             return report if report is not None and quick.signer(run, report) else None
         except ConfigError:
             raise

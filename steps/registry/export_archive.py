@@ -14,13 +14,14 @@ from typing import Any
 import mlflow
 
 from steps.config.root import Config
-from steps.core import digest, tags
+from steps.core import bytecode, digest, tags
 from steps.core.errors import ConfigError
 from steps.evaluation import metrics
-from steps.registry import archive, eligibility, signing, versions
+from steps.registry import archive, eligibility, signing, trust, versions
 from steps.registry import target as targets
 from steps.registry.archive import CARD, LICENCE, MANIFEST, MODEL, REPORT
 from steps.registry.client import RegistryClient
+from steps.registry.evidence import Evidence
 from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 from steps.registry.transfer import Transfer, folder_of, one_line
@@ -64,6 +65,7 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
         return Transfer(
             version.name, version.number, assessment.digest, 0, size, folder.name, False, True
         )
+    trust.check_address(registry, version.uri, config.promotion)
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with one_line(f"{version.uri} could not be exported to archive={folder}"):
@@ -71,7 +73,7 @@ def export(config: Config, *, registry: RegistryClient | None = None) -> Transfe
                 part,
                 version,
                 assessment.digest,
-                assessment.evidence.uri,
+                assessment.evidence,
                 _command(registry, version),
             )
             if key is not None:
@@ -97,14 +99,14 @@ def _command(registry: RegistryClient, version: Version) -> str | None:
 
 
 def _write(
-    part: Path, version: Version, expected: str, report_uri: str, command: str | None
+    part: Path, version: Version, expected: str, evidence: Evidence, command: str | None
 ) -> list[dict[str, Any]]:
     part.mkdir(parents=True)
     with TemporaryDirectory(dir=part.parent, prefix=".export-") as place:
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=place))
-        for meta in list(model.rglob("*")):
-            if meta.name in digest.VOLATILE:
-                shutil.rmtree(meta) if meta.is_dir() else meta.unlink(missing_ok=True)
+        (model / digest.REGISTERED).unlink(missing_ok=True)
+        for compiled in list(model.rglob(bytecode.CACHE)):
+            shutil.rmtree(compiled)
         fetched = digest.of_folder(model)
         if fetched != expected:
             raise RefusedError(
@@ -113,7 +115,7 @@ def _write(
             )
         shutil.move(str(model), part / MODEL)
     (part / REPORT).parent.mkdir()
-    (part / REPORT).write_text(mlflow.artifacts.load_text(report_uri), encoding="utf-8")
+    (part / REPORT).write_text(evidence.text, encoding="utf-8")
     (part / CARD).write_text(version.description, encoding="utf-8")
     (part / LICENCE).write_text(
         version.tags.get(tags.LICENCE, "not recorded") + "\n", encoding="utf-8"
@@ -134,7 +136,7 @@ def _write(
         "model_id": version.model_id,
         "digest": expected,
         "tags": archive.carried(version.tags),
-        "evidence": report_uri,
+        "evidence": evidence.uri,
         "command": command,
         "files": files,
     }

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import mlflow
 
 from steps.config.root import Config
 from steps.core import tags
@@ -20,15 +17,13 @@ from steps.registry.alias_store import AliasStore
 from steps.registry.archive import REPORT
 from steps.registry.client import RegistryClient
 from steps.registry.evidence import Evidence
-from steps.registry.imported_model import ARCHIVE_TAG, fill, logged_model
+from steps.registry.imported_evidence import SIGNER_TAG, active_run, keep, renew, report_text
+from steps.registry.imported_model import ARCHIVE_TAG, fill, logged_model, private_copy
 from steps.registry.model_version import Version
 from steps.registry.result import RefusedError
 from steps.registry.transfer import Transfer, folder_of, one_line
 
 log = logging.getLogger(__name__)
-
-# fingerprint of the key whose signature was required of the archive, and was right
-SIGNER_TAG = "slm.archive.signer"
 
 
 def import_(config: Config, *, registry: RegistryClient | None = None) -> Transfer:
@@ -36,7 +31,8 @@ def import_(config: Config, *, registry: RegistryClient | None = None) -> Transf
     No alias is set: that is ``promote``'s.
 
     Every byte is checked against the manifest before anything is sent, and what arrived is fetched
-    again and checked before a version is made of it. The same archive again changes nothing. With
+    again and checked before a version is made of it. The same archive again changes nothing;
+    another archive of the same bytes gives them its evidence where that weighs more. With
     ``promotion.require_signer``, the key's holder must have signed it.
 
     Raises:
@@ -65,18 +61,15 @@ def _import(
     manifest = archive.check(folder, signature.manifest_sha256 if signature else None)
     name = str(manifest["name"])
     registry = registry or RegistryClient(config.promotion.retry_seconds)
-    there = next(
-        (
-            version
-            for version in registry.versions(name)
-            if version.tags.get(tags.DIGEST) == manifest["digest"]
-        ),
-        None,
-    )
+    same = [
+        version
+        for version in registry.versions(name)
+        if version.tags.get(tags.DIGEST) == manifest["digest"]
+    ]
+    there = same[0] if same else None
+    listed = next(file["sha256"] for file in manifest["files"] if file["path"] == REPORT)
+    evidence_digest = f"sha256:{listed}"
     size, count = sum(file["size"] for file in manifest["files"]), len(manifest["files"])
-    if there is not None and not config.dry_run:
-        # an earlier import may have been ended before it came to that
-        describe(folder, manifest, registry, there)
     done = Transfer(
         name,
         there.number if there else None,
@@ -87,7 +80,18 @@ def _import(
         there is not None,
         config.dry_run,
     )
-    if there is not None or config.dry_run:
+    if config.dry_run:
+        return done
+    for version in same:
+        # an earlier import may have been ended before it came to that
+        describe(folder, manifest, registry, version)
+    others = [
+        version
+        for version in same
+        if version.tags.get(tags.EVIDENCE_DIGEST) != evidence_digest
+        and version.tags.get(ARCHIVE_TAG) != manifest["seal"]  # else this report was there before
+    ]
+    if same and not others:
         return done
     if signer is None:
         log.warning(
@@ -97,6 +101,9 @@ def _import(
             redact(str(folder)),
             name,
         )
+    if same:
+        renew(folder, manifest, registry, others, config.promotion, signer)
+        return done
     version = receive(folder, manifest, registry, signer)
     return replace(done, version=version.number)
 
@@ -116,20 +123,19 @@ def receive(
     Raises:
         RefusedError: the evidence is about other bytes, or other bytes arrived than were sent.
     """
-    run = mlflow.active_run()
-    if run is None:
-        raise RuntimeError("an import needs an active MLflow run: its evidence lies there")
-    run_id, text = run.info.run_id, _report(folder, manifest)
-    report = evidence_module.parse(f"runs:/{run_id}/report.json", text)
-    candidate = report.of(None, manifest["digest"])
-    if candidate is None:
-        raise RefusedError(
-            f"archive={folder}: its evidence says nothing about the bytes {manifest['digest']};"
-            " export the version again"
-        )
-    registry.repeated(
-        "keeping the evidence", lambda: registry.client.log_text(run_id, text, "report.json")
-    )
+    with private_copy(folder, manifest) as model_folder:
+        return _receive(folder, model_folder, manifest, registry, signer)
+
+
+def _receive(
+    folder: Path,
+    model_folder: Path,
+    manifest: Mapping[str, Any],
+    registry: RegistryClient,
+    signer: str | None,
+) -> Version:
+    run = active_run()
+    report, candidate = keep(folder, manifest, registry, run)
     origin = f"{manifest['name']}/{manifest.get('version')} {manifest.get('model_id')}"
     said = archive.carried(manifest["tags"])
     if said.get(tags.VARIANT, candidate.variant) != candidate.variant:
@@ -147,8 +153,10 @@ def receive(
     }
     if signer:
         version_tags[SIGNER_TAG] = signer
-    model = logged_model(registry, candidate.variant, run.info.experiment_id, run_id, version_tags)
-    fill(registry, model, folder, str(manifest["digest"]))
+    model = logged_model(
+        registry, candidate.variant, run.info.experiment_id, run.info.run_id, version_tags
+    )
+    fill(registry, model, model_folder, str(manifest["digest"]), folder)
     registry.ensure_model(
         manifest["name"],
         f"{manifest['name']}: imported versions; an alias is set by `promote` alone.",
@@ -178,27 +186,12 @@ def describe(
     # taken off by somebody; `evaluate` gives it evidence again
     if tags.EVALUATION not in version.tags:
         return
-    report = evidence_module.parse(version.tags[tags.EVALUATION], _report(folder, manifest))
+    report = evidence_module.parse(version.tags[tags.EVALUATION], report_text(folder, manifest))
+    if report.digest != version.tags.get(tags.EVIDENCE_DIGEST):  # it has other evidence by now
+        return
     text = _card(manifest, report, version.model_id, version.number)
     if version.description != text:
         registry.describe(version.name, version.number, text)
-
-
-def _report(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """The text of the evidence, if it still has the bytes that the manifest says."""
-    data = (folder / REPORT).read_bytes()
-    expected = next(file["sha256"] for file in manifest["files"] if file["path"] == REPORT)
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise RefusedError(
-            f"archive={folder}: {REPORT} is not what was exported (its bytes differ); export the"
-            " version again"
-        )
-    try:
-        return data.decode()
-    except ValueError as error:
-        raise RefusedError(
-            f"archive={folder}: {REPORT} is not UTF-8 text; export the version again"
-        ) from error
 
 
 def _card(manifest: Mapping[str, Any], report: Evidence, model_id: str, number: int | str) -> str:

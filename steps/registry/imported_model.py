@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModel
@@ -13,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from steps.core import digest, search
 from steps.core.errors import StepError
+from steps.core.files import require_space, temporary_folder
 from steps.core.redaction import redact
 from steps.core.search import every_page
 from steps.registry.archive import MODEL
@@ -25,6 +31,7 @@ log = logging.getLogger(__name__)
 ARCHIVE_TAG = "slm.archive"
 # uploads; another import of the same archive may write the same files while this one checks them
 ATTEMPTS = 2
+PART = 1 << 20  # bytes that are copied at once
 
 
 def logged_model(
@@ -97,8 +104,56 @@ def _is_of(registry: RegistryClient, run_id: str | None, experiment_id: str) -> 
         raise
 
 
-def fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: str) -> None:
-    """Send the files and fetch them again, until they are what was sent."""
+@contextmanager
+def private_copy(archive: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+    """The model of an archive in a folder that nobody else writes to: the files of the manifest and
+    no others, each hashed while it is copied.
+
+    Raises:
+        RefusedError: a file is not what the manifest says, whatever was found of it before.
+        OSError: the disk is full, or a file is gone.
+    """
+    files = [file for file in manifest["files"] if PurePosixPath(file["path"]).parts[0] == MODEL]
+    with temporary_folder("slm-import-") as root:
+        require_space(sum(file["size"] for file in files), root, "a private copy of the model")
+        for file in files:
+            target = root / file["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if _copy(archive / file["path"], target, file["size"]) != file["sha256"]:
+                raise RefusedError(
+                    f"archive={archive}: {file['path']} is not what was exported (it was changed"
+                    " while it was imported); export the version again"
+                )
+        yield root / MODEL
+
+
+def _copy(source: Path, target: Path, size: int) -> str:
+    """Copy at most one byte more than ``size``; the sha256 of what was copied, in hexadecimal."""
+    # neither a link nor a pipe that nobody writes to is opened
+    handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    hashed, left = hashlib.sha256(), size + 1
+    with os.fdopen(handle, "rb") as reading, target.open("wb") as writing:
+        if not stat.S_ISREG(os.fstat(reading.fileno()).st_mode):
+            return ""
+        while left and (part := reading.read(min(PART, left))):
+            hashed.update(part)
+            writing.write(part)
+            left -= len(part)
+    return hashed.hexdigest()
+
+
+def fill(
+    registry: RegistryClient, model: LoggedModel, folder: Path, expected: str, archive: Path
+) -> None:
+    """Send the files and fetch them again, until they are what was sent.
+
+    Args:
+        registry: the tracking server.
+        model: that gets them.
+        folder: holds them, and nothing else.
+        expected: their digest.
+        archive: that they are from, for errors.
+    """
     client, arrived = registry.client, ""
     if str(model.status) == "READY":  # an earlier import came as far as that
         arrived = _arrived(registry, model)
@@ -107,7 +162,7 @@ def fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: s
             return
         registry.repeated(
             "sending the model",
-            lambda: client.log_model_artifacts(model.model_id, str(folder / MODEL)),
+            lambda: client.log_model_artifacts(model.model_id, str(folder)),
         )
         registry.repeated(
             "finishing the logged model",
@@ -117,8 +172,8 @@ def fill(registry: RegistryClient, model: LoggedModel, folder: Path, expected: s
     if arrived != expected:
         _delete(registry, model.model_id)
         raise RefusedError(
-            f"archive={folder}: {arrived} arrived, {expected} was sent; no version was made, import"
-            " it again"
+            f"archive={archive}: {arrived} arrived, {expected} was sent; no version was made,"
+            " import it again"
         )
 
 

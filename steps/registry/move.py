@@ -8,7 +8,16 @@ from typing import Any
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
-from steps.registry import alias_plan, canary, permission, proposals, protection, result, versions
+from steps.registry import (
+    alias_plan,
+    canary,
+    permission,
+    proposals,
+    protection,
+    result,
+    trust,
+    versions,
+)
 from steps.registry.actors import Actor
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
@@ -82,6 +91,7 @@ def move(
     verdict, entry = "", None
     isolation_missing: tuple[str, ...] = ()
     if moves and not dry_run:
+        trust.check_address(registry, version.uri, policy)
         outcome = canary.run(version.uri, assessment.digest, policy.canary)
         if not outcome.passed:
             raise RefusedError(

@@ -143,7 +143,8 @@ def _report_about(
                 " run . -e evaluate`"
             )
         report_uri = strongest.uri
-    about = evidence.read(report_uri, registry).registered_name
+    followed = trust.places(registry, policy)
+    about = evidence.read(report_uri, registry, followed).registered_name
     if about != name:
         raise ConfigError(
             "report_uri",

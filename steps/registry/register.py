@@ -72,7 +72,7 @@ def register(
             or the server refuses or does not answer.
         LostRaceError: another promoter moved an alias in between; no alias was moved here.
     """
-    report = evidence.read(report_uri, registry)
+    report = evidence.read(report_uri, registry, trust.places(registry, policy))
     name = names.check(
         f"registered_name in {report_uri}",
         report.registered_name,
@@ -261,6 +261,7 @@ def _decide(
             return decision, canaries
         for candidate in untried:
             uri = f"models:/{name}/{planned[candidate.model_id]}"
+            trust.check_address(registry, uri, policy)
             canaries[candidate.model_id] = canary.run(uri, candidate.digest, policy.canary)
 
 

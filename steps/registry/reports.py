@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -10,13 +11,13 @@ import mlflow
 from mlflow.entities import Run
 
 from steps.core import search, tags
+from steps.core.artifact_places import Places
 from steps.core.errors import StepError
 from steps.core.search import every_page
 from steps.registry import evidence as evidence_module
 from steps.registry.client import PermissionRefusedError, RegistryClient, ServerUnavailableError
-from steps.registry.evidence import Evidence
+from steps.registry.evidence import REPORT_FILE, Evidence
 
-REPORT_FILE = "report.json"
 REPORTS_READ = 20  # newest finished evaluations of a model that are read to find the strongest
 RUNS_A_PAGE = 500  # of other experiments, where a signed report counts
 SEEN_READ = 256  # reports kept in memory, so that `watch` does not fetch them at each look
@@ -72,10 +73,11 @@ def finished(
     return registry.repeated(f"looking for evaluations of {name!r}", call)
 
 
-def read(registry: RegistryClient, run: Run) -> Evidence | None:
-    """The report of a run; None where it was removed or is of another schema."""
+def read(registry: RegistryClient, run: Run, places: Places) -> Evidence | None:
+    """The report of a run; None where it was removed, is of another schema or cannot be read."""
     try:
-        return _seen(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, registry)
+        key = _Key(mlflow.get_tracking_uri(), run.info.run_id, run.info.end_time, run)
+        return _seen(key, registry, places)
     except ServerUnavailableError:
         raise
     except StepError:
@@ -94,9 +96,17 @@ def experiment_name(registry: RegistryClient, experiment_id: str) -> str:
         return experiment_id
 
 
+@dataclass(frozen=True)
+class _Key:
+    server: str
+    run_id: str
+    ended: int | None
+    run: Run = field(compare=False)
+
+
 @lru_cache(maxsize=SEEN_READ)
-def _seen(_server: str, run_id: str, _ended: int | None, registry: RegistryClient) -> Evidence:
-    return evidence_module.read(f"runs:/{run_id}/{REPORT_FILE}", registry)
+def _seen(key: _Key, registry: RegistryClient, places: Places) -> Evidence:
+    return evidence_module.of_run(key.run, registry, places)
 
 
 def _with_report(runs: Iterable[Run]) -> list[Run]:

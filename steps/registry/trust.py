@@ -8,32 +8,32 @@ enforce is who may edit which experiment and which registered model.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import get_tracking_uri
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from steps.config.promotion import PromotionConfig
-from steps.core import signatures
+from steps.core import digest, signatures
+from steps.core.artifact_places import NOWHERE, Places, is_local
+from steps.core.bounded_read import TooMuchError
+from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.pipeline import experiments
-from steps.registry import artifact_places, reports
-from steps.registry.artifact_places import NOWHERE, Places
-from steps.registry.client import PermissionRefusedError, RegistryClient
-from steps.registry.evidence import Evidence
+from steps.registry import reports
+from steps.registry.client import RegistryClient
+from steps.registry.evidence import LARGEST_REPORT, REPORT_FILE, Evidence, run_of
 from steps.registry.model_version import Version
+from steps.registry.retries import first_line
 
 log = logging.getLogger(__name__)
 
 SIGNATURE = ".sig"  # of the file beside report.json that holds its detached signature
 LARGEST_SIGNATURE = 1024  # bytes; one of these kinds has about a hundred
-# bytes of a report from elsewhere; one of a thousand items has a few million
-LARGEST_REPORT = 100_000_000
 SIGNERS = "promotion.evidence.signers"
-REPORT = re.compile(r"runs:/(?P<run>[^/]+)/report\.json")
 _named: set[str] = set()  # runs that this process has said it ignores
 
 
@@ -47,7 +47,7 @@ class Trust:
     # models
     by_policy: bool
     signers: tuple[str, ...] = ()  # PEM files of public keys
-    # where artifacts of runs of other experiments may lie, to be read at all
+    # where the artifacts of a run must lie, to be read at all
     places: Places = NOWHERE
 
     def against(self, report: Evidence) -> str:
@@ -56,15 +56,7 @@ class Trust:
         Raises:
             ConfigError: a key file of ``promotion.evidence.signers`` cannot be read.
         """
-        match = REPORT.fullmatch(report.uri)
-        if not match:
-            return (
-                f"{redact(report.uri)} is not an artifact of a run (runs:/<run>/report.json), so"
-                " its author is not known"
-            )
-        run: Run = self.registry.repeated(
-            f"reading the run {match['run']!r}", lambda: self.registry.client.get_run(match["run"])
-        )
+        run = run_of(report.uri, self.registry)
         return (
             ""
             if run.info.experiment_id in self.experiments or self.signer(run, report)
@@ -96,11 +88,11 @@ class Trust:
         )
 
     def signature(self, run: Run) -> bytes | None:
-        """The signature beside a run's report; None where it is missing or a file is too large."""
-        run_id, name = run.info.run_id, reports.REPORT_FILE + SIGNATURE
-        if not self.signers or not (
-            run.info.experiment_id in self.experiments or self.places.holds(run.info.artifact_uri)
-        ):
+        """The signature beside a run's report; None where it is missing, a file is too large, or
+        the files lie where nothing is read.
+        """
+        run_id, name = run.info.run_id, REPORT_FILE + SIGNATURE
+        if not self.signers or not self.places.holds(run.info.artifact_uri):
             return None
         files = self.registry.repeated(
             f"listing the files of run {run_id!r}",
@@ -110,12 +102,13 @@ class Trust:
         if (
             name not in sizes
             or sizes[name] > LARGEST_SIGNATURE
-            or sizes.get(reports.REPORT_FILE, 0) > LARGEST_REPORT
+            or sizes.get(REPORT_FILE, 0) > LARGEST_REPORT
         ):
             return None
         try:
-            return self.registry.text(f"runs:/{run_id}/{name}").encode()
-        except (MlflowException, OSError):  # removed meanwhile, or no text
+            return self.registry.text(run, name, LARGEST_SIGNATURE).encode()
+        except (MlflowException, OSError, UnicodeDecodeError, TooMuchError):
+            # removed or grown meanwhile, or no text
             return None
 
     def signer(self, run: Run, report: Evidence) -> str | None:
@@ -145,31 +138,41 @@ def trusted(
                 f"promotion.evidence.experiments: there is no experiment {name!r} on this tracking"
                 " server",
             )
-        return Trust(registry, frozenset(known), True, signers, _places(registry, known, signers))
+        return Trust(registry, frozenset(known), True, signers, places(registry, policy))
     ids = {experiments.own()}
     for version in versions:
         logged = registry.logged_model(version.model_id)
         if logged is not None:
             ids.add(str(logged.experiment_id))
-    return Trust(registry, frozenset(ids), False, signers, _places(registry, ids, signers))
+    return Trust(registry, frozenset(ids), False, signers, places(registry, policy))
 
 
-def _places(registry: RegistryClient, trusted_ids: Iterable[str], signers: Sequence[str]) -> Places:
-    """Where the server and the trusted experiments keep artifacts; for signatures alone."""
+def places(registry: RegistryClient, policy: PromotionConfig) -> Places:
+    """Where reports are read from and models fetched from, by the policy."""
+    return registry.repeated(
+        "looking up where artifacts lie",
+        lambda: experiments.places(policy.evidence.experiments, registry.client),
+    )
 
-    def location(place: str) -> str:
-        try:
-            return str(
-                registry.repeated(
-                    "reading the experiment", lambda: registry.client.get_experiment(place)
-                ).artifact_location
-            )
-        except PermissionRefusedError:
-            return ""
 
-    looked_up = sorted({artifact_places.DEFAULT_EXPERIMENT, *trusted_ids}) if signers else []
-    locations = [address for place in looked_up if (address := location(place))]
-    return Places.around(locations, get_tracking_uri())
+def check_address(registry: RegistryClient, uri: str, policy: PromotionConfig) -> None:
+    """Look where the files of a version lie, before anything follows the address.
+
+    Raises:
+        StepError: elsewhere than the policy reads, or there is no such version, or it holds links
+            that lead out of its folder: a copy of it would not show them.
+    """
+    followed = places(registry, policy)
+    try:
+        address = registry.repeated(
+            f"looking up the files of {uri}", lambda: followed.check(uri, registry.client)
+        )
+        if is_local(address):
+            digest.files_of(Path(local_file_uri_to_path(address)), links_outside=False)
+    except (MlflowException, OSError) as error:
+        raise StepError(
+            f"{uri}: its files cannot be found ({redact(first_line(error))}); log the model again"
+        ) from error
 
 
 def warn_once(key: str, words: str) -> None:

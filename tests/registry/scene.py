@@ -13,6 +13,8 @@ import pytest
 
 from steps.config.root import Config
 from steps.core import digest
+from steps.core.artifact_places import Places
+from steps.pipeline import experiments
 from steps.registry.alias_store import AliasStore
 from steps.registry.client import RegistryClient
 from steps.registry.journal import Journal
@@ -181,6 +183,11 @@ def aliases() -> dict[str, int]:
 def history(name: str = NAME) -> Journal:
     """The journal of a registered model."""
     return AliasStore(RegistryClient(20), name).read()
+
+
+def places() -> Places:
+    """Where files are read from, by the default policy."""
+    return experiments.places((), mlflow.MlflowClient())
 
 
 def numbers(name: str = NAME) -> list[int]:

@@ -1,14 +1,25 @@
 """The canary on models that break in every way it looks for."""
 
+import os
+import py_compile
 import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from steps.config.promotion import CanaryConfig
 from steps.core.errors import StepError
+from steps.core.model_uri import model_id_of
+from steps.evaluation.candidate import candidates_of, load
+from steps.evaluation.worker_process import CandidateFailedError
 from steps.registry import canary
+from tests.registry import commands, scene
+from tests.registry.fixtures import Pair
 from tests.registry.scene import version_of
 
 LIMITS = CanaryConfig(timeout=60, memory_limit_bytes=700_000_000, concurrency=4)
@@ -105,3 +116,62 @@ def test_secrets_do_not_reach_the_canary(monkeypatch: pytest.MonkeyPatch) -> Non
     assert seen and not [
         key for key, value in seen.items() if "s3cret" in value or key == "PYTHONPATH"
     ]
+
+
+@pytest.mark.usefixtures("tracking")
+def test_bytecode_that_somebody_put_into_the_store_is_refused_by_name() -> None:
+    """Python would run it in place of the source that was judged. What Python itself writes there,
+    where a model is loaded in its local store, is no reason to refuse it.
+    """
+    uri, digest = version_of(None)
+    question = {"messages": [{"role": "user", "content": "hello"}]}
+    store = stored(uri)
+    cache = store / "__pycache__"
+    loading = f"import mlflow; print(mlflow.pyfunc.load_model({str(store)!r}).predict({question}))"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run([sys.executable, "-c", loading], env=environment, check=True)
+    assert [path.suffix for path in cache.iterdir()] == [".pyc"]
+    assert canary.run(uri, digest, LIMITS).passed
+    source = (store / "chat_model.py").read_text()
+    other = store.parent / "other.py"
+    other.write_text(source.replace("{self.name}: {asked}", "{self.name}: EVIL {asked}"))
+    py_compile.compile(
+        str(other),
+        cfile=str(cache / "chat_model.cpython-311.pyc"),
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", loading], env=environment, check=True, capture_output=True, text=True
+    )
+    assert "EVIL" in said.stdout  # so it is run
+    with pytest.raises(
+        StepError,
+        match=r"holds bytecode .* \(__pycache__/chat_model\.cpython-311\.pyc\): delete that in the"
+        r" artifact store \(rm -r",
+    ):
+        canary.run(uri, digest, LIMITS)
+    with pytest.raises(CandidateFailedError, match=r"holds bytecode .*chat_model"):
+        (subject,) = candidates_of([uri], None, scene.config())
+        load(subject, store.parent)
+    shutil.rmtree(cache)
+    assert canary.run(uri, digest, LIMITS).passed
+
+
+def test_link_that_leads_out_of_the_model_is_refused(registered: Pair, tmp_path: Path) -> None:
+    """What it points at may change while the model's folder does not."""
+    uri = f"models:/{scene.NAME}/1"
+    store = stored(uri)
+    moved = (store / "chat_model.py").rename(tmp_path / "mine.py")
+    (store / "chat_model.py").symlink_to(moved)
+    with pytest.raises(StepError, match=r"chat_model\.py is a link, whose bytes no digest covers"):
+        commands.promote(scene.config(f"target={uri}", "alias=champion-edge"))
+    (subject,) = candidates_of([uri], None, scene.config())
+    with pytest.raises(CandidateFailedError, match=r"chat_model\.py is a link"):
+        load(subject, tmp_path)
+
+
+def stored(uri: str) -> Path:
+    """The folder of a version in the local artifact store."""
+    model_id = model_id_of(uri)
+    location = mlflow.MlflowClient().get_logged_model(model_id).artifact_location
+    return Path(str(location).removeprefix("file://"))

@@ -13,8 +13,8 @@ import mlflow
 import pytest
 
 from steps.core import signatures
+from steps.core.artifact_places import Places
 from steps.pipeline import experiments
-from steps.registry.artifact_places import Places
 from tests.core import keys
 from tests.registry import registries, scene
 from tests.registry.commands import promote

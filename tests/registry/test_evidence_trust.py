@@ -219,7 +219,7 @@ def test_evidence_from_the_future_is_refused_by_name(held: Pair) -> None:
 def test_limits_of_age(pair: Pair, age: timedelta, words: str | None) -> None:
     from steps.registry import evidence
 
-    report = evidence.read(pair.report_uri, RegistryClient(5))
+    report = evidence.read(pair.report_uri, RegistryClient(5), scene.places())
     said = report.untimely(30.0, report.created + age)
     assert said is None if words is None else words in (said or "")
 
@@ -328,6 +328,5 @@ def test_broken_report_is_passed_over(held: Pair, broken: str) -> None:
 def test_clock_of_the_tests_is_the_clock_of_the_reports(pair: Pair) -> None:
     from steps.registry import evidence
 
-    assert (
-        evidence.read(pair.report_uri, RegistryClient(5)).untimely(30.0, datetime.now(UTC)) is None
-    )
+    report = evidence.read(pair.report_uri, RegistryClient(5), scene.places())
+    assert report.untimely(30.0, datetime.now(UTC)) is None

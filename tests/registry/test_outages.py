@@ -4,6 +4,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from steps.core import bounded_read
 from steps.registry.client import RegistryClient, ServerUnavailableError
 from tests.registry import commands, scene
 from tests.registry.commands import promote
@@ -22,7 +23,7 @@ def test_evidence_that_nobody_hands_out_is_not_missing_evidence(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.register(pair.report_uri, scene.config())
-    monkeypatch.setattr(mlflow.artifacts, "load_text", away)
+    monkeypatch.setattr(bounded_read, "read", away)
     with pytest.raises(
         ServerUnavailableError,
         match=r"reading runs:/.*if a move had begun, the next run finishes it",

@@ -120,13 +120,6 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
         )
         client.set_registered_model_alias(name, "candidate", "1")
     set_candidate(2)
-    real = mlflow.artifacts.load_text
-
-    def load_text(uri: str) -> str:
-        if uri.startswith("s3:"):
-            raise ModuleNotFoundError("No module named 'boto3'")
-        return real(uri)
-
     judge = candidate_decision.decide
 
     def broken(version: Version, *given: Any) -> Any:
@@ -134,7 +127,6 @@ def test_evidence_that_nothing_reads_ends_nobody_elses_look(
             raise OddError
         return judge(version, *given)
 
-    monkeypatch.setattr(mlflow.artifacts, "load_text", load_text)
     monkeypatch.setattr(candidate_decision, "decide", broken)
     with caplog.at_level(logging.WARNING):
         found = {

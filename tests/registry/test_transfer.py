@@ -1,12 +1,19 @@
 """One version from one store to another; on SQLite."""
 
+import hashlib
 import json
+import logging
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
-from steps.core.errors import ConfigError
+from steps.core.errors import ConfigError, StepError
+from steps.registry import archive as archives
 from steps.registry.archive import check
 from steps.registry.export_archive import export
 from steps.registry.import_archive import import_
@@ -216,3 +223,147 @@ def test_compiled_code_in_the_folder_is_left_behind(
     (Path(location) / "code" / "__pycache__" / "chat.pyc").write_bytes(b"compiled")
     export(scene.config(f"target=models:/{scene.NAME}@champion", f"archive={tmp_path}/out"))
     assert not list((tmp_path / "out").rglob("*.pyc"))
+
+
+def again(folder: Path, to: Path, **changes: Any) -> Path:
+    """The same archive with another report, as a later export of the version makes it."""
+    shutil.copytree(folder, to)
+    report = json.loads((to / "evidence" / "report.json").read_text())
+    report["created"] = (datetime.now(UTC) + timedelta(days=changes.get("days", 0))).isoformat()
+    report["pack"] |= {"name": "core", "items": changes.get("items", 500)}
+    for candidate in report["candidates"]:
+        candidate["verdict"]["decision"] = changes.get("decision", "promote")
+    text = json.dumps(report)
+    (to / "evidence" / "report.json").write_text(text)
+    manifest = json.loads((to / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == "evidence/report.json":
+            file |= {
+                "size": len(text.encode()),
+                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            }
+    manifest["seal"] = archives.seal(manifest)
+    (to / "manifest.json").write_text(json.dumps(manifest))
+    return to
+
+
+def evidence_tag() -> str:
+    return str(scene.version_tags(1)["slm.evidence_digest"])
+
+
+def digest_of(folder: Path) -> str:
+    data = (folder / "evidence" / "report.json").read_bytes()
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_newer_evidence_about_the_same_bytes_is_taken_over(
+    archive: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that was retracted where it came from is not promoted by what was imported first;
+    importing the first archive again does not bring its evidence back.
+    """
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    take(archive)
+    stronger = again(archive, tmp_path / "stronger")
+    assert take(stronger).already and evidence_tag() == digest_of(stronger)
+    uri = scene.version_tags(1)["slm.evaluation"]
+    assert json.loads(mlflow.artifacts.load_text(uri))["pack"]["items"] == 500
+    text = mlflow.MlflowClient().get_model_version(scene.NAME, "1").description
+    assert uri.split("/")[1] in str(text)
+    held = again(archive, tmp_path / "held", decision="hold")
+    assert take(held).already and evidence_tag() == digest_of(held)
+    for earlier in (archive, stronger, held):
+        take(earlier)
+        assert evidence_tag() == digest_of(held)
+    with pytest.raises(RefusedError, match="its verdict is 'hold'"):
+        promote(scene.config(f"target=models:/{scene.NAME}/1"))
+    assert len(mlflow.MlflowClient().search_model_versions(f"name='{scene.NAME}'")) == 1
+
+
+@pytest.mark.parametrize("changes", [{"items": 5}, {"days": -20}, {"days": -40}, {"days": 3}])
+def test_weaker_older_and_future_evidence_replaces_none(
+    archive: Path,
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, int],
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    first = again(archive, tmp_path / "first")
+    take(first)
+    other = again(archive, tmp_path / "other", decision="hold", **changes)
+    with caplog.at_level(logging.WARNING):
+        take(other)
+    assert evidence_tag() == digest_of(first)
+    assert f"models:/{scene.NAME}/1 keeps its evidence; that of archive=" in caplog.text
+
+
+def test_evidence_of_an_experiment_that_does_not_count_replaces_none(
+    archive: Path,
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    take(archive)
+    with caplog.at_level(logging.WARNING):
+        take(again(archive, tmp_path / "other"), "promotion.evidence.experiments=[release]")
+    assert evidence_tag() == digest_of(archive)
+    assert "experiment 'production', which does not count" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["model/__pycache__/chat_model.cpython-311.pyc", "model/sitecustomize.py"]
+)
+def test_file_that_is_added_after_the_check_is_not_sent(
+    archive: Path,
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    checked = archives.check
+
+    def then_add(*given: Any) -> Any:
+        manifest = checked(*given)
+        (archive / path).parent.mkdir(exist_ok=True)
+        (archive / path).write_bytes(b"EVIL")
+        return manifest
+
+    monkeypatch.setattr(archives, "check", then_add)
+    take(archive)
+    got = Path(mlflow.artifacts.download_artifacts(f"models:/{scene.NAME}/1"))
+    assert (got / "MLmodel").is_file() and not (got / Path(path).relative_to("model")).exists()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "link", "pipe"])
+def test_file_that_is_changed_after_the_check_makes_nothing(
+    archive: Path,
+    migrated_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    elsewhere(migrated_database, tmp_path, monkeypatch)
+    checked = archives.check
+
+    def then_change(*given: Any) -> Any:
+        manifest = checked(*given)
+        victim = archive / "model" / "chat_model.py"
+        if kind == "bytes":
+            victim.write_bytes(victim.read_bytes() + b"#")
+        elif kind == "link":
+            victim.rename(tmp_path / "mine.py")
+            victim.symlink_to(tmp_path / "mine.py")
+        else:
+            victim.unlink()
+            os.mkfifo(victim)
+        return manifest
+
+    monkeypatch.setattr(archives, "check", then_change)
+    with pytest.raises((RefusedError, StepError), match=r"^archive=.*(not what was|could not be)"):
+        take(archive)
+    assert mlflow.MlflowClient().search_registered_models() == []
