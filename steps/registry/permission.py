@@ -10,7 +10,7 @@ from steps.config.promotion import PromotionConfig
 from steps.core import tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
-from steps.registry import approvals, evidence, proposals, protection, statements
+from steps.registry import approvals, evidence, proposals, protection, statements, trust
 from steps.registry.actors import Actor
 from steps.registry.alias_store import AliasStore
 from steps.registry.aliases import challenger_of, previous_of
@@ -156,7 +156,7 @@ def rejection(
     decided, counted = approvals.state(registry, subject, policy, history, others)
     if decided.rejected and (uri := version.tags.get(tags.EVALUATION)):
         try:
-            report = evidence.read(uri, registry)
+            report = evidence.read(uri, registry, trust.places(registry, policy))
         except StepError:  # a report that cannot be read is no newer evidence
             report = None
         if report and report.digest == version.tags.get(tags.EVIDENCE_DIGEST):
