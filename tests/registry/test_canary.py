@@ -19,7 +19,6 @@ from steps.evaluation.candidate import candidates_of, load
 from steps.evaluation.worker_process import CandidateFailedError
 from steps.registry import canary
 from tests.registry import commands, scene
-from tests.registry.fixtures import Pair
 from tests.registry.scene import version_of
 
 LIMITS = CanaryConfig(timeout=60, memory_limit_bytes=700_000_000, concurrency=4)
@@ -157,7 +156,8 @@ def test_bytecode_that_somebody_put_into_the_store_is_refused_by_name() -> None:
     assert canary.run(uri, digest, LIMITS).passed
 
 
-def test_link_that_leads_out_of_the_model_is_refused(registered: Pair, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("registered")
+def test_link_that_leads_out_of_the_model_is_refused(tmp_path: Path) -> None:
     """What it points at may change while the model's folder does not."""
     uri = f"models:/{scene.NAME}/1"
     store = stored(uri)
