@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-CACHE, SUFFIXES = "__pycache__", (".pyc", ".pyo")
+CACHE = "__pycache__"  # Python looks for bytecode in place of a source in no other folder
 NAME = re.compile(
     rf"(?P<stem>.+)\.{re.escape(str(sys.implementation.cache_tag))}(?:\.opt-(?P<level>[12]))?\.pyc"
 )
@@ -33,11 +33,6 @@ LARGEST = 16 * 1024**2
 MEMORY, SECONDS = 1 << 30, 30  # of the comparison: compiling a module takes milliseconds
 REFERENCED = 0x80  # marshal: the object is kept, to be named by its number later
 SINGLE = {b"N": None, b"T": True, b"F": False, b".": Ellipsis}
-
-
-def is_bytecode(path: Path) -> bool:
-    """Whether Python might run a file in place of a source."""
-    return path.suffix.lower() in SUFFIXES or CACHE in path.parts
 
 
 def written_by_python(folder: Path, files: Sequence[Path]) -> frozenset[Path]:

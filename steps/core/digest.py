@@ -91,11 +91,11 @@ def files_of(folder: Path, *, links_outside: bool = True) -> list[Path]:
 
 
 def foreign_bytecode(folder: Path) -> list[str]:
-    """Paths of bytecode below a folder that is not what this Python makes of the source beside
-    it.
+    """Paths of what lies in the ``__pycache__`` folders below a folder and is not what this Python
+    makes of the source beside it.
     """
     files = files_of(folder)
-    inside = [path for path in files if bytecode.is_bytecode(path.relative_to(folder))]
+    inside = [path for path in files if bytecode.CACHE in path.relative_to(folder).parts]
     own = bytecode.written_by_python(folder, files) if inside else frozenset()
     return [path.relative_to(folder).as_posix() for path in inside if path not in own]
 

@@ -2,14 +2,11 @@
 
 # ruff: noqa: ARG001  (a fixture is asked for by name, also where only what it does counts)
 
-import http.server
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -26,47 +23,9 @@ from tests.registry import commands, scene
 from tests.registry.commands import promote
 from tests.registry.doubles import Evaluator, no_evaluation
 from tests.registry.fixtures import Pair
+from tests.registry.listener import BYTES, Listener
 
 RUN = "0123456789abcdef0123456789abcdef"
-BYTES = b'{"a": 1}'
-
-
-class Listener:
-    """Somebody's server: what it was asked for, and by whom."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.released = threading.Event()
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(f"{self.path} {self.headers.get('Authorization')}")
-                if self.path.endswith("/whole"):
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(BYTES)))
-                    self.end_headers()
-                    self.wfile.write(BYTES)
-                elif self.path.endswith("/drip"):
-                    self.send_response(200)
-                    self.send_header("Content-Length", "1000000")
-                    self.end_headers()
-                    while not outer.released.wait(0.1):
-                        try:
-                            self.wfile.write(b"x")
-                            self.wfile.flush()
-                        except OSError:  # whoever asked has gone
-                            return
-                else:
-                    self.send_response(404)
-                    self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
@@ -74,11 +33,8 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     """And a password that this process has for its own server."""
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "rosa")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct-horse-1")
-    started = Listener()
-    yield started
-    started.released.set()
-    started.server.shutdown()
-    started.server.server_close()
+    with Listener() as started:
+        yield started
 
 
 def bait(address: str, model_id: str, name: str = "bait") -> None:

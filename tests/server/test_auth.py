@@ -18,6 +18,8 @@ from steps.registry.table import show_history
 from tests.conftest import BIN, ROOT, clean_environment
 from tests.registry import commands, scene
 from tests.registry.commands import promote
+from tests.registry.doubles import no_evaluation
+from tests.registry.listener import Listener
 from tests.server.servers import ADMIN, DATABASE, PASSWORD, As, Postgres, Server, make_user
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -136,6 +138,42 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
         {tags.STEP: "evaluate", tags.MODEL: "coveted"}, scene.config()
     )
     assert [run.data.tags[tags.OUTPUT] for run in runs] == [held]
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_address_that_a_user_wrote_into_a_tag_gets_no_password(
+    guarded: Server, as_user: As
+) -> None:
+    """Every user may make a model of a free name, a version of a logged model of her own, its tags
+    and the alias that is watched.
+    """
+    make_user(guarded, "trudy", "trudy-passw0rd-1")
+    as_user("trudy", "trudy-passw0rd-1")
+    client, names, listener = mlflow.MlflowClient(), list[str](), Listener()
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("of trudy")):
+        model_id = scene.log_model("onnx")
+    far = mlflow.create_experiment("far", f"mlflow-artifacts://{listener.address}/x")
+    run_id = client.create_run(far).info.run_id
+    for number, address in enumerate(
+        (
+            f"mlflow-artifacts://{listener.address}/x/report.json",
+            f"http://{listener.address}/report.json",
+            f"runs:/{run_id}/report.json",
+        )
+    ):
+        names.append(f"bait-{number}")
+        client.create_registered_model(names[-1])
+        given = {"slm.evaluation": address, "slm.evidence_digest": "sha256:1"}
+        client.create_model_version(names[-1], f"models:/{model_id}", tags=given, model_id=model_id)
+        client.set_registered_model_alias(names[-1], "candidate", "1")
+    as_user(ADMIN, PASSWORD)
+    mlflow.set_experiment("release")
+    with listener:
+        for name in names:
+            for policy in ("", "promotion.evidence.experiments=[release]"):
+                config = scene.config(f"target=models:/{name}", *filter(None, [policy]))
+                commands.poll_once(config, RegistryClient(5), no_evaluation, again=[(name, 1)])
+    assert listener.asked == []
 
 
 def test_no_secret_or_home_is_left_anywhere(
