@@ -104,69 +104,69 @@ def candidates_of(
     ]
 
 
-def load(subject: Candidate, workdir: Path) -> None:
+def load(candidate: Candidate, workdir: Path) -> None:
     """Fetch the model into ``workdir`` and load it in a process that has the fetched folder and
     nothing else.
     """
     try:
-        subject.folder = fetch(
-            subject.description.load_uri,
-            workdir / "models" / subject.process.name,
-            subject.places,
+        candidate.folder = fetch(
+            candidate.description.load_uri,
+            workdir / "models" / candidate.process.name,
+            candidate.places,
         )
-        if foreign := digest.about_bytecode(subject.folder):
+        if foreign := digest.about_bytecode(candidate.folder):
             raise CandidateFailedError(f"it cannot be judged by its code{foreign}", "")
     except (MlflowException, OSError, StepError) as error:
         raise CandidateFailedError(
             f"its files cannot be fetched: {redact(str(error))}", ""
         ) from error
-    subject.process.readable.append(subject.folder)
-    subject.process.start()
+    candidate.process.readable.append(candidate.folder)
+    candidate.process.start()
     try:
-        times = subject.process.ask("load", requests=LOAD_REQUESTS, uri=str(subject.folder))
+        times = candidate.process.ask("load", requests=LOAD_REQUESTS, uri=str(candidate.folder))
     except ModelError as error:  # a model that does not load cannot be evaluated
-        subject.process.close()  # the log is whole once the process has ended
-        raise CandidateFailedError(f"does not load: {error}", subject.process.tail()) from error
-    subject.metrics[metrics.LOAD] = times["ready_s"]
+        candidate.process.close()  # the log is whole once the process has ended
+        raise CandidateFailedError(f"does not load: {error}", candidate.process.tail()) from error
+    candidate.metrics[metrics.LOAD] = times["ready_s"]
     # the peak up to here, loading included
-    subject.metrics[metrics.LOADED_RSS] = float(subject.process.ask("peak_rss"))
-    if subject.description.size_bytes:
-        subject.metrics[metrics.SIZE] = float(subject.description.size_bytes)
+    candidate.metrics[metrics.LOADED_RSS] = float(candidate.process.ask("peak_rss"))
+    if candidate.description.size_bytes:
+        candidate.metrics[metrics.SIZE] = float(candidate.description.size_bytes)
 
 
 def answer_pack(
-    subject: Candidate, pack: Pack, config: Config, cache: Path, display: Display
+    candidate: Candidate, pack: Pack, config: Config, cache: Path, display: Display
 ) -> None:
     settings = config.evaluate
-    subject.store = AnswerStore(
+    candidate.store = AnswerStore(
         cache,
-        subject.description.digest,
+        candidate.description.digest,
         pack.digest,
         settings.max_new_tokens,
-        subject.description.model_id,
+        candidate.description.model_id,
         settings.reasoning_tokens,
     )
     if not settings.resume:
-        subject.store.clear()
-    subject.resumed = len(subject.store.read())
-    subject.answers = list(
+        candidate.store.clear()
+    candidate.resumed = len(candidate.store.read())
+    candidate.answers = list(
         collect(
-            subject.process,
+            candidate.process,
             pack,
             settings.max_new_tokens,
-            subject.store,
+            candidate.store,
             lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
             reasoning_tokens=settings.reasoning_tokens,
         )
     )
-    subject.quality = quality.score(pack, subject.answers)
-    subject.metrics |= quality.metrics(subject.quality)
+    candidate.quality = quality.score(pack, candidate.answers)
+    candidate.metrics |= quality.metrics(candidate.quality)
 
 
-def run_lm_eval(subject: Candidate, config: Config) -> None:
+def run_lm_eval(candidate: Candidate, config: Config) -> None:
     settings = config.evaluate
-    subject.metrics |= lm_eval_tasks.run(
-        subject.process,
+    candidate.metrics |= lm_eval_tasks.run(
+        candidate.process,
         settings.lm_eval_tasks,
         settings.lm_eval_path or "",
         settings.seed,
@@ -174,52 +174,59 @@ def run_lm_eval(subject: Candidate, config: Config) -> None:
     )
 
 
-def time_all(subjects: Sequence[Candidate], config: Config, display: Display) -> None:
-    alive = {subject.process.name: subject for subject in subjects if subject.failure is None}
+def time_all(candidates: Sequence[Candidate], config: Config, display: Display) -> None:
+    alive = {
+        candidate.process.name: candidate for candidate in candidates if candidate.failure is None
+    }
     timings = speed.measure(
-        {name: subject.process for name, subject in alive.items()},
+        {name: candidate.process for name, candidate in alive.items()},
         config.evaluate.speed,
         lambda name, part: alive[name].attempt("speed", part),
         lambda _: display.advance(TIMING_WEIGHT),
     )
-    for name, subject in alive.items():
-        subject.metrics |= speed.metrics(timings[name])
-        subject.series["speed"] = speed.series(timings[name])
+    for name, candidate in alive.items():
+        candidate.metrics |= speed.metrics(timings[name])
+        candidate.series["speed"] = speed.series(timings[name])
 
 
-def conform(subject: Candidate) -> None:
+def conform(candidate: Candidate) -> None:
     rows = tuple(
         ConformanceRow(**row)
-        for row in subject.process.ask("conformance", requests=CONFORMANCE_REQUESTS)
+        for row in candidate.process.ask("conformance", requests=CONFORMANCE_REQUESTS)
     )
-    subject.conformance = Conformance(rows, complete(rows))
-    subject.metrics[metrics.CONFORMANCE_PASSED] = float(sum(row.passed for row in rows))
-    subject.metrics[metrics.CONFORMANCE_TOTAL] = float(len(rows))
+    candidate.conformance = Conformance(rows, complete(rows))
+    candidate.metrics[metrics.CONFORMANCE_PASSED] = float(sum(row.passed for row in rows))
+    candidate.metrics[metrics.CONFORMANCE_TOTAL] = float(len(rows))
 
 
-def weigh(subject: Candidate) -> None:
-    subject.metrics[metrics.PEAK_RSS] = float(
-        max(subject.process.ask("peak_rss"), subject.process.peak_rss)
+def weigh(candidate: Candidate) -> None:
+    candidate.metrics[metrics.PEAK_RSS] = float(
+        max(candidate.process.ask("peak_rss"), candidate.process.peak_rss)
     )
 
 
-def count_prompts(subject: Candidate) -> None:
+def count_prompts(candidate: Candidate) -> None:
     """What a conversation's prompt is when the model is served: the wrapper renders it, not the
     engine's own template.
     """
-    subject.served_prompts = [
-        subject.process.ask("prompt_tokens", messages=messages)
+    candidate.served_prompts = [
+        candidate.process.ask("prompt_tokens", messages=messages)
         for messages in fidelity_texts.CONVERSATIONS
     ]
 
 
-def trace_all(subjects: Sequence[Candidate], pack: Pack) -> None:
+def trace_all(candidates: Sequence[Candidate], pack: Pack) -> None:
     """One trace an answer, where a run is active to hold them."""
     if mlflow.active_run() is None:
         return
-    answered = [subject for subject in subjects if subject.answers]
+    answered = [candidate for candidate in candidates if candidate.answers]
     traces.log_dataset(
-        pack, [subject.description.model_id for subject in answered if subject.description.model_id]
+        pack,
+        [
+            candidate.description.model_id
+            for candidate in answered
+            if candidate.description.model_id
+        ],
     )
-    for subject in answered:
-        traces.log_traces(subject.description, pack, subject.answers)
+    for candidate in answered:
+        traces.log_traces(candidate.description, pack, candidate.answers)

@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 TOKEN_WEIGHT = 0.008  # rough seconds of one token in the reference and in one conversion
 
 
-def count(subjects: Sequence[Candidate]) -> int:
+def count(candidates: Sequence[Candidate]) -> int:
     """How many of the candidates are conversions."""
-    return sum(subject.description.variant == verdict.CONVERTED for subject in subjects)
+    return sum(candidate.description.variant == verdict.CONVERTED for candidate in candidates)
 
 
 def compare_all(
-    subjects: Sequence[Candidate], config: Config, workdir: Path, display: Display
+    candidates: Sequence[Candidate], config: Config, workdir: Path, display: Display
 ) -> None:
     """Compare each conversion with the checkpoint of the same snapshot, which a transformers
     variant carries.
@@ -36,29 +36,29 @@ def compare_all(
     A meter that fails leaves a note and no figures: the served candidate was judged in another
     process, and stays as it is.
     """
-    alive = [subject for subject in subjects if subject.failure is None]
+    alive = [candidate for candidate in candidates if candidate.failure is None]
     references: dict[str, Candidate] = {}
     groups: dict[str, list[Candidate]] = {}
-    for subject in alive:
-        digest = subject.description.snapshot_digest
-        if subject.description.variant == "transformers" and digest is not None:
-            references.setdefault(digest, subject)
-    for subject in alive:
-        if subject.description.variant != verdict.CONVERTED:
+    for candidate in alive:
+        digest = candidate.description.snapshot_digest
+        if candidate.description.variant == "transformers" and digest is not None:
+            references.setdefault(digest, candidate)
+    for candidate in alive:
+        if candidate.description.variant != verdict.CONVERTED:
             continue
-        digest = subject.description.snapshot_digest
+        digest = candidate.description.snapshot_digest
         if digest is None:
-            subject.notes.append(
+            candidate.notes.append(
                 "fidelity: the logged model does not say which snapshot it was made from, so there"
                 " is no reference"
             )
         elif digest not in references:
-            subject.notes.append(
+            candidate.notes.append(
                 "fidelity: no transformers variant of the same snapshot is among the candidates, so"
                 " there is no reference"
             )
         else:
-            groups.setdefault(digest, []).append(subject)
+            groups.setdefault(digest, []).append(candidate)
     for digest, group in groups.items():
         compare_group(references[digest], group, config, workdir, display)
 
@@ -74,8 +74,8 @@ def compare_group(
     limits = Limits(settings.candidate_timeout, settings.request_timeout)
     folder = weights(reference)
     if folder is None:
-        for subject in group:
-            subject.notes.append(
+        for candidate in group:
+            candidate.notes.append(
                 "fidelity: the transformers variant of the same snapshot holds no checkpoint with"
                 " safetensors"
             )
@@ -88,14 +88,14 @@ def compare_group(
     with CandidateProcess(
         f"{reference.process.name}-reference", limits, [folder], [shared]
     ) as process:
-        for subject in group:
-            build = weights(subject)
+        for candidate in group:
+            build = weights(candidate)
             if build is None:
-                subject.notes.append(
+                candidate.notes.append(
                     "fidelity: the logged model holds no folder with a genai_config.json"
                 )
                 continue
-            name = subject.process.name
+            name = candidate.process.name
             with CandidateProcess(f"{name}-logits", limits, [build], [shared]) as meter:
                 try:
                     comparison = fidelity.measure(
@@ -104,40 +104,40 @@ def compare_group(
                         {name: (meter, build)},
                         settings.fidelity,
                         shared,
-                        guard_of(subject),
+                        guard_of(candidate),
                         lambda tokens: display.advance(TOKEN_WEIGHT * tokens),
                     )[name]
                 except (CandidateFailedError, ModelError) as error:
-                    note(subject, f"the reference failed: {error}")
+                    note(candidate, f"the reference failed: {error}")
                     continue
-            record(subject, comparison)
-            if metrics.PERPLEXITY_REFERENCE in subject.metrics:
-                reference.metrics[metrics.PERPLEXITY] = subject.metrics[
+            record(candidate, comparison)
+            if metrics.PERPLEXITY_REFERENCE in candidate.metrics:
+                reference.metrics[metrics.PERPLEXITY] = candidate.metrics[
                     metrics.PERPLEXITY_REFERENCE
                 ]
 
 
-def record(subject: Candidate, comparison: Comparison) -> None:
-    """Put what was measured on the subject; nothing where a window is missing."""
+def record(candidate: Candidate, comparison: Comparison) -> None:
+    """Put what was measured on the candidate; nothing where a window is missing."""
     if not comparison.complete:
         done, all_ = (
             len(comparison.spans) + len(comparison.past),
             comparison.windows + len(comparison.borders),
         )
-        note(subject, f"{done} of {all_} windows were compared, so no figure is given")
+        note(candidate, f"{done} of {all_} windows were compared, so no figure is given")
         return
-    subject.metrics |= metrics_of(comparison)
-    subject.series["fidelity"] = series_of(comparison)
-    if subject.served_prompts is not None:
-        pairs = zip(subject.served_prompts, comparison.prompt_lengths, strict=True)
+    candidate.metrics |= metrics_of(comparison)
+    candidate.series["fidelity"] = series_of(comparison)
+    if candidate.served_prompts is not None:
+        pairs = zip(candidate.served_prompts, comparison.prompt_lengths, strict=True)
         # a conversation that either refuses says nothing of its tokens; the contract's table names
         # a system role that is missing
         same = [ours == theirs for ours, theirs in pairs if ours is not None and theirs is not None]
         if same:
-            subject.metrics[metrics.SERVED_PROMPT_AGREEMENT] = sum(same) / len(same)
+            candidate.metrics[metrics.SERVED_PROMPT_AGREEMENT] = sum(same) / len(same)
 
 
-def guard_of(subject: Candidate) -> Callable[[str, Callable[[], None]], None]:
+def guard_of(candidate: Candidate) -> Callable[[str, Callable[[], None]], None]:
     """Runs a part of the meter; after the first failure the rest is left out, as a mean over what
     is left would look like a whole one.
     """
@@ -151,21 +151,21 @@ def guard_of(subject: Candidate) -> Callable[[str, Callable[[], None]], None]:
             part()
         except (CandidateFailedError, ModelError) as error:
             failed = True
-            note(subject, f"the meter failed: {error}")
+            note(candidate, f"the meter failed: {error}")
 
     return guard
 
 
-def note(subject: Candidate, text: str) -> None:
-    subject.notes.append(f"fidelity: {text}")
-    log.warning("%s: fidelity: %s", subject.description.name, text)
+def note(candidate: Candidate, text: str) -> None:
+    candidate.notes.append(f"fidelity: {text}")
+    log.warning("%s: fidelity: %s", candidate.description.name, text)
 
 
-def weights(subject: Candidate) -> Path | None:
+def weights(candidate: Candidate) -> Path | None:
     """Folder of weights in the logged model, which was fetched when it was loaded."""
-    if subject.folder is None:
+    if candidate.folder is None:
         return None
-    return folder_of(subject.folder, subject.description.variant)
+    return folder_of(candidate.folder, candidate.description.variant)
 
 
 def folder_of(artifacts: Path, variant: str) -> Path | None:

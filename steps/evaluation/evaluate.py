@@ -15,8 +15,20 @@ import psutil
 from steps.config import isolation
 from steps.config.root import Config
 from steps.core import processes
-from steps.evaluation import candidate, conversions, lm_eval_tasks, packs, publish, speed, verdict
-from steps.evaluation.candidate import candidates_of
+from steps.evaluation import conversions, lm_eval_tasks, packs, publish, speed, verdict
+from steps.evaluation.candidate import (
+    TIMING_WEIGHT,
+    Candidate,
+    answer_pack,
+    candidates_of,
+    conform,
+    count_prompts,
+    load,
+    run_lm_eval,
+    time_all,
+    trace_all,
+    weigh,
+)
 from steps.evaluation.presentation import html_report
 from steps.evaluation.progress import Display
 from steps.evaluation.report import Report
@@ -61,57 +73,59 @@ def evaluate_models(
     isolation.heed("evaluate.isolation", settings.isolation, processes.missing())
     pack = packs.load(settings.pack).take(settings.max_items)
     lm_eval_tasks.check(settings.lm_eval_tasks, settings.lm_eval_path)
-    subjects = candidates_of(candidate_uris, incumbent_uri, config)
-    warnings = _memory_warnings(subjects)
-    weight = len(subjects) * (
+    candidates = candidates_of(candidate_uris, incumbent_uri, config)
+    warnings = _memory_warnings(candidates)
+    weight = len(candidates) * (
         LOAD_WEIGHT
         + sum((item.max_tokens or settings.max_new_tokens) / 16 for item in pack.items)
         + (CONFORMANCE_WEIGHT if settings.conformance else 0)
-        + (candidate.TIMING_WEIGHT * speed.steps(settings.speed) if settings.speed.enabled else 0)
+        + (TIMING_WEIGHT * speed.steps(settings.speed) if settings.speed.enabled else 0)
     )
     if settings.fidelity.enabled:
-        weight += conversions.TOKEN_WEIGHT * settings.fidelity.tokens * conversions.count(subjects)
+        weight += (
+            conversions.TOKEN_WEIGHT * settings.fidelity.tokens * conversions.count(candidates)
+        )
     with Display(weight) as display, ExitStack() as stack:
-        for subject in subjects:
-            stack.callback(subject.process.close)
-            display.say(f"load {subject.description.name}")
-            subject.attempt("load", partial(candidate.load, subject, workdir))
+        for candidate in candidates:
+            stack.callback(candidate.process.close)
+            display.say(f"load {candidate.description.name}")
+            candidate.attempt("load", partial(load, candidate, workdir))
             display.advance(LOAD_WEIGHT)
-        for subject in subjects:
-            display.say(f"quality of {subject.description.name} on {len(pack.items)} items")
-            subject.attempt(
+        for candidate in candidates:
+            display.say(f"quality of {candidate.description.name} on {len(pack.items)} items")
+            candidate.attempt(
                 "quality",
                 partial(
-                    candidate.answer_pack,
-                    subject,
+                    answer_pack,
+                    candidate,
                     pack,
                     config,
                     cache or workdir / "answers",
                     display,
                 ),
             )
-        for subject in subjects if settings.lm_eval_tasks else []:
-            display.say(f"lm-eval of {subject.description.name}")
-            subject.attempt("lm-eval", partial(candidate.run_lm_eval, subject, config))
+        for candidate in candidates if settings.lm_eval_tasks else []:
+            display.say(f"lm-eval of {candidate.description.name}")
+            candidate.attempt("lm-eval", partial(run_lm_eval, candidate, config))
         if settings.speed.enabled:
             display.say("speed, interleaved")
-            candidate.time_all(subjects, config, display)
+            time_all(candidates, config, display)
         # before the contract, whose over-long prompt is not an everyday load
-        for subject in subjects:
-            subject.attempt("memory", partial(candidate.weigh, subject))
-        for subject in subjects if settings.fidelity.enabled else []:
-            if subject.description.variant == verdict.CONVERTED:
-                subject.attempt("prompts", partial(candidate.count_prompts, subject))
-        for subject in subjects if settings.conformance else []:
-            display.say(f"chat contract of {subject.description.name}")
-            subject.attempt("conformance", partial(candidate.conform, subject))
+        for candidate in candidates:
+            candidate.attempt("memory", partial(weigh, candidate))
+        for candidate in candidates if settings.fidelity.enabled else []:
+            if candidate.description.variant == verdict.CONVERTED:
+                candidate.attempt("prompts", partial(count_prompts, candidate))
+        for candidate in candidates if settings.conformance else []:
+            display.say(f"chat contract of {candidate.description.name}")
+            candidate.attempt("conformance", partial(conform, candidate))
             display.advance(CONFORMANCE_WEIGHT)
-        for subject in subjects:
-            subject.process.close()
+        for candidate in candidates:
+            candidate.process.close()
         if settings.fidelity.enabled:
             display.say(f"fidelity on {settings.fidelity.tokens} tokens")
-            conversions.compare_all(subjects, config, workdir, display)
-    report = assemble(subjects, pack, config, warnings)
+            conversions.compare_all(candidates, config, workdir, display)
+    report = assemble(candidates, pack, config, warnings)
     report.write(workdir / "report.json")
     html_report.write(report, workdir)
     if log_to is not None:
@@ -129,20 +143,20 @@ def evaluate_models(
                 kept,
             )
             raise
-    for subject in subjects:
-        if subject.store is not None:
-            subject.store.clear()
+    for candidate in candidates:
+        if candidate.store is not None:
+            candidate.store.clear()
     if settings.traces:
         try:
-            candidate.trace_all(subjects, pack)
+            trace_all(candidates, pack)
         except Exception as error:  # noqa: BLE001 - whatever a tracking server answers: the report is logged by now
             log.warning("the traces are not complete: %s: %s", type(error).__name__, error)
     return report
 
 
-def _memory_warnings(subjects: Sequence[candidate.Candidate]) -> tuple[str, ...]:
+def _memory_warnings(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """All candidates are in memory at once while they are timed in turn: say so before it hurts."""
-    needed = sum(subject.description.size_bytes or 0 for subject in subjects)
+    needed = sum(candidate.description.size_bytes or 0 for candidate in candidates)
     available = psutil.virtual_memory().available
     if needed <= available:
         return ()

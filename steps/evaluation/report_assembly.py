@@ -18,23 +18,32 @@ TYPICAL_DISCORDANCE = 0.2
 
 
 def assemble(
-    subjects: Sequence[Candidate], pack: Pack, config: Config, warnings: tuple[str, ...]
+    candidates: Sequence[Candidate], pack: Pack, config: Config, warnings: tuple[str, ...]
 ) -> Report:
     """The report of candidates that were evaluated, each with its verdict."""
     gates = config.promotion.gates
-    candidates = [_candidate(subject) for subject in subjects]
-    incumbent = next((candidate for candidate in candidates if candidate.role == "incumbent"), None)
+    reports = [_candidate(candidate) for candidate in candidates]
+    incumbent = next((report for report in reports if report.role == "incumbent"), None)
     seed = config.evaluate.seed
     judged = tuple(
-        replace(candidate, verdict=verdict.decide(candidate, incumbent, gates, seed))
-        for candidate in candidates
+        replace(report, verdict=verdict.decide(report, incumbent, gates, seed))
+        for report in reports
     )
     serving = next(
-        (subject.description for subject in subjects if subject.description.role == "incumbent"),
+        (
+            candidate.description
+            for candidate in candidates
+            if candidate.description.role == "incumbent"
+        ),
         None,
     )
     first = next(
-        (subject.description for subject in subjects if subject.description.snapshot_digest), None
+        (
+            candidate.description
+            for candidate in candidates
+            if candidate.description.snapshot_digest
+        ),
+        None,
     )
     return Report(
         registered_name=config.model.registered_name,
@@ -69,7 +78,7 @@ def assemble(
         policy={"gates": asdict(gates)},
         candidates=judged,
         isolation={"wanted": config.evaluate.isolation.value, "missing": list(processes.missing())},
-        notes=(*warnings, *_isolation_notes(), *_notes(pack, gates), *_resumed(subjects, pack)),
+        notes=(*warnings, *_isolation_notes(), *_notes(pack, gates), *_resumed(candidates, pack)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -93,33 +102,33 @@ def _isolation_notes() -> tuple[str, ...]:
     return (said,) if missing else ()
 
 
-def _resumed(subjects: Sequence[Candidate], pack: Pack) -> tuple[str, ...]:
+def _resumed(candidates: Sequence[Candidate], pack: Pack) -> tuple[str, ...]:
     total = len(pack.items)
     return tuple(
-        f"{subject.resumed} of {total} answers of {subject.description.name} are from an earlier"
-        " process, and so are their latencies"
-        for subject in subjects
-        if subject.resumed
+        f"{candidate.resumed} of {total} answers of {candidate.description.name} are from an"
+        " earlier process, and so are their latencies"
+        for candidate in candidates
+        if candidate.resumed
     )
 
 
-def _candidate(subject: Candidate) -> CandidateReport:
-    described = subject.description
-    for name in [name for name, value in subject.metrics.items() if not math.isfinite(value)]:
-        subject.notes.append(f"{name} is {subject.metrics.pop(name)} and is left out")
+def _candidate(candidate: Candidate) -> CandidateReport:
+    described = candidate.description
+    for name in [name for name, value in candidate.metrics.items() if not math.isfinite(value)]:
+        candidate.notes.append(f"{name} is {candidate.metrics.pop(name)} and is left out")
     return CandidateReport(
         uri=described.uri,
         model_id=described.model_id,
         variant=described.variant,
         digest=described.digest,
         role=described.role,
-        status="failed" if subject.failure else "evaluated",
-        failure=subject.failure,
-        metrics=dict(sorted(subject.metrics.items())),
-        quality=subject.quality,
-        conformance=subject.conformance,
+        status="failed" if candidate.failure else "evaluated",
+        failure=candidate.failure,
+        metrics=dict(sorted(candidate.metrics.items())),
+        quality=candidate.quality,
+        conformance=candidate.conformance,
         verdict=Verdict(HOLD),
         licence=described.licence,
-        series=subject.series,
-        notes=tuple(subject.notes),
+        series=candidate.series,
+        notes=tuple(candidate.notes),
     )

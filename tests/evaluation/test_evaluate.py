@@ -238,7 +238,7 @@ def test_traces_come_last_and_may_fail(
         order.append("traces")
         raise ConnectionError("the server is gone")
 
-    monkeypatch.setattr("steps.evaluation.candidate.trace_all", broken)
+    monkeypatch.setattr("steps.evaluation.evaluate.trace_all", broken)
     settings = config(**QUICK, traces=True)
     report = evaluate_models(
         [clerk("good")],
