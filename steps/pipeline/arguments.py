@@ -24,6 +24,7 @@ FLAGS = frozenset({
     "--version", "-sc",
 })  # fmt: skip
 FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
+FREE_TEXT = frozenset({"reason"})  # keys whose values are sentences
 INSPECTING = frozenset({
     "-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc",
 })  # fmt: skip
@@ -87,6 +88,8 @@ def translate(words: Sequence[str]) -> Arguments:
                 "overrides", word, "key=value, a group choice such as model=tiny_phi3, or ~key"
             )
     multirun = "-m" in flags or "--multirun" in flags
+    if not multirun:
+        overrides = [_sentence(word) for word in overrides]
     overrides += [_override(key, value, multirun) for key, value in pairs if value]
     return Arguments(tuple(overrides), tuple(flags))
 
@@ -119,6 +122,18 @@ def _override(key: str, value: str, multirun: bool) -> str:
     except HydraException:
         return quoted
     return quoted if parsed.is_sweep_override() and not multirun else plain
+
+
+def _sentence(word: str) -> str:
+    """The override of a free text, quoted where Hydra would read a list of choices or nothing."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in FREE_TEXT or value[:1] in ("'", '"'):
+        return word
+    try:
+        sweep = OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        sweep = True
+    return f"{key}='{_escaped(value)}'" if sweep else word
 
 
 def _escaped(value: str) -> str:

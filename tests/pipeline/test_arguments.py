@@ -42,6 +42,26 @@ def test_hydra_reads_back_what_was_given(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    ["the gate is wrong, see the minutes", "it's 3 % worse, they say", "why (really)?", "plain"],
+)
+def test_a_sentence_is_one_value_although_it_has_commas(value: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = translate([f"reason={value}"]).overrides
+    override = OverridesParser.create().parse_override(word)
+    assert not override.is_sweep_override()
+    assert override.value() == value
+
+
+@pytest.mark.parametrize(
+    "word", ["reason='quoted, already'", 'reason="so, too"', "evaluate.pack=core,smoke"]
+)
+def test_what_is_quoted_or_no_sentence_stays_as_it_was_typed(word: str) -> None:
+    assert translate([word]).for_hydra() == [word]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["tiny_phi3"], r"overrides='tiny_phi3': expected key=value"),
