@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -142,7 +143,7 @@ def first_token(report: Report, names: Sequence[str]) -> Figure | None:
             axes.scatter(
                 times, [row] * len(times), color=colour(index), s=26, alpha=0.75, linewidths=0
             )
-            middle = times[len(times) // 2]
+            middle = median(times)
             axes.plot(
                 [middle, middle], [row - 0.32, row + 0.32], color=colour(index), linewidth=2.4
             )
