@@ -18,6 +18,7 @@ SHOWN = 200  # characters of a value, and of its field, in an error
 # of values within values; no schema or message needs more, and Python's own recursion ends at about
 # a thousand
 MAX_DEPTH = 64
+PLAIN_TYPES: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 
 
 def invalid_request(
@@ -114,10 +115,16 @@ def plain(value: Any, depth: int = 0) -> Any:
         return plain(value.tolist(), depth)
     if hasattr(value, "asDict"):
         return plain(value.asDict(recursive=True), depth)
+    inner = depth + 1
+    # most values are already plain: a call for each of a million would take a second
+    done = PLAIN_TYPES if inner <= MAX_DEPTH else frozenset()
     if isinstance(value, Mapping):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+        return {
+            str(key): item if type(item) in done else plain(item, inner)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [plain(item, depth + 1) for item in value]
+        return [item if type(item) in done else plain(item, inner) for item in value]
     return value
 
 
