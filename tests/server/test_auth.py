@@ -108,10 +108,10 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
         )
     commands.register(held, scene.config())
     mlflow.MlflowClient().set_registered_model_alias("coveted", "candidate", "1")
-    make_user(guarded, "mallory", "mallory-passw0rd-1")
+    make_user(guarded, "oscar", "oscar-passw0rd-1")
 
-    as_user("mallory", "mallory-passw0rd-1")
-    with mlflow.start_run(experiment_id=mlflow.create_experiment("of mallory")):
+    as_user("oscar", "oscar-passw0rd-1")
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("of oscar")):
         forged = scene.log_report(
             [scene.candidate(onnx, "onnx", scene.FAST)], name="coveted", items=9999, pack="core"
         )
@@ -128,10 +128,10 @@ def test_report_of_a_user_who_may_only_read_decides_nothing(
         partial(candidate_evaluation.run_evaluation, registry, ()),
     )
     assert not verdict.promoted and "verdict is 'hold'" in verdict.words
-    assert "experiment 'of mallory', which does not count" in caplog.text
-    with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
+    assert "experiment 'of oscar', which does not count" in caplog.text
+    with pytest.raises(RefusedError, match="experiment 'of oscar', which does not count"):
         promote(scene.config("target=models:/coveted/1", f"report_uri={forged}"))
-    with pytest.raises(RefusedError, match="experiment 'of mallory', which does not count"):
+    with pytest.raises(RefusedError, match="experiment 'of oscar', which does not count"):
         commands.register(forged, scene.config())
     assert "champion" not in (registry.aliases("coveted") or {})
     runs = artifact_lookup.finished_runs(
