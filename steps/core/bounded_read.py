@@ -44,7 +44,7 @@ def read(address: str, most_bytes: int) -> bytes:
     Raises:
         TooMuchError: it is larger, or takes more than ``SECONDS``; the connection is closed then,
             with the process that holds it.
-        OSError: it is on this machine and cannot be read, or is no regular file.
+        OSError: it is on this machine and cannot be read, or is not a regular file.
         mlflow.exceptions.MlflowException: the store does not hand it out.
     """
     if is_local(address):
@@ -75,11 +75,11 @@ def read(address: str, most_bytes: int) -> bytes:
 
 
 def _local(path: str, address: str, most_bytes: int) -> bytes:
-    # neither a pipe that nobody writes to nor a link is opened
+    # neither a pipe without a writer nor a link is opened
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{redact(address)} is no regular file")
+            raise OSError(f"{redact(address)} is not a regular file")
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise _too_large(address, most_bytes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from steps.core import bytecode
 from steps.core.errors import StepError
 
-# MLflow writes it at the top of a model that is downloaded by its registry name; it is no part of
+# MLflow writes it at the top of a model that is downloaded by its registry name; it is not part of
 # what was logged
 REGISTERED = "registered_model_meta"
 DEEPEST = 64  # folders in a path; a logged model has a handful

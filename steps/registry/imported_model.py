@@ -129,7 +129,7 @@ def private_copy(archive: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
 
 def _copy(source: Path, target: Path, size: int) -> str:
     """Copy at most one byte more than ``size``; the sha256 of what was copied, in hexadecimal."""
-    # neither a link nor a pipe that nobody writes to is opened
+    # neither a link nor a pipe without a writer is opened
     handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     hashed, left = hashlib.sha256(), size + 1
     with os.fdopen(handle, "rb") as reading, target.open("wb") as writing:
