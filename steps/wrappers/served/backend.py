@@ -48,6 +48,8 @@ class Job:
     cached_tokens: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
     failure: MlflowException | None = None
+    # of the generated tokens, where the request asks for them
+    logprobs: list[Any] = field(default_factory=list)
 
     def reply(self, kind: str, value: object) -> None:
         """Send something to the caller."""
@@ -62,6 +64,7 @@ class Job:
     def restart(self) -> None:
         """Forget what was generated, to begin again elsewhere."""
         self.tokens = 0
+        self.logprobs.clear()
         self.text.restart()
 
     def finish_reason(self, token: int, produced: int, eos: Collection[int]) -> str | None:

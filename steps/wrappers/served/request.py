@@ -66,6 +66,10 @@ class Request:
     stream: bool
     include_usage: bool
     limited: bool  # whether the request itself says max_tokens
+    # added to the scores of token ids
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    # likeliest tokens whose log probabilities are told beside the chosen one's; None tells none
+    logprobs: int | None = None
     # what the chat template is given beside messages and tools
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
