@@ -60,6 +60,10 @@ class ServingConfig:
     request_timeout: float = bounded(600.0, above(0, "seconds"))
     # KV cache kept across turns, in bytes; 0 switches reuse off
     prefix_cache_bytes: int = bounded(268_435_456, at_least(0))
+    # KV cache of answers on their way, in bytes: fewer run side by side when theirs are long
+    kv_cache_bytes: int = bounded(4_294_967_296, at_least(1))
+    # onnxruntime (rows join and leave a batch), onnxruntime-genai, or null: the first where it can
+    engine: str | None = None
     neutralise_special_tokens: bool = True  # special-token text in messages is taken as plain text
     # cpu, cuda, dml, …; null is what the folder was built for
     execution_provider: str | None = None

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from steps.snapshots.decoder_layers import windows_of
+from steps.snapshots.last_position import write_last_position
 from steps.wrappers.capabilities import limits_of, template_of
 from steps.wrappers.served.limits import CAPABILITIES, Limits
 
@@ -45,6 +46,8 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     config["model"]["context_length"] = limits.context_length
     config.setdefault("search", {})["max_length"] = limits.context_length
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")
+    if not config["model"]["decoder"].get("session_options", {}).get("provider_options"):  # CPU
+        write_last_position(folder / config["model"]["decoder"]["filename"])
     capabilities = {"limits": limits.to_json(), "template": template_of(folder)}
     (folder / CAPABILITIES).write_text(
         json.dumps(capabilities, indent=1, ensure_ascii=False), encoding="utf-8"

@@ -29,11 +29,12 @@ ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
+    *("backend", "sampling", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
 )
 ONNX = (
     *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),
-    *("prefix_cache", "onnx_options", "onnx_generators", "onnx_static_batches", "onnx_backend"),
+    *("kv_cache", "prefix_blocks", "onnx_graph", "onnx_options", "onnx_rows"),
+    *("prefix_cache", "onnx_generators", "onnx_static_batches", "onnx_backend"),
     *("onnx_model", "entry_onnx"),
 )
 PARTS = {

@@ -4,7 +4,7 @@ import logging
 import math
 import queue
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,8 +85,11 @@ class Backend(Protocol):
     ``error``. What raises ends the engine and every answer in it.
     """
 
-    def free_slots(self) -> int:
-        """Jobs that may still be started."""
+    # whether a job may join those that run; else it pays to wait a moment for others to start with
+    joins: bool
+
+    def room_for(self, jobs: Sequence[Job]) -> int:
+        """How many of the first jobs, in this order, may be started now."""
 
     def busy(self) -> bool:
         """Whether any started job is unfinished."""

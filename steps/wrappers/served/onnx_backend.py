@@ -6,22 +6,18 @@ decodes a whole batch for little more than the price of one answer, but on CPU i
 """
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .backend import Generated, Job
 from .limits import Limits, limits_of_onnx
 from .onnx_generators import PREFILL_CHUNK, GeneratorRows
+from .onnx_graph import unloadable
 from .onnx_static_batches import StaticBatches
 from .prefix_cache import PrefixCache
 
 # read when onnxruntime-genai is imported, which is later
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 RESTARTABLE = 8  # tokens an answer on a Generator may have and still be begun again in a batch
 
@@ -50,6 +46,8 @@ class OnnxBackend:
     Raises:
         MlflowException: the folder cannot be loaded, or the execution provider is missing.
     """
+
+    joins = False
 
     def __init__(
         self,
@@ -117,19 +115,13 @@ class OnnxBackend:
                         config.set_provider_option(provider, key, str(value))
             return self._og.Model(config)
         except Exception as error:
-            raise MlflowException(
-                "the ONNX model cannot be loaded with"
-                f" execution_provider={provider or 'as built'!r}: {error}; install the"
-                " onnxruntime-genai package of that provider, or load with"
-                " model_config={'execution_provider': 'cpu'}",
-                error_code=INVALID_PARAMETER_VALUE,
-            ) from error
+            raise unloadable(provider or "as built", error) from error
 
     # --- the scheduler's side
 
-    def free_slots(self) -> int:
-        """Jobs that may still be started."""
-        return self._max_batch_size - len(self.generators) - len(self.batches)
+    def room_for(self, jobs: Sequence[Job]) -> int:
+        """How many of the first jobs may be started now."""
+        return min(len(jobs), self._max_batch_size - len(self.generators) - len(self.batches))
 
     def busy(self) -> bool:
         """Whether anything is unfinished."""

@@ -20,8 +20,7 @@ from .backend import LOG, Backend, Job, Replies
 
 # seconds between looks at waiting jobs: whether their time is up or their reader left
 SWEEP_SECONDS = 0.5
-# seconds an idle engine waits for requests that are being tokenised, to batch them with those that
-# wait
+# seconds an idle engine whose batches nobody joins waits for requests that are being tokenised
 GATHER_SECONDS = 0.01
 
 
@@ -198,7 +197,7 @@ class Scheduler:
         with self._wake:
             while not self._closing and not self._waiting and not self.backend.busy():
                 self._wake.wait()
-            if not self.backend.busy():
+            if not self.backend.joins and not self.backend.busy():
                 self._wake.wait_for(
                     lambda: self._closing or not self._arriving, timeout=GATHER_SECONDS
                 )
@@ -207,7 +206,7 @@ class Scheduler:
             if time.monotonic() - self._swept > SWEEP_SECONDS:
                 self._swept = time.monotonic()
                 self._waiting = deque(job for job in self._waiting if not self._dropped(job))
-            count = min(self.backend.free_slots(), len(self._waiting))
+            count = self.backend.room_for(self._waiting)
             taken = [self._waiting.popleft() for _ in range(count)]
             if taken:
                 self._wake.notify_all()  # there are free places in the queue

@@ -65,6 +65,15 @@ class Settings:
     )
     prefix_cache_bytes: int = _integer(268_435_456, 0)  # KV cache kept across turns; 0: no reuse
     neutralise_special_tokens: bool = _flag(True)  # such text in messages is taken as plain text
+    # keys and values of answers on their way, in bytes: fewer run side by side when theirs are long
+    kv_cache_bytes: int = _integer(4_294_967_296, 1)
+    # 'onnxruntime' computes rows that join and leave a batch, 'onnxruntime-genai' any graph on any
+    # provider; null is the first wherever the graph and the provider allow it
+    engine: str | None = _setting(
+        None,
+        "'onnxruntime', 'onnxruntime-genai', or null",
+        lambda value: value in (None, "onnxruntime", "onnxruntime-genai"),
+    )
     # null is what the folder was built for
     execution_provider: str | None = _setting(
         None,

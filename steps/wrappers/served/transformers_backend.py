@@ -4,7 +4,7 @@ random stream of each request.
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class TransformersBackend:
         MlflowException: torch has no such device.
     """
 
+    joins = True
+
     def __init__(self, folder: Path, *, limits: Limits, threads: int, device: str) -> None:
         import torch
         from transformers import AutoModelForCausalLM
@@ -81,9 +83,9 @@ class TransformersBackend:
         self._current: Decoding | None = None
         self._later: list[Job] = []
 
-    def free_slots(self) -> int:
+    def room_for(self, jobs: Sequence[Job]) -> int:
         """One at a time."""
-        return 0 if self.busy() else 1
+        return 0 if self.busy() else min(1, len(jobs))
 
     def busy(self) -> bool:
         """Whether anything is unfinished."""

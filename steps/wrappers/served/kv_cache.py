@@ -1,0 +1,97 @@
+"""Keys and values of rows that are computed together, in slots of one capacity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FLOAT_BYTES = 4
+# Tokens that a capacity is a multiple of, and some more: where a head's keys lie a power of two
+# apart from the next head's, they share the same few sets of the processor's cache.
+CAPACITY_TOKENS, CAPACITY_OFFSET = 256, 16
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Keys, or values, of one layer.
+
+    Attributes:
+        past: name of the graph's input.
+        present: name of the output.
+        heads: of keys and values.
+        size: of a head.
+    """
+
+    past: str
+    present: str
+    heads: int
+    size: int
+
+
+class KVCache:
+    """Buffers of shape (slots, heads, capacity, size), float32, for the keys and for the values of
+    every layer.
+
+    The system gives memory to what is written alone, so slots that were never used take none.
+
+    Args:
+        layers: keys and values of the layers, in the order of the graph.
+        slots: rows there is room for.
+    """
+
+    def __init__(self, layers: Sequence[LayerShape], slots: int) -> None:
+        self._layers, self._slots = layers, slots
+        self.token_bytes = FLOAT_BYTES * sum(layer.heads * layer.size for layer in layers)
+        self.capacity = 0  # tokens of a slot
+        self.version = 0  # changes with the addresses
+        self._buffers: list[Any] = []
+
+    @staticmethod
+    def rounded(tokens: int) -> int:
+        """The capacity that holds so many tokens."""
+        whole = -(-(tokens - CAPACITY_OFFSET) // CAPACITY_TOKENS) * CAPACITY_TOKENS
+        return max(whole, 0) + CAPACITY_OFFSET
+
+    def reserve(self, capacity: int, used: Sequence[int]) -> None:
+        """Give every slot room for ``capacity`` tokens; ``used`` are the tokens that the first
+        slots hold, which are kept. Buffer by buffer, so that no more than one is held twice.
+        """
+        if capacity == self.capacity:
+            return
+        old, self._buffers = self._buffers, []
+        for index, layer in enumerate(self._layers):
+            shape = (self._slots, layer.heads, capacity, layer.size)
+            self._buffers.append(np.zeros(shape, np.float32))
+            for slot, tokens in enumerate(used):
+                self._buffers[index][slot, :, :tokens] = old[index][slot, :, :tokens]
+            if old:
+                old[index] = None
+        self.capacity = capacity
+        self.version += 1
+
+    def release(self) -> None:
+        """Give everything back."""
+        self._buffers.clear()
+        self.capacity = 0
+        self.version += 1
+
+    def place(self, index: int, first: int, count: int) -> tuple[tuple[int, ...], int]:
+        """Shape and address of neighbouring slots in a buffer."""
+        buffer = self._buffers[index]
+        shape = (count, *buffer.shape[1:])
+        return shape, buffer.ctypes.data + first * buffer.strides[0]
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first tokens of a slot into another."""
+        for buffer in self._buffers:
+            buffer[target, :, :tokens] = buffer[source, :, :tokens]
+
+    def read(self, slot: int, start: int, stop: int) -> list[Any]:
+        """A copy of some tokens of a slot, (heads, tokens, size) for every buffer."""
+        return [buffer[slot, :, start:stop].copy() for buffer in self._buffers]
+
+    def write(self, slot: int, start: int, block: Sequence[Any]) -> None:
+        """Write what ``read`` gave."""
+        for buffer, values in zip(self._buffers, block, strict=True):
+            buffer[slot, :, start : start + values.shape[1]] = values
