@@ -1,6 +1,6 @@
 """Doubles of a decoder, a backend and a model with something to say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from steps.wrappers.served.backend import Backend, Generated, Job
 from steps.wrappers.served.onnx_model import OnnxChatModel
@@ -33,8 +33,10 @@ class Saying:
         self.jobs: list[tuple[Job, list[int]]] = []
         self.prompts: list[list[int]] = []
 
-    def free_slots(self) -> int:
-        return 4
+    joins = True
+
+    def room_for(self, jobs: Sequence[Job]) -> int:
+        return min(len(jobs), 4)
 
     def busy(self) -> bool:
         return bool(self.jobs)

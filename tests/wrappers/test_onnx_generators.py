@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from steps.wrappers.served.answer import AnswerText
-from steps.wrappers.served.backend import Job
+from steps.wrappers.served.backend import PREFILL_CHUNK, Job
 from steps.wrappers.served.limits import Limits
 from steps.wrappers.served.onnx_backend import OnnxBackend
-from steps.wrappers.served.onnx_generators import PREFILL_CHUNK, GeneratorRows
+from steps.wrappers.served.onnx_generators import GeneratorRows
 from steps.wrappers.served.prefix_cache import PrefixCache
 from steps.wrappers.served.request import Defaults, request_of
 from tests.wrappers.doubles import PieceDecoder

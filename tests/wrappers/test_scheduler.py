@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -30,8 +30,10 @@ class Counting:
         self.order: list[int] = []
         self.broken = self.closed = False
 
-    def free_slots(self) -> int:
-        return self.places - len(self.jobs)
+    joins = False
+
+    def room_for(self, jobs: Sequence[Job]) -> int:
+        return min(len(jobs), self.places - len(self.jobs))
 
     def busy(self) -> bool:
         return bool(self.jobs)

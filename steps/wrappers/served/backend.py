@@ -16,6 +16,10 @@ from .request import Request
 
 LOG = logging.getLogger(__name__)
 
+# Tokens of a prompt that are computed at once, between two steps of those that decode; prompts are
+# kept in pieces of as many. More make the others wait longer, fewer compute slower.
+PREFILL_CHUNK = 128
+
 # (index of the job, kind, value): kind ``text`` for streams, then ``answer`` or ``error``
 Replies = queue.SimpleQueue[tuple[int, str, Any]]
 

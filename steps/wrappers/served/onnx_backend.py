@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .backend import Generated, Job
+from .backend import PREFILL_CHUNK, Generated, Job
 from .limits import Limits, limits_of_onnx
-from .onnx_generators import PREFILL_CHUNK, GeneratorRows
+from .onnx_generators import GeneratorRows
 from .onnx_graph import unloadable
 from .onnx_static_batches import StaticBatches
 from .prefix_cache import PrefixCache

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import Generated, Job
+from .backend import PREFILL_CHUNK, Generated, Job
 from .limits import Limits
 from .onnx_options import generator_error, generator_params, penalise, rewindable
 from .prefix_cache import CacheEntry, PrefixCache
@@ -15,9 +15,6 @@ from .prefix_cache import CacheEntry, PrefixCache
 ROUND_TOKENS = 64  # KV caches that are kept are sized in multiples of this many tokens
 # tokens of room, at least, that a conversation's KV cache gets for the turns that may follow
 NEXT_TURNS = 256
-# prompt tokens computed at once: the logits of each are held, 4 bytes for every entry of the
-# vocabulary
-PREFILL_CHUNK = 256
 
 
 @dataclass(eq=False)

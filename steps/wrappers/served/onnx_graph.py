@@ -17,11 +17,11 @@ from .limits import Limits
 # the graph whose head is computed for the last position alone, over the same weights; written when
 # a folder is prepared
 LAST_POSITION = "model.last.onnx"
-INPUTS = {"input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names"}
-OUTPUTS = {"logits", "present_key_names", "present_value_names"}
+GRAPH_INPUTS = {"input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names"}
+GRAPH_OUTPUTS = {"logits", "present_key_names", "present_value_names"}
 # a mask is bound anew whenever its width changes, so it grows by this many tokens at a time
 MASK_TOKENS = 64
-FLOAT, INTEGER = "tensor(float)", "tensor(int64)"
+FLOAT_TENSOR, INTEGER_TENSOR = "tensor(float)", "tensor(int64)"
 
 # read when onnxruntime is imported, which is later
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -101,7 +101,7 @@ class OnnxGraph:
                 ("past_value_names", "present_value_names"),
             ):
                 name = self._names[past] % layer
-                if name not in given or given[name].type != FLOAT:
+                if name not in given or given[name].type != FLOAT_TENSOR:
                     raise UnsupportedGraphError(f"its input {name} is not a float32 tensor")
                 _, heads, _, size = given[name].shape  # (batch, heads, tokens, size)
                 if not isinstance(heads, int) or not isinstance(size, int):  # names of dimensions
@@ -116,12 +116,12 @@ class OnnxGraph:
         ]
         known = {*plain, *(layer.past for layer in self.layers)}
         others = sorted(given.keys() - known)
-        wrong = [name for name in plain if name in given and given[name].type != INTEGER]
+        wrong = [name for name in plain if name in given and given[name].type != INTEGER_TENSOR]
         made = {value.name: value.type for value in self.session.get_outputs()}
         more = sorted(made.keys() - {self._logits, *(layer.present for layer in self.layers)})
         if others or wrong or more:
             raise UnsupportedGraphError(f"it has {', '.join([*others, *wrong, *more])}")
-        if made.get(self._logits) != FLOAT:
+        if made.get(self._logits) != FLOAT_TENSOR:
             raise UnsupportedGraphError("its logits are not float32")
 
     def prefill(self, cache: KVCache, slot: int, row: Row, *, long: bool) -> Any:
@@ -266,7 +266,7 @@ def unsupported(folder: Path, limits: Limits) -> str | None:
     if decoder.get("sliding_window", {}).get("layers"):
         return "its KV cache is as wide as a sliding window"
     names = {**decoder["inputs"], **decoder["outputs"]}
-    others = sorted(names.keys() - INPUTS - OUTPUTS)
+    others = sorted(names.keys() - GRAPH_INPUTS - GRAPH_OUTPUTS)
     if others:
         return f"its graph has {', '.join(others)}"
     if limits.rope_border is not None and "position_ids" in decoder["inputs"]:

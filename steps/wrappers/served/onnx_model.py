@@ -58,7 +58,7 @@ class OnnxChatModel(ServedModel):
                 max_batch_size=settings.max_batch_size,
                 kv_cache_bytes=settings.kv_cache_bytes,
                 prefix_cache_bytes=settings.prefix_cache_bytes,
-                masks=self.mask,
+                masks=lambda _: None,
             )
         return OnnxBackend(
             folder,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .backend import Generated, Job
+from .backend import PREFILL_CHUNK, Generated, Job
 from .kv_cache import KVCache
 from .limits import Limits
 from .onnx_graph import OnnxGraph, Row
@@ -11,9 +11,6 @@ from .onnx_options import generator_error
 from .prefix_blocks import PrefixBlocks, chain
 from .sampling import Sampler, Scores, TokenMask
 
-# Tokens of a prompt that are computed at once, between two steps of those that decode; also what is
-# kept of prompts. Larger ones make the others wait longer, smaller ones compute slower.
-PREFILL_CHUNK = 128
 PREFILLING = 2  # the group of rows whose prompts are computed; others decode
 # tokens of a slot that an idle model keeps memory for
 IDLE_TOKENS = 1024

@@ -1,0 +1,256 @@
+"""Continuous batching on the embedded model and on the tiny one: an answer is the same alone and in
+company, with its prompt kept or not, and as onnxruntime-genai gives it.
+"""
+
+import queue
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from steps.wrappers.served.answer import AnswerText
+from steps.wrappers.served.backend import PREFILL_CHUNK, Backend, Job
+from steps.wrappers.served.limits import limits_of_onnx
+from steps.wrappers.served.onnx_backend import OnnxBackend
+from steps.wrappers.served.onnx_graph import OnnxGraph
+from steps.wrappers.served.onnx_rows import OnnxRows
+from steps.wrappers.served.request import Defaults, request_of
+from tests.wrappers.doubles import PieceDecoder
+from tests.wrappers.subjects import Folders
+
+# tokens, on both sides of where pieces of prompts end
+LENGTHS = (1, 5, 37, PREFILL_CHUNK - 1, PREFILL_CHUNK, PREFILL_CHUNK + 1, 2 * PREFILL_CHUNK, 300)
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 0.9, "seed": 7},
+    {"temperature": 1.3, "top_p": 0.8, "top_k": 40, "seed": 8},
+    {"frequency_penalty": 1.5, "presence_penalty": 0.5},
+    {"repetition_penalty": 1.3, "min_tokens": 8},
+)
+GREEDY, SEEDED = SETTINGS[:2]
+Rows = Callable[..., OnnxRows]
+
+
+def ids(length: int, seed: int = 0) -> list[int]:
+    return [
+        random.Random(seed * 1000 + length + place).randrange(3, 40_000) for place in range(length)
+    ]
+
+
+def job(tokens: list[int], *, most: int = 12, **settings: Any) -> Job:
+    request = request_of({"prompt": "x", "max_tokens": most, **settings}, None, Defaults())
+    text = AnswerText(lambda: PieceDecoder(str), ())
+    return Job(tokens, request, request.seed or 0, text, queue.SimpleQueue())
+
+
+def answers(backend: Backend, jobs: list[Job], *, every: int = 1) -> list[list[int]]:
+    """Tokens of every job; one is started every so many steps."""
+    given: dict[int, list[int]] = {id(job): [] for job in jobs}
+    waiting, steps = list(jobs), 0
+    while waiting or backend.busy():
+        if waiting and steps % every == 0 and backend.room_for(waiting[:1]):
+            backend.start([waiting.pop(0)])
+        for current, token, reason in backend.step():
+            assert reason != "error", current.failure
+            if token is not None:
+                given[id(current)].append(token)
+        steps += 1
+    return [given[id(job)] for job in jobs]
+
+
+@pytest.fixture(scope="module", params=["int8", "fp32", "tiny"])
+def folder(request: pytest.FixtureRequest, smollm: Folders, tiny: Folders) -> Any:
+    return tiny.onnx("fp32") if request.param == "tiny" else smollm.onnx(request.param)
+
+
+@pytest.fixture(scope="module")
+def graph(folder: Any) -> OnnxGraph:
+    return OnnxGraph(folder, 2, limits_of_onnx(folder))
+
+
+@pytest.fixture
+def rows(graph: OnnxGraph, folder: Any) -> Rows:
+    def make(**settings: Any) -> OnnxRows:
+        given = {
+            "max_batch_size": 4,
+            "kv_cache_bytes": 2**32,
+            "prefix_cache_bytes": 2**28,
+            "masks": lambda _: None,
+        }
+        return OnnxRows(graph, limits=limits_of_onnx(folder), **{**given, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(graph: OnnxGraph, folder: Any) -> list[list[int]]:
+    """Each length with each setting by itself, nothing kept."""
+    made = OnnxRows(
+        graph,
+        limits=limits_of_onnx(folder),
+        max_batch_size=1,
+        kv_cache_bytes=2**32,
+        prefix_cache_bytes=0,
+        masks=lambda _: None,
+    )
+    return [answers(made, [one])[0] for one in varied()]
+
+
+def varied() -> list[Job]:
+    return [
+        job(ids(length), **SETTINGS[place % len(SETTINGS)]) for place, length in enumerate(LENGTHS)
+    ]
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_company_changes_no_answer(rows: Rows, alone: list[list[int]], every: int) -> None:
+    assert answers(rows(prefix_cache_bytes=0), varied(), every=every) == alone
+
+
+def test_a_kept_prompt_changes_no_answer(rows: Rows, alone: list[list[int]]) -> None:
+    backend = rows()
+    assert answers(backend, varied()) == alone
+    again = varied()
+    assert answers(backend, again, every=3) == alone
+    kept = [(length - 1) // PREFILL_CHUNK * PREFILL_CHUNK for length in LENGTHS]
+    assert [one.cached_tokens for one in again] == kept
+    assert 0 < backend.blocks.size <= backend.blocks.budget
+
+
+def test_prompts_that_begin_alike_share_what_is_kept(rows: Rows) -> None:
+    begin, backend = ids(2 * PREFILL_CHUNK), rows()
+    fresh = [answers(rows(), [job([*begin, *ids(9, seed)])])[0] for seed in range(3)]
+    jobs = [job([*begin, *ids(9, seed)]) for seed in range(3)]
+    assert [answers(backend, [one])[0] for one in jobs] == fresh
+    assert [one.cached_tokens for one in jobs] == [0, 2 * PREFILL_CHUNK, 2 * PREFILL_CHUNK]
+
+
+def test_greedy_answers_are_those_of_onnxruntime_genai(rows: Rows, folder: Any) -> None:
+    other = OnnxBackend(
+        folder,
+        threads=2,
+        max_batch_size=1,
+        prefix_cache_bytes=0,
+        execution_provider="cpu",
+        provider_options={},
+    )
+    try:
+        greedy = [job(ids(length)) for length in LENGTHS]
+        expected = [answers(other, [one])[0] for one in greedy]
+    finally:
+        other.close()
+    assert answers(rows(), [job(ids(length)) for length in LENGTHS]) == expected
+
+
+def test_a_seed_gives_one_text_and_another_seed_another(rows: Rows) -> None:
+    hot = {"temperature": 1.5, "most": 24}
+    first, again, other = answers(
+        rows(), [job(ids(20), seed=seed, **hot) for seed in (1, 1, 2)], every=2
+    )
+    assert first == again != other
+
+
+def test_a_row_that_leaves_changes_no_other(rows: Rows, alone: list[list[int]]) -> None:
+    backend, jobs = rows(), varied()[:4]
+    gone = [job(ids(50, seed), most=200) for seed in range(2)]
+    given: dict[int, list[int]] = {id(one): [] for one in jobs}
+    for one in (gone[0], jobs[0], gone[1], jobs[1]):
+        backend.start([one])
+    waiting, steps = jobs[2:], 0
+    while backend.busy() or waiting:
+        if steps in (4, 7):
+            backend.stop(gone[steps == 7])
+        if waiting and backend.room_for(waiting):
+            backend.start([waiting.pop(0)])
+        for current, token, _ in backend.step():
+            if token is not None and id(current) in given:
+                given[id(current)].append(token)
+        steps += 1
+    assert [given[id(one)] for one in jobs] == alone[:4]
+
+
+def test_memory_bounds_how_many_run_together(rows: Rows) -> None:
+    backend = rows(max_batch_size=8)
+    token_bytes = backend.cache.token_bytes
+    tight = rows(max_batch_size=8, kv_cache_bytes=3 * 1040 * token_bytes)
+    short, long = job(ids(10), most=10), job(ids(10), most=900)
+    assert tight.room_for([short] * 9) == 8
+    assert tight.room_for([long] * 9) == 3
+    assert tight.room_for([short, short, long, long]) == 3
+    assert tight.room_for([job(ids(10), most=4000)]) == 1, "alone it may take more"
+    tight.start([short, job(ids(11), most=10)])
+    assert tight.room_for([job(ids(10), most=4000)]) == 0
+    for _ in range(30):
+        list(tight.step())
+    assert not tight.busy()
+    assert tight.room_for([job(ids(10), most=4000)]) == 1
+
+
+def test_slots_grow_for_a_long_answer_and_shrink_after_it(rows: Rows) -> None:
+    backend = rows()
+    expected = answers(rows(), [job(ids(40), most=40)])[0]
+    backend.start([job(ids(40), most=40)])
+    tokens = [token for _ in range(5) for _, token, _ in backend.step()]
+    before = backend.cache.capacity
+    backend.start([job(ids(30), most=1500)])
+    assert backend.cache.capacity >= 1530 > before
+    while len(tokens) < 40:
+        tokens += [token for current, token, _ in backend.step() if len(current.ids) == 40]
+    assert tokens == expected
+    backend.stop(next(row.job for row in backend.rows))
+    backend.start([job(ids(10))])
+    assert backend.cache.capacity < 1530
+
+
+def test_a_long_prompt_is_not_starved_by_short_ones(rows: Rows) -> None:
+    backend = rows(max_batch_size=3)
+    long = job(ids(8 * PREFILL_CHUNK), most=1)
+    backend.start([long])
+    pieces = 0
+    while backend.busy() and any(row.job is long for row in backend.rows):
+        while backend.room_for([job(ids(5))]):
+            backend.start([job(ids(5, pieces), most=1)])
+        list(backend.step())
+        pieces += 1
+    assert pieces <= 2 * 8 + 1
+
+
+def test_a_row_that_fails_fails_alone(rows: Rows, alone: list[list[int]]) -> None:
+    class Broken:
+        def apply(self, _: Any) -> None:
+            raise RuntimeError("no mask")
+
+        def accept(self, _: int) -> None:
+            raise AssertionError
+
+    bad = job(ids(8))
+    backend = rows(masks=lambda one: Broken() if one is bad else None)
+    jobs = varied()[:3]
+    backend.start([jobs[0], bad, *jobs[1:]])
+    given: dict[int, list[int]] = {id(one): [] for one in (*jobs, bad)}
+    failed = []
+    while backend.busy():
+        for current, token, reason in backend.step():
+            if reason == "error":
+                failed.append(current)
+            if token is not None:
+                given[id(current)].append(token)
+    assert failed == [bad]
+    assert isinstance(bad.failure, MlflowException)
+    assert [given[id(one)] for one in jobs] == alone[:3]
+
+
+def test_log_probabilities_are_the_models(rows: Rows) -> None:
+    one = job(ids(9), most=5)
+    one.request = type(one.request)(**{**vars(one.request), "logprobs": 3})
+    [tokens] = answers(rows(), [one])
+    assert [entry.token for entry in one.logprobs] == tokens
+    for entry in one.logprobs:
+        assert len(entry.top) == 3
+        assert entry.top[0] == (entry.token, entry.logprob)
+        assert entry.logprob < 0
+        assert [value for _, value in entry.top] == sorted(
+            (value for _, value in entry.top), reverse=True
+        )
