@@ -29,16 +29,19 @@ ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
+    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "sampling"),
+    *("grammar_turns", "grammar_matchers", "grammar_process", "grammar_trial", "model"),
 )
 ONNX = (
-    *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),
     *("prefix_cache", "onnx_options", "onnx_generators", "onnx_static_batches", "onnx_backend"),
     *("onnx_model", "entry_onnx"),
 )
 PARTS = {
     "onnx": (*COMMON, *ONNX),
-    "transformers": (*COMMON, "transformers_backend", "transformers_model", "entry_transformers"),
+    "transformers": (
+        *COMMON,
+        *("transformers_rows", "transformers_backend", "transformers_model", "entry_transformers"),
+    ),
 }
 
 
