@@ -110,25 +110,27 @@ class RowsCache:
             length: tokens of the prompt.
         """
         row = len(self.lengths)
-        self._reserve(length + 1, layers)
-        for layer, keys, values in zip(layers, self._keys, self._values, strict=True):
-            begin = length - layer.keys.shape[-2]
-            keys[row, :, begin:length] = layer.keys[0]
-            values[row, :, begin:length] = layer.values[0]
+        with self._torch.inference_mode():
+            self._reserve(length + 1, layers)
+            for layer, keys, values in zip(layers, self._keys, self._values, strict=True):
+                begin = length - layer.keys.shape[-2]
+                keys[row, :, begin:length] = layer.keys[0]
+                values[row, :, begin:length] = layer.values[0]
         self.lengths.append(length)
 
     def leave(self, row: int) -> None:
         """Take a row out; the last one moves into its place."""
         last = self.lengths.pop()
         if row < len(self.lengths):
-            for buffer in (*self._keys, *self._values):
-                buffer[row, :, :last] = buffer[len(self.lengths), :, :last]
+            with self._torch.inference_mode():
+                for buffer in (*self._keys, *self._values):
+                    buffer[row, :, :last] = buffer[len(self.lengths), :, :last]
             self.lengths[row] = last
         if not self.lengths:
             self._keys, self._values = [], []
 
     def begin_step(self, like: Any) -> tuple[Any, Any]:
-        """Make room for one more token of every row.
+        """Make room for one more token of every row, within torch's inference mode.
 
         Args:
             like: a tensor of the model's type, on its device.
