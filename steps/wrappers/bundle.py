@@ -29,17 +29,20 @@ ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "sampling", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
+    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "sampling"),
+    *("grammar_turns", "grammar_matchers", "grammar_process", "grammar_trial", "model"),
 )
 ONNX = (
-    *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),
     *("kv_cache", "prefix_blocks", "onnx_graph", "onnx_options", "onnx_rows"),
     *("prefix_cache", "onnx_generators", "onnx_static_batches", "onnx_backend"),
     *("onnx_model", "entry_onnx"),
 )
 PARTS = {
     "onnx": (*COMMON, *ONNX),
-    "transformers": (*COMMON, "transformers_backend", "transformers_model", "entry_transformers"),
+    "transformers": (
+        *COMMON,
+        *("transformers_rows", "transformers_backend", "transformers_model", "entry_transformers"),
+    ),
 }
 
 

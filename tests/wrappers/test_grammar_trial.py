@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from steps.config.root import ROOT
 from steps.wrappers.bundle import bundle
 from steps.wrappers.served import grammar_process, grammar_trial
-from steps.wrappers.served.blank_model import blank_graph
 from steps.wrappers.served.grammar_process import FORKS
 from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar, checked_grammar, fault_of_grammar
@@ -28,6 +27,7 @@ from tests.wrappers.grammar_shapes import (
     HIDDEN,
     INTEGER,
     PERSON,
+    SLOW,
     TREE,
     lark,
     named,
@@ -141,16 +141,21 @@ TAKEN: list[tuple[dict[str, Any], bool]] = [
 ]
 
 
+def trial_of(checkpoint: Path) -> GrammarTrial:
+    """A trial with a checkpoint's tokenizer."""
+    return GrammarTrial((checkpoint / "tokenizer.json").read_text, (2,))
+
+
 @pytest.fixture(scope="module")
 def trial(tiny: Folders) -> Iterator[GrammarTrial]:
-    made = GrammarTrial(tiny.onnx("fp32"))
+    made = trial_of(tiny.checkpoint)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize(("given", "plain"), TAKEN)
 def test_what_people_send_is_taken(trial: GrammarTrial, given: dict[str, Any], plain: bool) -> None:
-    grammar = checked_grammar(given, possible=True)
+    grammar = checked_grammar(given)
     assert grammar is not None
     assert grammar.cheap == plain
     trial.require(grammar)  # also the plain ones, which a server does not try
@@ -187,7 +192,7 @@ def test_a_grammar_that_takes_long_holds_the_others_for_no_more_than_the_quick_l
 
     def attack() -> None:
         with pytest.raises(MlflowException) as caught:
-            trial.require(Grammar(HIDDEN[5][0], f"{HIDDEN[5][1]} // one that is not known yet"))
+            trial.require(Grammar(SLOW[0], f"{SLOW[1]} // one that is not known yet"))
         refused.append(str(caught.value))
 
     attacker = threading.Thread(target=attack)
@@ -209,7 +214,7 @@ def test_a_trial_that_is_ended_costs_the_next_one_no_start(trial: GrammarTrial) 
     process = trial.quick.process.child.pid
     for number in range(3):
         with pytest.raises(MlflowException, match="expected a grammar that can be compiled"):
-            trial.require(Grammar(HIDDEN[5][0], f"{HIDDEN[5][1]} // {number}"))
+            trial.require(Grammar(SLOW[0], f"{SLOW[1]} // {number}"))
     trial.require(Grammar("regex", "[0-9]{11}"))
     assert trial.quick.process.child.pid == process
 
@@ -258,13 +263,13 @@ def test_grammars_in_use_are_remembered_longest(
     assert tried.count("in use") == 1
 
 
-@pytest.mark.parametrize(("kind", "given"), HIDDEN[2:6])
+@pytest.mark.parametrize(("kind", "given"), HIDDEN[2:5])
 def test_where_a_process_cannot_be_forked_the_process_itself_is_ended(
     tiny: Folders, monkeypatch: pytest.MonkeyPatch, kind: str, given: str
 ) -> None:
     for module in (grammar_process, grammar_trial):
         monkeypatch.setattr(module, "FORKS", False)
-    made = GrammarTrial(tiny.onnx("fp32"))
+    made = trial_of(tiny.checkpoint)
     try:
         with pytest.raises(MlflowException, match="expected a grammar that can be compiled"):
             made.require(Grammar(kind, given))
@@ -291,7 +296,7 @@ def test_a_process_that_was_killed_is_started_anew(trial: GrammarTrial) -> None:
 
 
 def test_a_forked_process_leaves_its_parents_alone(tiny: Folders) -> None:
-    made = GrammarTrial(tiny.onnx("fp32"))
+    made = trial_of(tiny.checkpoint)
     made.require(Grammar("regex", "[0-9]{4}"))
     parents = made.quick.process
     assert parents is not None
@@ -313,22 +318,21 @@ def test_what_cannot_be_tried_is_not_the_callers_fault(
     with pytest.raises(
         MlflowException, match="cannot be tried now, as its process cannot be started"
     ) as caught:
-        GrammarTrial(tiny.onnx("fp32")).require(Grammar("regex", "a"))
+        trial_of(tiny.checkpoint).require(Grammar("regex", "a"))
     assert caught.value.get_http_status_code() == 503
 
 
-def test_the_process_knows_no_secret_and_leaves_nothing(
+def test_the_process_knows_no_secret_and_is_ended(
     tiny: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_TOKEN", "a-secret")
-    made = GrammarTrial(tiny.onnx("fp32"))
+    made = trial_of(tiny.checkpoint)
     made.require(Grammar("regex", "[0-9]{4}"))
     process = made.quick.process
     assert process is not None
     if sys.platform == "linux":
         assert b"a-secret" not in Path(f"/proc/{process.child.pid}/environ").read_bytes()
     made.close()
-    assert not process.folder.exists()
     assert not process.alive
 
 
@@ -337,22 +341,22 @@ import sys, time
 from pathlib import Path
 from steps.wrappers.served.grammar_trial import GrammarTrial
 from steps.wrappers.served.grammars import Grammar
-trial = GrammarTrial(Path(sys.argv[1]))
+trial = GrammarTrial((Path(sys.argv[1]) / "tokenizer.json").read_text, (2,))
 trial.require(Grammar("regex", "[0-9]{4}"))
-print(trial.quick.process.child.pid, trial.quick.process.folder, flush=True)
+print(trial.quick.process.child.pid, flush=True)
 time.sleep(60)
 """
 
 
 def test_the_process_ends_with_a_parent_that_was_killed(tiny: Folders) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tiny.onnx("fp32"))],
+        [sys.executable, "-c", PARENT, str(tiny.checkpoint)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert parent.stdout is not None
-    child, folder = parent.stdout.readline().split()
+    child = parent.stdout.readline()
     parent.kill()
     parent.wait()
     parent.stdout.close()
@@ -363,28 +367,25 @@ def test_the_process_ends_with_a_parent_that_was_killed(tiny: Folders) -> None:
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not Path(folder).exists()
 
 
-def test_the_blank_graph_is_an_onnx_model() -> None:
-    import onnx
-
-    model = onnx.load_from_string(blank_graph(70_000))
-    onnx.checker.check_model(model)
-    assert model.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 70_000
-
-
-def test_the_logged_file_tries_grammars_by_itself(tiny: Folders, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["onnx", "transformers"])
+def test_the_logged_file_tries_grammars_by_itself(
+    variant: str, tiny: Folders, tmp_path: Path
+) -> None:
     """A server has one file, under a name that nothing can import, and no ``steps``."""
     file = tmp_path / "model.py"
-    file.write_text(bundle("onnx"))
+    file.write_text(bundle(variant))
     spec = importlib.util.spec_from_file_location("unnamed_model", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model = module.OnnxChatModel()
-    model.load_context(Context({"onnx-model": str(tiny.onnx("fp32"))}, {"name": NAME}))
+    if variant == "onnx":
+        model, folder = module.OnnxChatModel(), tiny.onnx("fp32")
+    else:
+        model, folder = module.TransformersChatModel(), tiny.checkpoint
+    model.load_context(Context({"model": str(folder)}, {"name": NAME}))
     file.unlink()
     try:
         [answer] = model.predict(None, say("A year", response_format=regex("[0-9]{4}")))

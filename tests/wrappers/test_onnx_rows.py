@@ -5,13 +5,15 @@ company, with its prompt kept or not, and as onnxruntime-genai gives it.
 import queue
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.wrappers.served.answer import AnswerText
 from steps.wrappers.served.backend import PREFILL_CHUNK, Backend, Job
+from steps.wrappers.served.grammar_matchers import GrammarMatchers
+from steps.wrappers.served.grammars import Grammar
 from steps.wrappers.served.limits import limits_of_onnx
 from steps.wrappers.served.onnx_backend import OnnxBackend
 from steps.wrappers.served.onnx_graph import OnnxGraph
@@ -77,7 +79,7 @@ def rows(graph: OnnxGraph, folder: Any) -> Rows:
             "max_batch_size": 4,
             "kv_cache_bytes": 2**32,
             "prefix_cache_bytes": 2**28,
-            "masks": lambda _: None,
+            "matchers": None,
         }
         return OnnxRows(graph, limits=limits_of_onnx(folder), **{**given, **settings})
 
@@ -93,7 +95,7 @@ def alone(graph: OnnxGraph, folder: Any) -> list[list[int]]:
         max_batch_size=1,
         kv_cache_bytes=2**32,
         prefix_cache_bytes=0,
-        masks=lambda _: None,
+        matchers=cast("GrammarMatchers", None),
     )
     return [answers(made, [one])[0] for one in varied()]
 
@@ -219,14 +221,14 @@ def test_a_long_prompt_is_not_starved_by_short_ones(rows: Rows) -> None:
 
 def test_a_row_that_fails_fails_alone(rows: Rows, alone: list[list[int]]) -> None:
     class Broken:
+        def mask(self, _: Grammar) -> "Broken":
+            return self
+
         def apply(self, _: Any) -> None:
             raise RuntimeError("no mask")
 
-        def accept(self, _: int) -> None:
-            raise AssertionError
-
-    bad = job(ids(8))
-    backend = rows(masks=lambda one: Broken() if one is bad else None)
+    bad = job(ids(8), response_format={"type": "json_object"})
+    backend = rows(matchers=Broken())
     jobs = varied()[:3]
     backend.start([jobs[0], bad, *jobs[1:]])
     given: dict[int, list[int]] = {id(one): [] for one in (*jobs, bad)}

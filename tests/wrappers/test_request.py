@@ -155,15 +155,6 @@ def test_refusal_names_the_field(row: dict[str, Any], message: str) -> None:
     assert caught.value.get_http_status_code() == 400
 
 
-def test_a_variant_without_grammars_refuses_them_clearly() -> None:
-    with pytest.raises(MlflowException, match="the onnx variant can"):
-        request_of(
-            {"messages": HELLO, "response_format": {"type": "json_object"}},
-            None,
-            Defaults(grammars=False),
-        )
-
-
 def test_text_parts_are_joined_and_roles_kept() -> None:
     parts = [{"type": "text", "text": "One, "}, {"type": "text", "text": "two"}]
     request = read(

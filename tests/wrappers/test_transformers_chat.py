@@ -1,5 +1,6 @@
 """The transformers variant's own loop says what transformers says, row by row."""
 
+import re
 from typing import Any
 
 import pytest
@@ -143,10 +144,32 @@ def test_a_missing_device_is_a_refusal(tiny: Folders, open_checkpoint: Open) -> 
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-def test_a_grammar_is_refused_clearly(model: Any) -> None:
-    with pytest.raises(MlflowException, match="the onnx variant can") as caught:
-        model.predict(None, say("Hello", response_format={"type": "json_object"}))
+def test_an_answer_is_held_to_a_grammar(model: Any) -> None:
+    digits = {"type": "regex", "regex": "[0-9]{3}-[a-f]{2}"}
+    for settings in ({}, {"temperature": 1.0, "seed": 5}, {"repetition_penalty": 1.3}):
+        [answer] = model.predict(None, say("Hello", response_format=digits, **settings))
+        assert re.fullmatch("[0-9]{3}-[a-f]{2}", text(answer))
+        assert answer["choices"][0]["finish_reason"] == "stop"
+    [cut] = model.predict(None, say("Hello", max_tokens=2, response_format=digits))
+    assert cut["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_grammar_that_fails_is_the_callers_and_leaves_its_neighbours(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"type": "regex", "regex": "(a?){500}a{500}"}
+    with pytest.raises(MlflowException, match="expected a grammar that can be compiled") as caught:
+        model.predict(None, say("Hello", response_format=broken))
     assert caught.value.get_http_status_code() == 400
+    monkeypatch.setattr(model.trial, "require", lambda _: None)  # it fails as it generates now
+    alone = text(model.predict(None, say("Hello", max_tokens=40))[0])
+    stream = model.predict_stream(None, say("Hello", max_tokens=40))
+    beside = [next(stream)]
+    with pytest.raises(MlflowException, match="expected a grammar that can be compiled") as caught:
+        model.predict(None, say("Hello", max_tokens=400, response_format=broken))
+    assert caught.value.get_http_status_code() == 400
+    beside += stream
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in beside) == alone
 
 
 def test_an_overlong_prompt_says_what_fits(model: Any) -> None:

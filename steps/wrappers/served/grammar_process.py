@@ -5,16 +5,14 @@ import inspect
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from .blank_model import write_blank_model
+from .grammar_matchers import new_matcher
 from .grammar_turns import untried
 
 TRIAL_BYTES = 256 * 1024**2  # memory a trial may take
@@ -41,62 +39,50 @@ def serve_trials() -> None:
     """
     import json
     import os
-    import shutil
+    import random
     import signal
     import sys
     import time
 
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # the engine prints warnings
+    os.dup2(null, 1)  # the library prints warnings
     os.dup2(null, 2)
     settings = json.loads(sys.stdin.readline())
     sys.path[:] = settings["path"]
     if sys.platform != "win32":
         os.nice(settings["nice"])
-    import onnxruntime_genai as og
+    from llguidance import LLTokenizer
 
-    og.disable_telemetry_events()
-    model = og.Model(settings["folder"])
-
-    def generator(kind: str = "", text: str = "") -> og.Generator:
-        parameters = og.GeneratorParams(model)
-        parameters.set_search_options(
-            max_length=4 + settings["tokens"],
-            do_sample=True,
-            random_seed=1,
-            top_k=0,
-            top_p=1.0,
-            temperature=1.0,
-        )
-        if kind:
-            parameters.set_guidance(kind, text)
-        return og.Generator(model, parameters)
+    tokenizer = LLTokenizer(settings["tokenizer"], eos_token=settings["eos"])
 
     def attempt(kind: str, text: str, compiling: float, walking: float) -> dict[str, object]:
         """Compile a grammar and draw tokens from it; the kernel ends what takes longer."""
         end_after(compiling)
         begun = time.process_time()
-        try:
-            made = generator(kind, text)
-        except RuntimeError as error:
-            return {"error": str(error)[:4096]}
+        matcher = new_matcher(tokenizer, kind, text)
+        if matcher.is_error():
+            return {"error": matcher.get_error()[:4096]}
         compiled = time.process_time() - begun
         end_after(walking)
         slowest = walked = 0.0
-        failure = ""
-        try:
-            made.append_tokens([1])
-            for _ in range(settings["tokens"]):
-                begun = time.process_time()
-                made.generate_next_token()
-                took = time.process_time() - begun
-                slowest, walked = max(slowest, took), walked + took
-                if made.is_done():
-                    break
-        except RuntimeError as error:
-            failure = str(error)[:4096]
-        return {"took": [compiled, slowest, walked], "failure": failure}
+        dice = random.Random(1)
+        for _ in range(settings["tokens"]):
+            begun = time.process_time()
+            allowed = int.from_bytes(matcher.compute_bitmask(), "little")
+            if allowed and not matcher.is_error():
+                matcher.consume_token(drawn(allowed, dice))
+            took = time.process_time() - begun
+            slowest, walked = max(slowest, took), walked + took
+            if matcher.is_stopped():  # also where it is in error
+                break
+        return {"took": [compiled, slowest, walked], "failure": matcher.get_error()[:4096]}
+
+    def drawn(allowed: int, dice: random.Random) -> int:
+        """A token of a mask: the first one from a random place on."""
+        place = dice.randrange(allowed.bit_length())
+        rest = allowed >> place
+        return place + (rest & -rest).bit_length() - 1
 
     def end_after(seconds: float) -> None:
         if sys.platform != "win32":  # there the parent's clock alone ends it
@@ -158,12 +144,6 @@ def serve_trials() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGALRM})
     ask = tried_in_a_fork if settings["forks"] else tried
     empty = ("json_schema", '{"type": "object"}')
-    # read what is read once, and no token of a grammar: the engine would start threads, which a
-    # fork does not have
-    generator(*empty)
-    first = generator()
-    first.append_tokens([1])
-    first.generate_next_token()
     for _ in range(2):
         usual: list[float] = ask(*empty, 60.0, 60.0)["took"]  # type: ignore[assignment]
     resident = pages(1)
@@ -177,27 +157,27 @@ def serve_trials() -> None:
         # memory that the engine does not give back
         verdict["full"] = pages(1) > resident + settings["bytes"] // 4
         print(json.dumps(verdict), file=out, flush=True)
-    # the parent is gone, perhaps by a signal that let it clean up nothing
-    shutil.rmtree(settings["folder"], ignore_errors=True)
 
 
-SOURCE = inspect.getsource(serve_trials)  # read now: the file of a logged model may be gone later
+# read now: the file of a logged model may be gone later
+SOURCE = (
+    f"from typing import Any\n{inspect.getsource(new_matcher)}\n{inspect.getsource(serve_trials)}"
+)
 
 
 class TrialProcess:
-    """The process that tries grammars, and the folder it reads.
+    """The process that tries grammars.
 
     Args:
-        source: the served ONNX folder.
+        tokenizer_json: content of tokenizer.json.
+        eos: ids of the tokens that end an answer.
         nice: by how much others go first.
     """
 
-    def __init__(self, source: Path, nice: int) -> None:
+    def __init__(self, tokenizer_json: str, eos: Sequence[int], nice: int) -> None:
         self.owner = os.getpid()
         self.timed_out = False
-        self.folder = Path(tempfile.mkdtemp(prefix="grammar-trial-"))
         try:
-            write_blank_model(source, self.folder)
             environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
             self.child = subprocess.Popen(
                 [sys.executable, "-I", "-c", f"{SOURCE}\nserve_trials()"],
@@ -206,16 +186,16 @@ class TrialProcess:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 encoding="utf-8",
-                env={**environment, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"},
+                env=environment,
             )
         except OSError as error:
-            shutil.rmtree(self.folder, ignore_errors=True)
             raise untried(f"its process cannot be started: {error}") from error
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="slm-grammar-trial", daemon=True).start()
         settings: dict[str, Any] = {
             "path": sys.path,
-            "folder": str(self.folder),
+            "tokenizer": tokenizer_json,
+            "eos": list(eos),
             "tokens": TRIAL_TOKENS,
             "nice": nice,
             "forks": FORKS,
@@ -259,7 +239,7 @@ class TrialProcess:
         self._answers.put("")
 
     def end(self) -> None:
-        """Kill it and remove its folder; safe to call twice and in a forked child."""
+        """Kill it; safe to call twice and in a forked child."""
         if not self.ours:
             return
         self.child.kill()
@@ -267,4 +247,3 @@ class TrialProcess:
         with contextlib.suppress(OSError):
             if self.child.stdin is not None:
                 self.child.stdin.close()
-        shutil.rmtree(self.folder, ignore_errors=True)

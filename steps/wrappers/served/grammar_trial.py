@@ -1,13 +1,14 @@
-"""Tries a caller's grammar in a process of its own before the engine compiles it, with the GIL held
-and without a limit.
+"""Tries a caller's grammar in a process of its own before the server compiles it, without a limit
+on time or memory.
 """
 
 import hashlib
 import re
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from .fork_safety import ForkSafe
@@ -41,16 +42,15 @@ class Lane:
     The process is started with the first grammar and stays; one that is killed is started anew.
 
     Args:
-        folder: the served ONNX folder.
+        start: the process.
         seconds: of processor time a trial may take to compile and to draw tokens.
         turns: who is next.
-        nice: by how much others go first.
     """
 
     def __init__(
-        self, folder: Path, seconds: tuple[float, float], turns: Turns, nice: int = 0
+        self, start: Callable[[], TrialProcess], seconds: tuple[float, float], turns: Turns
     ) -> None:
-        self._source, self._seconds, self._turns, self._nice = folder, seconds, turns, nice
+        self._start, self._seconds, self._turns = start, seconds, turns
         self._abandoned: list[TrialProcess] = []  # a parent process's
         self.process: TrialProcess | None = None
 
@@ -82,7 +82,7 @@ class Lane:
             return process
         elif process is not None:
             process.end()
-        self.process = process = TrialProcess(self._source, self._nice)
+        self.process = process = self._start()
         weakref.finalize(self, process.end)  # also runs when the interpreter exits
         return process
 
@@ -94,17 +94,22 @@ class GrammarTrial(ForkSafe):
     more goes on to a lane of its like, which is niced and where few may wait.
 
     Args:
-        folder: the served ONNX folder.
+        tokenizer_json: gives the content of tokenizer.json, when a process is started.
+        eos: ids of the tokens that end an answer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, tokenizer_json: Callable[[], str], eos: Sequence[int]) -> None:
         super().__init__()
+
+        def start(nice: int) -> TrialProcess:
+            return TrialProcess(tokenizer_json(), eos, nice)
+
         self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
-        self.quick = Lane(folder, (QUICK_SECONDS,) * 2, Turns(QUEUE_SECONDS, None))
+        self.quick = Lane(partial(start, 0), (QUICK_SECONDS,) * 2, Turns(QUEUE_SECONDS, None))
         # a little more than what is refused by its time, so that the reason can be told
         seconds = (1.2 * COMPILE_SECONDS, 1.2 * WALK_SECONDS)
         turns = Turns(QUEUE_SECONDS, MOST_WAITING if FORKS else None)
-        self.thorough = Lane(folder, seconds, turns, NICE if FORKS else 0)
+        self.thorough = Lane(partial(start, NICE if FORKS else 0), seconds, turns)
 
     def renew_lock(self) -> None:
         """Take a lock that no thread holds, with nothing being tried."""

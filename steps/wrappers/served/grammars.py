@@ -41,12 +41,12 @@ def _json_grammar(schema: Mapping[str, Any], *, cheap: bool) -> Grammar:
     )
 
 
-def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
+def checked_grammar(value: Any) -> Grammar | None:
     """Read ``response_format``: text, json_object, json_schema, regex or lark.
 
     Raises:
-        MlflowException: an unknown type, a schema that is not a JSON schema, a grammar that is too
-            large, or any where ``possible`` is false.
+        MlflowException: an unknown type, a schema that is not a JSON schema, or a grammar that is
+            too large.
     """
     if value is None:
         return None
@@ -60,13 +60,6 @@ def checked_grammar(value: Any, *, possible: bool) -> Grammar | None:
     if kind not in ("json_object", "json_schema", *GRAMMARS):
         raise invalid_request(
             f"{FIELD}.type", kind, "one of text, json_object, json_schema, regex, lark"
-        )
-    if not possible:
-        raise invalid_request(
-            f"{FIELD}.type",
-            kind,
-            "'text'",
-            "this variant cannot hold an answer to a grammar; the onnx variant can",
         )
     if kind == "json_object":
         return _json_grammar({"type": "object"}, cheap=True)

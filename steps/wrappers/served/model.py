@@ -13,7 +13,8 @@ from .backend import Backend, Job, Replies
 from .conversation import Conversations
 from .engine import Engine
 from .exchange import Exchange, StreamedExchange
-from .grammars import Grammar
+from .grammar_matchers import GrammarMatchers
+from .grammar_trial import GrammarTrial
 from .invalid_request import invalid_request
 from .limits import Limits
 from .request import Defaults, Request
@@ -29,15 +30,14 @@ class ServedModel(PythonModel):
 
     _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
-    grammars = True  # whether response_format can be honoured
-
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.engine: Engine | None = None
+        self.trial: GrammarTrial | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # made anew where it is unpickled: what is of this process
-        own = ("engine", "tokenizer", "conversations", "trial")
+        own = ("engine", "tokenizer", "conversations", "matchers", "trial")
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -69,13 +69,14 @@ class ServedModel(PythonModel):
         self.defaults = Defaults(
             self.settings.max_new_tokens,
             self.settings.temperature,
-            self.grammars,
-            capabilities,
-            checked_template_kwargs(
+            capabilities=capabilities,
+            template_kwargs=checked_template_kwargs(
                 self.settings.chat_template_kwargs, None, capabilities, f"model_config.{KWARGS}"
             ),
         )
         self.limits = self.read_limits(folder)
+        vocabulary = self.tokenizer.to_json, self.limits.eos_token_ids
+        self.matchers, self.trial = GrammarMatchers(*vocabulary), GrammarTrial(*vocabulary)
         self.engine = Engine(self.make_backend, self.settings)
 
     def scheduler(self) -> Scheduler:
@@ -84,11 +85,13 @@ class ServedModel(PythonModel):
         return self.engine.scheduler()
 
     def close(self) -> None:
-        """Stop the engine and free it; the next request would start it anew. Dropping the model or
-        leaving the process does the same.
+        """Stop the engine and free it, and the process that tries grammars; the next request would
+        start them anew. Dropping the model or leaving the process does the same.
         """
         if self.engine is not None:
             self.engine.close()
+        if self.trial is not None:
+            self.trial.close()
 
     # --- what a variant brings
 
@@ -103,13 +106,6 @@ class ServedModel(PythonModel):
     @abstractmethod
     def read_limits(self, folder: Path) -> Limits:
         """What ends an answer, and how long a text may be."""
-
-    def require_grammar(self, grammar: Grammar) -> None:
-        """Refuse a grammar that would hold up others; without grammars there is nothing to do.
-
-        Raises:
-            MlflowException: saying what is wrong with it.
-        """
 
     # --- answering
 
@@ -218,9 +214,13 @@ class ServedModel(PythonModel):
                 job.cancelled.set()
 
     def _require_grammars(self, requests: Sequence[Request]) -> None:
+        """Try and compile grammars, here and not in the scheduler's thread."""
+        assert self.trial is not None  # load_context makes it
         for grammar in {request.grammar for request in requests}:
             if grammar is not None and not grammar.cheap:
-                self.require_grammar(grammar)
+                self.trial.require(grammar)
+            if grammar is not None:
+                self.matchers.compiled(grammar)
 
     def exchange(self, request: Request) -> Exchange:
         """Turn a request into prompt token ids, and what its answer is read by; structure that

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from .backend import LOG, Backend
-from .grammar_trial import GrammarTrial
-from .grammars import Grammar
 from .invalid_request import invalid_request
 from .limits import Limits, limits_of_onnx
 from .model import ServedModel
@@ -21,28 +19,9 @@ GENAI = (
 class OnnxChatModel(ServedModel):
     """Serves an ONNX Runtime GenAI folder."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.trial: GrammarTrial | None = None
-
-    def _open(self, folder: Path) -> None:
-        super()._open(folder)
-        self.trial = GrammarTrial(folder)
-
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
         """Read the folder's tokenizer."""
         return CheckpointTokenizer.of_folder(folder)
-
-    def require_grammar(self, grammar: Grammar) -> None:
-        """Try it in a process of its own."""
-        assert self.trial is not None  # load_context makes it
-        self.trial.require(grammar)
-
-    def close(self) -> None:
-        """Stop the engine, and the process that tries grammars."""
-        super().close()
-        if self.trial is not None:
-            self.trial.close()
 
     def make_backend(self) -> Backend:
         """Load the folder's model: for continuous batching where its graph and the provider allow
@@ -58,7 +37,7 @@ class OnnxChatModel(ServedModel):
                 max_batch_size=settings.max_batch_size,
                 kv_cache_bytes=settings.kv_cache_bytes,
                 prefix_cache_bytes=settings.prefix_cache_bytes,
-                masks=lambda _: None,
+                matchers=self.matchers,
             )
         return OnnxBackend(
             folder,

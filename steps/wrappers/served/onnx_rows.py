@@ -1,15 +1,15 @@
 """Continuous batching on CPU: requests join and leave a running batch at every token."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .backend import PREFILL_CHUNK, Generated, Job
+from .grammar_matchers import GrammarMatchers, answer_error
 from .kv_cache import KVCache
 from .limits import Limits
 from .onnx_graph import OnnxGraph, Row
-from .onnx_options import generator_error
 from .prefix_blocks import PrefixBlocks, chain
-from .sampling import Sampler, Scores, TokenMask
+from .sampling import Sampler, Scores
 
 PREFILLING = 2  # the group of rows whose prompts are computed; others decode
 # tokens of a slot that an idle model keeps memory for
@@ -72,7 +72,7 @@ class OnnxRows:
         kv_cache_bytes: keys and values of answers that are generated; fewer run side by side when
             theirs are long. One answer alone may take more.
         prefix_cache_bytes: keys and values of prompts, kept for those that begin alike.
-        masks: makes what holds a job's answer to its grammar.
+        matchers: of grammars.
     """
 
     joins = True
@@ -85,9 +85,9 @@ class OnnxRows:
         max_batch_size: int,
         kv_cache_bytes: int,
         prefix_cache_bytes: int,
-        masks: Callable[[Job], TokenMask | None],
+        matchers: GrammarMatchers,
     ) -> None:
-        self._graph, self._limits, self._masks = graph, limits, masks
+        self._graph, self._limits, self._matchers = graph, limits, matchers
         self._most, self._budget = max_batch_size, kv_cache_bytes
         # the last slot is there to exchange two others by
         self.cache = KVCache(graph.layers, max_batch_size + 1)
@@ -126,7 +126,7 @@ class OnnxRows:
                 row = self._row(job)
                 self._recall(row, len(self._slots))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with this job, the others go on
-                job.fail(generator_error(job, error))
+                job.fail(answer_error(job, error))
                 continue
             self._slots.append(row)
 
@@ -143,7 +143,9 @@ class OnnxRows:
         border = self._limits.rope_border
         long = border is not None and len(job.ids) > border
         names = chain(job.ids, PREFILL_CHUNK, long=long) if self.blocks.budget else []
-        sampler = Sampler(job, self._limits.eos_token_ids, self._masks(job))
+        grammar = job.request.grammar
+        mask = None if grammar is None else self._matchers.mask(grammar)
+        sampler = Sampler(job, self._limits.eos_token_ids, mask)
         self._arrivals += 1
         return Answering(job, sampler, _need(job), self._arrivals, long, names)
 
@@ -275,7 +277,7 @@ class OnnxRows:
         return row.job, token, reason
 
     def _failed(self, row: Answering, error: Exception) -> Generated:
-        row.job.fail(generator_error(row.job, error))
+        row.job.fail(answer_error(row.job, error))
         self._leave(row)
         return row.job, None, "error"
 

@@ -32,14 +32,12 @@ class Defaults:
     Args:
         max_new_tokens: tokens an answer may have.
         temperature: 0 is greedy.
-        grammars: whether answers can be held to a grammar.
         capabilities: of the chat template; None where nothing is known of it.
         template_kwargs: variables for the template.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
-    grammars: bool = True
     capabilities: TemplateCapabilities | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -165,7 +163,7 @@ def request_of(
     options = given.get("stream_options", {})
     if not isinstance(options, Mapping) or set(options) - {"include_usage"}:
         raise invalid_request("stream_options", options, "{'include_usage': true | false}")
-    grammar = checked_grammar(given.get("response_format"), possible=defaults.grammars)
+    grammar = checked_grammar(given.get("response_format"))
     if grammar and tools:
         raise invalid_request(
             "response_format", given["response_format"], "'text' when tools are offered"

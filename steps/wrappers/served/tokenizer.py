@@ -63,6 +63,10 @@ class CheckpointTokenizer:
 
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
+    def to_json(self) -> str:
+        """Content of tokenizer.json, as it was read."""
+        return str(self._tokenizer.to_str())
+
     @property
     def beginning(self) -> tuple[int, ...]:
         """Ids that the tokenizer puts in front of a text by itself: BOS, or nothing."""

@@ -12,8 +12,6 @@ from .transformers_backend import TransformersBackend
 class TransformersChatModel(ServedModel):
     """Serves a checkpoint folder."""
 
-    grammars = False
-
     def make_tokenizer(self, folder: Path) -> CheckpointTokenizer:
         """Read the tokenizer as transformers does, with tokens that other files add."""
         from transformers import AutoTokenizer
@@ -22,9 +20,16 @@ class TransformersChatModel(ServedModel):
 
     def make_backend(self) -> Backend:
         """Load the folder's weights."""
-        threads, device = self.settings.intra_op_threads, self.settings.execution_provider or "cpu"
+        settings = self.settings
         assert self.folder is not None
-        return TransformersBackend(self.folder, limits=self.limits, threads=threads, device=device)
+        return TransformersBackend(
+            self.folder,
+            limits=self.limits,
+            threads=settings.intra_op_threads,
+            device=settings.execution_provider or "cpu",
+            max_batch_size=settings.max_batch_size,
+            matchers=self.matchers,
+        )
 
     def read_limits(self, folder: Path) -> Limits:
         """Read them from the checkpoint's JSON files."""
