@@ -102,7 +102,13 @@ def main() -> None:
     builder.create_model(*place, **options)
     from steps.snapshots.onnx_folder import prepare
     from steps.snapshots.rotary_caches import correct
+    from steps.snapshots.shared_embeddings import share_embeddings
 
+    # The builder does so for tied models by itself, though for weights of 4 bits alone. Its options
+    # are of any case.
+    wanted = str(options.get("shared_embeddings", True)).lower() not in ("false", "0")
+    if given.precision == "int8" and wanted and getattr(config, "tie_word_embeddings", False):
+        share_embeddings(Path(given.output) / "model.onnx")
     finish(Path(given.output) / "model.onnx", config)
     correct(Path(given.output) / "model.onnx", original)
     prepare(Path(given.output), Path(given.input))

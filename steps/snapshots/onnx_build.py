@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # what decides the bytes of a build
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "transformers", "torch")
-PREPARATION = 2  # raised whenever what `onnx_folder` and `model_builder` do to a folder changes
+PREPARATION = 3  # raised whenever what `onnx_folder` and `model_builder` do to a folder changes
 WEIGHTS = (".onnx", ".data")  # files that preparing a folder does not touch
 # Peak memory of the builder, measured: 1.3 to 2.2 GB for 135 million parameters (2.9 with k_quant),
 # 22.4 GB for 3.8 billion in int4.

@@ -51,7 +51,7 @@ def test_what_the_engine_does_not_take_fails_one_answer(
     tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A vocabulary believed to be larger than it is stands for whatever else the engine refuses."""
-    model = open_onnx(tiny.onnx("fp32"))
+    model = open_onnx(tiny.onnx("fp32"), engine="onnxruntime-genai")
     backend = model.scheduler().backend
     monkeypatch.setattr(backend.generators, "vocabulary", 10**6)
     monkeypatch.setattr(backend.batches, "vocabulary", 10**6)
@@ -68,25 +68,35 @@ def test_what_the_engine_does_not_take_fails_one_answer(
     assert model.scheduler().backend is backend
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-genai"])
 def test_a_step_that_fails_ends_its_own_answers(
-    tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch
+    tiny: Folders, open_onnx: Open, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    from steps.wrappers.served import onnx_generators
+    """A prompt of a certain length stands for whatever the engine does not compute."""
+    from steps.wrappers.served.onnx_generators import GeneratorRow, GeneratorRows
+    from steps.wrappers.served.onnx_graph import OnnxGraph, Row
 
-    model = open_onnx(tiny.onnx("fp32"))
+    model = open_onnx(tiny.onnx("fp32"), engine=engine)
     backend = model.scheduler().backend
     stream = model.predict_stream(
         None, {"prompt": "One, two,", "max_tokens": 400, "seed": 1, "temperature": 1}
     )
     next(stream)
-    prefill = onnx_generators.GeneratorRows.prefill
+    graphs, generators = OnnxGraph.prefill, GeneratorRows.prefill
+    refused = len(model.tokenizer.encode_prompt("A"))
 
-    def choosy(rows: onnx_generators.GeneratorRows, row: onnx_generators.GeneratorRow) -> None:
-        if row.job.request.max_tokens == 7:
+    def choosy_graph(graph: OnnxGraph, cache: Any, slot: int, row: Row, **settings: Any) -> Any:
+        if len(row.tokens) == refused:
             raise RuntimeError("no memory")
-        prefill(rows, row)
+        return graphs(graph, cache, slot, row, **settings)
 
-    monkeypatch.setattr(onnx_generators.GeneratorRows, "prefill", choosy)
+    def choosy_generators(rows: GeneratorRows, row: GeneratorRow) -> None:
+        if len(row.pending) == refused:
+            raise RuntimeError("no memory")
+        generators(rows, row)
+
+    monkeypatch.setattr(OnnxGraph, "prefill", choosy_graph)
+    monkeypatch.setattr(GeneratorRows, "prefill", choosy_generators)
     with pytest.raises(MlflowException, match="could not finish this answer: no memory"):
         model.predict(None, {"prompt": "A", "max_tokens": 7})
     assert len(list(stream)) > 300

@@ -147,7 +147,7 @@ def test_greedy_answers_are_those_of_onnxruntime_genai(rows: Rows, folder: Any) 
 
 
 def test_a_seed_gives_one_text_and_another_seed_another(rows: Rows) -> None:
-    hot = {"temperature": 1.5, "most": 24}
+    hot: dict[str, Any] = {"temperature": 1.5, "most": 24}
     first, again, other = answers(
         rows(), [job(ids(20), seed=seed, **hot) for seed in (1, 1, 2)], every=2
     )

@@ -36,7 +36,7 @@ def new_matcher(tokenizer: Any, kind: str, text: str) -> Any:
     """
     from llguidance import LLMatcher, LLParserLimits
 
-    read: dict[str, Any] = {
+    read: Callable[[str], str] = {
         "json_schema": LLMatcher.grammar_from_json_schema,
         "regex": LLMatcher.grammar_from_regex,
         "lark_grammar": LLMatcher.grammar_from_lark,
