@@ -13,7 +13,7 @@ from .grammar_matchers import GrammarMatchers, answer_error
 from .invalid_request import invalid_request
 from .limits import Limits
 from .sampling import Sampler, Scores
-from .transformers_rows import RowsCache, share_keys, windows_of
+from .transformers_rows import RowsCache, share_keys, turn_head, windows_of
 
 # Read when torch is imported, which is later. OpenMP's threads spin at every one of some hundred
 # barriers a token; on a machine that has anything else to do, the one that is waited for then gets
@@ -102,6 +102,7 @@ class TransformersBackend:
         self._cache = None if windows is None else RowsCache(torch, windows, max_batch_size)
         if windows is not None and self._model.config._attn_implementation == "sdpa":
             share_keys(self._model)
+        turn_head(self._model)
         self._prompts: deque[TransformersRow] = deque()  # of which some is not computed yet
         self._batch: list[TransformersRow] = []  # in the order of the cache's rows
         self._lone: list[TransformersRow] = []  # decoded one by one

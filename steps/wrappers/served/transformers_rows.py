@@ -82,6 +82,28 @@ def share_keys(model: Any) -> None:
     model.set_attn_implementation(name)
 
 
+def turn_head(model: Any) -> None:
+    """Let the head of several rows be the product of its weights with them, not of them with its
+    weights: the same numbers, for which the BLAS of torch needs a third of the time (eight rows, a
+    vocabulary of 49,152, two AVX2 cores).
+    """
+    from torch.nn import Linear
+    from torch.nn.functional import linear
+
+    head = model.get_output_embeddings()
+    if type(head) is not Linear or head.weight.device.type != "cpu":
+        return
+
+    def forward(hidden: Any) -> Any:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        if len(rows) == 1:
+            return linear(hidden, head.weight, head.bias)
+        scores = (head.weight @ rows.T).T.reshape(*hidden.shape[:-1], -1)
+        return scores if head.bias is None else scores + head.bias
+
+    head.forward = forward
+
+
 class RowsCache:
     """KV caches of the rows of a batch, of which each begins at the first place: a token's place is
     its position. Stands for a ``DynamicCache`` in a model's forward pass.
