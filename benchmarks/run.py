@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where the figures go (default benchmarks/results.json)",
     )
     chosen = parser.parse_args(arguments)
-    console = Console()
+    # where there is no screen, rows are not broken to the width of one
+    console = Console(width=None if sys.stdout.isatty() else 170)
     effort = SHORT if chosen.short else replace(Effort(), pairs=chosen.pairs)
     effort = replace(effort, rounds=max(1, effort.pairs // 3))
     names = chosen.only or list(LINES)
@@ -127,9 +128,9 @@ def write_results(file: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 def _table(rows: list[Row], machine: dict[str, Any], build: str, *, verdicts: bool) -> Table:
     """The rows; without verdicts where too little was measured for them."""
-    title = f"ONNX build {build}: medians with quartiles"
+    title = "medians with quartiles" if verdicts else "too short for claims"
     processor = "{processors} processors, {processor}, {instruction_set}".format_map(machine)
-    table = Table(title=title if verdicts else f"{title}; too short for claims", caption=processor)
+    table = Table(title=title, caption=f"{processor}; ONNX build {build}")
     for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
         table.add_column(column)
     for row in rows:

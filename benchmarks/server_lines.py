@@ -42,7 +42,7 @@ def staggered(subjects: Subjects, effort: Effort) -> list[Row]:
         urls = {"ours": f"{url}/invocations"}
         if peer:
             urls[LLAMA_CPP] = f"{peer.url}/v1/chat/completions"
-        values = _rounds(urls, effort)
+        values = rounds(urls, effort)
     rows: list[Row] = []
     for number in effort.clients:
         figure = f"staggered, {number} client{'s' * (number > 1)}"
@@ -63,7 +63,7 @@ def staggered(subjects: Subjects, effort: Effort) -> list[Row]:
     return rows
 
 
-def _rounds(urls: dict[str, str], effort: Effort) -> dict[tuple[str, int], list[Load]]:
+def rounds(urls: dict[str, str], effort: Effort) -> dict[tuple[str, int], list[Load]]:
     """Loads by server and number of clients, round by round, the servers in turn."""
     values: dict[tuple[str, int], list[Load]] = {
         (name, number): [] for name in urls for number in effort.clients

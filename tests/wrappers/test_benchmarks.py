@@ -16,11 +16,13 @@ import requests
 
 from benchmarks import clients
 from benchmarks.clients import Answered, Question
+from benchmarks.lines import LINES
 from benchmarks.machine import instruction_set
-from benchmarks.measure import in_turn
+from benchmarks.measure import Effort, LeftOut, Row, comparison, in_turn
 from benchmarks.peers import NotInstalledError, Peer
 from benchmarks.q8_gguf import write_q8
-from benchmarks.run import write_results
+from benchmarks.run import main, write_results
+from benchmarks.server_lines import rounds
 from benchmarks.subjects import Subjects
 
 
@@ -84,12 +86,14 @@ def test_a_seed_gives_the_same_questions_within_their_bounds() -> None:
 class Answering(BaseHTTPRequestHandler):
     """A server of chat completions that says what it is told to say."""
 
+    asked: ClassVar[dict[str, list[str]]] = {}  # contents by path
     text: ClassVar[str] = "Once upon a time"
     tokens: ClassVar[int] = 4
     status: ClassVar[int] = 200
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.setdefault(self.path, []).append(asked["messages"][0]["content"])
         message = {"role": "assistant", "content": self.text}
         completion = {
             "choices": [{"message": message}],
@@ -107,10 +111,11 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering() -> Iterator[str]:
+    Answering.asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -121,6 +126,29 @@ def test_every_client_asks_until_the_time_is_over(answering: str) -> None:
     assert len(answers) >= 3
     assert {answer.tokens for answer in answers} == {4}
     assert all(0 <= answer.started < 0.2 and answer.started < answer.ended for answer in answers)
+
+
+def test_servers_get_the_same_questions_in_a_round_and_new_ones_in_the_next(
+    answering: str,
+) -> None:
+    urls = {name: f"{answering}/{name}" for name in ("ours", "theirs")}
+    effort = Effort(rounds=2, seconds=0.1, clients=(1, 2))
+    loads = rounds(urls, effort)
+    assert {key: len(values) for key, values in loads.items()} == {
+        (name, number): 2 for name in urls for number in (1, 2)
+    }
+    assert all(load.rate > 0 and load.p95 > 0 for values in loads.values() for load in values)
+    first, second = (list(dict.fromkeys(Answering.asked[f"/{name}"])) for name in urls)
+    assert len(first) == len(Answering.asked["/ours"])  # no prompt that a cache knows
+    assert len(second) == len(Answering.asked["/theirs"])
+    for part in range(2):
+        for number in (1, 2):
+            opening = {
+                next(clients.questions(f"round {part}, {number} clients, client {client}")).content
+                for client in range(number)
+            }
+            assert opening <= set(first)
+            assert opening <= set(second)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +201,46 @@ def test_a_peer_answers_line_by_line_and_its_end_is_told(tmp_path: Path) -> None
             peer.times("Hi", 0)
     finally:
         peer.close()
+
+
+def test_a_row_without_its_peer_says_so_and_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(subjects: Subjects, effort: Effort) -> list[Row]:
+        assert effort.rounds == 3
+        with pytest.raises(NotInstalledError) as absent:
+            subjects.peer("openvino")
+        left_out = LeftOut("decode", "openvino", str(absent.value))
+        slow = comparison("decode", "raw loop", "tokens/s", ([1.0, 1.0], [2.0, 2.0]), at_least=0.98)
+        return [slow, comparison("decode", "another", "tokens/s", ([1.0], [2.0])), left_out]
+
+    monkeypatch.setitem(LINES, "decode", line)
+    output = tmp_path / "results.json"
+    words = ["--only", "decode", "--peers", str(tmp_path), "--output", str(output)]
+    assert main(words) == 0
+    shown = [shown for shown in capsys.readouterr().out.splitlines() if "│ decode" in shown]
+    assert ["raw loop" in shown[0], "≥ 0.98" in shown[0], "missed" in shown[0]] == [True] * 3
+    assert ["another" in shown[1], "≥" in shown[1], "missed" in shown[1]] == [True, False, False]
+    assert "not installed: make peers" in shown[2]
+    lines = json.loads(output.read_text())["lines"]
+    assert [kept.get("reason") for kept in lines] == [None, None, "not installed: make peers"]
+    assert lines[0]["machine"]["instruction_set"]
+
+
+def test_a_short_call_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(subjects: Subjects, effort: Effort) -> list[Row]:  # noqa: ARG001 - the line's shape
+        assert effort.clients == (4, 8)
+        return [comparison("decode", "raw loop", "tokens/s", ([1.0], [2.0]), at_least=0.98)]
+
+    monkeypatch.setitem(LINES, "decode", line)
+    output = tmp_path / "results.json"
+    assert main(["--short", "--only", "decode", "--output", str(output)]) == 0
+    assert not output.exists()
+    shown = capsys.readouterr().out
+    assert "too short for claims" in shown
+    assert "missed" not in shown
 
 
 def test_the_widest_instruction_set_is_named() -> None:
