@@ -29,7 +29,7 @@ class Effort:
     warm: bool = True
 
 
-SHORT = Effort(pairs=1, rounds=1, seconds=4.0, clients=(4, 8), tokens=16, warm=False)
+SHORT = Effort(pairs=1, rounds=1, seconds=3.0, clients=(4, 8), tokens=16, warm=False)
 
 
 @dataclass(frozen=True)

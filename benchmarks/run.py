@@ -9,6 +9,7 @@ python -m benchmarks.run --short               # little of each: only to see tha
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -162,4 +163,6 @@ def _shown(spread: Spread, unit: str) -> str:
 
 
 if __name__ == "__main__":
+    # a terminated call ends its servers and peers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -109,7 +109,7 @@ def _slow_ping(
         load = pool.submit(clients.run, ask, 8, seconds, seed)
         time.sleep(clients.SPREAD)
         until = time.perf_counter() + seconds - clients.SPREAD
-        while time.perf_counter() < until:
+        while time.perf_counter() < until or len(took) < 2:
             started = time.perf_counter()
             session.get(f"{url}/ping", timeout=60).raise_for_status()
             took.append(time.perf_counter() - started)
