@@ -1,6 +1,7 @@
 # make help lists the targets.
 PYTHON    ?= $(shell command -v python3.11 || command -v python3)
 VENV      ?= .venv
+PEERS     ?= .venv-peers
 BIN       := $(CURDIR)/$(VENV)/bin
 MODEL     ?= smollm2_135m
 OVERRIDES ?=
@@ -12,12 +13,13 @@ NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model=$(MODEL)
-PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL   := -m pip install --quiet --disable-pip-version-check
+PIP       := $(BIN)/python $(INSTALL)
 export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
 
-.PHONY: help install run ui ask test test-slow test-volume lint format bench bench-short sweep lock models clean
+.PHONY: help install run ui ask test test-slow test-volume lint format bench bench-short peers sweep lock models clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -64,11 +66,22 @@ format: $(VENV)/.dev  ## format the code
 	ruff check --fix .
 	ruff format .
 
-bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.json
-	python -m benchmarks.run
+$(PEERS)/.installed: benchmarks/peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo "installing benchmarks/peers.txt into $(PEERS) …"
+	@$(PEERS)/bin/python $(INSTALL) -r benchmarks/peers.txt
+	@touch $@
 
-bench-short: $(VENV)/.dev  ## the benchmarks once each, only to see that they work
-	python -m benchmarks.run --short
+peers: $(PEERS)/.installed  ## install what the benchmarks only compare with into .venv-peers
+
+# a peer that cannot be installed is said in the table; the figures of the others are measured
+bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.json
+	-@$(MAKE) --no-print-directory peers
+	python -m benchmarks.run --peers $(PEERS)
+
+bench-short: $(VENV)/.dev  ## little of each benchmark, only to see that they work
+	-@$(MAKE) --no-print-directory peers
+	python -m benchmarks.run --short --peers $(PEERS)
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
 	@for step in fetch_model log_transformers; do $(MLFLOW_RUN) -e $$step -P overrides="$(OVERRIDES)" || exit 1; done

@@ -1,18 +1,19 @@
-"""Measure everything the ONNX variant promises, side by side, in one call.
+"""Measure everything that is promised, side by side, in one call.
 
 python -m benchmarks.run                       # all lines, 9 pairs each, into \
     benchmarks/results.json
 python -m benchmarks.run --only second_turn    # one line
-python -m benchmarks.run --short               # one pair each: only to see that it works
+python -m benchmarks.run --short               # little of each: only to see that it works
 """
 
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lines import LINES
-from benchmarks.llama_cpp_peer import NotInstalledError
 from benchmarks.machine import describe
-from benchmarks.measure import Comparison, Spread
-from benchmarks.subjects import Subjects
+from benchmarks.measure import SHORT, Comparison, Effort, LeftOut, Row, Spread
+from benchmarks.subjects import PEERS, Subjects
 
 RESULTS = Path(__file__).with_name("results.json")
-PAIRS = 9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
-        description="Measure the ONNX variant side by side with its peers.",
+        description="Measure the logged models side by side with their peers.",
     )
     parser.add_argument(
         "--only",
@@ -45,15 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a line to run; may be given again; default all",
     )
     parser.add_argument(
-        "--pairs", type=int, default=PAIRS, help="pairs a line takes (default %(default)s)"
+        "--pairs",
+        type=int,
+        default=Effort.pairs,
+        help="pairs a line takes, and three times the rounds of clients (default %(default)s)",
     )
     parser.add_argument(
         "--onnx", help="the ONNX build, a config of conf/onnx/ (default: the embedded model's own)"
     )
     parser.add_argument(
+        "--peers",
+        type=Path,
+        default=PEERS,
+        help="the peers' environment, which make peers makes (default %(default)s)",
+    )
+    parser.add_argument(
         "--short",
         action="store_true",
-        help="one pair a line, and no results.json: only to see that it works",
+        help="one pair a line, no verdicts and no results.json: only to see that it works",
     )
     parser.add_argument(
         "--output",
@@ -62,72 +70,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where the figures go (default benchmarks/results.json)",
     )
     chosen = parser.parse_args(arguments)
-    console = Console()
-    pairs = 1 if chosen.short else chosen.pairs
+    # where there is no screen, rows are not broken to the width of one
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    effort = SHORT if chosen.short else replace(Effort(), pairs=chosen.pairs)
+    effort = replace(effort, rounds=max(1, effort.pairs // 3))
     names = chosen.only or list(LINES)
     lines: list[dict[str, Any]] = []
-    shown: list[Comparison] = []
-    left_out: dict[str, str] = {}
-    subjects = Subjects(chosen.onnx)
-    for name in names:
-        # how busy the machine is changes from line to line
-        started, machine = time.monotonic(), describe()
-        try:
-            made = LINES[name](subjects, pairs)
-        except NotInstalledError as error:
-            left_out[name] = str(error)
-        else:
-            shown += made
-            machine["onnx_build"] = subjects.build
-            lines += [
-                {"name": name, **asdict(line), "met": line.met, "pairs": pairs, "machine": machine}
-                for line in made
-            ]
-        finally:
-            subjects.release()
-        console.log(f"{name}: {time.monotonic() - started:.0f} s")
-        if not chosen.short:
-            write_results(chosen.output, lines, left_out)
-    subjects.close()
-    console.print(_table(shown, subjects.build))
-    for name, reason in left_out.items():
-        console.print(f"left out: {name}, as {reason}")
+    shown: list[Row] = []
+    subjects = Subjects(chosen.onnx, chosen.peers)
+    try:
+        for name in names:
+            # how busy the machine is changes from line to line
+            started, machine = time.monotonic(), describe()
+            try:
+                rows = LINES[name](subjects, effort)
+            finally:
+                subjects.release()
+            shown += rows
+            machine |= {"onnx_build": subjects.build, "peers": dict(subjects.peers_about)}
+            lines += [_recorded(name, row, effort.pairs, machine) for row in rows]
+            console.log(f"{name}: {time.monotonic() - started:.0f} s")
+            if not chosen.short:
+                write_results(chosen.output, lines)
+        console.print(_table(shown, describe(), subjects.build, verdicts=not chosen.short))
+    finally:
+        subjects.close()
     return 0
 
 
-def write_results(file: Path, lines: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
-    """Write what was measured; lines of an earlier call that were not measured now stay, each with
-    the machine it was measured on.
+def _recorded(name: str, row: Row, pairs: int, machine: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is kept in results.json."""
+    if isinstance(row, LeftOut):
+        return {"name": name, **asdict(row)}
+    return {"name": name, **asdict(row), "met": row.met, "pairs": pairs, "machine": machine}
+
+
+def write_results(file: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Write what was measured. Rows of an earlier call that were not measured now stay, each with
+    the machine it was measured on; those of lines that are no more go.
     """
-    before = json.loads(file.read_text("utf-8")) if file.exists() else {"lines": [], "left_out": {}}
-    measured = {line["name"] for line in lines}
-    written = [line for line in before["lines"] if line["name"] not in measured] + list(lines)
-    have = {line["name"] for line in written}
-    reasons = {
-        name: reason
-        for name, reason in {**before["left_out"], **left_out}.items()
-        if name not in have
-    }
-    file.write_text(json.dumps({"lines": written, "left_out": reasons}, indent=1) + "\n", "utf-8")
+
+    def key(line: dict[str, Any]) -> tuple[str, ...]:
+        return line["name"], line["figure"], line["against"]
+
+    before = json.loads(file.read_text("utf-8"))["lines"] if file.exists() else []
+    ran = {line["name"] for line in lines}
+    left_out = {key(line) for line in lines if "reason" in line}
+    kept = [
+        line
+        for line in before
+        if (line["name"] in LINES and line["name"] not in ran)
+        or ("reason" not in line and key(line) in left_out)
+    ]
+    have = {key(line) for line in kept}
+    written = kept + [line for line in lines if key(line) not in have]
+    file.write_text(json.dumps({"lines": written}, indent=1) + "\n", "utf-8")
 
 
-def _table(comparisons: list[Comparison], build: str) -> Table:
-    table = Table(title=f"ONNX build {build}: medians with quartiles")
+def _table(rows: list[Row], machine: dict[str, Any], build: str, *, verdicts: bool) -> Table:
+    """The rows; without verdicts where too little was measured for them."""
+    title = "medians with quartiles" if verdicts else "too short for claims"
+    processor = "{processors} processors, {processor}, {instruction_set}".format_map(machine)
+    table = Table(title=title, caption=f"{processor}; ONNX build {build}")
     for column in ("figure", "ours", "against", "theirs", "ratio", "bar", ""):
         table.add_column(column)
-    for line in comparisons:
-        bar = f"{'≤' if line.at_most else '≥'} {line.bar:g}"
-        verdict = "met" if line.met else "missed"
+    for row in rows:
+        if isinstance(row, LeftOut):
+            table.add_row(row.figure, "", row.against, row.reason)
+            continue
         table.add_row(
-            line.figure,
-            _shown(line.ours, line.unit),
-            line.against,
-            _shown(line.theirs, line.unit),
-            _shown(line.ratio, ""),
-            bar,
-            verdict,
+            row.figure,
+            _shown(row.ours, row.unit),
+            row.against,
+            _shown(row.theirs, row.unit),
+            _shown(row.ratio, ""),
+            _bar(row),
+            _verdict(row) if verdicts else "",
         )
     return table
+
+
+def _bar(row: Comparison) -> str:
+    return "" if row.bar is None else f"{'≤' if row.at_most else '≥'} {row.bar:g}"
+
+
+def _verdict(row: Comparison) -> str:
+    return "" if row.met is None else "met" if row.met else "missed"
 
 
 def _shown(spread: Spread, unit: str) -> str:
@@ -135,4 +163,6 @@ def _shown(spread: Spread, unit: str) -> str:
 
 
 if __name__ == "__main__":
+    # a terminated call ends its servers and peers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

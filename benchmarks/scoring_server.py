@@ -22,8 +22,7 @@ def scoring_server(subjects: Subjects, variant: str) -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     scripts = Path(sys.executable).parent
-    environment = {
-        **os.environ,
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | {
         "MLFLOW_TRACKING_URI": subjects.tracking_uri,
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
     }
