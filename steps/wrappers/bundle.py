@@ -23,13 +23,16 @@ TEMPLATE = (
     "template_capabilities",
     "template_kwargs",
 )
-REQUEST = ("request_messages", "request_values", "request", "request_rows", "request_limits")
+REQUEST = (
+    *("request_neutral", "request_messages", "request_values", "request_scores", "request"),
+    *("request_rows", "request_limits"),
+)
 CONVERSATION = ("special_texts", "conversation_tools", "conversation_arrival", "conversation")
 ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "model"),
+    *("backend", "scheduler", "logprobs", "exchange", "settings", "fork_safety", "engine", "model"),
 )
 ONNX = (
     *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),

@@ -1,8 +1,8 @@
 """One request while it is answered: its prompt's tokens, its jobs, how answers are read."""
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from .backend import Job, Replies
 from .call_formats import MARKS
 from .conversation import Conversations
 from .limits import Limits
+from .logprobs import TokenText, logprobs_of
 from .reasoning import Piece, ReasoningSplitter
 from .request import Request
 from .request_limits import deadline_of_caller, fitted, require_embedded, require_short
@@ -147,19 +148,32 @@ class Exchange:
         return answers[0].text if self.request.n == 1 else [answer.text for answer in answers]
 
 
+def with_logprobs(answer: Answer, job: Job, text: TokenText) -> Answer:
+    """The answer with the log probabilities of its tokens, where the request asks for them."""
+    if job.request.logprobs is None:
+        return answer
+    return replace(answer, logprobs=logprobs_of(job.logprobs[: answer.told], text))
+
+
 class StreamedExchange:
     """Shapes what a stream yields: strings for a prompt, chunks for messages.
 
     Args:
         exchange: with its request.
         model: public name.
-        choices: answers that are streamed side by side.
+        jobs: answers that are streamed side by side.
+        text: of one token.
     """
 
-    def __init__(self, exchange: Exchange, model: str, choices: int) -> None:
-        self._exchange, self._chunks = exchange, Chunks(model)
+    def __init__(
+        self, exchange: Exchange, model: str, jobs: Sequence[Job], text: TokenText
+    ) -> None:
+        self._exchange, self._chunks, self._jobs = exchange, Chunks(model), jobs
         self._chat = exchange.request.messages is not None
-        self._watches = [CallWatch(exchange.offer) for _ in range(choices)]
+        self._watches = [CallWatch(exchange.offer) for _ in jobs]
+        self._text = text
+        self._told = [0] * len(jobs)  # tokens whose log probabilities were sent
+        self._due = [0] * len(jobs)  # tokens of the text so far
 
     def begin(self) -> Iterator[Any]:
         """What comes before any text."""
@@ -174,26 +188,39 @@ class StreamedExchange:
         if not self._chat:
             yield piece.content
             return
-        if piece.reasoning:
-            yield self._chunks.chunk(index, reasoning_content=piece.reasoning)
+        self._due[index] += piece.tokens
         content = self._watches[index].take(piece.content) if piece.content else ""
+        if piece.reasoning:
+            told = {} if content else self._logprobs(index)
+            yield self._chunks.chunk(index, **told, reasoning_content=piece.reasoning)
         if content:
-            yield self._chunks.chunk(index, content=content)
+            yield self._chunks.chunk(index, **self._logprobs(index), content=content)
 
     def end(self, index: int, answer: Answer) -> Iterator[Any]:
         """What closes a choice."""
         if not self._chat:
             return
+        self._due[index] = answer.told
         content, calls = self._watches[index].finish()
         if content:
-            yield self._chunks.chunk(index, content=content)
+            told = {} if calls else self._logprobs(index)
+            yield self._chunks.chunk(index, **told, content=content)
         if calls:
             numbered = [{"index": number, **call} for number, call in enumerate(calls)]
-            yield self._chunks.chunk(index, tool_calls=numbered)
+            yield self._chunks.chunk(index, **self._logprobs(index), tool_calls=numbered)
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
-        yield self._chunks.chunk(index, finish_reason=reason)
+        rest = self._logprobs(index) if self._told[index] < self._due[index] else {}
+        yield self._chunks.chunk(index, **rest, finish_reason=reason)
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
         """What closes the stream."""
         if self._chat and self._exchange.request.include_usage:
             yield self._chunks.usage(len(self._exchange.ids), answers)
+
+    def _logprobs(self, index: int) -> dict[str, Any]:
+        """Log probabilities that were not sent yet, of a choice's tokens in the text so far."""
+        job, due = self._jobs[index], self._due[index]
+        if job.request.logprobs is None:
+            return {}
+        told, self._told[index] = job.logprobs[self._told[index] : due], due
+        return {"logprobs": logprobs_of(told, self._text)}

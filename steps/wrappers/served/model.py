@@ -12,7 +12,7 @@ from .answer import Answer
 from .backend import Backend, Job, Replies
 from .conversation import Conversations
 from .engine import Engine
-from .exchange import Exchange, StreamedExchange
+from .exchange import Exchange, StreamedExchange, with_logprobs
 from .grammars import Grammar
 from .invalid_request import invalid_request
 from .limits import Limits
@@ -30,6 +30,7 @@ class ServedModel(PythonModel):
     _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
     grammars = True  # whether response_format can be honoured
+    scores = False  # whether the engine shows scores, for logit_bias and logprobs
 
     def __init__(self) -> None:
         self.folder: Path | None = None
@@ -65,6 +66,7 @@ class ServedModel(PythonModel):
     def _open(self, folder: Path) -> None:
         self.conversations = Conversations.of_folder(folder)
         self.tokenizer = self.make_tokenizer(folder)
+        self.limits = self.read_limits(folder)
         capabilities = self.conversations.capabilities
         self.defaults = Defaults(
             self.settings.max_new_tokens,
@@ -74,8 +76,9 @@ class ServedModel(PythonModel):
             checked_template_kwargs(
                 self.settings.chat_template_kwargs, None, capabilities, f"model_config.{KWARGS}"
             ),
+            scores=self.scores,
+            vocabulary=self.limits.vocabulary or self.tokenizer.vocabulary,
         )
-        self.limits = self.read_limits(folder)
         self.engine = Engine(self.make_backend, self.settings)
 
     def scheduler(self) -> Scheduler:
@@ -161,7 +164,7 @@ class ServedModel(PythonModel):
         try:
             while len(answers) < len(jobs):
                 index, _, value = scheduler.next_reply(out)
-                answers[index] = value
+                answers[index] = with_logprobs(value, jobs[index], self.tokenizer.shown)
                 free = len(answers) + window - queued
                 if queued < len(jobs) and free >= min(self.settings.max_batch_size, window):
                     scheduler.submit(jobs[queued : queued + free], patiently=True)
@@ -201,7 +204,7 @@ class ServedModel(PythonModel):
                 f"at most {self.settings.max_queue}, as max_queue in the model_config says",
             )
         scheduler.submit(jobs)
-        shown = StreamedExchange(exchange, self.settings.name, len(jobs))
+        shown = StreamedExchange(exchange, self.settings.name, jobs, self.tokenizer.shown)
         answers: dict[int, Answer] = {}
         try:
             yield from shown.begin()

@@ -10,6 +10,8 @@ from typing import Any
 from .grammars import Grammar, checked_grammar
 from .invalid_request import absent, checked_text, invalid_request, plain, require_characters
 from .request_messages import checked_messages, checked_tools
+from .request_neutral import NEUTRAL, require_neutral, usage_wanted
+from .request_scores import bias_in, logprobs_in
 from .request_values import boolean_in, integer_in, number_in, stops_in
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
@@ -35,6 +37,8 @@ class Defaults:
         grammars: whether answers can be held to a grammar.
         capabilities: of the chat template; None where nothing is known of it.
         template_kwargs: variables for the template.
+        scores: whether the engine shows the scores of tokens, for ``logit_bias`` and ``logprobs``.
+        vocabulary: token ids are below it; None where nothing says.
     """
 
     max_new_tokens: int = 256
@@ -42,6 +46,8 @@ class Defaults:
     grammars: bool = True
     capabilities: TemplateCapabilities | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    scores: bool = False
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ KEYS = frozenset(
         *("prompt", "messages", "tools", "tool_choice", KWARGS, "enable_thinking"),
         *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
         *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format"),
-        *("stream", "stream_options", "logprobs", "custom_inputs", "model", "user"),
+        *("logit_bias", "logprobs", "top_logprobs"),
+        *("stream", "stream_options", "custom_inputs", *NEUTRAL),
     }
 )
 
@@ -125,13 +132,7 @@ def request_of(
         raise invalid_request(
             "custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs"
         )
-    if boolean_in(given, "logprobs"):
-        raise invalid_request(
-            "logprobs", True, "false, as this model does not report log probabilities"
-        )
-    for key in ("model", "user"):  # an address and a label: no setting of the answer
-        if key in given and not isinstance(given[key], str):
-            raise invalid_request(key, given[key], "a string")
+    require_neutral(given)
     prompt, messages = given.get("prompt"), given.get("messages")
     if (prompt is None) == (messages is None):
         raise invalid_request(
@@ -162,9 +163,6 @@ def request_of(
     min_tokens = integer_in(given, "min_tokens", 0, 0)
     if min_tokens > max_tokens:
         raise invalid_request("min_tokens", min_tokens, f"at most max_tokens, {max_tokens}")
-    options = given.get("stream_options", {})
-    if not isinstance(options, Mapping) or set(options) - {"include_usage"}:
-        raise invalid_request("stream_options", options, "{'include_usage': true | false}")
     grammar = checked_grammar(given.get("response_format"), possible=defaults.grammars)
     if grammar and tools:
         raise invalid_request(
@@ -202,7 +200,9 @@ def request_of(
         presence_penalty=number_in(given, "presence_penalty", 0.0, -2, 2),
         grammar=grammar,
         stream=boolean_in(given, "stream"),
-        include_usage=bool(options.get("include_usage", False)),
+        include_usage=usage_wanted(given.get("stream_options", {})),
         limited=bool(limits),
+        logit_bias=bias_in(given.get("logit_bias"), defaults.vocabulary, possible=defaults.scores),
+        logprobs=logprobs_in(given, possible=defaults.scores),
         template_kwargs={} if messages is None else {**defaults.template_kwargs, **template_kwargs},
     )

@@ -13,11 +13,15 @@ from .invalid_request import (
     require_characters,
     require_count,
 )
+from .request_neutral import NEUTRAL_IN_MESSAGES, says_nothing
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 MESSAGE_KEYS = frozenset(
-    {"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"}
+    {
+        *("role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"),
+        *NEUTRAL_IN_MESSAGES,
+    }
 )
 
 MAX_MESSAGES = 4_096
@@ -103,6 +107,11 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
                 given[unknown[0]],
                 f"one of the keys {sorted(MESSAGE_KEYS)}",
             )
+        for key in sorted(NEUTRAL_IN_MESSAGES & set(given)):
+            if not says_nothing(given[key]):
+                raise invalid_request(
+                    f"{field}.{key}", given[key], "nothing in it, as this model reads text alone"
+                )
         role = given.get("role")
         if role not in ROLES:
             raise invalid_request(f"{field}.role", role, f"one of {list(ROLES)}")
