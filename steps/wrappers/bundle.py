@@ -32,7 +32,17 @@ ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "scheduler", "logprobs", "exchange", "settings", "fork_safety", "engine", "model"),
+    *(
+        "backend",
+        "scheduler",
+        "logprobs",
+        "exchange",
+        "settings",
+        "logged_files",
+        "fork_safety",
+        "engine",
+        "model",
+    ),
 )
 ONNX = (
     *("blank_model", "grammar_turns", "grammar_process", "grammar_trial"),

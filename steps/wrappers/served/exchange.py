@@ -14,7 +14,7 @@ from .limits import Limits
 from .logprobs import TokenText, logprobs_of
 from .reasoning import Piece, ReasoningSplitter
 from .request import Request
-from .request_limits import deadline_of_caller, fitted, require_embedded, require_short
+from .request_limits import fitted, require_embedded, require_short
 from .tokenizer import CheckpointTokenizer
 from .tool_calls import CallWatch, Offer
 
@@ -107,6 +107,7 @@ class Exchange:
         limits: Limits,
         out: Replies,
         *,
+        deadline: float,
         first: int = 0,
         streams: bool = False,
     ) -> list[Job]:
@@ -117,6 +118,7 @@ class Exchange:
             tokenizer: of the checkpoint.
             limits: of the model.
             out: where replies go.
+            deadline: when the answers' time is up, on the monotonic clock.
             first: index of the first job.
             streams: send text as it becomes certain.
 
@@ -126,7 +128,6 @@ class Exchange:
         require_embedded(self.ids, self.request, limits)
         request = fitted(self.request, len(self.ids), limits)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
-        deadline = deadline_of_caller()
         return [
             Job(
                 self.ids,

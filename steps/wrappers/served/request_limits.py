@@ -1,7 +1,6 @@
 """What a request may ask for once the length of its prompt is known, and how long it may take."""
 
 import os
-import time
 from collections.abc import Sequence
 
 from .invalid_request import behind_server, invalid_request
@@ -86,11 +85,14 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
     return request
 
 
-def deadline_of_caller() -> float:
-    """When the caller stops waiting, on the monotonic clock: MLflow's scoring server answers 504
-    then and leaves the work running.
+def deadline_of(arrived: float, timeout: float) -> float:
+    """When a request's time is up, on the monotonic clock.
+
+    Args:
+        arrived: when it came, on the same clock.
+        timeout: seconds that it may take from then on; behind MLflow's scoring server no more than
+            that one waits, as it answers 504 then and leaves the work running.
     """
     limit = os.environ.get("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "")
-    return (
-        time.monotonic() + float(limit) if behind_server() and limit.isdecimal() else float("inf")
-    )
+    patience = float(limit) if behind_server() and limit.isdecimal() else timeout
+    return arrived + min(timeout, patience)
