@@ -24,11 +24,11 @@ TEMPLATE = (
     "template_kwargs",
 )
 REQUEST = (
-    *("request_neutral", "request_messages", "request_values", "request_scores", "request"),
-    *("request_rows", "request_limits"),
+    *("request_neutral", "request_messages", "request_tools", "request_values"),
+    *("request_scores", "request", "request_rows", "request_limits"),
 )
 CONVERSATION = ("special_texts", "conversation_tools", "conversation_arrival", "conversation")
-ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
+ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "call_form", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),

@@ -70,13 +70,17 @@ class Exchange:
         given = request.messages, request.tools, request.template_kwargs
         segments = conversations.segments(*given) if neutralise else [conversations.render(*given)]
         require_short("messages", sum(map(len, segments)), longest)
-        ids = tokenizer.encode_segments(segments)
-        if request.grammar is not None:  # which allows no tags
-            return cls(request, ids)
         special, tags = (
             conversations.template.special_texts,
             conversations.capabilities.reasoning_tags,
         )
+        opened = conversations.opens_reasoning(segments[-1])
+        if request.forced:  # a call stands behind the reasoning, of which the grammar allows none
+            segments = [*segments, f"{tags[1]}\n\n"] if opened and tags else segments
+            opened, tags = False, None
+        ids = tokenizer.encode_segments(segments)
+        if request.grammar is not None and not request.forced:  # which allows no tags
+            return cls(request, ids)
         earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
         schemas = {
             tool["function"]["name"]: tool["function"].get("parameters") for tool in request.tools
@@ -86,8 +90,8 @@ class Exchange:
             request,
             ids,
             tags,
-            conversations.opens_reasoning(segments[-1]),
-            Offer(schemas, conversations.capabilities.tool_calls, earlier, kept),
+            opened,
+            Offer(schemas, conversations.capabilities.tool_calls, earlier, kept, request.parallel),
             frozenset({*(tags or ())} & special),
         )
 

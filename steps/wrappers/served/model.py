@@ -15,6 +15,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from .answer import Answer
 from .backend import Backend, Job, Replies
+from .call_form import ForcedCalls
 from .conversation import Conversations
 from .engine import Engine
 from .exchange import Exchange, StreamedExchange, with_logprobs
@@ -114,6 +115,7 @@ class ServedModel(PythonModel):
             ),
             scores=self.scores,
             vocabulary=self.limits.vocabulary or self.tokenizer.vocabulary,
+            calls=ForcedCalls(self.conversations, self.tokenizer.special),
         )
         self.engine = Engine(self.make_backend, self.settings)
 

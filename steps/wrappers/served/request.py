@@ -3,15 +3,16 @@
 Names and ranges follow the OpenAI chat completion request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from .grammars import Grammar, checked_grammar
 from .invalid_request import absent, checked_text, invalid_request, plain, require_characters
-from .request_messages import checked_messages, checked_tools
+from .request_messages import checked_messages
 from .request_neutral import NEUTRAL, require_neutral, usage_wanted
 from .request_scores import bias_in, logprobs_in
+from .request_tools import checked_tools, forced_tools
 from .request_values import boolean_in, integer_in, number_in, stops_in
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
@@ -27,6 +28,20 @@ NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the mos
 LEAST_REPETITION = 0.01
 
 
+class CallGrammars(Protocol):
+    """Makes grammars of forced tool calls (``call_form.ForcedCalls``)."""
+
+    def grammar(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        names: Sequence[str],
+        *,
+        several: bool,
+        asked: Any,
+    ) -> Grammar:
+        """Hold an answer to calls of some of the tools."""
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What a request gets where it does not say otherwise.
@@ -39,6 +54,7 @@ class Defaults:
         template_kwargs: variables for the template.
         scores: whether the engine shows the scores of tokens, for ``logit_bias`` and ``logprobs``.
         vocabulary: token ids are below it; None where nothing says.
+        calls: makes grammars of forced tool calls; None where none can be forced.
     """
 
     max_new_tokens: int = 256
@@ -48,6 +64,7 @@ class Defaults:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     scores: bool = False
     vocabulary: int | None = None
+    calls: CallGrammars | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,8 @@ class Request:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     # likeliest tokens whose log probabilities are told beside the chosen one's; None tells none
     logprobs: int | None = None
+    forced: bool = False  # whether the answer must call a tool, which the grammar holds it to
+    parallel: bool = True  # whether it may call more than one
     # what the chat template is given beside messages and tools
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -102,7 +121,8 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three name
 
 KEYS = frozenset(
     {
-        *("prompt", "messages", "tools", "tool_choice", KWARGS, "enable_thinking"),
+        *("prompt", "messages", "tools", "tool_choice", "parallel_tool_calls"),
+        *(KWARGS, "enable_thinking"),
         *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
         *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format"),
         *("logit_bias", "logprobs", "top_logprobs"),
@@ -169,18 +189,26 @@ def request_of(
             "response_format", given["response_format"], "'text' when tools are offered"
         )
     stop = stops_in(given.get("stop"))
+    several = boolean_in({"parallel_tool_calls": True, **given}, "parallel_tool_calls")
+    choice = given.get("tool_choice")
+    names = forced_tools(choice, tools)
+    if names:
+        grammar = _grammar_of_calls(
+            tools, names, several and choice == "required", choice, defaults
+        )
+    whole = "tool_choice" if names else "response_format"
     if grammar and stop:
         raise invalid_request(
             "stop",
             list(stop),
-            "none with response_format",
+            f"none with {whole}",
             "it would cut the answer before it is whole; let the grammar end it",
         )
     if grammar and min_tokens:
         raise invalid_request(
             "min_tokens",
             min_tokens,
-            "0 with response_format",
+            f"0 with {whole}",
             "the grammar alone says when an answer is whole",
         )
     return Request(
@@ -204,5 +232,29 @@ def request_of(
         limited=bool(limits),
         logit_bias=bias_in(given.get("logit_bias"), defaults.vocabulary, possible=defaults.scores),
         logprobs=logprobs_in(given, possible=defaults.scores),
+        forced=bool(names),
+        parallel=several,
         template_kwargs={} if messages is None else {**defaults.template_kwargs, **template_kwargs},
     )
+
+
+def _grammar_of_calls(
+    tools: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    several: bool,
+    choice: Any,
+    defaults: Defaults,
+) -> Grammar | None:
+    """The grammar of forced calls; None where the template has no tools, which it says itself."""
+    if not defaults.grammars:
+        raise invalid_request(
+            "tool_choice",
+            choice,
+            "'auto' or 'none'",
+            "this variant cannot hold an answer to a grammar; the onnx variant can",
+        )
+    if defaults.capabilities is not None and defaults.capabilities.tools is None:
+        return None
+    if defaults.calls is None:
+        raise invalid_request("tool_choice", choice, "'auto' or 'none' without a chat template")
+    return defaults.calls.grammar(tools, names, several=several, asked=choice)

@@ -77,8 +77,8 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
         # the engine computes such a text anew at the border, and begins its grammar anew as well
         if request.limited or prompt_tokens == border:
             expected = (
-                f"at most {border - prompt_tokens} with response_format, as this text began below"
-                f" {border} tokens and may not cross them"
+                f"at most {border - prompt_tokens} with {request.grammar.field}, as this text began"
+                f" below {border} tokens and may not cross them"
             )
             raise invalid_request("max_tokens", request.max_tokens, expected)
         return request.within(border - prompt_tokens)

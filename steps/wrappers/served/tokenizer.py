@@ -57,6 +57,7 @@ class CheckpointTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._added_ids = frozenset(added)
         self._special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self.special = {entry.content: token for token, entry in added.items() if entry.special}
         self.vocabulary = int(tokenizer.get_vocab_size())  # entries, with added tokens
         # characters
         self.longest_token = max(LEAST_TOKEN_CHARACTERS, *map(len, tokenizer.get_vocab()))
