@@ -30,6 +30,12 @@ MISTRAL_NEW = template_shapes.NINE.replace(
     '{{ (c.function | tojson)[:-1] }}, "id": "{{ c.id }}"}{{ \', \' if not loop.last }}',
     "{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}",
 ).replace("[TOOL_CALLS][{%", "[TOOL_CALLS]{%")
+GRANITE = LLAMA.replace(
+    "{% for c in m.tool_calls or [] %}{{ '; ' if not loop.first }}"
+    '{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}'
+    "{% endfor %}",
+    "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}",
+)
 CODER = LLAMA.replace(
     '{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}',
     "<function={{ c.function.name }}>{% for k, v in c.function.arguments.items() %}"
@@ -40,11 +46,13 @@ FORMS = {
     "HERMES": '<tool_call>{"name": "now", "arguments": {}}</tool_call>',
     "NINE": '[TOOL_CALLS][{"name": "now", "arguments": {}}]',
     "LLAMA": '{"name": "now", "parameters": {}}',
+    "GRANITE": '[{"type": "function", "function": {"name": "now", "arguments": {}}}]',
     "MISTRAL_NEW": "[TOOL_CALLS]now[ARGS]{}",
     "SYSTEM_KEY": '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
     "TEXT_ARGUMENTS": '<tool_call>{"name": "now", "arguments": {}}</tool_call>',
 }
-SHAPES = {**vars(template_shapes), "LLAMA": LLAMA, "MISTRAL_NEW": MISTRAL_NEW, "CODER": CODER}
+SHAPES = {**vars(template_shapes), "LLAMA": LLAMA, "MISTRAL_NEW": MISTRAL_NEW}
+SHAPES |= {"GRANITE": GRANITE}
 
 
 @pytest.mark.parametrize("shape", FORMS)

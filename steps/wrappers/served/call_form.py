@@ -20,11 +20,11 @@ from .template_probe import USER
 from .template_tools_probe import PARAMETER, PROBE_TOOL, TOOL_NAME, VALUE
 from .tool_calls import OPENING, Offer, tool_calls_in
 
-ARGUMENTS = re.compile(rf'\{{\s*"{PARAMETER}"(\s*:\s*)"{VALUE}"\s*\}}')
-BODY = re.compile(r"[\[{]")
+PROBE_ARGUMENTS = re.compile(rf'\{{\s*"{PARAMETER}"(\s*:\s*)"{VALUE}"\s*\}}')
+JSON_BODY = re.compile(r"[\[{]")
 # ids in calls: they are the server's to give, and models leave them out
-CALL_IDS = re.compile(r',\s*"id"\s*:\s*"[^"]*"')
-IDS = ("call_0123456789abcdef01234567", "call_0123456789abcdef01234568")
+CALL_IDS = re.compile(r',\s*"id"\s*:\s*"[^"]*"|(?<=\{)\s*"id"\s*:\s*"[^"]*"\s*,\s*')
+PROBE_IDS = ("call_0123456789abcdef01234567", "call_0123456789abcdef01234568")
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class CallForm:
         """Find out how calls are written, by rendering some; None where their arguments are not
         JSON, or their text is not read as the calls that it was written for.
         """
-        written = _written(conversations, 1)
+        written = _written_calls(conversations, 1)
         if written is None:
             return None
-        arguments = ARGUMENTS.search(written)
+        arguments = PROBE_ARGUMENTS.search(written)
         if arguments is None or written.count(TOOL_NAME) != 1:
             return None
         before, _, between = written[: arguments.start()].partition(TOOL_NAME)
         after, spaced = written[arguments.end() :], " " in arguments.group(1)
-        form = cls(before, between, after, _join(conversations, before, between, after), spaced)
+        form = cls(before, between, after, _join_of(conversations, before, between, after), spaced)
         return form if form.reads([TOOL_NAME]) else None
 
     def text(self, names: Sequence[str], arguments: str = "{}") -> str:
@@ -73,10 +73,10 @@ class CallForm:
         return [call["function"]["name"] for call in calls] == list(names)
 
 
-def _messages(count: int) -> list[list[dict[str, Any]]]:
+def _calling_messages(count: int) -> list[list[dict[str, Any]]]:
     """A conversation that ends with calls, and with their results."""
     function = {"name": TOOL_NAME, "arguments": json.dumps({PARAMETER: VALUE})}
-    ids = IDS[:count]
+    ids = PROBE_IDS[:count]
     calls = [{"id": identity, "type": "function", "function": function} for identity in ids]
     calling: list[dict[str, Any]] = [
         dict(USER),
@@ -89,20 +89,20 @@ def _messages(count: int) -> list[list[dict[str, Any]]]:
     return [calling, [*calling, *results]]
 
 
-def _written(conversations: Conversations, count: int) -> str | None:
+def _written_calls(conversations: Conversations, count: int) -> str | None:
     """Text of so many calls of one tool; None where the template does not write them."""
-    for messages in _messages(count):
+    for messages in _calling_messages(count):
         try:
             text = CALL_IDS.sub("", conversations.render(messages, [PROBE_TOOL]))
         except MlflowException:
             continue
         places = [match.start() for match in re.finditer(VALUE, text)]
-        regions = list(_regions(text, places[0])) if len(places) == count else []
+        regions = list(_call_regions(text, places[0])) if len(places) == count else []
         if not regions:
             continue
         start, end = regions[0]
         while end <= places[-1]:  # a call of its own each
-            following = [region for region in _regions(text, places[-1]) if region[0] >= end]
+            following = [region for region in _call_regions(text, places[-1]) if region[0] >= end]
             if not following:
                 return None
             end = following[0][1]
@@ -110,28 +110,28 @@ def _written(conversations: Conversations, count: int) -> str | None:
     return None
 
 
-def _regions(text: str, place: int) -> Iterator[tuple[int, int]]:
+def _call_regions(text: str, place: int) -> Iterator[tuple[int, int]]:
     """Where calls begin and end that hold the argument at a place; those with a mark first."""
     for mark in OPENING.finditer(text, 0, place):
-        yield from _region(READERS[mark.group()](text, mark.start()), mark.start(), place)
-    for mark in BODY.finditer(text, 0, place):
-        yield from _region(as_json(text, mark.start(), explicit=False), mark.start(), place)
+        yield from _region_of(READERS[mark.group()](text, mark.start()), mark.start(), place)
+    for mark in JSON_BODY.finditer(text, 0, place):
+        yield from _region_of(as_json(text, mark.start(), explicit=False), mark.start(), place)
 
 
-def _region(read: Read, start: int, place: int) -> Iterator[tuple[int, int]]:
+def _region_of(read: Read, start: int, place: int) -> Iterator[tuple[int, int]]:
     if read is not None and start < place < read[1]:
         names = {call.name for call in read[0]}
         if names == {TOOL_NAME}:
             yield start, read[1]
 
 
-def _join(conversations: Conversations, before: str, between: str, after: str) -> str | None:
+def _join_of(conversations: Conversations, before: str, between: str, after: str) -> str | None:
     """What stands between two calls of one answer; None where a template writes one alone, or the
     second in another way.
     """
     shape = conversations.capabilities.tool_calls
-    written = _written(conversations, 2) if shape is not None and shape.parallel else None
-    matches = list(ARGUMENTS.finditer(written)) if written is not None else []
+    written = _written_calls(conversations, 2) if shape is not None and shape.parallel else None
+    matches = list(PROBE_ARGUMENTS.finditer(written)) if written is not None else []
     if written is None or len(matches) != 2:
         return None
     first, second = matches
@@ -196,7 +196,7 @@ class ForcedCalls:
                 raise invalid_request(
                     f"{field}.name", name, "letters, digits, _ and - where calls are forced"
                 )
-            schema = _object_schema(f"{field}.parameters", function.get("parameters"))
+            schema = _arguments_schema(f"{field}.parameters", function.get("parameters"))
             cheap = bounded_schema(f"{field}.parameters", schema) and cheap
             schemas.append((name, schema))
         # all of them together are held to what one grammar may hold
@@ -244,7 +244,7 @@ class ForcedCalls:
         return " ".join(parts)
 
 
-def _object_schema(field: str, schema: Any) -> dict[str, Any]:
+def _arguments_schema(field: str, schema: Any) -> dict[str, Any]:
     """The schema of a tool's arguments, which are an object."""
     if schema is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
