@@ -23,13 +23,17 @@ TEMPLATE = (
     "template_capabilities",
     "template_kwargs",
 )
-REQUEST = ("request_messages", "request_values", "request", "request_rows", "request_limits")
+REQUEST = (
+    *("request_neutral", "request_messages", "request_tools", "request_values"),
+    *("request_scores", "request", "request_rows", "request_limits"),
+)
 CONVERSATION = ("special_texts", "conversation_tools", "conversation_arrival", "conversation")
-ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "answer")
+ANSWER = ("reasoning", "call_bodies", "call_formats", "tool_calls", "call_form", "answer")
 COMMON = (
     *("invalid_request", "checkpoint_files", "limits"),
     *(*GRAMMARS, *TEMPLATE, *REQUEST, *CONVERSATION, "tokenizer", *ANSWER),
-    *("backend", "scheduler", "exchange", "settings", "fork_safety", "engine", "sampling"),
+    *("backend", "scheduler", "sampling", "logprobs", "exchange", "settings", "logged_files"),
+    *("fork_safety", "engine"),
     *("grammar_turns", "grammar_matchers", "grammar_process", "grammar_trial", "model"),
 )
 ONNX = (

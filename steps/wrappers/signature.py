@@ -8,6 +8,12 @@ INPUT_EXAMPLE: dict[str, Any] = {
     "max_tokens": 16,
 }
 
+# settings that a payload or `predict` may give as params as well
+NUMBERS = (
+    *("temperature", "max_tokens", "min_tokens", "n", "top_p", "top_k", "seed"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+)
+
 
 def chat_signature() -> Any:
     """Build the signature: the columns of an OpenAI chat request with ``messages`` optional,
@@ -17,56 +23,29 @@ def chat_signature() -> Any:
     floats that it then refuses. Marked as checked by the model itself (the mark MLflow gives to
     models with type hints), the rows reach ``predict`` as they were sent, and it refuses what it
     does not know.
+
+    ``predict_stream`` is held to the columns all the same, and a payload's numbers to the params.
+    So that both take the same rows, columns are of any type (null is not an integer for MLflow) and
+    params are doubles (5.0 is none either); the model checks them.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.llm import CHAT_MODEL_OUTPUT_SCHEMA
-    from mlflow.types.schema import AnyType, Array, Object, Property
+    from mlflow.types.schema import AnyType, Array
 
-    message = Object(
-        [
-            Property("role", DataType.string),
-            Property("content", AnyType(), required=False),  # text, or a list of text parts
-            Property("name", DataType.string, required=False),
-            Property("refusal", DataType.string, required=False),
-            Property("reasoning_content", DataType.string, required=False),
-            Property("tool_calls", AnyType(), required=False),
-            Property("tool_call_id", DataType.string, required=False),
-        ]
-    )
-    numbers = {
-        "temperature": DataType.double,
-        "max_tokens": DataType.long,
-        "min_tokens": DataType.long,
-        "n": DataType.long,
-        "top_p": DataType.double,
-        "top_k": DataType.long,
-        "seed": DataType.long,
-        "repetition_penalty": DataType.double,
-        "frequency_penalty": DataType.double,
-        "presence_penalty": DataType.double,
-    }
+    from steps.wrappers.served.request import KEYS
+
     columns: list[ColSpec | TensorSpec] = [
-        ColSpec(Array(message), "messages", required=False),
+        # with a list among the columns MLflow takes a mapping as one row
+        ColSpec(Array(AnyType()), "messages", required=False),
         ColSpec(DataType.string, "prompt", required=False),
-        *(ColSpec(kind, name, required=False) for name, kind in numbers.items()),
-        # a string or a list of strings, which is why it is not a param: those have one shape
-        ColSpec(AnyType(), "stop", required=False),
-        ColSpec(DataType.boolean, "stream", required=False),
-        ColSpec(AnyType(), "stream_options", required=False),
-        ColSpec(AnyType(), "response_format", required=False),
-        ColSpec(AnyType(), "tools", required=False),
-        ColSpec(DataType.string, "tool_choice", required=False),
-        ColSpec(AnyType(), "chat_template_kwargs", required=False),
-        ColSpec(DataType.boolean, "enable_thinking", required=False),
-        ColSpec(DataType.long, "max_completion_tokens", required=False),
-        ColSpec(DataType.long, "max_new_tokens", required=False),
-        ColSpec(DataType.boolean, "logprobs", required=False),
-        ColSpec(DataType.string, "model", required=False),
-        ColSpec(DataType.string, "user", required=False),
-        ColSpec(AnyType(), "custom_inputs", required=False),
+        *(
+            ColSpec(AnyType(), name, required=False)
+            for name in (*NUMBERS, *sorted(KEYS - {"messages", "prompt", *NUMBERS}))
+        ),
     ]
-    params = [ParamSpec(name, kind, default=None) for name, kind in numbers.items()]
+    # `stop` is none: a string or a list of strings, and a param has one shape
+    params = [ParamSpec(name, DataType.double, default=None) for name in NUMBERS]
     signature = ModelSignature(
         inputs=Schema(columns), outputs=CHAT_MODEL_OUTPUT_SCHEMA, params=ParamSchema(params)
     )

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from steps.wrappers.served.backend import Backend, Generated, Job
 from steps.wrappers.served.onnx_model import OnnxChatModel
+from steps.wrappers.served.sampling import Sampler
 
 
 class PieceDecoder:
@@ -57,9 +60,39 @@ class Saying:
         self.jobs.clear()
 
 
+class Scored(Saying):
+    """Says the same with scores: the sampler chooses, so that settings that change scores count.
+
+    Args:
+        tokens: what it says.
+        end: ends the answer.
+        vocabulary: entries.
+    """
+
+    def __init__(self, tokens: list[int], end: int, vocabulary: int) -> None:
+        super().__init__([*tokens, end])
+        self._end, self._vocabulary = end, vocabulary
+        self._samplers: dict[int, Sampler] = {}
+
+    def start(self, jobs: list[Job]) -> None:
+        super().start(jobs)
+        self._samplers |= {id(job): Sampler(job, [self._end]) for job in jobs}
+
+    def step(self) -> Iterator[Generated]:
+        for job, left in self.jobs:
+            scores = np.zeros(self._vocabulary, np.float32)
+            scores[left.pop(0)] = 20.0
+            token = self._samplers[id(job)].choose(scores)
+            reason = job.finish_reason(token, len(self.tokens) - len(left) + 1, [self._end])
+            left[:] = left if reason is None else []
+            yield job, token, reason
+        self.jobs = [(job, left) for job, left in self.jobs if left]
+
+
 class SayingModel(OnnxChatModel):
     """The ONNX variant with what it says in the place of the engine."""
 
+    scores = False
     says = ""
 
     def make_backend(self) -> Backend:
@@ -71,3 +104,13 @@ class SayingModel(OnnxChatModel):
         backend = self.scheduler().backend
         assert isinstance(backend, Saying)
         return backend.prompts
+
+
+class ScoredModel(SayingModel):
+    """The same, on an engine that shows scores."""
+
+    scores = True
+
+    def make_backend(self) -> Backend:
+        end = self.limits.eos_token_ids[0]
+        return Scored(self.tokenizer.encode(self.says), end, self.tokenizer.vocabulary)

@@ -4,12 +4,17 @@ import json
 import os
 import pickle
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 
+from steps.wrappers.served.backend import Job
+from steps.wrappers.served.exchange import Exchange
+from steps.wrappers.served.request import Request
+from tests.wrappers.doubles import SayingModel
 from tests.wrappers.subjects import NAME, Context, Folders, Open, say, text
 
 STORY = "Tell me a short story about a fox."
@@ -200,6 +205,43 @@ def test_a_deadline_ends_a_request_and_not_the_model(smollm: Folders, open_onnx:
         ask(model, max_tokens=6000, min_tokens=6000)
     assert caught.value.get_http_status_code() == 503
     assert text(ask(model, "Hello", max_tokens=1))
+
+
+def test_time_runs_from_when_a_request_arrives(
+    smollm: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from when it was checked and tokenised, nor from when the later rows of a frame are
+    queued.
+    """
+    model = SayingModel()
+    model.says = "Noon."
+    config = {"name": NAME, "request_timeout": 50.0, "max_queue": 4}
+    model.load_context(Context({"onnx-model": str(smollm.onnx("int4"))}, config))
+    backend, exchange = model.scheduler().backend, model.exchange
+    deadlines: list[float] = []
+    checked: list[float] = []
+    start = backend.start
+
+    def noting(jobs: list[Job]) -> None:
+        deadlines.extend(job.deadline for job in jobs)
+        start(jobs)
+
+    def timed(request: Request) -> Exchange:
+        checked.append(time.monotonic())
+        return exchange(request)
+
+    monkeypatch.setattr(backend, "start", noting)
+    monkeypatch.setattr(model, "exchange", timed)
+    began = time.monotonic()
+    model.predict(None, [say(f"Number {number}") for number in range(20)])
+    assert len(deadlines) == 20
+    assert len(set(deadlines)) == 1
+    assert began <= deadlines[0] - 50 <= checked[0]
+    stream = model.predict_stream(None, say("And now?"))
+    came = time.monotonic()
+    assert len(list(stream)) > 2
+    assert deadlines[-1] - 50 <= came
+    model.close()
 
 
 def test_a_full_queue_refuses_at_once(smollm: Folders, open_onnx: Open) -> None:

@@ -13,11 +13,12 @@ from tests.wrappers.doubles import PieceDecoder
 TAGS = ("<think>", "</think>")
 
 
-def split(pieces: list[str], *, opened: bool = False) -> Piece:
+def split(pieces: list[str], *, opened: bool = False) -> tuple[str, str]:
     splitter = ReasoningSplitter(*TAGS, opened=opened)
     made = [*(splitter.take(piece) for piece in pieces), splitter.finish()]
-    return Piece(
-        "".join(piece.content for piece in made), "".join(piece.reasoning for piece in made)
+    return (
+        "".join(piece.content for piece in made),
+        "".join(piece.reasoning for piece in made),
     )
 
 
@@ -59,7 +60,7 @@ def test_pieces_of_any_size_join_to_the_whole(text: str, cuts: list[int], opened
 
 
 def test_without_tags_all_is_content() -> None:
-    assert ReasoningSplitter().take("<think>a</think>") == ("<think>a</think>", "")
+    assert ReasoningSplitter().take("<think>a</think>") == Piece("<think>a</think>")
 
 
 def told(pieces: list[str], stops: list[str], *, opened: bool = False) -> AnswerText:

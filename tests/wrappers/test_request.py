@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,43 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "min_tokens=1: expected 0 with response_format",
     ),
     ({"prompt": "a", "frequency_penalty": 3}, "from -2 to 2"),
-    ({"prompt": "a", "logprobs": True}, "does not report"),
+    ({"prompt": "a", "logprobs": 5}, "logprobs=5: expected true or false"),
+    ({"prompt": "a", "logprobs": True}, "false with a prompt"),
+    ({"messages": HELLO, "logprobs": True}, "shows no scores of tokens"),
+    ({"messages": HELLO, "top_logprobs": 3}, "top_logprobs=3: expected 0 without logprobs"),
+    ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "from 0 to 20"),
+    ({"prompt": "a", "logit_bias": {"1": 5}}, "logit_bias={1: 5.0}: expected none; .* no scores"),
+    ({"prompt": "a", "logit_bias": [5]}, "an object of token ids"),
+    ({"prompt": "a", "logit_bias": {"a": 5}}, "logit_bias='a': expected token ids as keys"),
+    ({"prompt": "a", "logit_bias": {"-1": 5}}, "logit_bias='-1': expected token ids as keys"),
+    ({"prompt": "a", "logit_bias": {"7": 101}}, "logit_bias.7=101: expected a number from -100"),
+    ({"prompt": "a", "logit_bias": {"7": True}}, "logit_bias.7=True: expected a number"),
+    ({"prompt": "a", "logit_bias": dict.fromkeys(map(str, range(5000)), 1)}, "at most 4096"),
+    ({"prompt": "a", "store": True}, "store=True: expected false"),
+    ({"prompt": "a", "store": 0}, "store=0: expected false"),
+    ({"prompt": "a", "metadata": "x"}, "metadata='x': expected an object"),
+    ({"prompt": "a", "service_tier": "priority"}, "one tier"),
+    ({"prompt": "a", "prompt_cache_key": 3}, "prompt_cache_key=3: expected a string"),
+    ({"prompt": "a", "safety_identifier": 3}, "safety_identifier=3: expected a string"),
+    ({"prompt": "a", "prompt_cache_retention": "24h"}, "expected 'in_memory'"),
+    ({"prompt": "a", "modalities": ["text", "audio"]}, "modalities=.*text alone"),
+    ({"prompt": "a", "audio": {"voice": "alloy"}}, "audio=.*expected null"),
+    ({"prompt": "a", "prediction": {"type": "content", "content": "a"}}, "prediction=.*null"),
+    ({"prompt": "a", "verbosity": "low"}, "verbosity='low': expected 'medium'"),
+    ({"prompt": "a", "reasoning_effort": "high"}, "reasoning_effort='high'.*chat_template_kwargs"),
+    ({"prompt": "a", "functions": [{"name": "f"}]}, "functions=.*offer them as tools"),
+    ({"prompt": "a", "function_call": {"name": "f"}}, "function_call=.*tool_choice"),
+    ({"prompt": "a", "best_of": 3}, "best_of=3: expected 1"),
+    ({"prompt": "a", "min_p": 0.1}, "min_p=0.1: expected 0"),
+    ({"prompt": "a", "stream_options": "x"}, "stream_options='x'"),
+    ({"prompt": "a", "stream_options": {"colour": True}}, "stream_options=.*include_usage"),
+    ({"prompt": "a", "stream_options": {"include_usage": "yes"}}, "include_usage='yes'"),
+    ({"prompt": "a", "stream_options": {"include_obfuscation": True}}, "include_obfuscation=True"),
+    (
+        {"messages": [{"role": "assistant", "content": "a", "annotations": [{"type": "x"}]}]},
+        r"messages\[0\].annotations=.*reads text alone",
+    ),
+    ({"messages": [{"role": "assistant", "content": "a", "audio": {"id": "x"}}]}, "audio="),
     ({"prompt": "a", "stream": "yes"}, "true or false"),
     (
         {"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]},
@@ -153,6 +190,86 @@ def test_refusal_names_the_field(row: dict[str, Any], message: str) -> None:
         read(row)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
     assert caught.value.get_http_status_code() == 400
+
+
+NEUTRAL_FIELDS: list[dict[str, Any]] = [
+    {"store": False},
+    {"metadata": {"team": "a"}},
+    {"service_tier": "auto"},
+    {"service_tier": "default"},
+    {"prompt_cache_key": "a"},
+    {"safety_identifier": "a"},
+    {"prompt_cache_retention": "in_memory"},
+    {"modalities": ["text"]},
+    {"verbosity": "medium"},
+    {"functions": []},
+    {"function_call": "none"},
+    {"best_of": 1},
+    {"min_p": 0.0},
+    {"logit_bias": {}},
+    {"logit_bias": {"5": 0}},
+    {"logit_bias": {"5": None}},
+    {"logprobs": False, "top_logprobs": 0},
+    {"stream_options": {"include_obfuscation": False, "include_usage": None}},
+    {"stream_options": {}},
+    {"n": 1.0, "max_tokens": 32.0, "seed": 3.0, "top_k": 0.0},
+]
+
+
+@pytest.mark.parametrize("fields", NEUTRAL_FIELDS)
+def test_fields_that_ask_for_nothing_change_nothing(fields: dict[str, Any]) -> None:
+    asked = read({"messages": HELLO, **fields})
+    plain = read({"messages": HELLO, "seed": 3} if "seed" in fields else {"messages": HELLO})
+    assert replace(asked, limited=False) == replace(plain, limited=False)
+
+
+def test_null_is_not_said() -> None:
+    nothing = dict.fromkeys(KEYS - {"messages"})
+    assert read({"messages": HELLO, **nothing}) == read({"messages": HELLO})
+
+
+def test_what_clients_send_back_of_an_answer_is_read() -> None:
+    """``model_dump()`` of OpenAI's own class for a message, and what litellm adds to it."""
+    from openai.types.chat import ChatCompletionMessage
+
+    dumped = ChatCompletionMessage(role="assistant", content="Hello", annotations=[]).model_dump()
+    assert {"annotations", "refusal", "audio", "function_call", "tool_calls"} <= set(dumped)
+    more: dict[str, Any] = {
+        "provider_specific_fields": {"refusal": None},
+        "images": [],
+        "thinking_blocks": None,
+    }
+    [*_, said] = read({"messages": [*HELLO, {**dumped, **more}]}).messages or ()
+    assert said == {"role": "assistant", "content": "Hello"}
+
+
+SCORES = Defaults(max_new_tokens=32, scores=True, vocabulary=50)
+
+
+def test_biases_are_read_by_token_id() -> None:
+    for keys in (("3", "49"), (3, 49)):
+        biases = dict(zip(keys, (-100, 2.5), strict=True))
+        request = request_of({"prompt": "a", "logit_bias": biases}, None, SCORES)
+        assert request.logit_bias == {3: -100.0, 49: 2.5}
+
+
+def test_an_id_outside_of_the_vocabulary_is_refused_with_its_range() -> None:
+    with pytest.raises(MlflowException, match="logit_bias=50: expected token ids from 0 to 49"):
+        request_of({"prompt": "a", "logit_bias": {"50": 1}}, None, SCORES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 5}, 5),
+        ({"logprobs": True, "top_logprobs": 20.0}, 20),
+        ({"logprobs": False}, None),
+        ({}, None),
+    ],
+)
+def test_how_many_log_probabilities_are_told(fields: dict[str, Any], told: int | None) -> None:
+    assert request_of({"messages": HELLO, **fields}, None, SCORES).logprobs == told
 
 
 def test_text_parts_are_joined_and_roles_kept() -> None:

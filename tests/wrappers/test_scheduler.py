@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from steps.wrappers.served.answer import Answer, AnswerText
 from steps.wrappers.served.backend import Job, engine_error
 from steps.wrappers.served.request import Defaults, request_of
-from steps.wrappers.served.request_limits import deadline_of_caller
+from steps.wrappers.served.request_limits import deadline_of
 from steps.wrappers.served.scheduler import Scheduler
 from tests.wrappers.doubles import PieceDecoder
 
@@ -220,9 +220,10 @@ def test_the_callers_own_deadline_goes_before_the_timeout(scheduler: Scheduler) 
 
 def test_a_scoring_servers_patience_is_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "7")
-    assert deadline_of_caller() == float("inf")
+    assert deadline_of(100.0, 600.0) == 700.0
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
-    assert 6 < deadline_of_caller() - time.monotonic() <= 7
+    assert deadline_of(100.0, 600.0) == 107.0
+    assert deadline_of(100.0, 5.0) == 105.0
 
 
 def test_closing_answers_those_who_wait(backend: Counting, scheduler: Scheduler) -> None:

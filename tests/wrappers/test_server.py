@@ -143,6 +143,16 @@ def test_null_is_as_good_as_nothing(address: str, setting: str) -> None:
     assert answered.status_code == 200, answered.text
 
 
+def test_integers_may_come_as_floats(address: str) -> None:
+    floats = {"max_tokens": 2.0, "n": 1.0, "seed": 3.0, "top_k": 0.0, "min_tokens": 1.0}
+    answered = post(address, say("Hello") | floats)
+    assert answered.status_code == 200, answered.text
+    assert answered.json()[0]["usage"]["completion_tokens"] <= 2
+    refused = post(address, say("Hello") | {"max_tokens": 2.5})
+    assert refused.status_code == 400
+    assert "max_tokens=2.5: expected an integer" in refused.text
+
+
 def test_threads_get_their_own_answers(address: str) -> None:
     limits = [1, 2, 3, 4, 5, 6]
     with ThreadPoolExecutor(6) as pool:
@@ -197,6 +207,14 @@ def test_openais_own_client(address: str) -> None:
         stop=["\n\n\n"],
         seed=1,
         n=1,
+        store=False,
+        metadata={"team": "a"},
+        service_tier="auto",
+        prompt_cache_key="a",
+        safety_identifier="b",
+        parallel_tool_calls=True,
+        logit_bias={},
+        modalities=["text"],
     )
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.choices[0].finish_reason in ("stop", "length")

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,16 +59,37 @@ class AnswerText:
         self._undecided = 0  # tokens that may turn out to be the beginning of an opening tag
         self.stopped = False
         self.reasoning_tokens = 0
+        # of every token the characters decoded before it; of all of them; tokens that were shown
+        self._begins: list[int] = []
+        self._decoded = self._told = 0
 
     def add(self, token: int) -> Piece:
         """Take a token; return the text that is now certain."""
         inside = self._split.inside
-        piece = self._split.take(self._decode(token))
+        self._begins.append(self._decoded)
+        piece = self._split.take(self._heard(self._decode(token)))
         if inside or self._split.inside:
             self.reasoning_tokens, self._undecided = self.reasoning_tokens + self._undecided + 1, 0
         else:
             self._undecided = self._undecided + 1 if self._split.undecided else 0
-        return self._take(piece)
+        certain = self._take(piece)
+        return certain._replace(tokens=self._newly_told()) if certain else certain
+
+    def _heard(self, text: str) -> str:
+        self._decoded += len(text)
+        return text
+
+    def _newly_told(self, *, ended: bool = False) -> int:
+        """Count tokens that begin in what is shown by now and were not counted; at the end these
+        are all, but for those within a stop string.
+        """
+        if not self.stopped:
+            shown = self._decoded - self._split.held - len(self._held)
+            told = len(self._begins) if ended else bisect_left(self._begins, shown)
+        else:
+            told = bisect_left(self._begins, self._cut)
+        before, self._told = self._told, max(told, self._told)
+        return self._told - before
 
     def _take(self, piece: Piece) -> Piece:
         if self.stopped or not piece:
@@ -79,6 +101,8 @@ class AnswerText:
             text = self._held + text
             position = first_stop(text, self._stops)
             if position is not None:
+                # what the splitter holds comes after
+                self._cut = self._decoded - self._split.held - (len(text) - position)
                 self.stopped, self._held, text = True, "", text[:position]
             else:
                 keep = longest_held(text, self._stops)
@@ -90,7 +114,7 @@ class AnswerText:
     def finish(self) -> Piece:
         """End the answer: return text held back for the decoder, a tag or a stop string."""
         pieces = [
-            self._take(self._split.take(self._decode.finish())),
+            self._take(self._split.take(self._heard(self._decode.finish()))),
             self._take(self._split.finish()),
         ]
         if not self.stopped:
@@ -98,7 +122,9 @@ class AnswerText:
             self._shown.append(pieces[-1])
         self._held = ""
         return Piece(
-            "".join(piece.content for piece in pieces), "".join(piece.reasoning for piece in pieces)
+            "".join(piece.content for piece in pieces),
+            "".join(piece.reasoning for piece in pieces),
+            self._newly_told(ended=True),
         )
 
     @property
@@ -121,6 +147,7 @@ class AnswerText:
             cached_tokens,
             self.reasoning,
             self.reasoning_tokens if self._split.tagged else None,
+            self._told,
         )
 
 
@@ -136,6 +163,9 @@ class Answer:
         reasoning: what came before, where the model reasons.
         reasoning_tokens: generated tokens that belong to it, its tags included; None where it
             cannot be told from the answer.
+        told: generated tokens that begin in what is shown: neither an end token nor those within a
+            stop string.
+        logprobs: of these, in OpenAI's shape, where the request asks for them.
     """
 
     text: str
@@ -144,6 +174,8 @@ class Answer:
     cached_tokens: int = 0
     reasoning: str = ""
     reasoning_tokens: int | None = None
+    told: int = 0
+    logprobs: dict[str, Any] | None = None
 
 
 def usage_of(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -179,7 +211,8 @@ def completion(
         if calls:
             message["tool_calls"] = calls
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
-        choices.append({"index": index, "message": message, "finish_reason": reason})
+        told = {} if answer.logprobs is None else {"logprobs": answer.logprobs}
+        choices.append({"index": index, "message": message, **told, "finish_reason": reason})
     usage = usage_of(prompt_tokens, answers)
     return {**_head("chat.completion", model), "choices": choices, "usage": usage}
 
@@ -191,10 +224,16 @@ class Chunks:
         self._head = _head("chat.completion.chunk", model)
 
     def chunk(
-        self, index: int, *, finish_reason: str | None = None, **delta: Any
+        self,
+        index: int,
+        *,
+        finish_reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        **delta: Any,
     ) -> dict[str, Any]:
         """A part of a choice: its role, more of its text, or its end."""
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+        told = {} if logprobs is None else {"logprobs": logprobs}
+        choice = {"index": index, "delta": delta, **told, "finish_reason": finish_reason}
         return {**self._head, "choices": [choice]}
 
     def usage(self, prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One request while it is answered: its prompt's tokens, its jobs, how answers are read."""
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,10 @@ from .backend import Job, Replies
 from .call_formats import MARKS
 from .conversation import Conversations
 from .limits import Limits
+from .logprobs import TokenText, logprobs_of
 from .reasoning import Piece, ReasoningSplitter
 from .request import Request
-from .request_limits import deadline_of_caller, fitted, require_embedded, require_short
+from .request_limits import fitted, require_embedded, require_short
 from .tokenizer import CheckpointTokenizer
 from .tool_calls import CallWatch, Offer
 
@@ -69,13 +70,17 @@ class Exchange:
         given = request.messages, request.tools, request.template_kwargs
         segments = conversations.segments(*given) if neutralise else [conversations.render(*given)]
         require_short("messages", sum(map(len, segments)), longest)
-        ids = tokenizer.encode_segments(segments)
-        if request.grammar is not None:  # which allows no tags
-            return cls(request, ids)
         special, tags = (
             conversations.template.special_texts,
             conversations.capabilities.reasoning_tags,
         )
+        opened = conversations.opens_reasoning(segments[-1])
+        if request.forced:  # a call stands behind the reasoning, of which the grammar allows none
+            segments = [*segments, f"{tags[1]}\n\n"] if opened and tags else segments
+            opened, tags = False, None
+        ids = tokenizer.encode_segments(segments)
+        if request.grammar is not None and not request.forced:  # which allows no tags
+            return cls(request, ids)
         earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
         schemas = {
             tool["function"]["name"]: tool["function"].get("parameters") for tool in request.tools
@@ -85,8 +90,8 @@ class Exchange:
             request,
             ids,
             tags,
-            conversations.opens_reasoning(segments[-1]),
-            Offer(schemas, conversations.capabilities.tool_calls, earlier, kept),
+            opened,
+            Offer(schemas, conversations.capabilities.tool_calls, earlier, kept, request.parallel),
             frozenset({*(tags or ())} & special),
         )
 
@@ -106,6 +111,7 @@ class Exchange:
         limits: Limits,
         out: Replies,
         *,
+        deadline: float,
         first: int = 0,
         streams: bool = False,
     ) -> list[Job]:
@@ -116,6 +122,7 @@ class Exchange:
             tokenizer: of the checkpoint.
             limits: of the model.
             out: where replies go.
+            deadline: when the answers' time is up, on the monotonic clock.
             first: index of the first job.
             streams: send text as it becomes certain.
 
@@ -125,7 +132,6 @@ class Exchange:
         require_embedded(self.ids, self.request, limits)
         request = fitted(self.request, len(self.ids), limits)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**31 - 64)
-        deadline = deadline_of_caller()
         return [
             Job(
                 self.ids,
@@ -147,19 +153,32 @@ class Exchange:
         return answers[0].text if self.request.n == 1 else [answer.text for answer in answers]
 
 
+def with_logprobs(answer: Answer, job: Job, text: TokenText) -> Answer:
+    """The answer with the log probabilities of its tokens, where the request asks for them."""
+    if job.request.logprobs is None:
+        return answer
+    return replace(answer, logprobs=logprobs_of(job.logprobs[: answer.told], text))
+
+
 class StreamedExchange:
     """Shapes what a stream yields: strings for a prompt, chunks for messages.
 
     Args:
         exchange: with its request.
         model: public name.
-        choices: answers that are streamed side by side.
+        jobs: answers that are streamed side by side.
+        text: of one token.
     """
 
-    def __init__(self, exchange: Exchange, model: str, choices: int) -> None:
-        self._exchange, self._chunks = exchange, Chunks(model)
+    def __init__(
+        self, exchange: Exchange, model: str, jobs: Sequence[Job], text: TokenText
+    ) -> None:
+        self._exchange, self._chunks, self._jobs = exchange, Chunks(model), jobs
         self._chat = exchange.request.messages is not None
-        self._watches = [CallWatch(exchange.offer) for _ in range(choices)]
+        self._watches = [CallWatch(exchange.offer) for _ in jobs]
+        self._text = text
+        self._told = [0] * len(jobs)  # tokens whose log probabilities were sent
+        self._due = [0] * len(jobs)  # tokens of the text so far
 
     def begin(self) -> Iterator[Any]:
         """What comes before any text."""
@@ -174,26 +193,39 @@ class StreamedExchange:
         if not self._chat:
             yield piece.content
             return
-        if piece.reasoning:
-            yield self._chunks.chunk(index, reasoning_content=piece.reasoning)
+        self._due[index] += piece.tokens
         content = self._watches[index].take(piece.content) if piece.content else ""
+        if piece.reasoning:
+            told = {} if content else self._logprobs(index)
+            yield self._chunks.chunk(index, **told, reasoning_content=piece.reasoning)
         if content:
-            yield self._chunks.chunk(index, content=content)
+            yield self._chunks.chunk(index, **self._logprobs(index), content=content)
 
     def end(self, index: int, answer: Answer) -> Iterator[Any]:
         """What closes a choice."""
         if not self._chat:
             return
+        self._due[index] = answer.told
         content, calls = self._watches[index].finish()
         if content:
-            yield self._chunks.chunk(index, content=content)
+            told = {} if calls else self._logprobs(index)
+            yield self._chunks.chunk(index, **told, content=content)
         if calls:
             numbered = [{"index": number, **call} for number, call in enumerate(calls)]
-            yield self._chunks.chunk(index, tool_calls=numbered)
+            yield self._chunks.chunk(index, **self._logprobs(index), tool_calls=numbered)
         reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
-        yield self._chunks.chunk(index, finish_reason=reason)
+        rest = self._logprobs(index) if self._told[index] < self._due[index] else {}
+        yield self._chunks.chunk(index, **rest, finish_reason=reason)
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
         """What closes the stream."""
         if self._chat and self._exchange.request.include_usage:
             yield self._chunks.usage(len(self._exchange.ids), answers)
+
+    def _logprobs(self, index: int) -> dict[str, Any]:
+        """Log probabilities that were not sent yet, of a choice's tokens in the text so far."""
+        job, due = self._jobs[index], self._due[index]
+        if job.request.logprobs is None:
+            return {}
+        told, self._told[index] = job.logprobs[self._told[index] : due], due
+        return {"logprobs": logprobs_of(told, self._text)}

@@ -25,11 +25,13 @@ class Grammar:
         kind: ``json_schema``, ``regex`` or ``lark_grammar``, as the engine names them.
         text: as the engine reads it.
         cheap: whether its bounds alone say that it compiles at once; others are tried first.
+        field: of the request that it comes from.
     """
 
     kind: str
     text: str
     cheap: bool = False
+    field: str = FIELD
 
 
 def _json_grammar(schema: Mapping[str, Any], *, cheap: bool) -> Grammar:
@@ -95,6 +97,10 @@ def uncompilable(grammar: Grammar, problem: str) -> MlflowException:
     """
     reason = ENGINE_NOISE.sub("", problem.strip())
     reason = reason if GUIDANCE not in reason else reason.partition(":")[0]
+    if grammar.field != FIELD:
+        return invalid_request(
+            grammar.field, "parameters", f"JSON schemas that can be compiled ({reason[:300]})"
+        )
     kind = {"lark_grammar": "lark"}.get(grammar.kind, grammar.kind)
     return invalid_request(
         f"{FIELD}.type", kind, f"a grammar that can be compiled ({reason[:300]})"

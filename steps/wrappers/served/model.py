@@ -1,28 +1,45 @@
 """The pyfunc model around an engine: rows in, completions out, from any thread."""
 
-import json
+import sys
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.models.utils import _load_model_code_path
+from mlflow.protos.databricks_pb2 import INVALID_STATE
 from mlflow.pyfunc.model import PythonModel
 
 from .answer import Answer
 from .backend import Backend, Job, Replies
+from .call_form import ForcedCalls
 from .conversation import Conversations
 from .engine import Engine
-from .exchange import Exchange, StreamedExchange
+from .exchange import Exchange, StreamedExchange, with_logprobs
 from .grammar_matchers import GrammarMatchers
 from .grammar_trial import GrammarTrial
 from .invalid_request import invalid_request
 from .limits import Limits
+from .logged_files import read_checksums, require_own_files, verify
 from .request import Defaults, Request
+from .request_limits import deadline_of
 from .request_rows import requests_of
 from .scheduler import Scheduler
-from .settings import Settings, verify
+from .settings import Settings
 from .template_kwargs import KWARGS, checked_template_kwargs
 from .tokenizer import CheckpointTokenizer
+
+
+def not_portable(path: Path) -> MlflowException:
+    """Build the error of a model that cannot be pickled, or unpickled, without its files."""
+    return MlflowException(
+        f"the model cannot be pickled to another process: {path} is not there; pass its URI instead"
+        " and call mlflow.pyfunc.load_model in that process",
+        error_code=INVALID_STATE,
+    )
 
 
 class ServedModel(PythonModel):
@@ -30,21 +47,44 @@ class ServedModel(PythonModel):
 
     _skip_type_hint_validation = True  # MLflow's switch for models that check their rows themselves
 
+    @property
+    def scores(self) -> bool:
+        """Whether the engine shows the scores of tokens, for ``logit_bias`` and ``logprobs``."""
+        return True
+
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.engine: Engine | None = None
         self.trial: GrammarTrial | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        # made anew where it is unpickled: what is of this process
-        own = ("engine", "tokenizer", "conversations", "matchers", "trial")
-        return {key: value for key, value in self.__dict__.items() if key not in own}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the way to load it: its folder and settings; the process that unpickles it reads
+        the files and starts an engine of its own.
+
+        MLflow gives a model's code a module name that no other process knows (``code_model_…``), so
+        the code file is named instead, and nothing of that module is in the state.
+
+        Raises:
+            MlflowException: the model's folder is gone.
+        """
+        state = {"folder": self.folder, "settings": asdict(self.settings) if self.folder else {}}
+        if self.folder is not None and not self.folder.is_dir():
+            raise not_portable(self.folder)
+        if not type(self).__module__.startswith("code_model_"):
+            return type(self), (), state
+        code = Path(str(sys.modules[type(self).__module__].__file__))
+        if not code.is_file():
+            raise not_portable(code)
+        return _load_model_code_path, (str(code), None), state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-        self.__dict__.update(state)
-        if self.folder is not None:
-            self._open(self.folder)
+        folder = state["folder"]
+        if folder is None:
+            return
+        if not folder.is_dir():
+            raise not_portable(folder)
+        self.settings, self.folder = Settings(**state["settings"]), folder
+        self._open(folder)
 
     def load_context(self, context: Any) -> None:
         """Check the files and start the engine.
@@ -57,14 +97,17 @@ class ServedModel(PythonModel):
             next(path for name, path in context.artifacts.items() if name != "checksums")
         )
         checksums = context.artifacts.get("checksums")
-        if checksums is not None and self.settings.verify_checksums:
-            verify(self.folder, json.loads(Path(checksums).read_text("utf-8")))
+        if checksums is not None:  # <root>/artifacts/checksums.json
+            require_own_files(self.folder, Path(checksums).parent.parent)
+            if self.settings.verify_checksums:
+                verify(self.folder, read_checksums(Path(checksums)))
         self._open(self.folder)
         self.scheduler()
 
     def _open(self, folder: Path) -> None:
         self.conversations = Conversations.of_folder(folder)
         self.tokenizer = self.make_tokenizer(folder)
+        self.limits = self.read_limits(folder)
         capabilities = self.conversations.capabilities
         self.defaults = Defaults(
             self.settings.max_new_tokens,
@@ -73,8 +116,10 @@ class ServedModel(PythonModel):
             template_kwargs=checked_template_kwargs(
                 self.settings.chat_template_kwargs, None, capabilities, f"model_config.{KWARGS}"
             ),
+            scores=self.scores,
+            vocabulary=self.limits.vocabulary or self.tokenizer.vocabulary,
+            calls=ForcedCalls(self.conversations, self.tokenizer.special),
         )
-        self.limits = self.read_limits(folder)
         vocabulary = self.tokenizer.to_json, self.limits.eos_token_ids
         self.matchers, self.trial = GrammarMatchers(*vocabulary), GrammarTrial(*vocabulary)
         self.engine = Engine(self.make_backend, self.settings)
@@ -125,6 +170,7 @@ class ServedModel(PythonModel):
         Raises:
             MlflowException: a row breaks the contract; no row was answered then.
         """
+        deadline = self._deadline()
         scheduler = self.scheduler()
         with scheduler.arriving():
             requests = requests_of(model_input, params, self.defaults)
@@ -135,7 +181,9 @@ class ServedModel(PythonModel):
             out, jobs, spans = Replies(), list[Job](), list[slice]()
             for exchange in exchanges:
                 begin = len(jobs)
-                jobs += exchange.jobs(self.tokenizer, self.limits, out, first=begin)
+                jobs += exchange.jobs(
+                    self.tokenizer, self.limits, out, deadline=deadline, first=begin
+                )
                 spans.append(slice(begin, len(jobs)))
             # a large frame is queued piece by piece, so that others get their turn between its rows
             window = min(2 * self.settings.max_batch_size, self.settings.max_queue)
@@ -157,7 +205,7 @@ class ServedModel(PythonModel):
         try:
             while len(answers) < len(jobs):
                 index, _, value = scheduler.next_reply(out)
-                answers[index] = value
+                answers[index] = with_logprobs(value, jobs[index], self.tokenizer.shown)
                 free = len(answers) + window - queued
                 if queued < len(jobs) and free >= min(self.settings.max_batch_size, window):
                     scheduler.submit(jobs[queued : queued + free], patiently=True)
@@ -178,16 +226,17 @@ class ServedModel(PythonModel):
 
         Leaving the iterator cancels the answer.
         """
+        deadline = self._deadline()
         requests = requests_of(model_input, params, self.defaults)
         if len(requests) != 1:
             raise invalid_request("rows", len(requests), "one row for predict_stream")
         self._require_grammars(requests)
-        return self._stream(requests[0])
+        return self._stream(requests[0], deadline)
 
-    def _stream(self, request: Request) -> Iterator[Any]:
+    def _stream(self, request: Request, deadline: float) -> Iterator[Any]:
         scheduler, out = self.scheduler(), Replies()
         exchange = self.exchange(request)
-        jobs = exchange.jobs(self.tokenizer, self.limits, out, streams=True)
+        jobs = exchange.jobs(self.tokenizer, self.limits, out, deadline=deadline, streams=True)
         if request.prompt is not None and len(jobs) > 1:
             raise invalid_request("n", request.n, "1 where a prompt is streamed")
         if len(jobs) > self.settings.max_queue:
@@ -197,7 +246,7 @@ class ServedModel(PythonModel):
                 f"at most {self.settings.max_queue}, as max_queue in the model_config says",
             )
         scheduler.submit(jobs)
-        shown = StreamedExchange(exchange, self.settings.name, len(jobs))
+        shown = StreamedExchange(exchange, self.settings.name, jobs, self.tokenizer.shown)
         answers: dict[int, Answer] = {}
         try:
             yield from shown.begin()
@@ -212,6 +261,10 @@ class ServedModel(PythonModel):
         finally:
             for job in jobs:
                 job.cancelled.set()
+
+    def _deadline(self) -> float:
+        """When the time of a request that arrives now is up."""
+        return deadline_of(time.monotonic(), self.settings.request_timeout)
 
     def _require_grammars(self, requests: Sequence[Request]) -> None:
         """Try and compile grammars, here and not in the scheduler's thread."""

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .backend import PREFILL_CHUNK, Generated, Job
+from .invalid_request import invalid_request
 from .limits import Limits, limits_of_onnx
 from .onnx_generators import GeneratorRows
 from .onnx_graph import unloadable
 from .onnx_static_batches import StaticBatches
 from .prefix_cache import PrefixCache
+from .request_scores import NO_SCORES
 
 # read when onnxruntime-genai is imported, which is later
 
@@ -133,7 +135,9 @@ class OnnxBackend:
         """
         together: list[Job] = []
         for job in jobs:
-            if not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
+            if job.request.logit_bias or job.request.logprobs is not None:
+                job.fail(invalid_request("logit_bias, logprobs", "given", "neither", NO_SCORES))
+            elif not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
                 self.generators.start(job)
             else:
                 together.append(job)

@@ -49,26 +49,35 @@ class OnnxChatModel(ServedModel):
             provider_options=dict(settings.provider_options or {}),
         )
 
+    @property
+    def scores(self) -> bool:
+        """Whether onnxruntime's rows answer, whose scores are seen."""
+        return self.folder is not None and self._rowless(self.folder) is None
+
+    def _rowless(self, folder: Path) -> str | None:
+        """Why onnxruntime-genai has to answer, as far as is known without loading the graph."""
+        settings = self.settings
+        if settings.engine == GENAI:
+            return f"engine is {GENAI!r}"
+        if settings.execution_provider not in (None, "cpu"):
+            return f"execution_provider is {settings.execution_provider!r}"
+        if settings.execution_provider is None and built_for(folder):
+            return f"the folder was built for {built_for(folder)}"
+        return unsupported(folder, self.limits)
+
     def _graph(self, folder: Path) -> OnnxGraph | None:
         """The folder's graph as onnxruntime runs it; None where onnxruntime-genai has to.
 
         Raises:
             MlflowException: onnxruntime is asked for and cannot, or the folder cannot be loaded.
         """
-        settings = self.settings
-        if settings.engine == GENAI:
-            return None
-        reason = unsupported(folder, self.limits)
-        if settings.execution_provider not in (None, "cpu"):
-            reason = f"execution_provider is {settings.execution_provider!r}"
-        elif settings.execution_provider is None and built_for(folder):
-            reason = f"the folder was built for {built_for(folder)}"
+        settings, reason = self.settings, self._rowless(folder)
         if reason is None:
             try:
                 return OnnxGraph(folder, settings.intra_op_threads, self.limits)
             except UnsupportedGraphError as error:
                 reason = str(error)
-        if settings.engine is not None:
+        if settings.engine not in (None, GENAI):
             raise invalid_request(
                 "model_config.engine", settings.engine, f"null or {GENAI!r} for this model", reason
             )

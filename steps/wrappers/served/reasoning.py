@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 
 class Piece(NamedTuple):
-    """Text that is certain: of the answer itself, and of the reasoning before it."""
+    """Text that is certain: of the answer itself, and of the reasoning before it; ``tokens`` more
+    have begun in what was shown of the answer by then.
+    """
 
     content: str = ""
     reasoning: str = ""
+    tokens: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.content or self.reasoning)
@@ -43,6 +46,11 @@ class ReasoningSplitter:
         self._step = self._begin if opening else self._say
         self.inside = self._opened = bool(opening) and opened
         self._started = False  # whether any reasoning was shown
+
+    @property
+    def held(self) -> int:
+        """Characters that cannot be told yet."""
+        return len(self._held)
 
     @property
     def undecided(self) -> bool:

@@ -3,13 +3,16 @@
 Names and ranges follow the OpenAI chat completion request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from .grammars import Grammar, checked_grammar
 from .invalid_request import absent, checked_text, invalid_request, plain, require_characters
-from .request_messages import checked_messages, checked_tools
+from .request_messages import checked_messages
+from .request_neutral import NEUTRAL, require_neutral, usage_wanted
+from .request_scores import bias_in, logprobs_in
+from .request_tools import checked_tools, forced_tools
 from .request_values import boolean_in, integer_in, number_in, stops_in
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
@@ -25,6 +28,20 @@ NARROWEST = 1e-6  # a top_p below one in the size of a vocabulary leaves the mos
 LEAST_REPETITION = 0.01
 
 
+class CallGrammars(Protocol):
+    """Makes grammars of forced tool calls (``call_form.ForcedCalls``)."""
+
+    def grammar(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        names: Sequence[str],
+        *,
+        several: bool,
+        asked: Any,
+    ) -> Grammar:
+        """Hold an answer to calls of some of the tools."""
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What a request gets where it does not say otherwise.
@@ -34,12 +51,18 @@ class Defaults:
         temperature: 0 is greedy.
         capabilities: of the chat template; None where nothing is known of it.
         template_kwargs: variables for the template.
+        scores: whether the engine shows the scores of tokens, for ``logit_bias`` and ``logprobs``.
+        vocabulary: token ids are below it; None where nothing says.
+        calls: makes grammars of forced tool calls; None where none can be forced.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     capabilities: TemplateCapabilities | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    scores: bool = False
+    vocabulary: int | None = None
+    calls: CallGrammars | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,8 @@ class Request:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     # likeliest tokens whose log probabilities are told beside the chosen one's; None tells none
     logprobs: int | None = None
+    forced: bool = False  # whether the answer must call a tool, which the grammar holds it to
+    parallel: bool = True  # whether it may call more than one
     # what the chat template is given beside messages and tools
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,10 +119,12 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # three name
 
 KEYS = frozenset(
     {
-        *("prompt", "messages", "tools", "tool_choice", KWARGS, "enable_thinking"),
+        *("prompt", "messages", "tools", "tool_choice", "parallel_tool_calls"),
+        *(KWARGS, "enable_thinking"),
         *("temperature", "top_p", "top_k", *LIMITS, "min_tokens", "stop", "seed", "n"),
         *("repetition_penalty", "frequency_penalty", "presence_penalty", "response_format"),
-        *("stream", "stream_options", "logprobs", "custom_inputs", "model", "user"),
+        *("logit_bias", "logprobs", "top_logprobs"),
+        *("stream", "stream_options", "custom_inputs", *NEUTRAL),
     }
 )
 
@@ -123,13 +150,7 @@ def request_of(
         raise invalid_request(
             "custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs"
         )
-    if boolean_in(given, "logprobs"):
-        raise invalid_request(
-            "logprobs", True, "false, as this model does not report log probabilities"
-        )
-    for key in ("model", "user"):  # an address and a label: no setting of the answer
-        if key in given and not isinstance(given[key], str):
-            raise invalid_request(key, given[key], "a string")
+    require_neutral(given)
     prompt, messages = given.get("prompt"), given.get("messages")
     if (prompt is None) == (messages is None):
         raise invalid_request(
@@ -160,27 +181,32 @@ def request_of(
     min_tokens = integer_in(given, "min_tokens", 0, 0)
     if min_tokens > max_tokens:
         raise invalid_request("min_tokens", min_tokens, f"at most max_tokens, {max_tokens}")
-    options = given.get("stream_options", {})
-    if not isinstance(options, Mapping) or set(options) - {"include_usage"}:
-        raise invalid_request("stream_options", options, "{'include_usage': true | false}")
     grammar = checked_grammar(given.get("response_format"))
     if grammar and tools:
         raise invalid_request(
             "response_format", given["response_format"], "'text' when tools are offered"
         )
     stop = stops_in(given.get("stop"))
+    several = boolean_in({"parallel_tool_calls": True, **given}, "parallel_tool_calls")
+    choice = given.get("tool_choice")
+    names = forced_tools(choice, tools)
+    if names:
+        grammar = _grammar_of_calls(
+            tools, names, several and choice == "required", choice, defaults
+        )
+    whole = "tool_choice" if names else "response_format"
     if grammar and stop:
         raise invalid_request(
             "stop",
             list(stop),
-            "none with response_format",
+            f"none with {whole}",
             "it would cut the answer before it is whole; let the grammar end it",
         )
     if grammar and min_tokens:
         raise invalid_request(
             "min_tokens",
             min_tokens,
-            "0 with response_format",
+            f"0 with {whole}",
             "the grammar alone says when an answer is whole",
         )
     return Request(
@@ -200,7 +226,26 @@ def request_of(
         presence_penalty=number_in(given, "presence_penalty", 0.0, -2, 2),
         grammar=grammar,
         stream=boolean_in(given, "stream"),
-        include_usage=bool(options.get("include_usage", False)),
+        include_usage=usage_wanted(given.get("stream_options", {})),
         limited=bool(limits),
+        logit_bias=bias_in(given.get("logit_bias"), defaults.vocabulary, possible=defaults.scores),
+        logprobs=logprobs_in(given, possible=defaults.scores),
+        forced=bool(names),
+        parallel=several,
         template_kwargs={} if messages is None else {**defaults.template_kwargs, **template_kwargs},
     )
+
+
+def _grammar_of_calls(
+    tools: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    several: bool,
+    choice: Any,
+    defaults: Defaults,
+) -> Grammar | None:
+    """The grammar of forced calls; None where the template has no tools, which it says itself."""
+    if defaults.capabilities is not None and defaults.capabilities.tools is None:
+        return None
+    if defaults.calls is None:
+        raise invalid_request("tool_choice", choice, "'auto' or 'none' without a chat template")
+    return defaults.calls.grammar(tools, names, several=several, asked=choice)

@@ -1,7 +1,6 @@
 """What a request may ask for once the length of its prompt is known, and how long it may take."""
 
 import os
-import time
 from collections.abc import Sequence
 
 from .invalid_request import behind_server, invalid_request
@@ -78,19 +77,22 @@ def fitted(request: Request, prompt_tokens: int, limits: Limits) -> Request:
         # the engine computes such a text anew at the border, and begins its grammar anew as well
         if request.limited or prompt_tokens == border:
             expected = (
-                f"at most {border - prompt_tokens} with response_format, as this text began below"
-                f" {border} tokens and may not cross them"
+                f"at most {border - prompt_tokens} with {request.grammar.field}, as this text began"
+                f" below {border} tokens and may not cross them"
             )
             raise invalid_request("max_tokens", request.max_tokens, expected)
         return request.within(border - prompt_tokens)
     return request
 
 
-def deadline_of_caller() -> float:
-    """When the caller stops waiting, on the monotonic clock: MLflow's scoring server answers 504
-    then and leaves the work running.
+def deadline_of(arrived: float, timeout: float) -> float:
+    """When a request's time is up, on the monotonic clock.
+
+    Args:
+        arrived: when it came, on the same clock.
+        timeout: seconds that it may take from then on; behind MLflow's scoring server no more than
+            that one waits, as it answers 504 then and leaves the work running.
     """
     limit = os.environ.get("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "")
-    return (
-        time.monotonic() + float(limit) if behind_server() and limit.isdecimal() else float("inf")
-    )
+    patience = float(limit) if behind_server() and limit.isdecimal() else timeout
+    return arrived + min(timeout, patience)

@@ -1,4 +1,4 @@
-"""Messages and tools of a request, checked before they reach a template."""
+"""Messages of a request, checked before they reach a template."""
 
 import contextlib
 import json
@@ -13,15 +13,18 @@ from .invalid_request import (
     require_characters,
     require_count,
 )
+from .request_neutral import NEUTRAL_IN_MESSAGES, says_nothing
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 MESSAGE_KEYS = frozenset(
-    {"role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"}
+    {
+        *("role", "content", "name", "refusal", "reasoning_content", "tool_calls", "tool_call_id"),
+        *NEUTRAL_IN_MESSAGES,
+    }
 )
 
 MAX_MESSAGES = 4_096
-MAX_TOOLS = 512
 MAX_PARTS = 4_096  # of one message: text parts or tool calls
 
 
@@ -103,6 +106,11 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
                 given[unknown[0]],
                 f"one of the keys {sorted(MESSAGE_KEYS)}",
             )
+        for key in sorted(NEUTRAL_IN_MESSAGES & set(given)):
+            if not says_nothing(given[key]):
+                raise invalid_request(
+                    f"{field}.{key}", given[key], "nothing in it, as this model reads text alone"
+                )
         role = given.get("role")
         if role not in ROLES:
             raise invalid_request(f"{field}.role", role, f"one of {list(ROLES)}")
@@ -137,33 +145,3 @@ def checked_messages(value: Any) -> tuple[dict[str, Any], ...]:
         messages.append(clean)
     require_characters("messages", characters)
     return tuple(messages)
-
-
-def checked_tools(value: Any, choice: Any) -> tuple[dict[str, Any], ...]:
-    """Check the tools a request offers, as function definitions with a JSON schema each."""
-    if choice is not None and choice not in ("auto", "none"):
-        raise invalid_request(
-            "tool_choice",
-            choice,
-            "'auto' or 'none'",
-            "a forced tool cannot be honoured; ask for it with response_format",
-        )
-    if value is None or value == []:
-        return ()
-    if not isinstance(value, list):
-        raise invalid_request("tools", value, "a list of function definitions")
-    require_count("tools", value, MAX_TOOLS, "tools")
-    for index, tool in enumerate(value):
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if (
-            not isinstance(function, Mapping)
-            or tool.get("type", "function") != "function"
-            or not isinstance(function.get("name"), str)
-        ):
-            raise invalid_request(
-                f"tools[{index}]",
-                tool,
-                "{'type': 'function', 'function': {'name': …, 'parameters': {…}}}",
-            )
-    require_characters("tools", checked_texts("tools", value))
-    return () if choice == "none" else tuple(dict(tool) for tool in value)

@@ -72,7 +72,7 @@ def _dealt(key: str, value: Any, rows: int) -> bool:
     """
     if not isinstance(value, list) or len(value) != rows:
         return False
-    one = {"stop": str, "tools": Mapping}.get(key)
+    one = {"stop": str, "tools": Mapping, "modalities": str}.get(key)
     return one is None or not all(isinstance(item, one) for item in value)
 
 

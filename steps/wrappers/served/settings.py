@@ -1,13 +1,8 @@
-"""The ``model_config`` of a logged model, and its files against their checksums."""
+"""The ``model_config`` of a logged model."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
-
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import DATA_LOSS
 
 from .invalid_request import invalid_request
 
@@ -59,7 +54,8 @@ class Settings:
     threads: int = _integer(0, 0)  # intra-op threads; 0 takes every core this process may use
     max_batch_size: int = _integer(8, 1)  # answers generated side by side
     max_queue: int = _integer(256, 1)  # answers that may wait; one more is refused
-    # seconds; behind MLflow's scoring server at most MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+    # seconds from when a request arrives; behind MLflow's scoring server at most
+    # MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     request_timeout: float = _setting(
         600.0, "seconds above 0", lambda value: _is(value, int | float) and value > 0
     )
@@ -127,26 +123,3 @@ class Settings:
                 "model_config.provider_options", settings.provider_options, expected, cure
             )
         return settings
-
-
-def verify(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compare every file with the sha256 it was logged with.
-
-    Raises:
-        MlflowException: naming the first file that is missing or differs.
-    """
-    for name, expected in sorted(checksums.items()):
-        file = folder / name
-        if not file.exists():
-            raise MlflowException(
-                f"damaged model: {name} is missing; log it again or fetch the artifacts anew",
-                error_code=DATA_LOSS,
-            )
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != expected:
-            raise MlflowException(
-                f"damaged model: {name} has sha256 {digest}, logged was {expected}; fetch the"
-                " artifacts anew",
-                error_code=DATA_LOSS,
-            )

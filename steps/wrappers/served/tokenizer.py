@@ -14,6 +14,19 @@ LEAST_TOKEN_CHARACTERS = 16
 BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
+def _byte_letters() -> dict[str, int]:
+    """Bytes by the letters that byte-level vocabularies write them with (GPT-2's
+    ``bytes_to_unicode``): itself where that can be seen, else the next letter from 256 on.
+    """
+    seen = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in seen)
+    return {chr(byte): byte for byte in seen} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
+
+
+BYTE_LETTERS = _byte_letters()
+
 # Read by the tokenizers library. Its batches, of which one text is encoded here at a time, would
 # else start threads, and a process that is forked later says so in its log.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,6 +57,8 @@ class CheckpointTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._added_ids = frozenset(added)
         self._special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self.special = {entry.content: token for token, entry in added.items() if entry.special}
+        self.vocabulary = int(tokenizer.get_vocab_size())  # entries, with added tokens
         # characters
         self.longest_token = max(LEAST_TOKEN_CHARACTERS, *map(len, tokenizer.get_vocab()))
         self._unprefixed = _unprefixed_twin(tokenizer)
@@ -52,6 +67,7 @@ class CheckpointTokenizer:
         self._beginning: list[int] = (
             whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
         )
+        self._lead = plain
         # something follows the text, an end token that no prompt wants
         if not self._beginning and len(whole) > len(plain) and plain:
             self._beginning = whole[: whole.index(plain[0])] if plain[0] in whole else []
@@ -122,6 +138,26 @@ class CheckpointTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a whole answer, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def shown(self, token: int) -> tuple[str, bytes]:
+        """Text of a single token as it stands within a text, special ones too, and its bytes: of a
+        part of a character these are not the text's.
+        """
+        piece = self._tokenizer.id_to_token(token)
+        if piece is None:  # past the vocabulary: a row of the embedding that nothing names
+            return "", b""
+        if token in self._added_ids:
+            return piece, piece.encode()
+        if token in self._byte_ids:
+            raw = bytes([int(piece[3:5], 16)])
+            return raw.decode(errors="replace"), raw
+        # behind another token, so that a space in front of it stays
+        before = self._tokenizer.decode(self._lead, skip_special_tokens=False)
+        after = self._tokenizer.decode([*self._lead, token], skip_special_tokens=False)
+        text = str(after[len(before) :])
+        if REPLACEMENT in text and all(character in BYTE_LETTERS for character in piece):
+            return text, bytes(BYTE_LETTERS[character] for character in piece)
+        return text, text.encode()
 
     def decoder(self, keep: frozenset[str] = frozenset()) -> "TextDecoder":
         """Start decoding an answer token by token.

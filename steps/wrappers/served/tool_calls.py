@@ -27,12 +27,14 @@ class Offer:
         earlier: calls in the conversation so far.
         kept: texts of special tokens that the decoder shows because they may mark calls; they are
             not content.
+        several: whether it may call more than one; all but the first are left out otherwise.
     """
 
     schemas: Mapping[str, Any] = field(default_factory=dict)
     shape: CallShape | None = None
     earlier: int = 0
     kept: frozenset[str] = frozenset()
+    several: bool = True
 
 
 def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
@@ -70,7 +72,7 @@ def tool_calls_in(text: str, offer: Offer) -> tuple[str, list[dict[str, Any]]]:
             "type": "function",
             "function": function,
         }
-        for number, function in enumerate(functions)
+        for number, function in enumerate(functions if offer.several else functions[:1])
     ]
     return said, calls
 
