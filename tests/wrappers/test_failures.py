@@ -210,8 +210,8 @@ def test_a_deadline_ends_a_request_and_not_the_model(smollm: Folders, open_onnx:
 def test_time_runs_from_when_a_request_arrives(
     smollm: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not from when it was checked and tokenised, nor from when the later rows of a frame are
-    queued.
+    """Not from when it was checked and tokenised; behind a server, nor from when the later rows of a
+    frame are queued, for whom a batch job waits.
     """
     model = SayingModel()
     model.says = "Noon."
@@ -233,10 +233,18 @@ def test_time_runs_from_when_a_request_arrives(
     monkeypatch.setattr(backend, "start", noting)
     monkeypatch.setattr(model, "exchange", timed)
     began = time.monotonic()
-    model.predict(None, [say(f"Number {number}") for number in range(20)])
+    frame = [say(f"Number {number}") for number in range(20)]
+    model.predict(None, frame)
+    assert len(deadlines) == 20
+    assert len(set(deadlines[:4])) == 1, "of those that are queued at once"
+    assert began <= deadlines[0] - 50 <= checked[0]
+    assert min(deadlines[4:]) > deadlines[0]
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    deadlines.clear()
+    model.predict(None, frame)
     assert len(deadlines) == 20
     assert len(set(deadlines)) == 1
-    assert began <= deadlines[0] - 50 <= checked[0]
+    monkeypatch.delenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT")
     stream = model.predict_stream(None, say("And now?"))
     came = time.monotonic()
     assert len(list(stream)) > 2

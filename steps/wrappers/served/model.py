@@ -1,5 +1,6 @@
 """The pyfunc model around an engine: rows in, completions out, from any thread."""
 
+import math
 import sys
 import time
 from abc import abstractmethod
@@ -187,6 +188,9 @@ class ServedModel(PythonModel):
                 spans.append(slice(begin, len(jobs)))
             # a large frame is queued piece by piece, so that others get their turn between its rows
             window = min(2 * self.settings.max_batch_size, self.settings.max_queue)
+            if not behind_server():  # a batch job waits as long as its frame takes
+                for job in jobs[window:]:
+                    job.deadline = math.inf  # their time runs from when they are queued
             scheduler.submit(jobs[:window])
         answers = self._answers(scheduler, jobs, out, window)
         results: list[Any] = []
