@@ -210,7 +210,7 @@ def test_a_deadline_ends_a_request_and_not_the_model(smollm: Folders, open_onnx:
 def test_time_runs_from_when_a_request_arrives(
     smollm: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not from when it was checked and tokenised; behind a server, nor from when the later rows of a
+    """Not from when it was checked and tokenised; behind a server, nor from when later rows of a
     frame are queued, for whom a batch job waits.
     """
     model = SayingModel()

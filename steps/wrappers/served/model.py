@@ -22,7 +22,7 @@ from .engine import Engine
 from .exchange import Exchange, StreamedExchange, with_logprobs
 from .grammar_matchers import GrammarMatchers
 from .grammar_trial import GrammarTrial
-from .invalid_request import invalid_request
+from .invalid_request import behind_server, invalid_request
 from .limits import Limits
 from .logged_files import read_checksums, require_own_files, verify
 from .request import Defaults, Request
