@@ -30,6 +30,15 @@ class Folders:
             self.builds[precision] = onnx_build.build(self.checkpoint, config, Store(), self.digest)
         return self.builds[precision]
 
+    def shipped(self) -> Path:
+        """The build that the embedded model's config asks for."""
+        from steps.snapshots import onnx_build
+
+        if "shipped" not in self.builds:
+            config = compose_config(["model=smollm2_135m"]).onnx
+            self.builds["shipped"] = onnx_build.build(self.checkpoint, config, Store(), self.digest)
+        return self.builds["shipped"]
+
 
 def folders_of(model: str) -> Folders:
     """Fetch a model into the user's store."""

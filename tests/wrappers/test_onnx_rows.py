@@ -62,8 +62,10 @@ def answers(backend: Backend, jobs: list[Job], *, every: int = 1) -> list[list[i
     return [given[id(job)] for job in jobs]
 
 
-@pytest.fixture(scope="module", params=["int8", "fp32", "tiny"])
+@pytest.fixture(scope="module", params=["shipped", "fp32", "tiny"])
 def folder(request: pytest.FixtureRequest, smollm: Folders, tiny: Folders) -> Any:
+    if request.param == "shipped":
+        return smollm.shipped()
     return tiny.onnx("fp32") if request.param == "tiny" else smollm.onnx(request.param)
 
 

@@ -1,5 +1,5 @@
-"""Two hundred prompts: the greedy text is the same with the prompt kept or not, alone or in company,
-on the shipped int8 build and in float32.
+"""Two hundred prompts: the greedy text is the same with the prompt kept or not, alone or in
+company, on the shipped int8 build and in float32.
 """
 
 import random
@@ -53,13 +53,14 @@ def together(model: Any, rows: list[dict[str, Any]], clients: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_one_answer_to_a_question(smollm: Folders, open_onnx: Open, precision: str) -> None:
+@pytest.mark.parametrize("build", ["shipped", "fp32"])
+def test_one_answer_to_a_question(smollm: Folders, open_onnx: Open, build: str) -> None:
     rows = questions(200)
-    cold = open_onnx(smollm.onnx(precision), prefix_cache_bytes=0, max_batch_size=1)
+    folder = smollm.shipped() if build == "shipped" else smollm.onnx(build)
+    cold = open_onnx(folder, prefix_cache_bytes=0, max_batch_size=1)
     alone = [text(cold.predict(None, [row])[0]) for row in rows]
     cold.close()
-    warm = open_onnx(smollm.onnx(precision))
+    warm = open_onnx(folder)
     assert together(warm, rows, 8) == alone
     kept = [warm.predict(None, [row])[0] for row in rows[-40:]]
     assert [text(answer) for answer in kept] == alone[-40:]
