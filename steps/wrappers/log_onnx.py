@@ -16,6 +16,7 @@ PACKAGES = (
     "onnxruntime-genai",
     "onnxruntime",
     "tokenizers",
+    "llguidance",
     "numpy",
     "pandas",
     "jinja2",

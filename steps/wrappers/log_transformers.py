@@ -13,13 +13,17 @@ from steps.wrappers.flavor import add_chat_flavor, log_flavor, requirements
 from steps.wrappers.weights import Weights, deliver
 
 # all that serving needs
-PACKAGES = ("mlflow", "transformers", "torch", "accelerate", "jinja2", "joblib", "numpy", "pandas")
+PACKAGES = (
+    *("mlflow", "transformers", "torch", "accelerate", "llguidance"),
+    *("jinja2", "joblib", "numpy", "pandas"),
+)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PLACE = "model"  # where the transformers flavor keeps a checkpoint
 TASK = "llm/v1/chat"
 # What MLflow may override at load is what was logged; `execution_provider` is torch's device here.
 SERVING = (
     "threads",
+    "max_batch_size",
     "max_queue",
     "request_timeout",
     "neutralise_special_tokens",
