@@ -1,5 +1,5 @@
 """Only what a logged model asks for is enough to serve it: no torch, no transformers, nothing of
-this project (ADR 17 adds tokenizers).
+this project (ADR 17 adds tokenizers, ADR 19 llguidance).
 """
 
 import subprocess
@@ -19,6 +19,8 @@ messages = [{"role": "user", "content": "What is the capital of France?"}]
 [answer] = model.predict({"messages": messages, "max_tokens": 12})
 print(answer["choices"][0]["message"]["content"])
 print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
+year = {"type": "regex", "regex": "[0-9]{4}"}
+assert model.predict({"prompt": "In the year", "response_format": year})[0].isdigit()
 """
 
 

@@ -111,10 +111,12 @@ def test_what_is_written(logged: Logged, variant: str) -> None:
     config = meta["flavors"]["python_function"]["config"]
     assert config["name"] == NAME
     assert config["max_new_tokens"] == 256
+    assert config["max_batch_size"] == 8
     assert "max_length" not in config
     requirements = (folder / "requirements.txt").read_text()
     assert all("==" in line and "+" not in line for line in requirements.split())
     assert ("torch" in requirements) == (variant == "transformers")
+    assert "llguidance==" in requirements
     assert ("transformers" in requirements) == (variant == "transformers")
     assert json.loads((folder / "input_example.json").read_text())["messages"]
     tags = (
