@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 from steps.config import bounds
-from steps.config.bounds import above, at_least, bounded
+from steps.config.bounds import above, at_least, between, bounded
 from steps.config.isolation import Isolation
 from steps.core.errors import ConfigError
+
+MOST_CONCURRENT_ITEMS = 64  # a thread of the candidate's process each
 
 
 @dataclass
@@ -66,6 +68,9 @@ class EvaluateConfig:
     max_new_tokens: int = bounded(64, at_least(1))
     # further tokens that a model which reasons first may use for that; what follows is scored
     reasoning_tokens: int = bounded(256, at_least(0))
+    # items of the pack that a candidate is asked at once, as a served model is; their latencies are
+    # measured under that load
+    concurrent_items: int = bounded(8, between(1, MOST_CONCURRENT_ITEMS, "an integer"))
     seed: int = 0
     # model URIs; empty takes the two that this chain logged
     candidates: list[str] = field(default_factory=list)

@@ -6,18 +6,23 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from steps.core.redaction import redact
 from steps.evaluation import machine
 from steps.evaluation.packs import Item, Pack
-from steps.evaluation.worker_process import CandidateProcess, ModelError
+from steps.evaluation.worker_process import CandidateProcess
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a candidate said to one item; times in seconds."""
+    """What a candidate said to one item; times in seconds, while it answered other items as
+    well.
+    """
 
     item: str
     text: str
@@ -41,6 +46,8 @@ class AnswerStore:
         pack_digest: digest of the pack's items.
         max_new_tokens: the setting that an item without a limit of its own is answered under.
         reasoning_tokens: the setting that a model which reasons is answered under.
+        concurrent_items: how many items are asked at once: each other's company may change the last
+            bits of their arithmetic, and does change their latencies.
         model_id: tells two logged models of the same bytes apart, which are timed each for itself.
     """
 
@@ -52,12 +59,14 @@ class AnswerStore:
         max_new_tokens: int,
         model_id: str = "",
         reasoning_tokens: int = 0,
+        concurrent_items: int = 1,
     ) -> None:
         parts = [
             model_digest,
             pack_digest,
             max_new_tokens,
             reasoning_tokens,
+            concurrent_items,
             model_id,
             sorted(machine.packages().items()),
         ]
@@ -105,34 +114,59 @@ def collect(
     advance: Callable[[Item], None],
     *,
     reasoning_tokens: int = 0,
-) -> Iterator[Answer]:
+    concurrent_items: int = 1,
+) -> list[Answer]:
     """Ask every item that the store has no answer to; answers in the pack's order.
+
+    Args:
+        process: a loaded candidate.
+        pack: its items.
+        max_new_tokens: tokens of an answer whose item has no limit of its own.
+        store: gets each answer when it comes.
+        advance: told each item when its answer is there.
+        reasoning_tokens: further tokens for reasoning.
+        concurrent_items: items that are asked at once; the next one is asked when any is answered.
 
     Raises:
         CandidateFailedError: the process is gone; what was answered is in the store.
     """
     known = store.read()
+    answers = {item.id: known[item.id] for item in pack.items if item.id in known}
     for item in pack.items:
-        answer = known.get(item.id)
-        if answer is None:
-            started = time.time()
-            try:
-                said = process.ask(
-                    "answer",
-                    messages=[dict(message) for message in item.messages],
-                    max_tokens=item.max_tokens or max_new_tokens,
-                    reasoning_tokens=reasoning_tokens,
-                )
-                answer = Answer(
-                    item.id,
-                    said["text"],
-                    said["finish_reason"],
-                    said["completion_tokens"],
-                    said["latency_s"],
-                    started,
-                )
-            except ModelError as error:
-                answer = Answer(item.id, "", None, 0, time.time() - started, started, str(error))
-            store.add(answer)
+        if item.id in answers:
+            advance(item)
+    # by number: the names of items are not in what the candidate's own code could say
+    waiting = deque(
+        (number, item) for number, item in enumerate(pack.items) if item.id not in answers
+    )
+    asked: dict[int, tuple[Item, float]] = {}
+    while waiting or asked:
+        begin: list[dict[str, Any]] = []
+        while waiting and len(asked) < concurrent_items:
+            number, item = waiting.popleft()
+            asked[number] = (item, time.time())
+            begin.append(
+                {
+                    "number": number,
+                    "messages": [dict(message) for message in item.messages],
+                    "max_tokens": item.max_tokens or max_new_tokens,
+                    "reasoning_tokens": reasoning_tokens,
+                }
+            )
+        # a model that answers one after the other, or all at the end, may take the time of all
+        said = process.ask("answer_next", requests=len(asked), begin=begin)
+        if said["number"] not in asked:
+            raise process.broken("answer_next", f"item {said['number']} was not asked")
+        item, started = asked.pop(said["number"])
+        answer = _answer(item, said, started)
+        store.add(answer)
         advance(item)
-        yield answer
+        answers[item.id] = answer
+    return [answers[item.id] for item in pack.items]
+
+
+def _answer(item: Item, said: dict[str, Any], started: float) -> Answer:
+    if said["error"] is not None:
+        latency = time.time() - started
+        return Answer(item.id, "", None, 0, latency, started, redact(said["error"]))
+    return Answer(item.id, **said["answer"], started=started)

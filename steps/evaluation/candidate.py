@@ -145,21 +145,21 @@ def answer_pack(
         settings.max_new_tokens,
         candidate.description.model_id,
         settings.reasoning_tokens,
+        settings.concurrent_items,
     )
     if not settings.resume:
         candidate.store.clear()
     candidate.resumed = len(candidate.store.read())
-    candidate.answers = list(
-        collect(
-            candidate.process,
-            pack,
-            settings.max_new_tokens,
-            candidate.store,
-            lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
-            reasoning_tokens=settings.reasoning_tokens,
-        )
+    candidate.answers = collect(
+        candidate.process,
+        pack,
+        settings.max_new_tokens,
+        candidate.store,
+        lambda item: display.advance((item.max_tokens or settings.max_new_tokens) / 16),
+        reasoning_tokens=settings.reasoning_tokens,
+        concurrent_items=settings.concurrent_items,
     )
-    candidate.quality = quality.score(pack, candidate.answers)
+    candidate.quality = quality.score(pack, candidate.answers, settings.concurrent_items)
     candidate.metrics |= quality.metrics(candidate.quality)
 
 

@@ -11,7 +11,7 @@ import mlflow
 from steps.core import signatures
 from steps.evaluation.report import CandidateReport, ItemResult, Report
 
-# of the run's table of answers
+# of the run's table of answers; its times are of an answer among those asked for at once
 COLUMNS: dict[str, Callable[[CandidateReport, ItemResult], Any]] = {
     "item": lambda _, item: item.id,
     "skill": lambda _, item: item.tags[0],

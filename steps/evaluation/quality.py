@@ -10,8 +10,10 @@ from steps.evaluation.packs import Pack
 from steps.evaluation.report import ItemResult, Quality, SkillScore
 
 
-def score(pack: Pack, answers: Sequence[Answer]) -> Quality:
-    """Apply each item's checks to its answer."""
+def score(pack: Pack, answers: Sequence[Answer], concurrent_items: int = 1) -> Quality:
+    """Apply each item's checks to its answer; the answers were given ``concurrent_items`` at
+    once.
+    """
     items = {item.id: item for item in pack.items}
     results = []
     for answer in answers:
@@ -37,11 +39,13 @@ def score(pack: Pack, answers: Sequence[Answer]) -> Quality:
     for skill, scores in skills.items():
         interval = statistics.proportion(scores)
         by_skill[skill] = SkillScore(interval.value, interval.low, interval.high, len(scores))
-    return Quality(by_skill, tuple(results))
+    return Quality(by_skill, tuple(results), concurrent_items)
 
 
 def metrics(quality: Quality) -> dict[str, float]:
-    """Flat metrics of a quality pass; latencies in seconds."""
+    """Flat metrics of a quality pass; latencies in seconds, of one item among those that were asked
+    at once.
+    """
     scores = [item.score for item in quality.items]
     interval = statistics.proportion(scores)
     latencies = [item.latency_s for item in quality.items if item.error is None]

@@ -122,13 +122,24 @@ def _nothing(value: Any) -> None:
         raise ValueError(f"{_kind(value)} where nothing was expected")
 
 
+def _ended(value: Any) -> dict[str, Any]:
+    """What one of several requests ended in: an answer or an error, never both."""
+    said = _fields(number=_COUNT, answer=_optional(_ANSWER), error=_optional(words))(value)
+    if (said["answer"] is None) == (said["error"] is None):
+        raise ValueError("an answer or an error was expected, one of the two")
+    known: dict[str, Any] = said
+    return known
+
+
 _SECONDS, _COUNT, _RATE = _number(0, LONGEST_TIME), _whole(), _number(0, LARGEST_RATE)
 _IDS = _list(_COUNT)
+_ANSWER = _fields(
+    text=_answer, finish_reason=_optional(words), completion_tokens=_COUNT, latency_s=_SECONDS
+)
 CHECKS: Mapping[str, Check] = {
     "load": _fields(ready_s=_SECONDS),
-    "answer": _fields(
-        text=_answer, finish_reason=_optional(words), completion_tokens=_COUNT, latency_s=_SECONDS
-    ),
+    "answer": _ANSWER,
+    "answer_next": _ended,
     "prompt_tokens": _optional(_COUNT),
     "conformance": _list(_fields(name=words, passed=_flag, limit=_optional(words), detail=words)),
     "stream": _fields(

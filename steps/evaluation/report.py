@@ -60,7 +60,7 @@ class ItemResult:
     checks: tuple[CheckResult, ...]
     finish_reason: str | None
     completion_tokens: int
-    latency_s: float
+    latency_s: float  # among Quality.concurrent_items
     error: str | None = None
 
 
@@ -80,6 +80,7 @@ class Quality:
 
     by_skill: dict[str, SkillScore] = field(default_factory=dict)
     items: tuple[ItemResult, ...] = ()
+    concurrent_items: int = 1  # asked at once, which each latency was measured under
 
 
 @dataclass(frozen=True)

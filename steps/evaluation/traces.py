@@ -2,55 +2,48 @@
 model and the run.
 """
 
-import contextlib
-import io
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Feedback, LoggedModelInput
-from mlflow.genai.scorers import scorer
-from mlflow.tracing.constant import TraceMetadataKey
+from mlflow.entities import (
+    Assessment,
+    AssessmentSource,
+    AssessmentSourceType,
+    Expectation,
+    Feedback,
+    LiveSpan,
+    LoggedModelInput,
+)
+from mlflow.tracing.constant import AssessmentMetadataKey, TraceMetadataKey
+from mlflow.tracing.provider import safe_set_span_in_context
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVALUATE
 
 from steps.core import tags
-from steps.evaluation import checks
 from steps.evaluation.answers import Answer
 from steps.evaluation.description import Description
-from steps.evaluation.packs import Pack
+from steps.evaluation.packs import Item, Pack
 
-log = logging.getLogger(__name__)
 DIGEST_LENGTH = 32  # MLflow keeps at most 36 characters of a dataset's digest
+CODE = AssessmentSource(source_type=AssessmentSourceType.CODE, source_id="checks")
 
 
 def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) -> None:
-    """Write one trace an answer on the active run and let ``mlflow.genai.evaluate`` put the checks
-    on them.
+    """Write one trace an answer, with its checks on it, for the active run.
 
     The spans carry the time that the answer really took in the candidate's own process; nothing is
-    asked again.
+    asked again. What is written is what ``mlflow.genai.evaluate`` leaves, but assessments go with
+    their trace: one by one, each of them a transaction, they take half a minute of a default
+    evaluation.
     """
-
-    @scorer(name="checks")
-    def held(outputs: Any, expectations: Mapping[str, Any]) -> list[Feedback]:
-        if expectations.get("error"):  # there is no answer that checks could look at
-            return [Feedback(name="score", value=0.0, rationale=str(expectations["error"]))]
-        results = [checks.run(check, str(outputs)) for check in json.loads(expectations["checks"])]
-        score = Feedback(name="score", value=float(all(result.passed for result in results)))
-        return [
-            score,
-            *(
-                Feedback(name=f"check {result.type}", value=result.passed, rationale=result.detail)
-                for result in results
-            ),
-        ]
-
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("no active run: log_traces is called inside a step's run")
     items = {item.id: item for item in pack.items}
     metadata = {TraceMetadataKey.MODEL_ID: description.model_id} if description.model_id else {}
-    rows = []
     for answer in answers:
         item = items[answer.item]
         start = int(answer.started * 1e9)
@@ -71,32 +64,37 @@ def log_traces(description: Description, pack: Pack, answers: Sequence[Answer]) 
             metadata=metadata,
             start_time_ns=start,
         )
+        with safe_set_span_in_context(span):  # so that they are kept in memory until it ends
+            for assessment in _assessments(item, answer, span, run.info.run_id):
+                mlflow.log_assessment(span.trace_id, assessment)
         span.end(
             outputs=answer.text if answer.error is None else f"error: {answer.error}",
             status="OK" if answer.error is None else "ERROR",
             end_time_ns=start + int(answer.latency_s * 1e9),
         )
-        expected = {
-            "item": item.id,
-            "checks": json.dumps([dict(check) for check in item.checks], ensure_ascii=False),
-        }
-        rows.append(
-            (
-                span.trace_id,
-                expected if answer.error is None else {**expected, "error": answer.error},
-            )
-        )
     mlflow.flush_trace_async_logging()
-    data = [
-        {"trace": trace, "expectations": expectations}
-        for trace_id, expectations in rows
-        if (trace := mlflow.get_trace(trace_id)) is not None
-    ]
-    said = io.StringIO()
-    # a second progress bar beside our own
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        mlflow.genai.evaluate(data=data, scorers=[held], model_id=description.model_id or None)
-    log.debug("mlflow.genai.evaluate: %s", said.getvalue())
+    # lists the run among those of evaluations in the UI
+    mlflow.set_tag(MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVALUATE)
+
+
+def _assessments(item: Item, answer: Answer, span: LiveSpan, run_id: str) -> Iterator[Assessment]:
+    """What was expected of an answer and whether it holds."""
+    place: dict[str, Any] = {
+        "source": CODE,
+        "span_id": span.span_id,
+        "metadata": {AssessmentMetadataKey.SOURCE_RUN_ID: run_id},
+    }
+    checks = json.dumps([dict(check) for check in item.checks], ensure_ascii=False)
+    yield Expectation("item", item.id, **place)
+    yield Expectation("checks", checks, **place)
+    if answer.error is not None:  # there is no answer that checks could look at
+        yield Expectation("error", answer.error, **place)
+        yield Feedback("score", 0.0, rationale=answer.error, **place)
+        return
+    score, results = item.score(answer.text)
+    yield Feedback("score", score, **place)
+    for result in results:
+        yield Feedback(f"check {result.type}", result.passed, rationale=result.detail, **place)
 
 
 def log_dataset(pack: Pack, model_ids: Sequence[str]) -> None:

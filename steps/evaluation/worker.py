@@ -10,6 +10,7 @@ here. It therefore imports nothing of ``steps``: what it shares with the other s
 import importlib.util
 import json
 import os
+import queue
 import runpy
 import socket
 import sys
@@ -48,6 +49,10 @@ class Worker:
         self.model: Any = None
         self.meter: Any = None
         self.metered: tuple[str, str] | None = None  # kind and folder that the meter has open
+        # number, and what it ended in, of the requests that run in threads of their own
+        self._ended: queue.SimpleQueue[tuple[int, dict[str, Any] | BaseException]] = (
+            queue.SimpleQueue()
+        )
 
     def load(self, uri: str) -> dict[str, Any]:
         """Load a model and answer one token, as lazy engines start on the first request. Times in
@@ -97,6 +102,33 @@ class Worker:
             "completion_tokens": int(completion.get("usage", {}).get("completion_tokens") or 0),
             "latency_s": elapsed,
         }
+
+    def answer_next(self, begin: list[dict[str, Any]]) -> dict[str, Any]:
+        """Begin requests, each in a thread of its own, and wait for the first that ends, of these
+        or of earlier ones.
+
+        Args:
+            begin: the arguments of ``answer`` of each, and a ``number`` that tells it from the
+                others.
+
+        Returns:
+            ``number`` of the one that ended, and its ``answer``, or the ``error`` that it raised.
+        """
+        for request in begin:
+            threading.Thread(target=self._answer_beside, kwargs=request, daemon=True).start()
+        number, said = self._ended.get()
+        if isinstance(said, dict):
+            return {"number": number, "answer": said, "error": None}
+        if not isinstance(said, Exception) or isinstance(said, MemoryError):
+            raise said  # is the end of a process, in whatever thread it is raised
+        traceback.print_exception(said)
+        return {"number": number, "answer": None, "error": f"{type(said).__name__}: {said}"}
+
+    def _answer_beside(self, number: int, **request: Any) -> None:
+        try:
+            self._ended.put((number, self.answer(**request)))
+        except BaseException as error:  # noqa: BLE001 - raised or told where it is waited for
+            self._ended.put((number, error))
 
     def _ask(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
         row = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}

@@ -200,7 +200,7 @@ class CandidateProcess:
             except replies.NotFiniteError as error:
                 raise ModelError(f"{command}: {error}") from error
             except ValueError as error:
-                raise self._broken(command, error) from error
+                raise self.broken(command, str(error)) from error
             finally:
                 self.used_seconds += time.monotonic() - started
         if kind == "MemoryError":
@@ -224,8 +224,9 @@ class CandidateProcess:
         )
         return self._failed(f"hung: {command!r} did not end within the limit ({limit})")
 
-    def _broken(self, command: str, error: Exception) -> CandidateFailedError:
-        said = replies.words(redact(str(error)), 300)
+    def broken(self, command: str, why: str) -> CandidateFailedError:
+        """End the process, whose reply to a command no worker of ours gives; the error to raise."""
+        said = replies.words(redact(why), 300)
         return self._failed(f"broken: its reply to {command!r} is not the worker's ({said})")
 
     def _reason_of_death(self, command: str) -> str:

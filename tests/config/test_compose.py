@@ -73,6 +73,10 @@ def test_the_model_it_was_conceived_for() -> None:
             r"evaluate.max_new_tokens=0: expected an integer of at least 1",
         ),
         (
+            ["evaluate.concurrent_items=65"],
+            r"evaluate.concurrent_items=65: expected an integer from 1 to 64",
+        ),
+        (
             ["generation.temperature=3"],
             r"generation.temperature=3.0: expected a number from 0 to 2",
         ),

@@ -56,6 +56,7 @@ def test_failures_are_results(evaluated: tuple[Report, Path]) -> None:
 def test_good_candidate_is_whole(evaluated: tuple[Report, Path]) -> None:
     good = evaluated[0].candidates[0]
     assert good.metrics["quality/score"] == 1.0
+    assert good.quality.concurrent_items == 8
     broken = [row for row in good.conformance.rows if not row.passed and not row.limit]
     assert not broken
     for name in (
@@ -147,15 +148,19 @@ def test_same_inputs_same_verdict_against_the_incumbent(
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
-    """Counts the items that candidates are asked, and interrupts the evaluation after some."""
+    """Counts the items that candidates are asked, and interrupts the evaluation when some of them
+    are answered.
+    """
     questions: list[str] = []
+    calls: list[str] = []  # each of which ends with one answer
     real = CandidateProcess.ask
 
     def ask(self: CandidateProcess, command: str, **arguments: Any) -> Any:
-        if command == "answer":
-            if len(questions) == stop_after:
+        if command == "answer_next":
+            if len(calls) == stop_after:
                 raise KeyboardInterrupt
-            questions.append(str(arguments["messages"]))
+            calls.append(command)
+            questions.extend(str(item["messages"]) for item in arguments["begin"])
         return real(self, command, **arguments)
 
     monkeypatch.setattr(CandidateProcess, "ask", ask)

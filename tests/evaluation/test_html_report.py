@@ -68,6 +68,15 @@ def test_answers_are_escaped() -> None:
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
 
 
+def test_the_load_that_latencies_were_measured_under_is_said() -> None:
+    """Reports of older versions hold answers that were given one by one."""
+    assert "that were asked for at once" not in html_report.render(REPORT, {})
+    first = REPORT.candidates[0]
+    loaded = replace(first, quality=replace(first.quality, concurrent_items=8))
+    text = html_report.render(replace(REPORT, candidates=(loaded,)), {})
+    assert "Seconds are of one answer among 8 that were asked for at once." in text
+
+
 def test_differences_mark_new_words_only() -> None:
     assert html_report.differences("the cat sat", "the dog sat") == "the <mark>dog</mark> sat"
     assert html_report.differences("a b", "a b") == "a b"

@@ -38,6 +38,8 @@ def test_every_command_has_a_check() -> None:
             "answer",
             {**ANSWER, "text": "", "finish_reason": None, "completion_tokens": 0, "latency_s": 0},
         ),
+        ("answer_next", {"number": 0, "answer": ANSWER, "error": None}),
+        ("answer_next", {"number": 7, "answer": None, "error": "RuntimeError: no"}),
         ("prompt_tokens", None),
         ("conformance", [{"name": "n", "passed": False, "limit": None, "detail": "\x00\x1b[31m"}]),
         (
@@ -77,6 +79,12 @@ def test_an_honest_reply_stays_as_it_is(command: str, result: Any) -> None:
             ("answer", {**ANSWER, "latency_s": value})
             for value in ("b", True, math.nan, math.inf, -1.0, 10**400, -(10**400))
         ),
+        *(
+            ("answer_next", {"number": 1, "answer": answer, "error": error})
+            for answer, error in ((None, None), (ANSWER, "both"), ({**ANSWER, "text": 5}, None))
+        ),
+        ("answer_next", {"number": -1, "answer": ANSWER, "error": None}),
+        ("answer_next", ANSWER),
         *(("load", value) for value in (None, "x", {"ready_s": "x"}, {"ready_s": math.nan})),
         *(("peak_rss", value) for value in (None, "1", 1e8, True, 1 << 51, -1)),
         ("conformance", [["name", "passed"]]),

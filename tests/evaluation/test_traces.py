@@ -1,5 +1,6 @@
 """Every answer is a trace with its checks on it, linked to the logged model."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,8 +32,16 @@ def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
         log_traces(described, pack, answers)
     logged = mlflow.search_traces(model_id=described.model_id, return_type="list")
     assert len(logged) == 4
+    of_the_run = mlflow.search_traces(run_id=run.info.run_id, return_type="list")
+    assert {trace.info.trace_id for trace in of_the_run} == {
+        trace.info.trace_id for trace in logged
+    }
     scores = {}
     for trace in logged:
+        (root,) = trace.data.spans
+        for assessment in trace.info.assessments:
+            assert assessment.span_id == root.span_id
+            assert assessment.metadata["mlflow.assessment.sourceRunId"] == run.info.run_id
         assert trace.info.execution_duration == 250
         # nothing was said: the words of the error are not checked
         if trace.info.tags["slm.item"] == "fruit":
@@ -45,6 +54,10 @@ def test_answers_become_traces(clerk: Callable[[str], str]) -> None:
         scores[trace.info.tags["slm.item"]] = named["score"]
     wanted = {item.id: value for item, value in zip(pack.items, (1.0, 0.0, 1.0, 0.0), strict=True)}
     assert scores == wanted
+    (two,) = (trace for trace in logged if trace.info.tags["slm.item"] == "two")
+    known = {assessment.name: assessment for assessment in two.info.assessments}
+    assert known["check number"].value is False and known["check number"].rationale
+    assert json.loads(known["checks"].value) == [{"type": "number", "value": 4}]
     inputs = mlflow.get_run(run.info.run_id).inputs
     assert inputs is not None
     assert pack.digest.removeprefix("sha256:")[:32] in {

@@ -220,6 +220,9 @@ def render(report: Report, drawn: Mapping[str, Figure]) -> str:
         matrix=matrix(report),
         entries=entries,
         base=baseline(report),
+        at_once=max(
+            (candidate.quality.concurrent_items for candidate in report.candidates), default=1
+        ),
         skills=sorted({entry["skill"] for entry in entries}),
         counts={
             kind: sum(kind in entry["kinds"] for entry in entries)

@@ -3,12 +3,16 @@ demand.
 
 ``model_config["mood"]``: ``good``; ``crash`` (dies on the third request), ``hang``, ``glutton``
 (eats memory), ``broken`` (does not load),
-``forgetful`` (knows fewer answers), ``leaky`` (names a path, ignores stop).
+``forgetful`` (knows fewer answers), ``leaky`` (names a path, ignores stop), ``sociable`` (answers
+eight requests at a time), ``late`` (answers the one about France when seven others are answered),
+``quits`` (calls ``sys.exit`` on the third request), ``cross`` (raises on the one about a week).
 """
 
 import itertools
 import os
 import random
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -46,7 +50,8 @@ def refuse(message: str) -> MlflowException:
 class Clerk(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
     def load_context(self, context: Any) -> None:
         self.mood = (context.model_config or {}).get("mood", "good")
-        self.requests = 0
+        self.requests = itertools.count(1)
+        self.table, self.answered = threading.Barrier(8), threading.Semaphore(0)
         if self.mood == "broken":
             raise RuntimeError("no such weights")
 
@@ -110,14 +115,31 @@ class Clerk(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
             },
         }
 
+    def _keep_company(self, number: int, asked: str) -> None:
+        if self.mood == "cross" and "week" in asked:
+            raise RuntimeError("not that one")
+        if number == 1:  # of the loading
+            return
+        if self.mood == "sociable":
+            self.table.wait(timeout=20)
+        if self.mood == "late" and "France" not in asked:
+            self.answered.release()
+        elif self.mood == "late":
+            for _ in range(7):
+                if not self.answered.acquire(timeout=20):
+                    raise RuntimeError("the others do not come")
+
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002 - MLflow's signature
-        self.requests += 1
-        if self.mood == "crash" and self.requests == 3:
+        number = next(self.requests)
+        self._keep_company(number, str(list(model_input["messages"])))
+        if self.mood == "quits" and number == 3:
+            sys.exit(7)
+        if self.mood == "crash" and number == 3:
             print("about to die", flush=True)
             os._exit(3)
-        if self.mood == "hang" and self.requests == 3:
+        if self.mood == "hang" and number == 3:
             time.sleep(3600)
-        if self.mood == "glutton" and self.requests == 3:
+        if self.mood == "glutton" and number == 3:
             hoard: list[Any] = []
             for _ in itertools.count():
                 hoard.append(bytearray(os.urandom(1 << 20)) * 16)
