@@ -27,6 +27,7 @@ class Comparison:
     prompt_lengths: list[int | None] = field(default_factory=list)
     windows: int = 0  # that the reference was read in
     past: dict[int, float] = field(default_factory=dict)  # mean KL of the tokens past each border
+    context: int = 0  # tokens that the conversion takes
     borders: list[int] = field(default_factory=list)  # that were to be compared
 
     @property

@@ -3,6 +3,8 @@ test.
 """
 
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from steps.core.errors import ConfigError
-from steps.evaluation import fidelity_texts, logits
+from steps.evaluation import fidelity, fidelity_texts, logits
 from steps.evaluation.fidelity_comparison import Comparison, metrics_of, series_of
 
 VOCABULARY = 7
@@ -68,6 +70,32 @@ def test_kl_against_scipy() -> None:
         softmax(reference.astype(float), axis=1), softmax(other.astype(float), axis=1), axis=1
     )
     assert logits.compare(reference, other, [0] * 64)["kl"] == pytest.approx(wanted.tolist())
+
+
+def test_the_reference_computes_one_window_ahead() -> None:
+    """The next one is made while one is compared, and none after it."""
+    made = [threading.Event() for _ in range(4)]
+
+    def windows() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    for number in fidelity._one_ahead(windows()):
+        assert all(event.wait(10) for event in made[: number + 2])
+        assert not any(event.is_set() for event in made[number + 2 :])
+    assert number == 3
+
+
+def test_a_reference_that_fails_is_heard_when_its_window_is_due() -> None:
+    def windows() -> Iterator[int]:
+        yield 0
+        raise OSError("no space left")
+
+    taken = fidelity._one_ahead(windows())
+    assert next(taken) == 0
+    with pytest.raises(OSError, match="no space left"):
+        next(taken)
 
 
 def test_windows_take_texts_in_turn(tmp_path: Path) -> None:
