@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -319,3 +320,31 @@ def test_closing_frees_and_the_next_request_starts_anew(smollm: Folders, open_on
     model.close()
     model.close()
     assert text(ask(model, "Hello", max_tokens=4))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("genai_config.json", None, "genai_config.json: it cannot be read"),
+        ("genai_config.json", b"{}", "genai_config.json: it cannot be read"),
+        (
+            "genai_config.json",
+            b'{"model": {"decoder": {}}}',
+            "model.decoder has no filename, inputs",
+        ),
+        ("model.last.onnx", b"garbled", "model.last.onnx: onnxruntime cannot load it"),
+        ("model.onnx.data", b"", "model.last.onnx: onnxruntime cannot load it"),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    tiny: Folders, tmp_path: Path, file: str, content: bytes | None, said: str
+) -> None:
+    from steps.wrappers.served.onnx_model import OnnxChatModel
+
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny.onnx("fp32"), folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(MlflowException, match=f"damaged model: .*{said}"):
+        OnnxChatModel().load_context(Context({"onnx-model": str(folder)}, {"name": NAME}))

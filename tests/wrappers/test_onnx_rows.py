@@ -258,3 +258,47 @@ def test_log_probabilities_are_the_models(rows: Rows) -> None:
         assert [value for _, value in entry.top] == sorted(
             (value for _, value in entry.top), reverse=True
         )
+
+
+def test_an_idle_model_holds_nothing_for_answers(rows: Rows) -> None:
+    backend = rows()
+    answers(backend, [job(ids(300), most=4), job(ids(20), most=2)])
+    assert backend.cache.capacity == 0
+
+
+def test_short_answers_run_side_by_side_after_a_long_one(rows: Rows) -> None:
+    token_bytes = rows().cache.token_bytes
+    backend = rows(max_batch_size=8, kv_cache_bytes=2 * 2064 * token_bytes)
+    long, first = job(ids(10), most=1900), job(ids(11), most=30)
+    expected = answers(rows(), [job(ids(11), most=30)])[0]
+    backend.start([long])
+    backend.start([first])
+    tokens = [token for current, token, _ in backend.step() if current is first]
+    backend.stop(long)
+    others = [job(ids(9), most=30) for _ in range(7)]
+    assert backend.room_for(others) == 7
+    backend.start(others)
+    assert backend.cache.capacity < 1000
+    while backend.busy():
+        tokens += [token for current, token, _ in backend.step() if current is first]
+    assert [token for token in tokens if token is not None] == expected
+
+
+def test_slots_without_memory_fail_their_request_alone(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, first, long = rows(), job(ids(11)), job(ids(10), most=1900)
+    expected = answers(rows(), [job(ids(11))])[0]
+    backend.start([first])
+    tokens = [token for _, token, _ in backend.step()]
+
+    def refuse(*_: object) -> None:
+        raise OSError("Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("steps.wrappers.served.kv_cache.mmap.mmap", refuse)
+        backend.start([long])
+    assert "no memory for keys and values" in str(long.failure)
+    while backend.busy():
+        tokens += [token for _, token, _ in backend.step()]
+    assert tokens == expected

@@ -256,3 +256,29 @@ def test_requests_on_their_way_are_waited_for_and_batched(
     for _ in range(2):
         out.get(timeout=5)
     assert batches == [2]
+
+
+def test_a_patient_caller_hears_of_a_dead_engine(backend: Counting) -> None:
+    made = Scheduler(lambda: backend, max_queue=1, timeout=60)
+    backend.gate.clear()
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for index in range(2):  # as many as are answered at once
+        made.submit([job(out, index)], patiently=True)
+    made.submit([job(out, 2)], patiently=True)
+    heard: list[MlflowException] = []
+
+    def patient() -> None:
+        try:
+            made.submit([job(out, 3)], patiently=True)
+        except MlflowException as error:
+            heard.append(error)
+
+    thread = threading.Thread(target=patient, daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    assert thread.is_alive()
+    backend.broken = True
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "out of memory" in str(heard[0])
+    made.close()

@@ -1,5 +1,6 @@
 """Keys and values of rows that are computed together, in slots of one capacity."""
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,25 +56,27 @@ class KVCache:
 
     def reserve(self, capacity: int, used: Sequence[int]) -> None:
         """Give every slot room for ``capacity`` tokens; ``used`` are the tokens that the first
-        slots hold, which are kept. Buffer by buffer, so that no more than one is held twice.
+        slots hold, which are kept.
+
+        Raises:
+            MemoryError: the system has not so much; everything stays as it was.
         """
         if capacity == self.capacity:
             return
-        old, self._buffers = self._buffers, []
-        for index, layer in enumerate(self._layers):
-            shape = (self._slots, layer.heads, capacity, layer.size)
-            self._buffers.append(np.zeros(shape, np.float32))
+        old, made = self._buffers, []
+        for layer in self._layers:
+            made.append(untouched_zeros((self._slots, layer.heads, capacity, layer.size)))
+        for index, buffer in enumerate(made):
             for slot, tokens in enumerate(used):
-                self._buffers[index][slot, :, :tokens] = old[index][slot, :, :tokens]
+                buffer[slot, :, :tokens] = old[index][slot, :, :tokens]
             if old:
-                old[index] = None
-        self.capacity = capacity
+                old[index] = None  # no more than one buffer's tokens are held twice
+        self._buffers, self.capacity = made, capacity
         self.version += 1
 
     def release(self) -> None:
         """Give everything back."""
-        self._buffers.clear()
-        self.capacity = 0
+        self._buffers, self.capacity = [], 0
         self.version += 1
 
     def place(self, index: int, first: int, count: int) -> tuple[tuple[int, ...], int]:
@@ -95,3 +98,17 @@ class KVCache:
         """Write what ``read`` gave."""
         for buffer, values in zip(self._buffers, block, strict=True):
             buffer[slot, :, start : start + values.shape[1]] = values
+
+
+def untouched_zeros(shape: tuple[int, ...]) -> Any:
+    """Float32 zeros that take memory page by page, as they are written to, and give all of it back
+    when they are dropped. ``numpy.zeros`` does so for the largest alone.
+
+    Raises:
+        MemoryError: the system does not grant so much.
+    """
+    try:
+        memory = mmap.mmap(-1, FLOAT_BYTES * int(np.prod(shape)))
+    except (OSError, ValueError, OverflowError) as error:
+        raise MemoryError(f"no memory for keys and values of shape {shape}") from error
+    return np.frombuffer(memory, np.float32).reshape(shape)

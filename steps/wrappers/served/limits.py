@@ -15,6 +15,7 @@ from .checkpoint_files import added_tokens, read_json
 
 # what was found of the checkpoint when an ONNX folder was prepared
 CAPABILITIES = "capabilities.json"
+GENAI_CONFIG = "genai_config.json"
 # names of one field, newest first
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 # rope types with one set of factors up to the original context and another past it
@@ -89,9 +90,23 @@ def limits_of_checkpoint(folder: Path) -> Limits:
     )
 
 
+def genai_settings(folder: Path) -> dict[str, Any]:
+    """Read an ONNX folder's genai_config.json.
+
+    Raises:
+        MlflowException: it is missing or garbled.
+    """
+    try:
+        settings = json.loads((folder / GENAI_CONFIG).read_text("utf-8"))
+        return {**settings, "model": dict(settings["model"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        problem = f"it cannot be read ({type(error).__name__}: {error})"
+        raise damaged(problem, GENAI_CONFIG) from error
+
+
 def limits_of_onnx(folder: Path) -> Limits:
     """Read an ONNX folder's limits from capabilities.json, else from genai_config.json."""
-    model = read_json(folder / "genai_config.json")["model"]
+    model = genai_settings(folder)["model"]
     try:
         known = read_json(folder / CAPABILITIES)
         limits = Limits.from_json(known["limits"]) if "limits" in known else None
@@ -115,10 +130,10 @@ def limits_of_onnx(folder: Path) -> Limits:
     )
 
 
-def damaged(problem: str) -> MlflowException:
-    """Build the error of a capabilities.json that does not hold what was written."""
+def damaged(problem: str, file: str = CAPABILITIES) -> MlflowException:
+    """Build the error of a file that does not hold what was written."""
     return MlflowException(
-        f"damaged model: {CAPABILITIES}: {problem}; log it again or fetch the artifacts anew",
+        f"damaged model: {file}: {problem}; log it again or fetch the artifacts anew",
         error_code=DATA_LOSS,
     )
 

@@ -136,7 +136,8 @@ class OnnxBackend:
         together: list[Job] = []
         for job in jobs:
             if job.request.logit_bias or job.request.logprobs is not None:
-                job.fail(invalid_request("logit_bias, logprobs", "given", "neither", NO_SCORES))
+                field = "logit_bias" if job.request.logit_bias else "logprobs"
+                job.fail(invalid_request(field, "given", "none", NO_SCORES))
             elif not self._batchable(job) or self._reuses(job, lone=len(jobs) == 1):
                 self.generators.start(job)
             else:

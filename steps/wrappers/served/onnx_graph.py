@@ -1,6 +1,5 @@
 """A decoder graph of onnxruntime-genai's model builder, run by onnxruntime itself."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .kv_cache import KVCache, LayerShape
-from .limits import Limits
+from .limits import GENAI_CONFIG, Limits, damaged, genai_settings
 
 # the graph whose head is computed for the last position alone, over the same weights; written when
 # a folder is prepared
 LAST_POSITION = "model.last.onnx"
 GRAPH_INPUTS = {"input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names"}
+DECODER_KEYS = ("filename", "inputs", "outputs", "num_hidden_layers")
 GRAPH_OUTPUTS = {"logits", "present_key_names", "present_value_names"}
 # a mask is bound anew whenever its width changes, so it grows by this many tokens at a time
 MASK_TOKENS = 64
@@ -60,7 +60,7 @@ class OnnxGraph:
     """
 
     def __init__(self, folder: Path, threads: int, limits: Limits) -> None:
-        model = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+        model = genai_settings(folder)["model"]
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -74,7 +74,8 @@ class OnnxGraph:
                 str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise unloadable("cpu", error) from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise damaged(f"onnxruntime cannot load it ({reason})", file.name) from error
         self._border = limits.rope_border
         self.vocabulary = int(model["vocab_size"])
         self._names: dict[str, str] = {**decoder["inputs"], **decoder["outputs"]}
@@ -85,6 +86,8 @@ class OnnxGraph:
         shape = next(
             value.shape for value in self.session.get_outputs() if value.name == self._logits
         )
+        if isinstance(shape[2], int):  # the graph knows better
+            self.vocabulary = shape[2]
         self._last_only = own.is_file() or shape[1] == 1
         self._decoding: dict[int, _Decoding] = {}
         self._bound_to: tuple[int, int] | None = None
@@ -96,10 +99,10 @@ class OnnxGraph:
     def _layers(self, decoder: Mapping[str, Any], given: Mapping[str, Any]) -> list[LayerShape]:
         layers = []
         for layer in range(int(decoder["num_hidden_layers"])):
-            for past, present in (
-                ("past_key_names", "present_key_names"),
-                ("past_value_names", "present_value_names"),
-            ):
+            for kind in ("key", "value"):
+                past, present = f"past_{kind}_names", f"present_{kind}_names"
+                if past not in self._names or present not in self._names:
+                    raise damaged(f"model.decoder names no {past}, {present}", GENAI_CONFIG)
                 name = self._names[past] % layer
                 if name not in given or given[name].type != FLOAT_TENSOR:
                     raise UnsupportedGraphError(f"its input {name} is not a float32 tensor")
@@ -246,7 +249,7 @@ def unloadable(provider: str, error: Exception) -> MlflowException:
 
 def built_for(folder: Path) -> str:
     """Providers that a folder was built for, with commas; nothing for the CPU."""
-    decoder = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
+    decoder = genai_settings(folder)["model"].get("decoder", {})
     options = decoder.get("session_options", {}).get("provider_options", [])
     return ", ".join(sorted({name for option in options for name in option} - {"cpu"}))
 
@@ -254,10 +257,16 @@ def built_for(folder: Path) -> str:
 def unsupported(folder: Path, limits: Limits) -> str | None:
     """Why a folder's rows cannot be computed together, as far as genai_config.json says; None where
     nothing speaks against it.
+
+    Raises:
+        MlflowException: genai_config.json lacks what every decoder has.
     """
-    settings = json.loads((folder / "genai_config.json").read_text("utf-8"))
+    settings = genai_settings(folder)
     model = settings["model"]
-    decoder = model["decoder"]
+    decoder = model.get("decoder", {})
+    missing = [key for key in DECODER_KEYS if key not in decoder]
+    if missing:
+        raise damaged(f"model.decoder has no {', '.join(missing)}", GENAI_CONFIG)
     parts = sorted({"embedding", "vision", "speech", "encoder"} & model.keys())
     if parts or "pipeline" in decoder:
         return f"the model has more parts than a decoder: {', '.join(parts) or 'a pipeline'}"

@@ -12,8 +12,6 @@ from .prefix_blocks import PrefixBlocks, chain
 from .sampling import Sampler, Scores
 
 PREFILLING = 2  # the group of rows whose prompts are computed; others decode
-# tokens of a slot that an idle model keeps memory for
-IDLE_TOKENS = 1024
 
 
 @dataclass(eq=False)
@@ -104,14 +102,17 @@ class OnnxRows:
 
     def room_for(self, jobs: Sequence[Job]) -> int:
         """How many of the first jobs may be started now: there are slots and memory for them."""
-        running = len(self.rows)
-        capacity = self.cache.capacity if running else 0
+        rows = self.rows
+        need = max((row.need for row in rows), default=0)
         for count, job in enumerate(jobs):
-            capacity = max(capacity, self.cache.rounded(_need(job)))
-            fitting = self._budget // (capacity * self.cache.token_bytes)
-            if running + count >= max(1, min(self._most, fitting)):
+            need = max(need, _need(job))
+            if len(rows) + count >= max(1, min(self._most, self._fitting(need))):
                 return count
         return len(jobs)
+
+    def _fitting(self, need: int) -> int:
+        """Slots for so many tokens that the memory for answers holds."""
+        return self._budget // (self.cache.rounded(need) * self.cache.token_bytes)
 
     def busy(self) -> bool:
         """Whether anything is unfinished."""
@@ -120,24 +121,27 @@ class OnnxRows:
     def start(self, jobs: list[Job]) -> None:
         """Give jobs a slot each, with what is kept of their prompts."""
         self._arrange()
-        self._reserve(max(map(_need, jobs)))
         for job in jobs:
             try:
                 row = self._row(job)
+                self._reserve(row)
                 self._recall(row, len(self._slots))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with this job, the others go on
                 job.fail(answer_error(job, error))
                 continue
             self._slots.append(row)
+        if not self.busy():
+            self.cache.release()
 
-    def _reserve(self, need: int) -> None:
-        """Make slots long enough; memory of long answers that ended is not held for short ones."""
+    def _reserve(self, row: Answering) -> None:
+        """Make slots long enough for one more row; shorter, where fewer of the length that they
+        have would fit than run.
+        """
+        rows = self.rows
+        need = max([row.need, *(other.need for other in rows)])
         capacity = self.cache.rounded(need)
-        if self.busy():
-            capacity = max(self.cache.capacity, capacity)
-        elif capacity < self.cache.capacity <= self.cache.rounded(IDLE_TOKENS):
-            return
-        self.cache.reserve(capacity, [row.length for row in self.rows])
+        if capacity > self.cache.capacity or len(rows) >= self._fitting(self.cache.capacity):
+            self.cache.reserve(capacity, [other.length for other in rows])
 
     def _row(self, job: Job) -> Answering:
         border = self._limits.rope_border
@@ -182,6 +186,9 @@ class OnnxRows:
 
     def _leave(self, row: Answering) -> None:
         self._slots[self._slots.index(row)] = None
+        if not self.busy():  # an idle model holds nothing but what is kept of prompts
+            self._slots.clear()
+            self.cache.release()
 
     def _arrange(self) -> None:
         """Put the rows of a group side by side, by as few copies as it takes."""
@@ -233,7 +240,8 @@ class OnnxRows:
         row.length += len(piece)
         number = start // PREFILL_CHUNK
         if number < len(row.names) and row.names[number] not in self.blocks:
-            self.blocks.keep(row.names[number], self.cache.read(slot, start, row.length))
+            block = self.cache.read(slot, start, row.length)
+            self.blocks.keep(row.names[: number + 1], block)
         if row.length == row.size:
             row.decoding = True
             yield self._chosen(row, scores)

@@ -56,16 +56,27 @@ class PrefixBlocks:
             self._blocks.move_to_end(name)
         return blocks
 
-    def keep(self, name: bytes, block: Block) -> None:
-        """Keep a piece; the oldest go until the budget holds."""
+    def keep(self, names: Sequence[bytes], block: Block) -> None:
+        """Keep a piece, where the budget holds it with those before it, which it is of no use
+        without; the oldest others go.
+
+        Args:
+            names: of the prompt's pieces up to this one.
+            block: of the last of them.
+        """
+        *before, name = names
         size = sum(values.nbytes for values in block)
-        if size > self.budget or name in self._blocks:
+        if name in self._blocks or len(self.kept(before)) < len(before):
             return
+        while self.size + size > self.budget:
+            oldest = next(iter(self._blocks), None)
+            if oldest is None or oldest in before:
+                return
+            self.size -= sum(values.nbytes for values in self._blocks.pop(oldest))
         self._blocks[name] = block
+        self._blocks.move_to_end(name, last=True)
         self.size += size
-        while self.size > self.budget:
-            _, oldest = self._blocks.popitem(last=False)
-            self.size -= sum(values.nbytes for values in oldest)
+        self.kept(names)
 
     def clear(self) -> None:
         """Let everything go."""

@@ -263,6 +263,7 @@ class Scheduler:
             stranded = [*self._active.values(), *self._waiting]
             self._waiting.clear()
             self._active.clear()
+            self._wake.notify_all()  # who waits for a place in the queue hears of it, too
         # an error each: MLflow's scoring server writes the request into the one that it was raised
         # with
         for job in stranded:

@@ -150,14 +150,23 @@ class TransformersBackend:
         prompts.
         """
         if self._batch:
-            scores = self._decode_batch()
-            for row, own in zip(list(self._batch), scores, strict=True):
-                if row in self._batch:  # not stopped meanwhile
-                    yield from self._advance(row, own)
+            yield from self._step_batch()
         for row in list(self._lone):
             yield from self._guarded(row)
         for row in self._due():
             yield from self._guarded(row)
+
+    def _step_batch(self) -> Iterator[Generated]:
+        rows = list(self._batch)
+        try:
+            scores = self._decode_batch()
+        except Exception as error:  # noqa: BLE001 - these answers are lost, the others go on
+            for row in rows:
+                yield self._failed(row, error)
+            return
+        for row, own in zip(rows, scores, strict=True):
+            if row in self._batch:  # not stopped meanwhile
+                yield from self._advance(row, own)
 
     def _due(self) -> list[TransformersRow]:
         """Whose prompts are computed in this step. They go to the end of the line, so that neither

@@ -1,6 +1,8 @@
 """Answers that transformers decodes together: KV caches of different lengths side by side."""
 
 import json
+import math
+import mmap
 from typing import Any
 
 LEAST_CAPACITY = 256  # tokens of room that a batch begins with
@@ -108,8 +110,8 @@ class RowsCache:
     """KV caches of the rows of a batch, of which each begins at the first place: a token's place is
     its position. Stands for a ``DynamicCache`` in a model's forward pass.
 
-    The memory is that of the longest row for every row: twice at most, as it grows by doubling. It
-    is given back when the last row leaves.
+    The room is that of the longest row for every row, twice at most, as it grows by doubling; on
+    the CPU, rows that are not there take no memory. It is given back when the last row leaves.
 
     Args:
         torch: the module.
@@ -213,9 +215,19 @@ class RowsCache:
             old = getattr(self, f"_{name}")
             samples = old or [getattr(layer, name) for layer in layers or []]
             buffers = [
-                sample.new_zeros(self._most, sample.shape[1], capacity, sample.shape[3])
+                _zeros(
+                    self._torch, sample, (self._most, sample.shape[1], capacity, sample.shape[3])
+                )
                 for sample in samples
             ]
             for buffer, before in zip(buffers, old, strict=False):
                 buffer[:rows, :, : before.shape[-2]] = before[:rows]
             setattr(self, f"_{name}", buffers)
+
+
+def _zeros(torch: Any, like: Any, shape: tuple[int, ...]) -> Any:
+    """Zeros of a tensor's type on its device; on the CPU they take memory as they are written."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    memory = mmap.mmap(-1, math.prod(shape) * like.element_size())
+    return torch.frombuffer(memory, dtype=like.dtype).reshape(shape)
