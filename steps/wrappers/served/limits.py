@@ -98,7 +98,9 @@ def genai_settings(folder: Path) -> dict[str, Any]:
     """
     try:
         settings = json.loads((folder / GENAI_CONFIG).read_text("utf-8"))
-        return {**settings, "model": dict(settings["model"])}
+        model = dict(settings["model"])
+        model["context_length"] = int(model["context_length"])
+        return {**settings, "model": model}
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"it cannot be read ({type(error).__name__}: {error})"
         raise damaged(problem, GENAI_CONFIG) from error
