@@ -327,11 +327,8 @@ def test_closing_frees_and_the_next_request_starts_anew(smollm: Folders, open_on
     [
         ("genai_config.json", None, "genai_config.json: it cannot be read"),
         ("genai_config.json", b"{}", "genai_config.json: it cannot be read"),
-        (
-            "genai_config.json",
-            b'{"model": {"decoder": {}}}',
-            "model.decoder has no filename, inputs",
-        ),
+        ("genai_config.json", b'{"model": {}}', "'context_length'"),
+        ("genai_config.json", b'{"model": {"context_length": 2048}}', "decoder has no filename"),
         ("model.last.onnx", b"garbled", "model.last.onnx: onnxruntime cannot load it"),
         ("model.onnx.data", b"", "model.last.onnx: onnxruntime cannot load it"),
     ],
