@@ -56,8 +56,8 @@ def together(model: Any, rows: list[dict[str, Any]], clients: int) -> list[str]:
 @pytest.mark.parametrize(
     ("build", "count"),
     [
-        ("shipped", 50),
-        ("fp32", 50),
+        ("shipped", 30),
+        ("fp32", 30),
         pytest.param("shipped", 200, marks=pytest.mark.volume),
         pytest.param("fp32", 200, marks=pytest.mark.volume),
     ],
@@ -70,9 +70,9 @@ def test_one_answer_to_a_question(smollm: Folders, open_onnx: Open, build: str, 
     cold.close()
     warm = open_onnx(folder)
     assert together(warm, rows, 8) == alone
-    kept = [warm.predict(None, [row])[0] for row in rows[-40:]]
+    kept = [warm.predict(None, [row])[0] for row in rows[-20:]]
     warm.close()
-    assert [text(answer) for answer in kept] == alone[-40:]
+    assert [text(answer) for answer in kept] == alone[-20:]
     cached = [answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in kept]
-    assert sum(count > 0 for count in cached) > 10
+    assert sum(count > 0 for count in cached) > 5
     assert len(set(alone)) > count / 4
