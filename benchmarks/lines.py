@@ -84,7 +84,7 @@ def decode(subjects: Subjects, effort: Effort) -> list[Row]:
 
 
 def first_token(subjects: Subjects, effort: Effort) -> list[Row]:
-    """Seconds to the first token of a prompt that nobody has seen, against every other runtime."""
+    """Seconds to the first token of a new prompt, against every other runtime."""
     model, plain = subjects.load("onnx", prefix_cache_bytes=0), subjects.plain
     figure = "first token, 440-token prompt"
     numbers = count()

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where the figures go (default benchmarks/results.json)",
     )
     chosen = parser.parse_args(arguments)
-    # where there is no screen, rows are not broken to the width of one
+    # rows are not broken to a terminal's width where stdout is not a terminal
     console = Console(width=None if sys.stdout.isatty() else 170)
     effort = SHORT if chosen.short else replace(Effort(), pairs=chosen.pairs)
     effort = replace(effort, rounds=max(1, effort.pairs // 3))
@@ -107,7 +107,7 @@ def _recorded(name: str, row: Row, pairs: int, machine: dict[str, Any]) -> dict[
 
 def write_results(file: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write what was measured. Rows of an earlier call that were not measured now stay, each with
-    the machine it was measured on; those of lines that are no more go.
+    the machine it was measured on; rows of lines that do not exist any more are removed.
     """
 
     def key(line: dict[str, Any]) -> tuple[str, ...]:

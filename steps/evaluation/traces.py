@@ -87,7 +87,7 @@ def _assessments(item: Item, answer: Answer, span: LiveSpan, run_id: str) -> Ite
     checks = json.dumps([dict(check) for check in item.checks], ensure_ascii=False)
     yield Expectation("item", item.id, **place)
     yield Expectation("checks", checks, **place)
-    if answer.error is not None:  # there is no answer that checks could look at
+    if answer.error is not None:  # checks have nothing to look at
         yield Expectation("error", answer.error, **place)
         yield Feedback("score", 0.0, rationale=answer.error, **place)
         return

@@ -16,7 +16,7 @@ LOGITS = "logits"
 
 
 def write_last_position(graph: Path) -> None:
-    """Write ``model.last.onnx`` beside a graph; nothing where its head is not one product.
+    """Write ``model.last.onnx`` beside a graph, unless its head is not one matrix product.
 
     Args:
         graph: ``model.onnx``; its weights stay in the file beside it.

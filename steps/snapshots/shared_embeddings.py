@@ -26,8 +26,8 @@ def share_embeddings(graph: Path) -> bool:
         graph: ``model.onnx``, its weights in one file beside it; both are written anew.
 
     Returns:
-        Whether it was done: not where the head is no quantised matrix of 8 bits, or its weights are
-            not the embeddings.
+        Whether it was done: false where the head is not a matrix quantised to 8 bits, or its
+            weights are not the embeddings.
     """
     import onnx
 

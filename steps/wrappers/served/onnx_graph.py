@@ -89,7 +89,7 @@ class OnnxGraph:
         if isinstance(shape[2], int):  # the graph knows better
             self.vocabulary = shape[2]
         self._last_only = own.is_file() or shape[1] == 1
-        self._decoding: dict[int, _Decoding] = {}
+        self._decoding: dict[tuple[int, int], _Decoding] = {}
         self._bound_to: tuple[int, int] | None = None
 
     @property
@@ -171,7 +171,7 @@ class OnnxGraph:
         if self._bound_to != (cache.version, id(cache)):
             self._decoding.clear()
             self._bound_to = (cache.version, id(cache))
-        key = first * 4096 + len(rows)
+        key = (first, len(rows))
         batch = self._decoding.get(key)
         if batch is None:
             batch = self._decoding[key] = self._new_batch(cache, first, len(rows))

@@ -74,7 +74,6 @@ class PrefixBlocks:
                 return
             self.size -= sum(values.nbytes for values in self._blocks.pop(oldest))
         self._blocks[name] = block
-        self._blocks.move_to_end(name, last=True)
         self.size += size
         self.kept(names)
 

@@ -20,7 +20,7 @@ from .backend import LOG, Backend, Job, Replies
 
 # seconds between looks at waiting jobs: whether their time is up or their reader left
 SWEEP_SECONDS = 0.5
-# seconds an idle engine whose batches nobody joins waits for requests that are being tokenised
+# seconds that an idle engine whose batches cannot be joined waits for requests being tokenised
 GATHER_SECONDS = 0.01
 
 

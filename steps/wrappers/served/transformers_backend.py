@@ -41,11 +41,11 @@ class TransformersBackend:
     """Generates with one checkpoint folder.
 
     The loop is written out instead of calling ``generate``: that one takes one set of settings for
-    a batch, which nobody can join, and cannot be left between tokens. Prompts are computed one by
-    one and in pieces, then their answers are decoded together. A model whose config does not allow
-    that, and a text that may cross the border of its rotary embeddings, are decoded one by one,
-    with what transformers gives each step: a model may want more than its last token, as one does
-    whose rotary embeddings change past a length.
+    a batch, which no request can join, and cannot be left between tokens. Prompts are computed one
+    by one and in pieces, then their answers are decoded together. A model whose config does not
+    allow that, and a text that may cross the border of its rotary embeddings, are decoded one by
+    one, with what transformers gives each step: a model may want more than its last token, as one
+    does whose rotary embeddings change past a length.
 
     Args:
         folder: the checkpoint.
