@@ -14,9 +14,10 @@ from steps.wrappers.served.answer import AnswerText
 from steps.wrappers.served.backend import PREFILL_CHUNK, Backend, Job
 from steps.wrappers.served.grammar_matchers import GrammarMatchers
 from steps.wrappers.served.grammars import Grammar
+from steps.wrappers.served.kv_cache import KVCache
 from steps.wrappers.served.limits import limits_of_onnx
 from steps.wrappers.served.onnx_backend import OnnxBackend
-from steps.wrappers.served.onnx_graph import OnnxGraph
+from steps.wrappers.served.onnx_graph import OnnxGraph, Row
 from steps.wrappers.served.onnx_rows import OnnxRows
 from steps.wrappers.served.request import Defaults, request_of
 from tests.wrappers.doubles import PieceDecoder
@@ -302,3 +303,20 @@ def test_slots_without_memory_fail_their_request_alone(
     while backend.busy():
         tokens += [token for _, token, _ in backend.step()]
     assert tokens == expected
+
+
+def test_addresses_of_a_cache_that_is_gone_are_not_used(graph: OnnxGraph) -> None:
+    """A new cache may lie where an old one did."""
+    versions = []
+    for _ in range(3):
+        cache = KVCache(graph.layers, 2)
+        versions.append(cache.version)
+        cache.reserve(cache.rounded(4), [])
+        versions.append(cache.version)
+        graph.prefill(cache, 0, Row([5, 6], 0), long=False)
+        first = graph.decode(cache, 0, [Row([7], 2)], long=False).copy()
+        cache.release()
+        versions.append(cache.version)
+        del cache
+    assert len({id(version) for version in versions}) == 9
+    assert first.any()

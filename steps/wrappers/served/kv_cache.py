@@ -45,7 +45,7 @@ class KVCache:
         self._layers, self._slots = layers, slots
         self.token_bytes = FLOAT_BYTES * sum(layer.heads * layer.size for layer in layers)
         self.capacity = 0  # tokens of a slot
-        self.version = 0  # changes with the addresses
+        self.version = object()  # another one whenever addresses change, in any cache
         self._buffers: list[Any] = []
 
     @staticmethod
@@ -72,12 +72,12 @@ class KVCache:
             if old:
                 old[index] = None  # no more than one buffer's tokens are held twice
         self._buffers, self.capacity = made, capacity
-        self.version += 1
+        self.version = object()
 
     def release(self) -> None:
         """Give everything back."""
         self._buffers, self.capacity = [], 0
-        self.version += 1
+        self.version = object()
 
     def place(self, index: int, first: int, count: int) -> tuple[tuple[int, ...], int]:
         """Shape and address of neighbouring slots in a buffer."""

@@ -90,7 +90,7 @@ class OnnxGraph:
             self.vocabulary = shape[2]
         self._last_only = own.is_file() or shape[1] == 1
         self._decoding: dict[tuple[int, int], _Decoding] = {}
-        self._bound_to: tuple[int, int] | None = None
+        self._bound_to: object = None
 
     @property
     def _logits(self) -> str:
@@ -168,9 +168,9 @@ class OnnxGraph:
             Logits of the next tokens: (rows, vocabulary), float32; they are overwritten by the next
             call with as many rows.
         """
-        if self._bound_to != (cache.version, id(cache)):
+        if self._bound_to is not cache.version:
             self._decoding.clear()
-            self._bound_to = (cache.version, id(cache))
+            self._bound_to = cache.version
         key = (first, len(rows))
         batch = self._decoding.get(key)
         if batch is None:
