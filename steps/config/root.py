@@ -15,6 +15,7 @@ from steps.config.model import ModelConfig
 from steps.config.notifications import NotificationsConfig
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
+from steps.config.serve import ServeConfig
 from steps.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]  # the project root
@@ -44,6 +45,7 @@ class Config:
     onnx: OnnxConfig = MISSING
     evaluate: EvaluateConfig = MISSING
     promotion: PromotionConfig = MISSING
+    serve: ServeConfig = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     notifications: NotificationsConfig = field(default_factory=NotificationsConfig)
@@ -97,5 +99,6 @@ def register() -> None:
         ("onnx", OnnxConfig),
         ("evaluate", EvaluateConfig),
         ("promotion", PromotionConfig),
+        ("serve", ServeConfig),
     ):
         store.store(group=group, name="schema", node=node)

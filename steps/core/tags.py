@@ -34,6 +34,8 @@ IMPORTED_FROM = "slm.imported_from"
 MADE_BY = "slm.made_by"
 # whether the version waits for approval, was approved or was rejected, in words
 APPROVAL = "slm.approval"
+# why a server could not serve the version, or that it serves it again
+SERVING = "slm.serving"
 
 # on a registered model: creation time of its <name>.history, ms since 1970
 HISTORY = "slm.history"

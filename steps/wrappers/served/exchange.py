@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from .answer import Answer, AnswerText, Chunks, completion
+from .answer import Answer, AnswerText, Chunks, completion, usage_of
 from .backend import Job, Replies
 from .call_formats import MARKS
 from .conversation import Conversations
@@ -218,9 +218,17 @@ class StreamedExchange:
         yield self._chunks.chunk(index, **rest, finish_reason=reason)
 
     def close(self, answers: list[Answer]) -> Iterator[Any]:
-        """What closes the stream."""
-        if self._chat and self._exchange.request.include_usage:
-            yield self._chunks.usage(len(self._exchange.ids), answers)
+        """What closes the stream: the token counts, where they are asked for, and of a prompt why
+        its answer ended, which its strings do not say.
+        """
+        if not self._exchange.request.include_usage:
+            return
+        tokens = len(self._exchange.ids)
+        if self._chat:
+            yield self._chunks.usage(tokens, answers)
+        else:
+            reason = answers[0].finish_reason
+            yield {"finish_reason": reason, "usage": usage_of(tokens, answers)}
 
     def _logprobs(self, index: int) -> dict[str, Any]:
         """Log probabilities that were not sent yet, of a choice's tokens in the text so far."""

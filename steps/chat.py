@@ -1,0 +1,124 @@
+"""Chat with a registered model in the terminal; the model stays loaded between the turns.
+
+python -m steps.chat --model smollm2_135m
+python -m steps.chat --name my-model --alias challenger
+"""
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+from steps.config import names
+from steps.core.errors import ConfigError
+from steps.pipeline.compose import composed
+
+HELP = "/new begins another conversation, /quit or Ctrl-D ends."
+
+
+def main() -> None:
+    """Read, answer as it is generated, repeat; ends with 2 on a bad model name and 1 where the
+    registry has no such version.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m steps.chat", description="Chat with a registered model."
+    )
+    parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
+    parser.add_argument(
+        "--name", help="name in the Model Registry, where it is not the one that the config gives"
+    )
+    parser.add_argument("--alias", default="champion")
+    parser.add_argument("--system", help="what the model is told first")
+    parser.add_argument("--max-tokens", type=int, default=512, help="tokens an answer may have")
+    given = parser.parse_args()
+    try:
+        name = (
+            names.check("--name", given.name)
+            if given.name
+            else composed([f"model={given.model}"]).model.registered_name
+        )
+    except ConfigError as error:
+        print(f"chat: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    print(f"loading models:/{name}@{given.alias} …", file=sys.stderr)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}@{given.alias}")
+    except MlflowException as error:
+        print(
+            f"chat: error: models:/{name}@{given.alias} cannot be loaded: {error}; the Models page"
+            " (make ui) shows what there is",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from error
+    print(HELP, file=sys.stderr)
+    opening = [{"role": "system", "content": given.system}] if given.system else []
+    converse(model, opening, given.max_tokens)
+
+
+def converse(model: Any, opening: list[dict[str, str]], max_tokens: int) -> None:
+    """Take turns until the input ends.
+
+    Args:
+        model: a loaded pyfunc model of this project.
+        opening: messages that every conversation begins with.
+        max_tokens: of an answer.
+    """
+    import readline  # noqa: F401 - gives input() a history
+
+    from mlflow.exceptions import MlflowException
+
+    messages = list(opening)
+    while True:
+        try:
+            said = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if said == "/quit":
+            return
+        if said == "/new":
+            messages = list(opening)
+            continue
+        if not said:
+            continue
+        asked = [*messages, {"role": "user", "content": said}]
+        try:
+            answer = _printed(model, asked, max_tokens)
+        except MlflowException as error:
+            print(f"chat: error: {error}", file=sys.stderr)
+            continue
+        messages = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _printed(model: Any, messages: list[dict[str, str]], max_tokens: int) -> str:
+    """Print an answer as it comes; Ctrl-C cuts it."""
+    row = {"messages": messages, "max_tokens": max_tokens}
+    row |= {"stream_options": {"include_usage": True}}
+    text, tokens, started = "", 0, time.perf_counter()
+    chunks = model.predict_stream(row)
+    try:
+        for chunk in chunks:
+            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            for choice in chunk["choices"]:
+                delta = choice["delta"]
+                shown = (delta.get("reasoning_content") or "") + (delta.get("content") or "")
+                text += delta.get("content") or ""
+                print(shown, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" …", end="")
+    finally:
+        chunks.close()
+    print()
+    if tokens:
+        rate = tokens / (time.perf_counter() - started)
+        print(f"({tokens} tokens, {rate:.0f} tokens/s)", file=sys.stderr)
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Serve registered models by OpenAI's API, and follow their aliases: move one, and the next request
+is answered by the version that it names now.
+
+Reads: the aliases and versions of ``target`` (``models:/<name>`` or ``models:/<name>@<alias>``), of
+``serve.models``, or of the config's model; the node ``serve``.
+Writes: the versions' files and what was served last, below the store's folder ``serving``; the tag
+``slm.serving`` of a version that cannot be served.
+
+    mlflow run . -e serve --env-manager local -P serve.port=8000
+"""
+
+import logging
+
+from steps.config.root import Config
+from steps.pipeline.step import StepRun, step
+
+
+@step(makes_run=False)
+def serve(config: Config, run: StepRun) -> str:  # noqa: ARG001 - a server makes no run
+    from steps.core.parent import end_with_parent
+    from steps.serving.server import run as run_server
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    for noisy in ("alembic", "httpx", "mlflow.store"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    end_with_parent()
+    run_server(config)
+    return ""
+
+
+if __name__ == "__main__":
+    serve()

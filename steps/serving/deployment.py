@@ -1,0 +1,276 @@
+"""One version that is served: its bytes, its worker, and what becomes of both."""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.config.serve import ServeConfig
+from steps.core.redaction import redact
+from steps.serving.admission import Admission
+from steps.serving.errors import ApiError
+from steps.serving.worker_process import LoadFailedError, WorkerGoneError, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+# the request that a version must answer before it gets any other
+CANARY = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0.0}
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that ended is started again
+TEXTS = ("content", "reasoning_content", "tool_calls")  # what a delta brings
+ATTEMPTS = 2  # of a request whose worker ended before anything was sent
+DRAIN_LOOK = 0.05  # seconds between two looks at the answers on their way
+MEMORY_SECONDS = 1.0  # between two looks at a worker's memory
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """A version of a registered model, as a server knows it.
+
+    Attributes:
+        name: of the registered model.
+        number: of the version.
+        variant: ``transformers`` or ``onnx``; empty where nothing says.
+        digest: ``sha256:…`` of its bytes.
+        created: seconds since 1970, when it was registered.
+    """
+
+    name: str
+    number: int
+    variant: str
+    digest: str
+    created: int = 0
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.number}"
+
+
+class Deployment:
+    """A version with its worker. A worker that ends is replaced while the version is served.
+
+    Args:
+        version: what is served.
+        folder: its bytes.
+        config: limits.
+        replaced: called when a worker ended and is started again.
+    """
+
+    def __init__(
+        self,
+        version: ServedVersion,
+        folder: Path,
+        config: ServeConfig,
+        replaced: Callable[[ServedVersion], None] = lambda _: None,
+    ) -> None:
+        self.version, self.folder = version, folder
+        self.admission = Admission(1, config.max_waiting)
+        self._config, self._replaced = config, replaced
+        self.worker: WorkerProcess | None = None
+        self._up = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing = False
+        self.trouble = ""  # why there is no worker just now
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered now."""
+        return self._up.is_set() and not self._closing
+
+    async def open(self) -> None:
+        """Start the worker and hear its first answer.
+
+        Raises:
+            LoadFailedError: it cannot be loaded, or does not answer.
+        """
+        await self._start()
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        scratch = Path(tempfile.mkdtemp(prefix="slm-serve-"))
+        worker = await WorkerProcess.start(
+            self.folder,
+            scratch,
+            model_config={
+                "name": self.version.name,
+                "request_timeout": self._config.request_timeout,
+                **({"threads": self._config.threads} if self._config.threads else {}),
+            },
+            memory_limit_bytes=self._config.memory_limit_bytes,
+            timeout=self._config.load_timeout,
+        )
+        left = self._config.load_timeout - (time.monotonic() - began)
+        try:
+            until = time.monotonic() + max(left, 1.0)
+            heard = [chunk async for chunk in worker.ask(CANARY, until)]
+        except (ApiError, WorkerGoneError, TimeoutError) as error:
+            said = redact(str(error)) or f"no answer within {max(left, 1.0):.0f} s"
+            tail = worker.tail()
+            await worker.stop()
+            raise LoadFailedError(
+                f"its first answer failed: {said}" + (f"; its log ends: {tail}" if tail else "")
+            ) from error
+        except BaseException:
+            await worker.stop()
+            raise
+        if not any(isinstance(chunk, dict) and chunk.get("choices") for chunk in heard):
+            await worker.stop()
+            raise LoadFailedError("its first answer is not a chat completion")
+        self.worker = worker
+        self.admission.resize(worker.capacity)
+        self._up.set()
+        self.trouble = ""
+        log.info(
+            "%s: ready after %.1f s (worker %d)",
+            self.version.uri,
+            time.monotonic() - began,
+            worker.pid,
+        )
+
+    async def _keep(self) -> None:
+        """Start the worker again whenever it has ended."""
+        pause = FIRST_PAUSE
+        while not self._closing:
+            assert self.worker is not None
+            await self._until_gone(self.worker)
+            if self._closing:
+                return
+            self._up.clear()
+            self.trouble = self.worker.reason
+            log.error(
+                "%s: the worker is gone (%s); it is started again; its log ends: %s",
+                self.version.uri,
+                self.worker.reason,
+                self.worker.tail(),
+            )
+            self._replaced(self.version)
+            await self.worker.stop()
+            while not self._closing:
+                try:
+                    await self._start()
+                    pause = FIRST_PAUSE
+                    break
+                except LoadFailedError as error:
+                    self.trouble = str(error)
+                    log.error("%s: %s; tried again in %.0f s", self.version.uri, error, pause)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _until_gone(self, worker: WorkerProcess) -> None:
+        limit = self._config.memory_limit_bytes
+        while not worker.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.gone.wait(), MEMORY_SECONDS if limit else None)
+                return
+            if limit and (held := worker.resident()) > limit:
+                worker.reason = f"it held {held:,} bytes, serve.memory_limit_bytes={limit:,}"
+                await worker.stop()
+
+    async def events(self, row: Mapping[str, Any], deadline: float) -> AsyncGenerator[Any]:
+        """What the model streams for a row of the chat contract.
+
+        A request whose worker ends before anything was sent is asked again.
+
+        Args:
+            row: of the chat contract.
+            deadline: on the monotonic clock.
+
+        Raises:
+            ApiError: 429 where too many wait, 503 where time is up or the worker ended, what the
+                model says otherwise.
+        """
+        async with self.admission.place(deadline):
+            for attempt in range(1, ATTEMPTS + 1):
+                worker = await self._running(deadline)
+                sent = False
+                replies = worker.ask(row, deadline)
+                opening: list[Any] = []
+                try:
+                    async for chunk in replies:
+                        if not sent and _opens(chunk):
+                            opening.append(chunk)
+                            continue
+                        sent = True
+                        for held in opening:
+                            yield held
+                        opening.clear()
+                        yield chunk
+                    return
+                except TimeoutError:
+                    raise _late() from None
+                except WorkerGoneError as error:
+                    if sent or attempt == ATTEMPTS:
+                        raise ApiError(
+                            503,
+                            f"the worker of {self.version.uri} ended while it answered"
+                            f" ({error}); another one is started, ask again",
+                            code="worker_ended",
+                            retry_after=1,
+                        ) from error
+                finally:
+                    await replies.aclose()
+
+    async def _running(self, deadline: float) -> WorkerProcess:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._up.wait()
+        except TimeoutError:
+            raise ApiError(
+                503,
+                f"{self.version.uri} has no worker just now ({self.trouble or 'it starts'})",
+                code="unavailable",
+                retry_after=5,
+            ) from None
+        assert self.worker is not None
+        return self.worker
+
+    async def drain(self) -> None:
+        """Wait for the answers on their way, as long as ``serve.drain_seconds`` allows, and end."""
+        until = time.monotonic() + self._config.drain_seconds
+        admission = self.admission
+        try:
+            while (left := admission.active + admission.waiting) and time.monotonic() < until:
+                await asyncio.sleep(DRAIN_LOOK)
+            if left:
+                log.warning(
+                    "%s: %d answers were not whole after serve.drain_seconds=%g",
+                    self.version.uri,
+                    left,
+                    self._config.drain_seconds,
+                )
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End the worker; answers on their way fail."""
+        self._closing = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+        if self.worker is not None:
+            await self.worker.stop()
+            log.info("%s: the worker is ended", self.version.uri)
+
+
+def _opens(chunk: Any) -> bool:
+    """Whether a chunk says no more than that an answer begins, which comes before any token."""
+    if not isinstance(chunk, dict) or not chunk.get("choices"):
+        return False
+    return all(
+        choice.get("finish_reason") is None and not any(choice["delta"].get(key) for key in TEXTS)
+        for choice in chunk["choices"]
+    )
+
+
+def _late() -> ApiError:
+    return ApiError(
+        503,
+        "the answer was not whole within serve.request_timeout: ask for fewer tokens, or raise it",
+        code="timeout",
+    )

@@ -1,0 +1,270 @@
+"""Serve what the aliases name: look, load, switch over, drain."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+
+from steps.config.serve import ServeConfig
+from steps.core import tags
+from steps.core.errors import StepError
+from steps.core.redaction import redact
+from steps.registry.client import RegistryClient
+from steps.serving.deployment import Deployment, ServedVersion
+from steps.serving.metrics import Metrics
+from steps.serving.model_cache import ModelCache
+from steps.serving.routes import Route, Routes
+from steps.serving.worker_process import LoadFailedError
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY, LONGEST_RETRY = 15.0, 600.0  # seconds until a version that failed is tried again
+LONGEST_REASON = 500  # characters of a tag
+
+
+class Follower:
+    """Keeps the routes of a server at the versions that their aliases name.
+
+    Args:
+        routes: to keep.
+        registry: answers within seconds, or fails.
+        cache: of models' bytes.
+        config: of the server.
+        metrics: told of every move and failure.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        registry: RegistryClient,
+        cache: ModelCache,
+        config: ServeConfig,
+        metrics: Metrics,
+    ) -> None:
+        self._routes, self._registry, self._cache = routes, registry, cache
+        self._config, self._metrics = config, metrics
+        self._loading = asyncio.Lock()  # one at a time: two would need twice the memory
+        self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
+        self._draining: set[asyncio.Task[None]] = set()
+        self._looks = {name: asyncio.Event() for name in routes.names}
+        self.unreachable: dict[str, str] = {}  # why the registry could not be asked, by model
+
+    def look(self, name: str) -> None:
+        """Look at a model's aliases now: a webhook told of a move."""
+        if name in self._looks:
+            self._looks[name].set()
+
+    async def run(self) -> None:
+        """Follow the aliases until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._routes.names:
+                group.create_task(self._follow(name))
+
+    async def _follow(self, name: str) -> None:
+        while True:
+            try:
+                await self.follow_once(name)
+            except Exception as error:
+                log.exception("models:/%s could not be followed: %s", name, redact(str(error)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._looks[name].wait(), self._config.poll_seconds)
+            self._looks[name].clear()
+
+    async def follow_once(self, name: str) -> None:
+        """Look at a model's aliases, and serve what they name."""
+        aliases = await self._aliases(name)
+        for route in self._routes.of(name):
+            if aliases is None:
+                await self._serve_remembered(route)
+                continue
+            route.wanted = aliases.get(route.alias)
+            if route.wanted is None:
+                self._without_alias(route)
+            elif not _serves(route, route.wanted):
+                await self._move(route, route.wanted)
+            else:
+                route.failure = ""
+
+    async def _aliases(self, name: str) -> Mapping[str, int] | None:
+        """Aliases of a model; None while the registry cannot be asked."""
+        try:
+            found = await asyncio.to_thread(self._registry.aliases, name)
+        except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
+            said = redact(str(error)).splitlines()[0]
+            if self.unreachable.get(name) != said:
+                log.warning("models:/%s cannot be looked at; what is served stays (%s)", name, said)
+            self.unreachable[name] = said
+            self._metrics.registry_up(name, False)
+            return None
+        if self.unreachable.pop(name, None) is not None:
+            log.info("models:/%s can be looked at again", name)
+        self._metrics.registry_up(name, True)
+        return found or {}
+
+    def _without_alias(self, route: Route) -> None:
+        said = f"there is no alias @{route.alias} of models:/{route.name}"
+        if route.failure != said:
+            log.warning("%s; %s", said, "what is served stays" if route.deployment else "waiting")
+        route.failure = said
+
+    async def _serve_remembered(self, route: Route) -> None:
+        """Without a registry, serve what was served last on this machine."""
+        if route.deployment is not None:
+            return
+        version = await asyncio.to_thread(self._cache.remembered, route.name, route.alias)
+        if version is None:
+            route.failure = f"the registry cannot be asked: {self.unreachable.get(route.name, '')}"
+            return
+        if self._due(version):
+            log.warning("%s is served from this machine's copy", version.uri)
+            await self._load(route, version)
+
+    async def _move(self, route: Route, number: int) -> None:
+        """Serve another version, unless it failed a moment ago."""
+        shared = next(
+            (
+                other.deployment
+                for other in self._routes.of(route.name)
+                if other.deployment is not None and other.deployment.version.number == number
+            ),
+            None,
+        )
+        if shared is not None:
+            await self._switch(route, shared)
+            return
+        try:
+            version = await asyncio.to_thread(self._version, route.name, number)
+        except LoadFailedError as error:
+            await self._failed(route, ServedVersion(route.name, number, "", ""), str(error))
+            return
+        if self._due(version):
+            await self._load(route, version)
+
+    def _version(self, name: str, number: int) -> ServedVersion:
+        found = self._registry.version(name, number)
+        if found is None:
+            raise LoadFailedError("it is not in the registry any more")
+        logged = self._registry.tags_of_logged(found)
+        digests = {said for said in (found.tags.get(tags.DIGEST), logged.get(tags.DIGEST)) if said}
+        if len(digests) > 1:
+            raise LoadFailedError(
+                f"its tag {tags.DIGEST} is not that of its logged model; register it anew"
+            )
+        if not digests and self._config.require_digest:
+            raise LoadFailedError(
+                f"it has no tag {tags.DIGEST}, so its bytes cannot be verified; register it with"
+                " `mlflow run . -e register`, or pass serve.require_digest=false"
+            )
+        variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
+        return ServedVersion(
+            name, number, variant, next(iter(digests), ""), found.created_ms // 1000
+        )
+
+    def _due(self, version: ServedVersion) -> bool:
+        return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
+
+    async def _load(self, route: Route, version: ServedVersion) -> None:
+        async with self._loading:
+            log.info("%s: loading %s for @%s", route.name, version.uri, route.alias)
+            try:
+                version, folder = await asyncio.to_thread(self._cache.fetch, version)
+                made = Deployment(version, folder, self._config, self._metrics.worker_replaced)
+                await made.open()
+            except (LoadFailedError, StepError, OSError) as error:
+                await self._failed(route, version, redact(str(error)))
+                return
+        self._tried.pop((version.name, version.number), None)
+        await self._switch(route, made)
+
+    async def _switch(self, route: Route, made: Deployment) -> None:
+        """Send new requests to a deployment; the one before is drained."""
+        before, route.deployment, route.failure = route.deployment, made, ""
+        self._metrics.serving(route.name, route.alias, made.version)
+        log.info(
+            "%s@%s serves version %d%s",
+            route.name,
+            route.alias,
+            made.version.number,
+            f" instead of {before.version.number}" if before else "",
+        )
+        if before is not None and all(other.deployment is not before for other in self._routes.all):
+            task = asyncio.create_task(before.drain())
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+        await asyncio.to_thread(self._remember, route, made.version)
+
+    def _remember(self, route: Route, version: ServedVersion) -> None:
+        try:
+            self._cache.remember(version, route.alias)
+            self._cache.prune(
+                other.deployment.version.digest
+                for other in self._routes.all
+                if other.deployment is not None
+            )
+        except OSError as error:
+            log.warning("what is served could not be recorded for the next start: %s", error)
+        self._tag(version, None)
+
+    async def _failed(self, route: Route, version: ServedVersion, reason: str) -> None:
+        """The version before stays; the next try comes later, and later each time."""
+        route.failure = f"{version.uri}: {reason}"
+        key = (version.name, version.number)
+        pause = self._tried.get(key, (0.0, FIRST_RETRY))[1]
+        self._tried[key] = (time.monotonic() + pause, min(2 * pause, LONGEST_RETRY))
+        stays = route.deployment
+        log.error(
+            "%s cannot be served: %s; %s; tried again in %.0f s",
+            version.uri,
+            reason,
+            f"version {stays.version.number} stays" if stays else "nothing is served",
+            pause,
+        )
+        self._metrics.load_failed(version)
+        await asyncio.to_thread(self._tag, version, reason)
+
+    def _tag(self, version: ServedVersion, failure: str | None) -> None:
+        """Show in the registry that a version could not be served, or can be again."""
+        try:
+            found = self._registry.version(version.name, version.number)
+            if found is None:
+                return
+            said = f"failed: {failure}"[:LONGEST_REASON] if failure else ""
+            if failure or found.tags.get(tags.SERVING, "").startswith("failed"):
+                value = said or "serves again"
+                self._registry.set_version_tag(version.name, version.number, tags.SERVING, value)
+        except Exception as error:  # noqa: BLE001 - a user who may only read serves as well
+            log.warning("%s could not be tagged: %s", version.uri, redact(str(error)))
+
+    async def close(self) -> None:
+        """End all workers at once."""
+        for task in list(self._draining):
+            task.cancel()
+        served = {id(route.deployment): route.deployment for route in self._routes.all}
+        await asyncio.gather(
+            *(deployment.close() for deployment in served.values() if deployment is not None),
+            *self._draining,
+            return_exceptions=True,
+        )
+
+
+def _serves(route: Route, number: int) -> bool:
+    return route.deployment is not None and route.deployment.version.number == number
+
+
+def routes_of(models: Mapping[str, list[str]], config: ServeConfig) -> Routes:
+    """The routes that a config asks for.
+
+    Args:
+        models: aliases by name of a registered model; empty where it is named without one.
+        config: of the server.
+    """
+    routes: list[Route] = []
+    for name, aliases in models.items():
+        # a name without an alias is the first that was asked for
+        shares = {alias: int(alias == aliases[0]) for alias in aliases} or dict(config.split)
+        shares = shares or {config.alias: 1}
+        routes += [Route(name, alias, share) for alias, share in shares.items()]
+        if config.shadow is not None and config.shadow not in shares:
+            routes.append(Route(name, config.shadow, shadow=True))
+    return Routes(routes)

@@ -1,0 +1,144 @@
+"""Bytes of served versions on this machine: fetched once, verified, and known without a registry.
+
+<cache>/models/<digest>/        the files of a logged model
+<cache>/last/<name>@<alias>.json  what was served last under an alias
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from steps.core import digest
+from steps.core.files import remove_tree
+from steps.core.redaction import redact
+from steps.serving.deployment import ServedVersion
+from steps.serving.worker_process import LoadFailedError
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 86_400.0  # that bytes stay which no alias serves any more, for a rollback
+
+
+class ModelCache:
+    """A folder that several servers of a user may share.
+
+    Args:
+        root: made when absent.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._models, self._last = root / "models", root / "last"
+        for folder in (self._models, self._last):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(self, version: ServedVersion) -> tuple[ServedVersion, Path]:
+        """The bytes of a version, compared with its digest, from here or from the registry.
+
+        Args:
+            version: its digest is empty where none was recorded.
+
+        Returns:
+            The version with the digest of its bytes, and their folder.
+
+        Raises:
+            LoadFailedError: they cannot be fetched, or are not those of the digest.
+        """
+        if version.digest and (there := self._verified(version.digest)):
+            return version, there
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._models))
+        try:
+            try:
+                fetched = Path(
+                    mlflow.artifacts.download_artifacts(
+                        artifact_uri=version.uri, dst_path=str(partial / "model")
+                    )
+                )
+            except (MlflowException, OSError) as error:
+                raise LoadFailedError(
+                    f"its files cannot be fetched ({redact(str(error))})"
+                ) from error
+            found = digest.of_folder(fetched)
+            if version.digest and found != version.digest:
+                raise LoadFailedError(
+                    f"its bytes are {found}, and it is tagged {version.digest}"
+                    f"{digest.about_bytecode(fetched)}; restore what was registered"
+                )
+            target = self._folder(found)
+            if not self._verified(found):
+                if target.exists():  # damaged
+                    remove_tree(target)
+                fetched.replace(target)
+            os.utime(target)
+            return ServedVersion(**{**asdict(version), "digest": found}), target
+        finally:
+            remove_tree(partial)
+
+    def _folder(self, of: str) -> Path:
+        return self._models / of.removeprefix("sha256:")
+
+    def _verified(self, wanted: str) -> Path | None:
+        """The folder with a digest; None where it is not here, or is damaged."""
+        folder = self._folder(wanted)
+        if not folder.is_dir():
+            return None
+        if digest.of_folder(folder) != wanted:
+            log.warning("%s is damaged; it is fetched again", folder)
+            return None
+        os.utime(folder)
+        return folder
+
+    def remember(self, version: ServedVersion, alias: str) -> None:
+        """Record what is served under an alias, for a start without the registry."""
+        draft = self._last / f".{os.getpid()}-{_file_name(version.name, alias)}"
+        draft.write_text(json.dumps({"alias": alias, **asdict(version)}), "utf-8")
+        draft.replace(self._last / _file_name(version.name, alias))
+
+    def remembered(self, name: str, alias: str) -> ServedVersion | None:
+        """What was served last under an alias."""
+        try:
+            kept = json.loads((self._last / _file_name(name, alias)).read_text("utf-8"))
+            kept.pop("alias")
+            version = ServedVersion(**kept)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("the record of models:/%s@%s cannot be read: %s", name, alias, error)
+            return None
+        return version if version.name == name else None
+
+    def prune(self, serving: Iterable[str]) -> None:
+        """Remove bytes that no alias serves and that were not used for a day.
+
+        Args:
+            serving: digests that this server serves.
+        """
+        kept = {self._folder(of).name for of in serving}
+        for record in self._last.glob("*.json"):
+            try:
+                kept.add(self._folder(json.loads(record.read_text("utf-8"))["digest"]).name)
+            except (OSError, ValueError, TypeError, KeyError):
+                return  # nothing is removed while it is not known what is needed
+        for folder in self._models.iterdir():
+            try:
+                old = time.time() - folder.stat().st_mtime > KEPT_SECONDS
+            except FileNotFoundError:
+                continue
+            if old and folder.name not in kept:
+                log.info("%s is not served any more; removed", folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _file_name(name: str, alias: str) -> str:
+    """A file name for a model's name, which may hold any letter."""
+    plain = "".join(letter if letter.isalnum() else "_" for letter in name)[:80]
+    return f"{plain}-{hashlib.sha256(f'{name}@{alias}'.encode()).hexdigest()[:16]}.json"

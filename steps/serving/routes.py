@@ -1,0 +1,147 @@
+"""Which alias of which model a request goes to."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.serving.deployment import Deployment
+from steps.serving.errors import ApiError
+
+BUCKETS = 10_000  # a request's hash is one of so many numbers
+
+
+@dataclass(eq=False)
+class Route:
+    """An alias of a registered model, and what is served under it just now.
+
+    Attributes:
+        name: of the registered model.
+        alias: that is followed.
+        share: of the requests that name the model without an alias.
+        shadow: whether requests for the model are asked here too, without being answered.
+        deployment: what is served; None while nothing is.
+        wanted: version that the alias names; None where there is no such alias.
+        failure: why the wanted version is not what is served; empty where it is.
+    """
+
+    name: str
+    alias: str
+    share: int = 0
+    shadow: bool = False
+    deployment: Deployment | None = None
+    wanted: int | None = None
+    failure: str = ""
+
+    @property
+    def id(self) -> str:
+        """The name that a request may give as ``model``."""
+        return f"{self.name}@{self.alias}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where a request goes, and where it is asked too."""
+
+    route: Route
+    deployment: Deployment
+    shadows: Sequence[Deployment] = field(default_factory=tuple)
+
+
+class Routes:
+    """All that a server serves.
+
+    Args:
+        routes: at least one.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.all = list(routes)
+        self.names = list(dict.fromkeys(route.name for route in routes))
+
+    def of(self, name: str) -> list[Route]:
+        """The routes of a registered model."""
+        return [route for route in self.all if route.name == name]
+
+    def choose(self, model: Any, row: Mapping[str, Any]) -> Choice:
+        """Where a request goes: the same request always to the same side of a split.
+
+        Args:
+            model: what the request gives as ``model``: a name, ``<name>@<alias>`` or
+                ``<name>/<version>``; None is the one model of a server that has one.
+            row: what is asked, which decides the side.
+
+        Raises:
+            ApiError: 404 where it is not served here, 503 where no version of it is ready.
+        """
+        if model is None and len(self.names) == 1:
+            model = self.names[0]
+        if not isinstance(model, str):
+            raise ApiError(
+                400,
+                f"model={model!r}: expected one of {self._known()}",
+                code="invalid_value",
+                param="model",
+            )
+        route = next((route for route in self.all if route.id == model), None)
+        if route is not None and not route.shadow:
+            return self._choice(route, [route])
+        own = [route for route in self.of(model) if route.share and not route.shadow]
+        if own:
+            return self._choice(_drawn(own, row), own)
+        for route in self.all:
+            served = route.deployment
+            if (
+                served is not None
+                and not route.shadow
+                and model == f"{route.name}/{served.version.number}"
+            ):
+                return self._choice(route, [route])
+        raise ApiError(
+            404,
+            f"model={model!r} is not served here; there are: {self._known()}",
+            code="model_not_found",
+            param="model",
+        )
+
+    def _known(self) -> str:
+        return ", ".join(
+            dict.fromkeys([*self.names, *(route.id for route in self.all if not route.shadow)])
+        )
+
+    def _choice(self, drawn: Route, others: Sequence[Route]) -> Choice:
+        """The route drawn, or another of the split where nothing is served under it."""
+        ready = next(
+            (route for route in [drawn, *others] if route.deployment is not None),
+            None,
+        )
+        if ready is None or ready.deployment is None:
+            raise ApiError(
+                503,
+                f"no version of {drawn.name} is served yet"
+                f" ({drawn.failure or f'@{drawn.alias} is being loaded'})",
+                code="unavailable",
+                retry_after=5,
+            )
+        shadows = tuple(
+            route.deployment
+            for route in self.of(drawn.name)
+            if route.shadow
+            and route.deployment is not None
+            and route.deployment is not ready.deployment
+        )
+        return Choice(ready, ready.deployment, shadows)
+
+
+def _drawn(routes: Sequence[Route], row: Mapping[str, Any]) -> Route:
+    """One of the routes by their shares, from a hash of what is asked."""
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"), default=str)
+    bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % BUCKETS
+    total = sum(route.share for route in routes)
+    reached = 0
+    for route in routes:
+        reached += route.share
+        if bucket * total < reached * BUCKETS:
+            return route
+    return routes[-1]

@@ -1,0 +1,143 @@
+"""Put a server together, and run it until it is told to end."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from steps.config import isolation
+from steps.config.root import Config
+from steps.core import processes
+from steps.core.errors import ConfigError, StepError
+from steps.registry import target
+from steps.registry.client import RegistryClient
+from steps.serving.app import Api, application
+from steps.serving.follower import Follower, routes_of
+from steps.serving.keys import ApiKeys
+from steps.serving.metrics import Metrics
+from steps.serving.model_cache import ModelCache
+from steps.serving.webhook import AliasWebhook
+from steps.snapshots.store_folder import StoreFolder
+
+log = logging.getLogger(__name__)
+
+REGISTRY_SECONDS = 5.0  # that one question to the registry may be repeated
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CLOSE_SECONDS = 10  # that answers on their way have when the server is told to end
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: a setting that cannot be had here.
+        StepError: the address is taken.
+    """
+    isolation.heed("serve.isolation", config.serve.isolation, processes.missing())
+    listener = _listener(config.serve.host, config.serve.port)
+    try:
+        app = build(config)
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d (chat page, /v1, /readyz, /metrics)", shown, port)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+            )
+        )
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+def build(config: Config) -> FastAPI:
+    """The application that a config describes.
+
+    Raises:
+        ConfigError: a setting that cannot be had here.
+    """
+    keys = ApiKeys(config.serve.api_keys_file, config.serve.api_keys_env)
+    if config.serve.host not in LOOPBACK and not keys.required:
+        log.warning(
+            "serve.host=%s: everybody who reaches it may ask; serve.api_keys_file asks for a key",
+            config.serve.host,
+        )
+    metrics, routes = Metrics(), routes_of(models_of(config), config.serve)
+    metrics.watch(routes)
+    cache = ModelCache(StoreFolder(config.store.path).root / "serving")
+    follower = Follower(routes, RegistryClient(REGISTRY_SECONDS), cache, config.serve, metrics)
+    secret = os.environ.get(config.serve.webhook_secret_env, "")
+    webhook = AliasWebhook(secret) if secret else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(follower.run())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await follower.close()
+
+    api = Api(config.serve, routes, follower, metrics, keys, webhook)
+    return application(api, config.serve, lifespan)
+
+
+def models_of(config: Config) -> dict[str, list[str]]:
+    """Aliases by registered model, of ``serve.models``, ``target``, or the config's model.
+
+    Raises:
+        ConfigError: not a registered model or an alias of one.
+    """
+    wanted = list(config.serve.models)
+    asked: dict[str, list[str]] = {}
+    if not wanted:
+        one = target.parse(config.target, config)
+        _require_no_version("target", one)
+        asked[one.name] = [one.alias] if one.alias else []
+    for text in wanted:
+        try:
+            one = target.parse(text, config)
+        except ConfigError as error:
+            raise ConfigError(
+                "serve.models", text, "models:/<name> or models:/<name>@<alias>", error.cure
+            ) from error
+        _require_no_version("serve.models", one)
+        aliases = asked.setdefault(one.name, [])
+        aliases += [one.alias] if one.alias and one.alias not in aliases else []
+    return asked
+
+
+def _require_no_version(key: str, one: target.Target) -> None:
+    if one.version is not None:
+        raise ConfigError(
+            key,
+            one.uri,
+            "models:/<name> or models:/<name>@<alias>, as a server follows aliases",
+            f"set an alias: MlflowClient().set_registered_model_alias({one.name!r}, 'mine',"
+            f" {one.version})",
+        )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise StepError(
+            f"serve.host={host} serve.port={port}: the address cannot be listened on ({error});"
+            " serve.port=0 takes a free port"
+        ) from error
+    return listener

@@ -1,0 +1,243 @@
+"""A worker seen from the server's event loop: started, asked, and noticed when it is gone."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from steps.core.files import remove_tree
+from steps.core.processes import Child, ChildStartError, Confinement, environment
+from steps.core.redaction import redact
+from steps.core.visible import database_files
+from steps.serving.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+WORKER = Path(__file__).with_name("worker.py")
+LONGEST_LINE = 1 << 26  # bytes of one line from a worker
+TAIL_LINES = 20
+LATE: dict[str, Any] = {}  # stands in a queue of replies for the deadline
+GRACE_SECONDS = 5.0
+# The kernel ends a child when the thread that started it ends: this one never does.
+_STARTER = ThreadPoolExecutor(1, "start workers")
+
+
+class WorkerGoneError(Exception):
+    """The worker's process has ended."""
+
+
+class LoadFailedError(Exception):
+    """The worker could not load the model."""
+
+
+class WorkerProcess:
+    """A running worker; make one with ``start``."""
+
+    def __init__(self, child: Child, ours: socket.socket, folder: Path) -> None:
+        self._child, self._socket, self._folder = child, ours, folder
+        self._pending: dict[int, asyncio.Queue[dict[str, Any] | None]] = {}
+        self._number = 0
+        self._reading: asyncio.Task[None] | None = None
+        self.ready: Mapping[str, Any] = {}
+        self.gone = asyncio.Event()
+        self.reason = ""  # why it is gone
+
+    @classmethod
+    async def start(
+        cls,
+        model: Path,
+        scratch: Path,
+        *,
+        model_config: Mapping[str, Any],
+        memory_limit_bytes: int | None,
+        timeout: float,
+    ) -> "WorkerProcess":
+        """Start a process that loads a model.
+
+        Args:
+            model: folder of the logged model.
+            scratch: an empty folder that the process may write to; removed with it.
+            model_config: overrides of what the model was logged with.
+            memory_limit_bytes: that the kernel and ``resident`` hold it to.
+            timeout: seconds that loading may take.
+
+        Raises:
+            LoadFailedError: it could not be started, or did not load the model in time.
+        """
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        try:
+            with theirs:
+                child = await loop.run_in_executor(
+                    _STARTER, _child, model, scratch, theirs.fileno(), memory_limit_bytes
+                )
+        except ChildStartError as error:
+            ours.close()
+            raise LoadFailedError(f"its process cannot be started: {error}") from error
+        worker = cls(child, ours, scratch)
+        try:
+            async with asyncio.timeout(timeout):
+                await worker._open(model, model_config)
+        except TimeoutError:
+            await worker.stop()
+            raise LoadFailedError(f"it was not loaded within {timeout:.0f} s") from None
+        except BaseException:
+            await worker.stop()
+            raise
+        return worker
+
+    async def _open(self, model: Path, model_config: Mapping[str, Any]) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=LONGEST_LINE)
+        self._write({"load": str(model), "model_config": dict(model_config)})
+        said = _parsed(await reader.readline())
+        if "ready" not in said:
+            raise LoadFailedError(
+                redact(str(said.get("failed") or ""))
+                or f"its process ended while it loaded; its log ends: {self.tail()}"
+            )
+        self.ready = said["ready"]
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @property
+    def capacity(self) -> int:
+        """Answers that it generates side by side."""
+        return max(1, int(self.ready.get("capacity", 1)))
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def resident(self) -> int:
+        """Resident bytes of the process and of what it started."""
+        return self._child.resident()
+
+    def tail(self) -> str:
+        """The last lines that it printed, without secrets."""
+        return "\n".join(self._child.tail().splitlines()[-TAIL_LINES:])
+
+    async def ask(self, row: Mapping[str, Any], deadline: float) -> AsyncGenerator[Any]:
+        """What ``predict_stream`` yields for a row. Leaving the iterator cancels the answer.
+
+        Args:
+            row: of the chat contract.
+            deadline: on the monotonic clock.
+
+        Raises:
+            ApiError: the model refuses the row, or fails on it.
+            TimeoutError: the deadline passed before the answer was whole.
+            WorkerGoneError: the process ended before that.
+        """
+        if self.gone.is_set():
+            raise WorkerGoneError(self.reason)
+        self._number += 1
+        number, replies = self._number, asyncio.Queue[dict[str, Any] | None]()
+        self._pending[number] = replies
+        ended = False
+        # not asyncio.timeout: whoever reads a stream may change its task between two chunks
+        alarm = asyncio.get_running_loop().call_later(
+            max(deadline - time.monotonic(), 0.0), replies.put_nowait, LATE
+        )
+        try:
+            self._write({"id": number, "row": dict(row)})
+            while not ended:
+                said = await replies.get()
+                if said is LATE:
+                    raise TimeoutError
+                if said is None:
+                    ended = True
+                    raise WorkerGoneError(self.reason)
+                ended = "chunk" not in said
+                if "error" in said:
+                    raise ApiError.of_model(int(said.get("status", 500)), str(said["error"]))
+                if not ended:
+                    yield said["chunk"]
+        finally:
+            alarm.cancel()
+            self._pending.pop(number, None)
+            if not ended and not self.gone.is_set():
+                self._write({"id": number, "cancel": True})
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        self._writer.write(json.dumps(value).encode() + b"\n")
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        reason = ""
+        try:
+            while line := await reader.readline():
+                said = _parsed(line)
+                pending = self._pending.get(said.get("id"))  # type: ignore[arg-type]
+                if pending is not None:
+                    pending.put_nowait(said)
+        except (OSError, ValueError) as error:
+            reason = f"what it sent cannot be read ({redact(str(error))})"
+        finally:
+            await asyncio.to_thread(self._child.kill)
+            code = self._child.returncode
+            self.reason = reason or _death(code)
+            self.gone.set()
+            for pending in self._pending.values():
+                pending.put_nowait(None)
+
+    async def stop(self) -> None:
+        """End the process; answers on their way fail."""
+        self._socket.close() if self._reading is None else self._writer.close()
+        await asyncio.to_thread(self._child.kill)
+        if self._reading is not None:
+            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(self._reading, GRACE_SECONDS)
+        self.reason = self.reason or "it was stopped"
+        self.gone.set()
+        await asyncio.to_thread(remove_tree, self._folder)
+
+
+def _child(model: Path, scratch: Path, descriptor: int, memory_limit_bytes: int | None) -> Child:
+    nowhere = f"sqlite:///{scratch}/none.db"
+    databases = {
+        file
+        for uri in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+        for file in database_files(uri)
+    }
+    return Child(
+        [sys.executable, "-P", str(WORKER), str(descriptor)],
+        environment=environment(
+            {
+                "HOME": str(scratch),
+                "TMPDIR": str(scratch),
+                "MLFLOW_TRACKING_URI": nowhere,
+                "MLFLOW_REGISTRY_URI": nowhere,
+            }
+        ),
+        cwd=scratch,
+        confinement=Confinement(
+            readable=(WORKER, model.resolve()),
+            writable=(scratch,),
+            secret=tuple(databases),
+            memory_bytes=memory_limit_bytes,
+        ),
+        pass_fds=[descriptor],
+    )
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    if not line:
+        return {}
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("a line that is not an object")
+    return value
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}"
