@@ -326,8 +326,9 @@ def test_kserve_services() -> None:
 
 def test_azureml_endpoint_and_deployment() -> None:
     """By hand: the keys of the reference of Azure's CLI, whose schemas are on its site alone."""
-    (endpoint,), (deployment,) = documents("azureml-endpoint.yaml"), documents(
-        "azureml-deployment.yaml"
+    (endpoint,), (deployment,) = (
+        documents("azureml-endpoint.yaml"),
+        documents("azureml-deployment.yaml"),
     )
     assert endpoint["$schema"].endswith("/managedOnlineEndpoint.schema.json")
     assert deployment["$schema"].endswith("/managedOnlineDeployment.schema.json")
@@ -353,7 +354,9 @@ def test_mlflows_gateway_takes_its_config(monkeypatch: pytest.MonkeyPatch) -> No
         assert isinstance(config, OpenAIConfig)
         assert config.openai_api_key == "a key of a test"
         assert config.openai_api_base == f"http://127.0.0.1:{ServeConfig().port}/v1"
-        path = endpoint.endpoint_type.value.removeprefix("llm/v1/").replace("chat", "chat/completions")
+        path = endpoint.endpoint_type.value.removeprefix("llm/v1/").replace(
+            "chat", "chat/completions"
+        )
         assert f"/v1/{path}" in paths()
 
 
