@@ -1,4 +1,4 @@
-"""The files in deploy/ and docs/deploy.md: they parse, fit their schemas, and name what the code has.
+"""The files in deploy/ and docs/deploy.md: they parse, fit their schemas, name what the code has.
 
 No image is built and no cluster asked: what is compared is the files with each other, with the
 schemas of Kubernetes and MLflow, and with the server's own code.
