@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from steps.serving.deployment import TEXTS, Deployment
+from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError
 from steps.serving.metrics import Metrics
 from steps.serving.routes import Choice
