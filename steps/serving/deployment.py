@@ -137,11 +137,9 @@ class Deployment:
     async def _keep(self) -> None:
         """Start the worker again whenever it has ended."""
         pause = FIRST_PAUSE
-        while not self._closing:
+        while True:  # until it is cancelled
             assert self.worker is not None
             await self._until_gone(self.worker)
-            if self._closing:
-                return
             self._up.clear()
             self.trouble = self.worker.reason
             log.error(
@@ -152,7 +150,7 @@ class Deployment:
             )
             self._replaced(self.version)
             await self.worker.stop()
-            while not self._closing:
+            while True:
                 try:
                     await self._start()
                     pause = FIRST_PAUSE
