@@ -19,7 +19,7 @@ export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
 
-.PHONY: help install run ui ask test test-slow test-volume lint format bench bench-short peers sweep lock models clean
+.PHONY: help install run ui ask serve chat test test-slow test-volume lint format bench bench-short peers sweep lock models clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,12 @@ ui: $(VENV)/.run  ## open the MLflow UI on the result
 
 ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?" [NAME=my-model] [ALIAS=champion]
 	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
+
+serve: $(VENV)/.run  ## serve the champion by OpenAI's API: make serve [NAME=my-model] [PORT=8000] [OVERRIDES="serve.max_waiting=16"]
+	@python -m steps.serve model=$(MODEL) $(if $(NAME),"target=models:/$(NAME)") $(if $(PORT),serve.port=$(PORT)) $(OVERRIDES)
+
+chat: $(VENV)/.run  ## chat with the champion in the terminal: make chat [NAME=my-model] [ALIAS=champion]
+	@python -m steps.chat --model $(MODEL) $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS))
 
 test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.measure import Effort, LeftOut, Row, compare, comparison, in_turn
 from benchmarks.peers import NotInstalledError, Times
-from benchmarks.server_lines import ping, staggered
+from benchmarks.server_lines import first_event, ping, staggered
 from benchmarks.subjects import STORY, Subjects, chat, stream_times, timed
 
 # sentences of 11 tokens: with the template and the question 440 tokens
@@ -273,6 +273,6 @@ LINES: dict[str, Line] = {
     line.__name__: line
     for line in (
         *(predict, decode, first_token, threads, together, transformers_batch),
-        *(second_turn, fresh_process, guided, staggered, ping),
+        *(second_turn, fresh_process, guided, staggered, ping, first_event),
     )
 }

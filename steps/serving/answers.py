@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from steps.evaluation.check_functions import fold
+from steps.evaluation.refusals import refuses
 from steps.serving.deployment import TEXTS, Deployment
 from steps.serving.errors import ApiError
 from steps.serving.metrics import Metrics
@@ -80,9 +82,7 @@ async def _measured(
                 usage = chunk.get("usage") or usage
                 for choice in chunk["choices"]:
                     delta = choice["delta"]
-                    if any(
-                        delta.get(key) for key in ("content", "reasoning_content", "tool_calls")
-                    ):
+                    if any(delta.get(key) for key in TEXTS):
                         times.text()
                     if choice["index"] == 0:
                         text += delta.get("content") or ""
@@ -112,12 +112,8 @@ def _judge(row: Mapping[str, Any], text: str, reasons: set[str], times: Any) -> 
             times.formatted("length" not in reasons)
         except ValueError:
             times.formatted(False)
-    elif "messages" in row:
-        from steps.evaluation.checks import fold
-        from steps.evaluation.refusals import refuses
-
-        if text and refuses(fold(text)):
-            times.refused()
+    elif text and refuses(fold(text)):
+        times.refused()
 
 
 def whole(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

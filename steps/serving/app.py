@@ -85,7 +85,7 @@ class Api:
         question = self._question(body, arrived, usage)
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:
-            return await _event_stream(_chat_events(chunks, usage))
+            return await _event_stream(request, _chat_events(chunks, usage))
         return _json(answers.whole(await _while_connected(request, _all(chunks))))
 
     async def completion(self, request: Request) -> Response:
@@ -108,7 +108,7 @@ class Api:
         ]
         head = answers.completion_head(questions[0])
         if stream:
-            return await _event_stream(self._text_events(head, questions, usage))
+            return await _event_stream(request, self._text_events(head, questions, usage))
         asked = asyncio.gather(
             *(_all(answers.prompt_parts(question, self._metrics)) for question in questions)
         )
@@ -246,13 +246,18 @@ async def _chat_events(
     yield DONE
 
 
-async def _event_stream(events: AsyncGenerator[bytes]) -> Response:
+async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Response:
     """Server-sent events. What fails before the first is an HTTP error, what fails later an event.
 
     Raises:
         ApiError: there is no first event.
+        ClientLeftError: the client left before it.
     """
-    first = await anext(events)
+    try:
+        first = await _while_connected(request, anext(events))
+    except BaseException:
+        await events.aclose()
+        raise
 
     async def body() -> AsyncIterator[bytes]:
         async with aclosing(events):

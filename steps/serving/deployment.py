@@ -23,6 +23,7 @@ CANARY = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that ended is started again
 TEXTS = ("content", "reasoning_content", "tool_calls")  # what a delta brings
 ATTEMPTS = 2  # of a request whose worker ended before anything was sent
+DRAIN_GRACE = 2.0  # seconds for requests that chose the version and have no place yet
 DRAIN_LOOK = 0.05  # seconds between two looks at the answers on their way
 MEMORY_SECONDS = 1.0  # between two looks at a worker's memory
 
@@ -79,7 +80,8 @@ class Deployment:
     @property
     def ready(self) -> bool:
         """Whether a request would be answered now."""
-        return self._up.is_set() and not self._closing
+        up = self.worker is not None and not self.worker.gone.is_set()
+        return up and self._up.is_set() and not self._closing
 
     async def open(self) -> None:
         """Start the worker and hear its first answer.
@@ -135,11 +137,9 @@ class Deployment:
     async def _keep(self) -> None:
         """Start the worker again whenever it has ended."""
         pause = FIRST_PAUSE
-        while not self._closing:
+        while True:  # until it is cancelled
             assert self.worker is not None
             await self._until_gone(self.worker)
-            if self._closing:
-                return
             self._up.clear()
             self.trouble = self.worker.reason
             log.error(
@@ -150,7 +150,7 @@ class Deployment:
             )
             self._replaced(self.version)
             await self.worker.stop()
-            while not self._closing:
+            while True:
                 try:
                     await self._start()
                     pause = FIRST_PAUSE
@@ -219,6 +219,9 @@ class Deployment:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._up.wait()
+                while self.worker is None or self.worker.gone.is_set():
+                    self._up.clear()  # before who replaces the worker has seen it
+                    await self._up.wait()
         except TimeoutError:
             raise ApiError(
                 503,
@@ -226,7 +229,6 @@ class Deployment:
                 code="unavailable",
                 retry_after=5,
             ) from None
-        assert self.worker is not None
         return self.worker
 
     async def drain(self) -> None:
@@ -234,6 +236,7 @@ class Deployment:
         until = time.monotonic() + self._config.drain_seconds
         admission = self.admission
         try:
+            await asyncio.sleep(DRAIN_GRACE)
             while (left := admission.active + admission.waiting) and time.monotonic() < until:
                 await asyncio.sleep(DRAIN_LOOK)
             if left:

@@ -155,9 +155,7 @@ class _Queues(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         active = GaugeMetricFamily("slm_requests_active", "Requests answered now.", labels=VERSION)
-        waiting = GaugeMetricFamily(
-            "slm_requests_waiting", "Requests queued.", labels=VERSION
-        )
+        waiting = GaugeMetricFamily("slm_requests_waiting", "Requests queued.", labels=VERSION)
         ready = GaugeMetricFamily("slm_worker_ready", "1 where a worker is up.", labels=VERSION)
         held = GaugeMetricFamily("slm_worker_resident_bytes", "Memory of it.", labels=VERSION)
         for deployment in _distinct(route.deployment for route in self._routes.all):

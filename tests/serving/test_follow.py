@@ -1,0 +1,252 @@
+"""Aliases are moved while clients ask; workers, registries and servers are ended."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+
+from tests.serving.servers import (
+    BROKEN,
+    NAME,
+    ONNX,
+    SECOND,
+    TRANSFORMERS,
+    Serving,
+    serving,
+)
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def move(registry: str, number: int, alias: str = "champion") -> None:
+    mlflow.MlflowClient(registry, registry).set_registered_model_alias(NAME, alias, str(number))
+
+
+def serving_tag(registry: str, number: int) -> str | None:
+    version = mlflow.MlflowClient(registry, registry).get_model_version(NAME, str(number))
+    return version.tags.get("slm.serving")
+
+
+@dataclass
+class Heard:
+    """What clients in a loop got."""
+
+    versions: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    answers: int = 0
+
+
+@contextmanager
+def asking(server: Serving, clients: int, *, stream: bool) -> Iterator[Heard]:
+    """Ask in a loop until the block ends."""
+    heard, stop = Heard(), threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = server.chat("Tell a story.", max_tokens=12, stream=stream)
+            if not answer.ok:
+                heard.faults.append(answer.text)
+            elif '"error"' in answer.text or (stream and "data: [DONE]" not in answer.text[-20:]):
+                heard.faults.append(answer.text[-500:])
+            else:
+                fingerprint = answer.text.partition('"system_fingerprint":"')[2].partition("-")[0]
+                heard.versions.add(fingerprint)
+                heard.answers += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield heard
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_moves_and_a_rollback_under_streaming_clients_fail_no_request(
+    registry: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, registry) as server, asking(server, 8, stream=True) as heard:
+        for number in (SECOND, ONNX, TRANSFORMERS, ONNX):
+            move(registry, number)
+            server.wait_for(number)
+        time.sleep(1)
+    assert heard.faults == []
+    assert heard.versions == {f"{NAME}/{number}" for number in (ONNX, SECOND, TRANSFORMERS)}
+    assert heard.answers > 20
+
+
+def test_a_version_that_fails_leaves_the_old_one_and_is_shown(
+    registry: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, registry) as server, asking(server, 2, stream=False) as heard:
+        move(registry, BROKEN)
+        until = time.monotonic() + 60
+        while not serving_tag(registry, BROKEN):
+            assert time.monotonic() < until, server.said()
+            time.sleep(0.2)
+        state = server.state()
+        assert (state["status"], server.served()) == ("degraded", ONNX)
+        assert state["models"][0]["wanted"] == BROKEN
+        assert "its bytes are sha256:" in state["models"][0]["failure"]
+        assert str(serving_tag(registry, BROKEN)).startswith("failed: its bytes are")
+        assert server.metric("slm_load_failures_total", version=str(BROKEN)) == 1
+        move(registry, ONNX)
+        until = time.monotonic() + 30
+        while server.state()["status"] != "ready":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    assert heard.faults == []
+    assert heard.versions == {f"{NAME}/{ONNX}"}
+
+
+def test_a_worker_that_is_killed_is_replaced(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        until = time.monotonic() + 60
+        while True:  # asked at once: it waits for the next worker
+            answer = server.chat("What is the capital of France?", max_tokens=16)
+            if server.workers() not in ([], [worker]) or time.monotonic() > until:
+                break
+        assert answer.ok, answer.text
+        assert "Paris" in answer.json()["choices"][0]["message"]["content"]
+        assert server.metric("slm_worker_restarts_total") == 1
+
+
+def test_a_stream_that_had_begun_ends_with_an_error_where_its_worker_is_killed(
+    registry: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, registry) as server:
+        (worker,) = server.workers()
+        body = {
+            "messages": [{"role": "user", "content": "Tell a very long story."}],
+            "max_tokens": 2000,
+            "stream": True,
+        }
+        url = f"{server.url}/v1/chat/completions"
+        with requests.post(url, json=body, stream=True, timeout=120) as answer:
+            lines = answer.iter_lines()
+            for _ in range(6):
+                next(lines)
+            os.kill(worker, signal.SIGKILL)
+            rest = b"\n".join(lines).decode()
+        assert '"code":"worker_ended"' in rest
+        assert "[DONE]" not in rest
+
+
+def test_a_server_lives_without_its_registry_and_starts_without_it(
+    registry: str, tmp_path: Path
+) -> None:
+    database = tmp_path / "mlflow.db"
+    with serving(tmp_path, registry) as server:
+        # a registry that is damaged answers every question with an error
+        shutil.copy(database, tmp_path / "kept.db")
+        database.write_bytes(b"not a database" * 1000)
+        until = time.monotonic() + 60
+        while server.state()["models"][0]["registry"] == "ok":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert server.state()["status"] == "degraded"
+        assert server.chat("Hello").ok
+        assert server.metric("slm_registry_up") == 0
+    with serving(tmp_path, registry) as server:
+        assert server.chat("Hello").ok
+        assert server.state()["models"][0]["wanted"] is None
+        shutil.copy(tmp_path / "kept.db", database)
+        move(registry, SECOND)
+        server.wait_for(SECOND)
+        assert server.state()["status"] == "ready"
+
+
+def test_a_split_and_a_shadow_are_told_apart_in_the_metrics(registry: str, tmp_path: Path) -> None:
+    move(registry, SECOND, "challenger")
+    words = ("+serve.split={champion: 1, challenger: 1}",)
+    with serving(tmp_path, registry, *words) as server:
+        server.wait_for(SECOND, "challenger")
+        for number in range(24):
+            assert server.chat(f"Question {number}", max_tokens=2).ok
+        for number in (ONNX, SECOND):
+            assert server.metric("slm_requests_total", version=str(number), role="answered") > 3
+
+
+def test_shadow_traffic_is_asked_and_not_answered(registry: str, tmp_path: Path) -> None:
+    move(registry, SECOND, "challenger")
+    with serving(tmp_path, registry, "serve.shadow=challenger") as server:
+        server.wait_for(SECOND, "challenger")
+        for number in range(4):
+            answer = server.chat(f"Question {number}", max_tokens=2).json()
+            assert answer["system_fingerprint"].startswith(f"{NAME}/{ONNX}-")
+            time.sleep(0.3)
+        until = time.monotonic() + 20
+        while server.metric("slm_requests_total", version=str(SECOND), role="shadow") < 1:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert server.metric("slm_requests_total", version=str(SECOND), role="answered") == 0
+
+
+def test_a_full_queue_says_429_and_when_to_come_again(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry, "serve.max_waiting=1") as server:
+        got: list[requests.Response] = []
+        threads = [
+            threading.Thread(
+                target=lambda: got.append(server.chat("Tell a long story.", max_tokens=64))
+            )
+            for _ in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [answer for answer in got if answer.status_code == 429]
+        assert len(refused) >= 5  # eight are answered, one waits; some arrive later
+        assert all(answer.status_code in (200, 429) for answer in got)
+        for answer in refused:
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_a_request_is_late_from_its_arrival(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry, "serve.request_timeout=2") as server:
+        began = time.monotonic()
+        answer = server.chat("Tell a very long story about everything.", max_tokens=2000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
+        assert time.monotonic() - began < 10
+        assert server.chat("Hello", max_tokens=2).ok
+
+
+def test_keys_guard_what_answers_and_not_the_probes(registry: str, tmp_path: Path) -> None:
+    key = "a-key-of-this-test-0123456789"
+    with serving(tmp_path, registry, SLM_API_KEYS=key) as server:
+        assert server.chat("Hello").status_code == 401
+        assert requests.get(f"{server.url}/v1/models", timeout=10).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert requests.get(f"{server.url}/v1/models", headers=headers, timeout=10).ok
+        assert requests.get(f"{server.url}/readyz", timeout=10).ok
+        assert key not in server.said()
+
+
+def test_told_to_end_it_ends_with_its_workers(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry) as server:
+        workers = server.workers()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    with serving(tmp_path, registry) as server:
+        workers = server.workers()
+        server.process.kill()
+        server.process.wait()
+        until = time.monotonic() + 10
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < until, "a worker outlived its server"
+            time.sleep(0.1)

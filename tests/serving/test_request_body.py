@@ -1,0 +1,110 @@
+"""Bodies within their bounds, and what of them is the server's own."""
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from steps.serving import request_body
+from steps.serving.errors import ApiError
+
+pytestmark = pytest.mark.anyio
+
+
+def request(body: bytes, **headers: str) -> Request:
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)] or [b""]
+
+    async def receive() -> dict[str, Any]:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    raw = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+async def test_a_body_is_an_object() -> None:
+    assert await request_body.body_of(request(b'{"n": 1}'), 1000) == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"{", b'{"a": NaN}', b'{"a": -Infinity}', b"\xff\xfe", b"[" * 100_000,
+     b'{"a": ' + b"9" * 5000 + b"}"],
+)  # fmt: skip
+async def test_what_is_not_an_object_is_a_400(body: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        await request_body.body_of(request(body), 1_000_000)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("headers", [{}, {"content_length": "2000"}])
+async def test_a_body_that_is_too_large_is_a_413(headers: dict[str, str]) -> None:
+    with pytest.raises(ApiError, match=r"serve\.max_body_bytes=1000") as caught:
+        await request_body.body_of(request(b" " * 2000, **headers), 1000)
+    assert caught.value.status == 413
+
+
+def test_stream_is_a_boolean() -> None:
+    assert request_body.streams({"stream": True})
+    assert not request_body.streams({"stream": None})
+    with pytest.raises(ApiError, match="stream='yes'"):
+        request_body.streams({"stream": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (None, False),
+        ({}, False),
+        ({"include_usage": True}, True),
+        ({"include_usage": None, "include_obfuscation": False}, False),
+    ],
+)
+def test_usage_is_wanted_where_it_is_asked_for(options: Any, wanted: bool) -> None:
+    body = {"stream_options": options}
+    assert request_body.wants_usage(body) is wanted
+    assert body == {}
+
+
+@pytest.mark.parametrize(
+    "options", [[], "yes", {"include_usage": 1}, {"include_obfuscation": True}, {"more": False}]
+)
+def test_other_stream_options_are_refused(options: Any) -> None:
+    with pytest.raises(ApiError, match="stream_options") as caught:
+        request_body.wants_usage({"stream_options": options})
+    assert caught.value.status == 400
+
+
+def test_a_limit_of_tokens_is_given_and_held() -> None:
+    body: dict[str, Any] = {}
+    request_body.limit_tokens(body, 100)
+    assert body == {"max_tokens": 100}
+    request_body.limit_tokens({"max_completion_tokens": 100}, 100)
+    with pytest.raises(ApiError, match=r"max_completion_tokens=101: expected at most 100"):
+        request_body.limit_tokens({"max_completion_tokens": 101}, 100)
+    body = {}
+    request_body.limit_tokens(body, None)
+    assert body == {}
+
+
+def test_prompts_and_their_number() -> None:
+    assert request_body.prompts_of({"prompt": "a", "n": 2.0}) == (["a"], 2)
+    assert request_body.prompts_of({"prompt": ["a", "b"], "n": None}) == (["a", "b"], 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"prompt": 5}, {"prompt": []}, {"prompt": [[1, 2]]}, {"prompt": ["a"] * 65},
+     {"prompt": "a", "n": 0}, {"prompt": "a", "n": 1.5}, {"prompt": "a", "n": True},
+     {"prompt": "a", "n": float("inf")}, {"prompt": ["a"] * 10, "n": 10}],
+)  # fmt: skip
+def test_other_prompts_are_refused(body: dict[str, Any]) -> None:
+    field = "n" if "n" in body else "prompt"
+    with pytest.raises(ApiError) as caught:
+        request_body.prompts_of(body)
+    assert (caught.value.status, caught.value.param) == (400, field)
+
+
+def test_a_lone_surrogate_is_sent_escaped() -> None:
+    assert request_body.json_bytes({"a": "é"}) == '{"a":"é"}'.encode()
+    assert request_body.json_bytes({"a": "\ud800"}) == b'{"a":"\\ud800"}'
