@@ -114,8 +114,8 @@ def composed(words: list[str]) -> Config:
 
 
 def test_what_the_image_copies_is_enough_to_start_the_server(shell: Shell, tmp_path: Path) -> None:
-    for words in instruction("COPY"):
-        *sources, target = words.split()
+    for copied in instruction("COPY"):
+        *sources, target = copied.split()
         for source in sources:
             here, there = ROOT / source, tmp_path / target
             assert here.exists(), source
