@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from steps.config.serve import ServeConfig
 from steps.core import tags
@@ -28,7 +28,7 @@ class Follower:
 
     Args:
         routes: to keep.
-        registry: answers within seconds, or fails.
+        registry: opens it, or gives the one that is open; it answers within seconds, or fails.
         cache: of models' bytes.
         config: of the server.
         metrics: told of every move and failure.
@@ -37,7 +37,7 @@ class Follower:
     def __init__(
         self,
         routes: Routes,
-        registry: RegistryClient,
+        registry: Callable[[], RegistryClient],
         cache: ModelCache,
         config: ServeConfig,
         metrics: Metrics,
@@ -89,7 +89,7 @@ class Follower:
     async def _aliases(self, name: str) -> Mapping[str, int] | None:
         """Aliases of a model; None while the registry cannot be asked."""
         try:
-            found = await asyncio.to_thread(self._registry.aliases, name)
+            found = await asyncio.to_thread(lambda: self._registry().aliases(name))
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
             said = redact(str(error)).splitlines()[0]
             if self.unreachable.get(name) != said:
@@ -142,10 +142,11 @@ class Follower:
             await self._load(route, version)
 
     def _version(self, name: str, number: int) -> ServedVersion:
-        found = self._registry.version(name, number)
+        registry = self._registry()
+        found = registry.version(name, number)
         if found is None:
             raise LoadFailedError("it is not in the registry any more")
-        logged = self._registry.tags_of_logged(found)
+        logged = registry.tags_of_logged(found)
         digests = {said for said in (found.tags.get(tags.DIGEST), logged.get(tags.DIGEST)) if said}
         if len(digests) > 1:
             raise LoadFailedError(
@@ -226,13 +227,14 @@ class Follower:
     def _tag(self, version: ServedVersion, failure: str | None) -> None:
         """Show in the registry that a version could not be served, or can be again."""
         try:
-            found = self._registry.version(version.name, version.number)
+            registry = self._registry()
+            found = registry.version(version.name, version.number)
             if found is None:
                 return
             said = f"failed: {failure}"[:LONGEST_REASON] if failure else ""
             if failure or found.tags.get(tags.SERVING, "").startswith("failed"):
                 value = said or "serves again"
-                self._registry.set_version_tag(version.name, version.number, tags.SERVING, value)
+                registry.set_version_tag(version.name, version.number, tags.SERVING, value)
         except Exception as error:  # noqa: BLE001 - a user who may only read serves as well
             log.warning("%s could not be tagged: %s", version.uri, redact(str(error)))
 
