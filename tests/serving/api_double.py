@@ -47,7 +47,7 @@ class ApiDouble:
         key: that requests must bring; None wants none.
         bodies: of the chat requests, in their order.
         authorizations: their headers.
-        gate: lets a "wait" question be answered to its end.
+        gate: lets the questions "wait" and "think" be answered to their end.
         left: set when a client went away before its answer's end.
     """
 
@@ -145,8 +145,9 @@ class ApiDouble:
             return _event({**head, "choices": [choice]})
 
         yield event(role="assistant", content="")
-        if question == "wait":
-            yield event(content="first ")
+        if question in ("wait", "think"):
+            if question == "wait":
+                yield event(content="first ")
             while not self.gate.is_set():
                 await asyncio.sleep(0.01)
             yield event(content="second")
