@@ -18,9 +18,11 @@ from steps.serving.app import PAGE, PAGE_POLICY
 
 NASTY = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 CODE = "Take this:\n\n```python\nprint('<b>hi</b>')\n```\n\nIt greets."
+BYTES = "grün, 語, 🙂"  # of several bytes each
 PIECES = {
     "markup": [NASTY],
     "code": [CODE[:16], CODE[16:40], CODE[40:]],
+    "bytes": [BYTES],
     "long": ["a-word-without-an-end" * 40],
 }
 STARTUP_SECONDS = 10
@@ -113,7 +115,9 @@ class ApiDouble:
         if question == "wrong":
             message = "max_tokens=512: expected at most 64, as serve.max_tokens says"
             return _error(400, message, "invalid_value", param="max_tokens")
-        return StreamingResponse(self._events(body, question), media_type="text/event-stream")
+        events = self._events(body, question)
+        stream = _cut(events) if question == "bytes" else events
+        return StreamingResponse(stream, media_type="text/event-stream")
 
     def _refused(self, request: Request) -> Response | None:
         if self.key is None or request.headers.get("authorization") == f"Bearer {self.key}":
@@ -178,7 +182,16 @@ class ApiDouble:
 
 
 def _event(value: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(value)}\n\n"
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+async def _cut(events: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    """The same in pieces that end within lines and within characters, one a packet."""
+    async for event in events:
+        data = event.encode()
+        for begin in range(0, len(data), 37):
+            yield data[begin : begin + 37]
+            await asyncio.sleep(0.001)
 
 
 def _error(

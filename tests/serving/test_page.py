@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from steps.serving.app import PAGE
-from tests.serving.api_double import NASTY, ApiDouble, model
+from tests.serving.api_double import BYTES, NASTY, ApiDouble, model
 
 pytestmark = pytest.mark.browser
 FLAGS = (
@@ -182,7 +182,7 @@ def test_pieces_are_shown_before_the_end(page: Page, api: ApiDouble) -> None:
     assert page.text(".facts .by") == "version 3 · 0123456789ab"
     assert page.text(".facts .first-token").startswith("first token 0.")
     assert page.text(".facts .rate").endswith(" tokens/s")
-    assert page.text(".facts .tokens") == "5 + 3 tokens"
+    assert page.text(".facts .tokens") == "5 tokens in, 3 out"
     (body,) = api.bodies
     assert body["stream"] is True and body["stream_options"] == {"include_usage": True}
     assert (body["temperature"], body["max_tokens"]) == (0, 512)
@@ -296,7 +296,7 @@ def test_a_busy_server_says_how_long_to_wait(page: Page, api: ApiDouble) -> None
     page.ask("busy")
     page.ended()
     said = page.text(".error")
-    assert "The server is busy: too many requests wait. 2 requests wait already" in said
+    assert "The server is busy: too many requests wait.\n2 requests wait already" in said
     assert "The server asks to wait 1 second." in said
     again = page.one(".error .again")
     assert again.text == "Ask again in 1 s" and not again.is_enabled()
@@ -310,7 +310,7 @@ def test_a_busy_server_says_how_long_to_wait(page: Page, api: ApiDouble) -> None
     ("question", "status", "words"),
     [
         ("wrong", 400, ["did not accept", "expected at most 64", "Field: max_tokens."]),
-        ("broken", None, ["The answer broke off. no memory", "Code: model_error."]),
+        ("broken", None, ["The answer broke off.\nno memory", "Code: model_error."]),
         ("cut", None, ["The answer broke off.", "ended before the answer did"]),
     ],
 )
@@ -362,6 +362,29 @@ def test_code_is_a_block_with_a_button(page: Page) -> None:
     assert page.text(".block-head span") == "python"
     assert page.copied(".block-head button") == "print('<b>hi</b>')"
     assert page.copied(".foot .copy").startswith("Take this:\n\n```python\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("one\ntwo", ["one\ntwo"]),
+        ("~~~\n```\n~~~", [("", "```")]),
+        ("````md\n```py\nx\n```\n````\nend", [("md", "```py\nx\n```"), "end"]),
+        ("list:\n  ```sh\n  ls\n  ```", ["list:", ("sh", "  ls")]),
+        ("```py\nunfinished\n", [("py", "unfinished\n")]),
+        ("```inline``` is no fence", ["```inline``` is no fence"]),
+        ("\n\n```\n\n```\n\n", [("", "")]),
+    ],
+)
+def test_fences_are_found(page: Page, text: str, parts: list[str | tuple[str, str]]) -> None:
+    found = page.script("return partsOf(arguments[0])", text)
+    assert [(one["head"], one["text"]) if "head" in one else one["text"] for one in found] == parts
+
+
+def test_events_may_be_cut_anywhere(page: Page) -> None:
+    page.ask("bytes")
+    page.ended()
+    assert page.text(".answer-text") == BYTES
 
 
 def test_reasoning_and_tool_calls(page: Page) -> None:
@@ -426,7 +449,8 @@ def at_focus(page: Page) -> tuple[str, str, bool]:
         """const it = document.activeElement;
         const style = getComputedStyle(it);
         const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-        return [it.id || it.ariaLabel || it.textContent || it.tagName.toLowerCase(), ring]"""
+        const own = it === document.body ? "body" : it.id || it.ariaLabel || it.textContent;
+        return [own, ring]"""
     )
     return name, page.focused().accessible_name or page.focused().text, ring
 
