@@ -291,6 +291,31 @@ def test_a_key_is_asked_for_and_sent(page: Page, api: ApiDouble, tmp_path: Path)
     assert page.script("return sessionStorage.length") == 0
 
 
+def test_a_key_is_asked_for_at_the_beginning(page: Page, api: ApiDouble) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.expected = ["status of 401"]
+    api.key = "a-key-of-the-tests"
+    page.open()
+    assert page.text("#served").startswith("The server wants an API key.")
+    page.wait(lambda: page.focused().get_attribute("id") == "key")
+    page.focused().send_keys("no key", Keys.ENTER)
+    assert "no spaces" in page.text("#key-note")
+    page.one("#key").clear()
+    page.one("#key").send_keys("another", Keys.ENTER)
+    page.wait(lambda: page.focused().get_attribute("id") == "key")
+    page.focused().send_keys(api.key, Keys.ENTER)
+    page.wait(lambda: page.text("#version-0") == "version 3 · int4")
+    assert page.text("#served").startswith("Served here: ")
+
+
+@pytest.mark.parametrize(("header", "wait"), [(None, 0), ("7", 7), ("soon", 0), ("-3", 0)])
+def test_retry_after_is_read(page: Page, header: str | None, wait: int) -> None:
+    assert page.script("return waitOf(arguments[0])", header) == wait
+    in_a_minute = page.script("return waitOf(new Date(Date.now() + 60000).toUTCString())")
+    assert 58 <= in_a_minute <= 60
+
+
 def test_a_busy_server_says_how_long_to_wait(page: Page, api: ApiDouble) -> None:
     page.expected = ["status of 429"]
     page.ask("busy")
@@ -378,7 +403,9 @@ def test_code_is_a_block_with_a_button(page: Page) -> None:
 )
 def test_fences_are_found(page: Page, text: str, parts: list[str | tuple[str, str]]) -> None:
     found = page.script("return partsOf(arguments[0])", text)
-    assert [(one["head"], one["text"]) if "head" in one else one["text"] for one in found] == parts
+    assert [
+        one["text"] if one.get("head") is None else (one["head"], one["text"]) for one in found
+    ] == parts
 
 
 def test_events_may_be_cut_anywhere(page: Page) -> None:
