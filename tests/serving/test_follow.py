@@ -269,7 +269,12 @@ def test_a_model_that_was_made_anew_is_not_taken_for_the_one_before(
             time.sleep(0.2)
         assert server.chat("Hello", max_tokens=2).ok  # what is served stays
         client.create_registered_model(NAME)
-        client.create_model_version(NAME, other.source, tags=other.tags)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(registry)  # where MLflow looks for the source
+        try:
+            client.create_model_version(NAME, other.source, tags=other.tags)
+        finally:
+            mlflow.set_tracking_uri(before)
         move(registry, 1)
         digest = other.tags["slm.digest"]
         until = time.monotonic() + 90
