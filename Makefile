@@ -85,8 +85,7 @@ bench: $(VENV)/.dev  ## the benchmarks, side by side, into benchmarks/results.js
 	-@$(MAKE) --no-print-directory peers
 	python -m benchmarks.run --peers $(PEERS)
 
-bench-short: $(VENV)/.dev  ## little of each benchmark, only to see that they work
-	-@$(MAKE) --no-print-directory peers
+bench-short: $(VENV)/.dev  ## little of each benchmark, only to see that they work; without peers, unless they are installed
 	python -m benchmarks.run --short --peers $(PEERS)
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture

@@ -220,6 +220,8 @@ class Deployment:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._up.wait()
                 while self.worker is None or self.worker.gone.is_set():
+                    if self._closing:
+                        raise TimeoutError
                     self._up.clear()  # before who replaces the worker has seen it
                     await self._up.wait()
         except TimeoutError:
@@ -259,6 +261,7 @@ class Deployment:
         if self.worker is not None:
             await self.worker.stop()
             log.info("%s: the worker is ended", self.version.uri)
+        self._up.set()  # whoever waits for another worker hears that there will be none
 
 
 def _opens(chunk: Any) -> bool:

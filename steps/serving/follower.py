@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from steps.config.serve import ServeConfig
 from steps.core import tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.client import RegistryClient
+from steps.registry.model_version import Version
+from steps.registry.retries import first_line
 from steps.serving.deployment import Deployment, ServedVersion
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
@@ -28,7 +30,7 @@ class Follower:
 
     Args:
         routes: to keep.
-        registry: answers within seconds, or fails.
+        registry: opens it, or gives the one that is open; it answers within seconds, or fails.
         cache: of models' bytes.
         config: of the server.
         metrics: told of every move and failure.
@@ -37,7 +39,7 @@ class Follower:
     def __init__(
         self,
         routes: Routes,
-        registry: RegistryClient,
+        registry: Callable[[], RegistryClient],
         cache: ModelCache,
         config: ServeConfig,
         metrics: Metrics,
@@ -73,25 +75,26 @@ class Follower:
 
     async def follow_once(self, name: str) -> None:
         """Look at a model's aliases, and serve what they name."""
-        aliases = await self._aliases(name)
+        named = await self._named(name)
         for route in self._routes.of(name):
-            if aliases is None:
+            if named is None:
                 await self._serve_remembered(route)
                 continue
-            route.wanted = aliases.get(route.alias)
-            if route.wanted is None:
+            version = named.get(route.alias)
+            route.wanted = version.number if version else None
+            if version is None:
                 self._without_alias(route)
-            elif not _serves(route, route.wanted):
-                await self._move(route, route.wanted)
+            elif not _serves(route.deployment, version):
+                await self._move(route, version)
             else:
                 route.failure = ""
 
-    async def _aliases(self, name: str) -> Mapping[str, int] | None:
-        """Aliases of a model; None while the registry cannot be asked."""
+    async def _named(self, name: str) -> Mapping[str, Version] | None:
+        """Versions by the aliases that are followed; None while the registry cannot be asked."""
         try:
-            found = await asyncio.to_thread(self._registry.aliases, name)
+            found = await asyncio.to_thread(self._look_at, name)
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
-            said = redact(str(error)).splitlines()[0]
+            said = redact(first_line(error)) or type(error).__name__
             if self.unreachable.get(name) != said:
                 log.warning("models:/%s cannot be looked at; what is served stays (%s)", name, said)
             self.unreachable[name] = said
@@ -100,7 +103,18 @@ class Follower:
         if self.unreachable.pop(name, None) is not None:
             log.info("models:/%s can be looked at again", name)
         self._metrics.registry_up(name, True)
-        return found or {}
+        return found
+
+    def _look_at(self, name: str) -> dict[str, Version]:
+        registry = self._registry()
+        aliases = registry.aliases(name) or {}
+        found = {}
+        for route in self._routes.of(name):
+            number = aliases.get(route.alias)
+            version = registry.version(name, number) if number is not None else None
+            if version is not None:
+                found[route.alias] = version
+        return found
 
     def _without_alias(self, route: Route) -> None:
         said = f"there is no alias @{route.alias} of models:/{route.name}"
@@ -120,32 +134,25 @@ class Follower:
             log.warning("%s is served from this machine's copy", version.uri)
             await self._load(route, version)
 
-    async def _move(self, route: Route, number: int) -> None:
+    async def _move(self, route: Route, found: Version) -> None:
         """Serve another version, unless it failed a moment ago."""
-        shared = next(
-            (
-                other.deployment
-                for other in self._routes.of(route.name)
-                if other.deployment is not None and other.deployment.version.number == number
-            ),
-            None,
-        )
+        others = [other.deployment for other in self._routes.of(route.name)]
+        shared = next((other for other in others if other and _serves(other, found)), None)
         if shared is not None:
             await self._switch(route, shared)
             return
-        try:
-            version = await asyncio.to_thread(self._version, route.name, number)
-        except LoadFailedError as error:
-            await self._failed(route, ServedVersion(route.name, number, "", ""), str(error))
+        if not self._due(found):
             return
-        if self._due(version):
-            await self._load(route, version)
+        try:
+            version = await asyncio.to_thread(self._verifiable, found)
+        except LoadFailedError as error:
+            await self._failed(route, ServedVersion(found.name, found.number, "", ""), str(error))
+            return
+        await self._load(route, version)
 
-    def _version(self, name: str, number: int) -> ServedVersion:
-        found = self._registry.version(name, number)
-        if found is None:
-            raise LoadFailedError("it is not in the registry any more")
-        logged = self._registry.tags_of_logged(found)
+    def _verifiable(self, found: Version) -> ServedVersion:
+        """The version with the digest that its bytes must have."""
+        logged = self._registry().tags_of_logged(found)
         digests = {said for said in (found.tags.get(tags.DIGEST), logged.get(tags.DIGEST)) if said}
         if len(digests) > 1:
             raise LoadFailedError(
@@ -158,10 +165,10 @@ class Follower:
             )
         variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
         return ServedVersion(
-            name, number, variant, next(iter(digests), ""), found.created_ms // 1000
+            found.name, found.number, variant, next(iter(digests), ""), found.created_ms // 1000
         )
 
-    def _due(self, version: ServedVersion) -> bool:
+    def _due(self, version: ServedVersion | Version) -> bool:
         return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
 
     async def _load(self, route: Route, version: ServedVersion) -> None:
@@ -226,13 +233,14 @@ class Follower:
     def _tag(self, version: ServedVersion, failure: str | None) -> None:
         """Show in the registry that a version could not be served, or can be again."""
         try:
-            found = self._registry.version(version.name, version.number)
+            registry = self._registry()
+            found = registry.version(version.name, version.number)
             if found is None:
                 return
             said = f"failed: {failure}"[:LONGEST_REASON] if failure else ""
             if failure or found.tags.get(tags.SERVING, "").startswith("failed"):
                 value = said or "serves again"
-                self._registry.set_version_tag(version.name, version.number, tags.SERVING, value)
+                registry.set_version_tag(version.name, version.number, tags.SERVING, value)
         except Exception as error:  # noqa: BLE001 - a user who may only read serves as well
             log.warning("%s could not be tagged: %s", version.uri, redact(str(error)))
 
@@ -248,8 +256,13 @@ class Follower:
         )
 
 
-def _serves(route: Route, number: int) -> bool:
-    return route.deployment is not None and route.deployment.version.number == number
+def _serves(deployment: Deployment | None, found: Version) -> bool:
+    """Whether a deployment is of this version: a number alone may be another version's, where a
+    registered model was deleted and made anew.
+    """
+    if deployment is None or deployment.version.number != found.number:
+        return False
+    return found.tags.get(tags.DIGEST, deployment.version.digest) == deployment.version.digest
 
 
 def routes_of(models: Mapping[str, list[str]], config: ServeConfig) -> Routes:

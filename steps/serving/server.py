@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -55,9 +58,16 @@ def run(config: Config) -> None:
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
+        # uvicorn ends at these, and raises them once more for whoever handled them before
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _told_to_end)
         server.run(sockets=[listener])
     finally:
         listener.close()
+
+
+def _told_to_end(number: int, _frame: FrameType | None) -> None:
+    log.info("ended by %s", signal.Signals(number).name)
 
 
 def build(config: Config) -> FastAPI:
@@ -74,8 +84,8 @@ def build(config: Config) -> FastAPI:
         )
     metrics, routes = Metrics(), routes_of(models_of(config), config.serve)
     metrics.watch(routes)
-    cache = ModelCache(StoreFolder(config.store.path).root / "serving")
-    follower = Follower(routes, RegistryClient(REGISTRY_SECONDS), cache, config.serve, metrics)
+    models = ModelCache(StoreFolder(config.store.path).root / "serving")
+    follower = Follower(routes, _registry, models, config.serve, metrics)
     secret = os.environ.get(config.serve.webhook_secret_env, "")
     webhook = AliasWebhook(secret) if secret else None
 
@@ -91,6 +101,14 @@ def build(config: Config) -> FastAPI:
 
     api = Api(config.serve, routes, follower, metrics, keys, webhook)
     return application(api, config.serve, lifespan)
+
+
+@cache
+def _registry() -> RegistryClient:
+    """The registry; a database that is away cannot even be opened, so this is called when it is
+    asked.
+    """
+    return RegistryClient(REGISTRY_SECONDS)
 
 
 def models_of(config: Config) -> dict[str, list[str]]:

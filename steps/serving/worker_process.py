@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 WORKER = Path(__file__).with_name("worker.py")
 LONGEST_LINE = 1 << 26  # bytes of one line from a worker
 TAIL_LINES = 20
+MOST_SIDE_BY_SIDE = 4096  # answers
+HEAD = {"id", "created", "choices"}  # what every chunk of a chat answer has
 LATE: dict[str, Any] = {}  # stands in a queue of replies for the deadline
 GRACE_SECONDS = 5.0
 # The kernel ends a child when the thread that started it ends: this one never does.
@@ -48,7 +50,7 @@ class WorkerProcess:
         self._pending: dict[int, asyncio.Queue[dict[str, Any] | None]] = {}
         self._number = 0
         self._reading: asyncio.Task[None] | None = None
-        self.ready: Mapping[str, Any] = {}
+        self.capacity = 1  # answers that it generates side by side
         self.gone = asyncio.Event()
         self.reason = ""  # why it is gone
 
@@ -91,6 +93,11 @@ class WorkerProcess:
         except TimeoutError:
             await worker.stop()
             raise LoadFailedError(f"it was not loaded within {timeout:.0f} s") from None
+        except (OSError, ValueError) as error:
+            await worker.stop()
+            raise LoadFailedError(
+                f"what its process sent cannot be read ({redact(str(error))})"
+            ) from error
         except BaseException:
             await worker.stop()
             raise
@@ -105,13 +112,8 @@ class WorkerProcess:
                 redact(str(said.get("failed") or ""))
                 or f"its process ended while it loaded; its log ends: {self.tail()}"
             )
-        self.ready = said["ready"]
+        self.capacity = _capacity_of(said["ready"])
         self._reading = asyncio.create_task(self._read(reader))
-
-    @property
-    def capacity(self) -> int:
-        """Answers that it generates side by side."""
-        return max(1, int(self.ready.get("capacity", 1)))
 
     @property
     def pid(self) -> int:
@@ -160,7 +162,7 @@ class WorkerProcess:
                 if "error" in said:
                     raise ApiError.of_model(int(said.get("status", 500)), str(said["error"]))
                 if not ended:
-                    yield said["chunk"]
+                    yield _checked(said["chunk"])
         finally:
             alarm.cancel()
             self._pending.pop(number, None)
@@ -178,7 +180,7 @@ class WorkerProcess:
                 pending = self._pending.get(said.get("id"))  # type: ignore[arg-type]
                 if pending is not None:
                     pending.put_nowait(said)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             reason = f"what it sent cannot be read ({redact(str(error))})"
         finally:
             await asyncio.to_thread(self._child.kill)
@@ -235,6 +237,42 @@ def _parsed(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("a line that is not an object")
     return value
+
+
+def _capacity_of(ready: Any) -> int:
+    capacity = ready.get("capacity") if isinstance(ready, dict) else None
+    if not isinstance(capacity, int) or not 1 <= capacity <= MOST_SIDE_BY_SIDE:
+        raise ValueError("its capacity is not a number of answers")
+    return capacity
+
+
+def _checked(chunk: Any) -> Any:
+    """A chunk as the wrappers yield it; the code of a model can write anything.
+
+    Raises:
+        ApiError: it is not one.
+    """
+    if isinstance(chunk, str):
+        return chunk
+    if isinstance(chunk, dict) and isinstance(chunk.get("usage") or {}, dict):
+        choices = chunk.get("choices")
+        if choices is None and isinstance(chunk.get("finish_reason"), str) and "usage" in chunk:
+            return chunk
+        if isinstance(choices, list) and all(map(_is_choice, choices)) and chunk.keys() >= HEAD:
+            return chunk
+    raise ApiError(500, "the model streamed what is not a chunk", code="model_error")
+
+
+def _is_choice(choice: Any) -> bool:
+    return (
+        isinstance(choice, dict)
+        and isinstance(choice.get("index"), int)
+        and isinstance(choice.get("delta"), dict)
+        and isinstance(choice["delta"].get("content") or "", str)
+        and isinstance(choice["delta"].get("reasoning_content") or "", str)
+        and isinstance(choice["delta"].get("tool_calls") or [], list)
+        and isinstance(choice.get("finish_reason") or "", str)
+    )
 
 
 def _death(code: int | None) -> str:

@@ -95,8 +95,8 @@ def serving(
         wait: version of the champion to wait for; None does not wait.
         environment: more of it.
     """
-    log = folder / "serve.log"
-    with log.open("ab") as output:
+    log = folder / f"serve-{len(list(folder.glob('serve-*.log')))}.log"
+    with log.open("wb") as output:
         process = subprocess.Popen(
             [
                 sys.executable,

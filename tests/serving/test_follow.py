@@ -1,5 +1,9 @@
 """Aliases are moved while clients ask; workers, registries and servers are ended."""
 
+import base64
+import hashlib
+import hmac
+import json
 import os
 import shutil
 import signal
@@ -250,3 +254,60 @@ def test_told_to_end_it_ends_with_its_workers(registry: str, tmp_path: Path) -> 
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < until, "a worker outlived its server"
             time.sleep(0.1)
+
+
+def test_a_model_that_was_made_anew_is_not_taken_for_the_one_before(
+    registry: str, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient(registry, registry)
+    with serving(tmp_path, registry) as server:
+        other = client.get_model_version(NAME, str(TRANSFORMERS))
+        client.delete_registered_model(NAME)
+        until = time.monotonic() + 30
+        while "there is no alias" not in str(server.state()["models"][0]["failure"]):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert server.chat("Hello", max_tokens=2).ok  # what is served stays
+        client.create_registered_model(NAME)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(registry)  # where MLflow looks for the source
+        try:
+            client.create_model_version(NAME, other.source, tags=other.tags)
+        finally:
+            mlflow.set_tracking_uri(before)
+        move(registry, 1)
+        digest = other.tags["slm.digest"]
+        until = time.monotonic() + 90
+        while server.state()["models"][0]["digest"] != digest:
+            assert time.monotonic() < until, server.said()[-2000:]
+            time.sleep(0.2)
+        assert server.chat("Hello", max_tokens=2).ok
+
+
+def test_a_webhook_makes_it_look_at_once(registry: str, tmp_path: Path) -> None:
+    secret = "a-webhook-secret-of-this-test"
+    words = ("serve.poll_seconds=3600",)
+    with serving(tmp_path, registry, *words, SLM_WEBHOOK_SECRET=secret) as server:
+        body = json.dumps(
+            {
+                "entity": "model_version_alias",
+                "action": "created",
+                "data": {"name": NAME, "alias": "champion", "version": str(SECOND)},
+            }
+        ).encode()
+        stamp, delivery = str(int(time.time())), "delivery-1"
+        signed = hmac.new(
+            secret.encode(), f"{delivery}.{stamp}.".encode() + body, hashlib.sha256
+        ).digest()
+        headers = {
+            "X-MLflow-Signature": f"v1,{base64.b64encode(signed).decode()}",
+            "X-MLflow-Timestamp": stamp,
+            "X-MLflow-Delivery-Id": delivery,
+        }
+        move(registry, SECOND)
+        forged = {**headers, "X-MLflow-Signature": "v1,AAAA"}
+        url = f"{server.url}/webhook"
+        assert requests.post(url, body, headers=forged, timeout=10).status_code == 401
+        assert server.served() == ONNX
+        assert requests.post(url, body, headers=headers, timeout=10).status_code == 204
+        server.wait_for(SECOND)
