@@ -12,11 +12,26 @@ Writes: the versions' files and what was served last, below the store's folder `
 import logging
 
 from steps.config.root import Config
+from steps.core.errors import Terminated
 from steps.pipeline.step import StepRun, step
+
+log = logging.getLogger(__name__)
 
 
 @step(makes_run=False)
 def serve(config: Config, run: StepRun) -> str:  # noqa: ARG001 - a server makes no run
+    from steps.pipeline.launcher import heed_sigterm
+
+    # the first process of a container has no default handler: a SIGTERM now would be lost
+    heed_sigterm()
+    try:
+        _serve(config)
+    except Terminated:
+        log.info("told to end")
+    return ""
+
+
+def _serve(config: Config) -> None:
     from steps.core.parent import end_with_parent
     from steps.serving.server import run as run_server
 
@@ -27,7 +42,6 @@ def serve(config: Config, run: StepRun) -> str:  # noqa: ARG001 - a server makes
         logging.getLogger(noisy).setLevel(logging.WARNING)
     end_with_parent()
     run_server(config)
-    return ""
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class ServeConfig:
     memory_limit_bytes: int | None = bounded(None, at_least(1, "bytes"))
     # seconds that the answers of a version that was replaced may still take
     drain_seconds: float = bounded(120.0, at_least(0, "seconds"))
+    # seconds that answers on their way may still take when the server is told to end
+    shutdown_seconds: float = bounded(10.0, at_least(0, "seconds"))
     # threads of a worker; 0 takes every core that this process may use
     threads: int = bounded(0, at_least(0))
 

@@ -253,7 +253,7 @@ class Deployment:
 
     async def close(self) -> None:
         """End the worker; answers on their way fail."""
-        self._closing = True
+        self._closing, self.trouble = True, "the server ends, or another version is served"
         if self._keeping is not None:
             self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):

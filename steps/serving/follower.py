@@ -17,6 +17,7 @@ from steps.serving.deployment import Deployment, ServedVersion
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
 from steps.serving.routes import Route, Routes
+from steps.serving.threads import in_thread
 from steps.serving.worker_process import LoadFailedError
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Follower:
     async def _named(self, name: str) -> Mapping[str, Version] | None:
         """Versions by the aliases that are followed; None while the registry cannot be asked."""
         try:
-            found = await asyncio.to_thread(self._look_at, name)
+            found = await in_thread(self._look_at, name)
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
             said = redact(first_line(error)) or type(error).__name__
             if self.unreachable.get(name) != said:
@@ -126,7 +127,7 @@ class Follower:
         """Without a registry, serve what was served last on this machine."""
         if route.deployment is not None:
             return
-        version = await asyncio.to_thread(self._cache.remembered, route.name, route.alias)
+        version = await in_thread(self._cache.remembered, route.name, route.alias)
         if version is None:
             route.failure = f"the registry cannot be asked: {self.unreachable.get(route.name, '')}"
             return
@@ -144,7 +145,7 @@ class Follower:
         if not self._due(found):
             return
         try:
-            version = await asyncio.to_thread(self._verifiable, found)
+            version = await in_thread(self._verifiable, found)
         except LoadFailedError as error:
             await self._failed(route, ServedVersion(found.name, found.number, "", ""), str(error))
             return
@@ -175,7 +176,7 @@ class Follower:
         async with self._loading:
             log.info("%s: loading %s for @%s", route.name, version.uri, route.alias)
             try:
-                version, folder = await asyncio.to_thread(self._cache.fetch, version)
+                version, folder = await in_thread(self._cache.fetch, version)
                 made = Deployment(version, folder, self._config, self._metrics.worker_replaced)
                 await made.open()
             except (LoadFailedError, StepError, OSError) as error:
@@ -199,7 +200,7 @@ class Follower:
             task = asyncio.create_task(before.drain())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
-        await asyncio.to_thread(self._remember, route, made.version)
+        await in_thread(self._remember, route, made.version)
 
     def _remember(self, route: Route, version: ServedVersion) -> None:
         try:
@@ -228,7 +229,7 @@ class Follower:
             pause,
         )
         self._metrics.load_failed(version)
-        await asyncio.to_thread(self._tag, version, reason)
+        await in_thread(self._tag, version, reason)
 
     def _tag(self, version: ServedVersion, failure: str | None) -> None:
         """Show in the registry that a version could not be served, or can be again."""

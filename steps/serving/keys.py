@@ -32,6 +32,7 @@ class ApiKeys:
         self._own = _digests(own, variable)
         self._stamp: tuple[int, int] | None = None
         self._read: frozenset[bytes] = frozenset()
+        self._fault = ""  # what was wrong with the file when it was looked at last
         if self._file is not None:
             try:
                 self._stamp, self._read = _stamp(self._file), _keys_of(self._file)
@@ -73,8 +74,11 @@ class ApiKeys:
             if (stamp := _stamp(self._file)) != self._stamp:
                 self._read, self._stamp = _keys_of(self._file), stamp
                 log.info("serve.api_keys_file was read again: %d keys", len(self._read))
+                self._fault = ""
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            log.warning("serve.api_keys_file cannot be read; its last keys stay: %s", error)
+            if str(error) != self._fault:
+                log.warning("serve.api_keys_file cannot be read; its last keys stay: %s", error)
+            self._fault = str(error)
         return self._own | self._read
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 
 from steps.config import isolation
 from steps.config.root import Config
-from steps.core import processes
+from steps.core import processes, visible
 from steps.core.errors import ConfigError, StepError
 from steps.registry import target
 from steps.registry.client import RegistryClient
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 REGISTRY_SECONDS = 5.0  # that one question to the registry may be repeated
 BACKLOG = 2048  # connections that wait to be taken, as uvicorn has it
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-CLOSE_SECONDS = 10  # that answers on their way have when the server is told to end
+# seconds from when answers that are not whole are given up to when connections are cut
+CUT_SECONDS = 5
 
 
 def run(config: Config) -> None:
@@ -49,21 +51,41 @@ def run(config: Config) -> None:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info("listening on http://%s:%d (chat page, /v1, /readyz, /metrics)", shown, port)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=CLOSE_SECONDS,
-            )
-        )
+        server = Server(app, config.serve.shutdown_seconds)
         # uvicorn ends at these, and raises them once more for whoever handled them before
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _told_to_end)
         server.run(sockets=[listener])
     finally:
         listener.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells the application at once when it is told to end: answers that
+    are not whole in time are then ended in OpenAI's form, before connections are cut.
+    """
+
+    def __init__(self, app: FastAPI, shutdown_seconds: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=math.ceil(shutdown_seconds) + CUT_SECONDS,
+            )
+        )
+        self._ending: asyncio.Event = app.state.ending
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
 
 
 def _told_to_end(number: int, _frame: FrameType | None) -> None:
@@ -76,6 +98,7 @@ def build(config: Config) -> FastAPI:
     Raises:
         ConfigError: a setting that cannot be had here.
     """
+    visible.keep(config.serve.api_keys_file)
     keys = ApiKeys(config.serve.api_keys_file, config.serve.api_keys_env)
     if config.serve.host not in LOOPBACK and not keys.required:
         log.warning(
@@ -89,18 +112,28 @@ def build(config: Config) -> FastAPI:
     secret = os.environ.get(config.serve.webhook_secret_env, "")
     webhook = AliasWebhook(secret) if secret else None
 
+    ending = asyncio.Event()
+
+    async def end_late_answers() -> None:
+        await ending.wait()
+        await asyncio.sleep(config.serve.shutdown_seconds)
+        await follower.close()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(follower.run())
+        beside = [asyncio.create_task(follower.run()), asyncio.create_task(end_late_answers())]
         try:
             yield
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await follower.close()
 
     api = Api(config.serve, routes, follower, metrics, keys, webhook)
-    return application(api, config.serve, lifespan)
+    app = application(api, config.serve, lifespan)
+    app.state.ending = ending
+    return app
 
 
 @cache

@@ -20,6 +20,7 @@ from steps.core.processes import Child, ChildStartError, Confinement, environmen
 from steps.core.redaction import redact
 from steps.core.visible import database_files
 from steps.serving.errors import ApiError
+from steps.serving.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class WorkerProcess:
                 )
         except ChildStartError as error:
             ours.close()
+            remove_tree(scratch)
             raise LoadFailedError(f"its process cannot be started: {error}") from error
         worker = cls(child, ours, scratch)
         try:
@@ -183,7 +185,7 @@ class WorkerProcess:
         except (OSError, ValueError, TypeError) as error:
             reason = f"what it sent cannot be read ({redact(str(error))})"
         finally:
-            await asyncio.to_thread(self._child.kill)
+            await in_thread(self._child.kill)
             code = self._child.returncode
             self.reason = reason or _death(code)
             self.gone.set()
@@ -193,13 +195,13 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End the process; answers on their way fail."""
         self._socket.close() if self._reading is None else self._writer.close()
-        await asyncio.to_thread(self._child.kill)
+        await in_thread(self._child.kill)
         if self._reading is not None:
             with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(self._reading, GRACE_SECONDS)
         self.reason = self.reason or "it was stopped"
         self.gone.set()
-        await asyncio.to_thread(remove_tree, self._folder)
+        await in_thread(remove_tree, self._folder)
 
 
 def _child(model: Path, scratch: Path, descriptor: int, memory_limit_bytes: int | None) -> Child:

@@ -222,7 +222,8 @@ def test_the_pods_probes_ask_what_the_server_answers(name: str) -> None:
 def test_the_pod_has_time_to_end(name: str) -> None:
     pod = PODS[name]
     before = container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    needed = before + server.CLOSE_SECONDS + worker_process.GRACE_SECONDS
+    ends = composed(container(pod)["args"]).serve.shutdown_seconds + server.CUT_SECONDS
+    needed = before + ends + worker_process.GRACE_SECONDS
     assert pod["terminationGracePeriodSeconds"] > needed
 
 

@@ -272,7 +272,7 @@ def test_a_model_that_was_made_anew_is_not_taken_for_the_one_before(
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(registry)  # where MLflow looks for the source
         try:
-            client.create_model_version(NAME, other.source, tags=other.tags)
+            client.create_model_version(NAME, str(other.source), tags=other.tags)
         finally:
             mlflow.set_tracking_uri(before)
         move(registry, 1)
@@ -311,3 +311,31 @@ def test_a_webhook_makes_it_look_at_once(registry: str, tmp_path: Path) -> None:
         assert server.served() == ONNX
         assert requests.post(url, body, headers=headers, timeout=10).status_code == 204
         server.wait_for(SECOND)
+
+
+def test_answers_that_are_not_whole_at_the_end_are_ended_in_openais_form(
+    registry: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, registry, "serve.shutdown_seconds=1") as server:
+        got: list[requests.Response] = []
+        asked = [
+            threading.Thread(
+                target=lambda stream=stream: got.append(
+                    server.chat("Tell a very long story.", max_tokens=2000, stream=stream)
+                )
+            )
+            for stream in [True] * 6 + [False] * 6
+        ]
+        for thread in asked:
+            thread.start()
+        while server.metric("slm_requests_active") + server.metric("slm_requests_waiting") < 12:
+            time.sleep(0.05)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in asked:
+            thread.join()
+        assert server.process.wait(30) == 0
+        assert len(got) == 12
+        for answer in got:
+            assert answer.status_code in (200, 503), answer.text[:500]
+            assert '"error":{"message"' in answer.text, answer.text[-500:]
+        assert "Traceback" not in server.said()
