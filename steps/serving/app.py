@@ -25,6 +25,7 @@ from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.request_body import json_bytes
 from steps.serving.routes import Routes
+from steps.serving.traces import Answered, nowhere
 from steps.serving.webhook import AliasWebhook
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Api:
         metrics: told of each request.
         keys: who may ask.
         webhook: takes the registry's; None where no secret is known.
+        trace: told of each answer.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Api:
         metrics: Metrics,
         keys: ApiKeys,
         webhook: AliasWebhook | None,
+        trace: Callable[[Answered], None] = nowhere,
     ) -> None:
         self._config, self._routes, self._follower = config, routes, follower
         self._metrics, self._keys, self._webhook = metrics, keys, webhook
+        self._trace = trace
         self._shadows: set[asyncio.Task[None]] = set()
 
     # --- answers
@@ -144,7 +148,8 @@ class Api:
     def _question(self, body: Mapping[str, Any], arrived: float, usage: bool) -> Question:
         row = {key: value for key, value in body.items() if key != "model"}
         choice = self._routes.choose(body.get("model"), row)
-        question = Question(choice, row, arrived + self._config.request_timeout, usage)
+        until = arrived + self._config.request_timeout
+        question = Question(choice, row, until, usage, self._trace)
         if "messages" in row:
             for deployment in choice.shadows:
                 task = asyncio.create_task(answers.shadow(question, deployment, self._metrics))

@@ -157,9 +157,8 @@ class Follower:
                 " `mlflow run . -e register`, or pass serve.require_digest=false"
             )
         variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
-        return ServedVersion(
-            name, number, variant, next(iter(digests), ""), found.created_ms // 1000
-        )
+        created, model_id = found.created_ms // 1000, found.model_id or ""
+        return ServedVersion(name, number, variant, next(iter(digests), ""), created, model_id)
 
     def _due(self, version: ServedVersion) -> bool:
         return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
