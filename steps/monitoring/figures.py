@@ -11,7 +11,7 @@ from steps.monitoring import drift, samples
 from steps.monitoring.baseline import Baseline
 from steps.monitoring.drift import DRIFTED, NOT_MEASURED, TOO_FEW, WITHIN, Resampling
 from steps.monitoring.live import LiveAnswer
-from steps.monitoring.samples import RATIO, SHARE, Sample
+from steps.monitoring.samples import RATIO, Sample
 
 COUNT = "count"
 LABELS = {

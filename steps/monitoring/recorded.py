@@ -153,7 +153,14 @@ def compared(item: str, recorded: str, answer: str) -> RecordedAnswer:
     """One answer beside the recorded one."""
     if answer == recorded:
         return RecordedAnswer(item, True, None, len(recorded))
-    same = len(os.path.commonprefix([recorded, answer]))
+    same = next(
+        (
+            place
+            for place, (ours, theirs) in enumerate(zip(recorded, answer, strict=False))
+            if ours != theirs
+        ),
+        min(len(recorded), len(answer)),
+    )
     return RecordedAnswer(item, False, same, len(recorded))
 
 
