@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MONITORED = "monitor"  # key of the findings among an entry's details
 LONGEST_TAG = 1000  # characters
+NONE = "none"  # value of the tag MONITOR_FIGURES where no figure is out; MLflow keeps no empty one
 
 
 def follow(
@@ -46,7 +47,7 @@ def follow(
     Raises:
         ServerUnavailableError: the tracking server does not answer.
     """
-    before = {name for name in version.tags.get(tags.MONITOR_FIGURES, "").split(",") if name}
+    before = _out(version)
     drifted = {figure.name for figure in found.drifted}
     back = {figure.name for figure in found.figures if figure.state == WITHIN} & before
     out = (before - back) | drifted
@@ -95,10 +96,8 @@ def _words(found: Monitoring, followed: Consequences) -> str:
 def _tag(registry: RegistryClient, version: Version, words: str, out: Sequence[str]) -> None:
     try:
         registry.set_version_tag(version.name, version.number, tags.MONITOR, words)
-        # MLflow takes no empty value as one
-        registry.set_version_tag(
-            version.name, version.number, tags.MONITOR_FIGURES, ",".join(out) or ","
-        )
+        names = ",".join(out) or NONE
+        registry.set_version_tag(version.name, version.number, tags.MONITOR_FIGURES, names)
     except PermissionRefusedError as error:
         log.warning("%s could not be tagged: %s", version.uri, redact(str(error)))
 
@@ -174,11 +173,17 @@ def _before(registry: RegistryClient, history: Journal, version: Version, alias:
         if number == version.number:
             continue
         other = registry.version(version.name, number)
-        if other is not None and not other.tags.get(tags.MONITOR_FIGURES, "").strip(","):
+        if other is not None and not _out(other):
             return number
     return None
 
 
+def _out(version: Version) -> set[str]:
+    """Figures that an earlier look found out of their bands, and none since found back."""
+    named = version.tags.get(tags.MONITOR_FIGURES, NONE)
+    return {name for name in named.split(",") if name in FIGURES}
+
+
 def _sorted(names: set[str]) -> tuple[str, ...]:
     """In the order of the config."""
-    return tuple(sorted(names, key=lambda name: (*FIGURES, name).index(name)))
+    return tuple(sorted(names, key=FIGURES.index))

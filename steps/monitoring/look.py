@@ -9,6 +9,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from steps.config.root import Config
+from steps.core import tags
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
 from steps.evaluation.report import CandidateReport, Report
@@ -136,7 +137,7 @@ def _evidence(config: Config, registry: RegistryClient, version: Version) -> tup
 def _whole(evidence: Evidence, version: Version) -> tuple[Report, CandidateReport]:
     """The report with its answers and timings, which a promotion does without."""
     report = Report.from_json(evidence.text)
-    whole = replace(evidence, report=report).of(version.model_id, version.tags.get("slm.digest"))
+    whole = replace(evidence, report=report).of(version.model_id, version.tags.get(tags.DIGEST))
     assert whole is not None, "the same report was read before"
     return report, whole
 

@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Sequence
 
 from steps.config import monitor as names
-from steps.monitoring.figures import COUNT, RATIO, Figure
+from steps.monitoring.figures import COUNT, Figure
 from steps.monitoring.result import TOO_LITTLE, Monitoring
+from steps.monitoring.samples import RATIO
 
 WIDTH = 80  # columns
 HEADINGS = ("", "live", "evidence", "tested", "interval", "band", "n", "")
