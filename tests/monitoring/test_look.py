@@ -16,11 +16,12 @@ from steps.registry import delivery
 from steps.registry.client import RegistryClient, ServerUnavailableError
 from steps.registry.result import RefusedError
 from tests.monitoring import scene as monitored
+from tests.monitoring.conftest import Evidence
 from tests.registry import commands, scene
 from tests.registry.doubles import SECRET, WebhookEndpoint
-from tests.registry.fixtures import Pair
 
 pytestmark = pytest.mark.usefixtures("served")
+MANY = 14  # requests that are enough here
 
 
 def looked(*overrides: str, config: Config | None = None) -> Monitoring:
@@ -60,20 +61,20 @@ def told(receiver: WebhookEndpoint, config: Config) -> list[dict[str, Any]]:
 
 
 def test_what_did_not_drift_is_measured_and_changes_nothing() -> None:
-    monitored.write(monitored.answers(24))
+    monitored.write(monitored.answers(MANY))
     with mlflow.start_run() as run:
         found = look(monitored.config(), RegistryClient(5))
     said = states(found)
     assert said["time_to_first_token"] == said["inter_token"] == "within"
     assert said["answer_tokens"] == "within"
     assert said["format_validity"] == "too_few" and "drifted" not in said.values()
-    assert (found.state, found.requests, found.processors) == ("undecided", 24, ("A processor",))
+    assert (found.state, found.requests, found.processors) == ("undecided", MANY, ("A processor",))
     assert tag() == "" and [kind for kind, _ in moves()] == ["register", "register"]
     kept = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/monitor.json")
     assert (kept["schema"], kept["state"]) == ("slm-promote/monitor/1", "undecided")
     assert kept["evidence"]["uri"] == scene.version_tags(2)["slm.evaluation"]
     first = kept["figures"][0]
-    assert (first["name"], first["requests"]) == ("time_to_first_token", 24)
+    assert (first["name"], first["requests"]) == ("time_to_first_token", MANY)
     assert first["tested"] == pytest.approx(1.0, abs=0.1) and first["evidence"] == 0.1
     page = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/monitor.md")
     assert "time to first token" in page and max(map(len, page.splitlines())) <= 80
@@ -86,7 +87,7 @@ def test_twice_the_time_is_a_tag_a_notification_and_no_rollback(
     receiver: WebhookEndpoint,
 ) -> None:
     config = monitored.config(f"notifications.url={receiver.url}")
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     found = looked(config=config)
     assert [figure.name for figure in found.drifted] == ["time_to_first_token", "inter_token"]
     assert tag().startswith(f"{found.created[:10]}: time to first token 2.")
@@ -102,10 +103,10 @@ def test_twice_the_time_is_a_tag_a_notification_and_no_rollback(
 
 
 def test_what_is_back_in_its_band_is_tagged_so() -> None:
-    monitored.write(monitored.answers(24, slower=2.1), hours_ago=2)
+    monitored.write(monitored.answers(MANY, slower=2.1), hours_ago=2)
     looked()
     monitored.write(monitored.answers(12), hours_ago=0.1)
-    few = looked("monitor.period_hours=0.5", "monitor.min_requests=20")
+    few = looked("monitor.period_hours=0.5", "monitor.min_requests=13")
     assert few.consequences.out == ("time_to_first_token", "inter_token")
     assert "2." in tag()  # too few requests show nothing
     found = looked("monitor.period_hours=0.5")
@@ -119,7 +120,7 @@ def test_a_rollback_goes_through_the_history_and_is_not_repeated(
 ) -> None:
     overrides = ("monitor.rollback=true", f"notifications.url={receiver.url}")
     config = monitored.config(*overrides)
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     found = looked(config=config)
     assert scene.aliases()["champion"] == 1
     kind, details = moves()[-1]
@@ -144,8 +145,8 @@ def test_a_rollback_goes_through_the_history_and_is_not_repeated(
 
 
 def test_versions_that_are_both_slow_are_not_rolled_back_to_each_other() -> None:
-    monitored.write(monitored.answers(24, slower=2.1), 2)
-    monitored.write(monitored.answers(24, slower=2.1), 1)
+    monitored.write(monitored.answers(MANY, slower=2.1), 2)
+    monitored.write(monitored.answers(MANY, slower=2.1), 1)
     looked("monitor.rollback=true")
     assert scene.aliases()["champion"] == 1
     found = looked("monitor.rollback=true")
@@ -158,7 +159,7 @@ def test_versions_that_are_both_slow_are_not_rolled_back_to_each_other() -> None
 def test_an_alias_that_was_moved_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     from steps.monitoring import consequences
 
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     real = consequences._before
 
     def moved_now(*given: Any) -> int | None:
@@ -176,7 +177,7 @@ def test_a_dry_run_says_what_would_follow(receiver: WebhookEndpoint) -> None:
     config = monitored.config(
         "dry_run=true", "monitor.rollback=true", f"notifications.url={receiver.url}"
     )
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     found = looked(config=config)
     assert found.consequences.rollback == "@champion would move back to version 1"
     assert found.consequences.tag and tag() == ""
@@ -185,7 +186,7 @@ def test_a_dry_run_says_what_would_follow(receiver: WebhookEndpoint) -> None:
 
 
 def test_refusals_alone_are_told_and_not_rolled_back() -> None:
-    monitored.write(monitored.answers(24, refused=True))
+    monitored.write(monitored.answers(MANY, refused=True))
     found = looked("monitor.rollback=true")
     assert [figure.name for figure in found.drifted] == ["refusal_rate"]
     assert "refusal rate 100.0% (11.1% in the evidence)" in tag()
@@ -253,12 +254,12 @@ def test_what_cannot_be_monitored_is_one_line(
 
 
 def test_a_version_by_number_is_monitored_too() -> None:
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     found = looked("target=models:/parrot/2")
     assert (found.alias, found.state) == (None, "drifted") and tag()
 
 
-def test_without_evidence_that_counts_it_says_what_makes_some(served: Pair) -> None:
+def test_without_evidence_that_counts_it_says_what_makes_some(served: Evidence) -> None:
     client = mlflow.MlflowClient()
     client.create_model_version(scene.NAME, f"models:/{served.onnx}", model_id=served.onnx)
     for run in mlflow.search_runs(output_format="list"):
@@ -284,7 +285,7 @@ def test_a_registry_that_is_away_is_one_line() -> None:
 
 
 def test_the_table_fits_eighty_columns_and_the_file_is_plain_json() -> None:
-    monitored.write(monitored.answers(24, slower=2.1))
+    monitored.write(monitored.answers(MANY, slower=2.1))
     found = looked("monitor.rollback=true")
     lines = table.text(found).splitlines()
     assert max(map(len, lines)) <= 80
