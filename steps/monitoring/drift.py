@@ -76,8 +76,14 @@ def median(values: Sequence[float], how: Resampling) -> Interval:
     return _wider(exact, data, lambda drawn: np.median(drawn, axis=1), how)
 
 
-def share(flags: Sequence[bool], how: Resampling) -> Interval:
+def share(flags: Sequence[bool], how: Resampling, *, stretches: bool = True) -> Interval:
     """The share of requests of which something holds, in the order of time, with its interval.
+
+    Args:
+        flags: one a request.
+        how: the interval is made.
+        stretches: whether neighbours count as few witnesses; without, the interval is the exact one
+            of requests that were drawn at random from the period, whatever hung together there.
 
     Raises:
         ValueError: no requests.
@@ -87,6 +93,8 @@ def share(flags: Sequence[bool], how: Resampling) -> Interval:
     held = int(sum(flags))
     bounds = binomtest(held, len(flags)).proportion_ci(how.level, method="exact")
     exact = Interval(held / len(flags), float(bounds.low), float(bounds.high))
+    if not stretches:
+        return exact
     return _wider(exact, np.asarray(flags, float), lambda drawn: drawn.mean(axis=1), how)
 
 

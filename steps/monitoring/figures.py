@@ -123,10 +123,14 @@ def _figure(sample: Sample, least: int, how: Resampling) -> Figure:
         why = f"{count} requests, {least} are needed (monitor.min_requests)"
         return replace(figure, state=TOO_FEW, why=why)
     if sample.kind == RATIO:
-        interval = drift.median(sample.values, how)
+        try:
+            interval = drift.median(sample.values, how)
+        except ValueError as error:
+            return replace(figure, state=TOO_FEW, why=str(error))
         live = statistics.median(sample.live)
     else:
-        interval = drift.share([bool(value) for value in sample.values], how)
+        flags = [bool(value) for value in sample.values]
+        interval = drift.share(flags, how, stretches=sample.stretches)
         live = interval.value
     return replace(
         figure,

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from steps.config import monitor as names
 from steps.config.monitor import BandsConfig
@@ -25,6 +25,7 @@ class Sample:
     live: Sequence[float] = field(default_factory=tuple)  # where the values are ratios
     left_out: int = 0
     missing: str = ""  # why nothing is tested, whatever the requests
+    stretches: bool = True  # whether neighbouring requests count as few witnesses
 
 
 def of(answers: Sequence[LiveAnswer], baseline: Baseline, bands: BandsConfig) -> list[Sample]:
@@ -115,15 +116,15 @@ def _errors(answers: Sequence[LiveAnswer], baseline: Baseline, bands: BandsConfi
         for one in answers
         if one.figures.outcome == "ok" or one.figures.outcome.startswith("5")
     ]
-    return [
-        _rate(
-            names.ERRORS,
-            [outcome != "ok" for outcome in outcomes],
-            baseline.error_rate,
-            Band(high=(baseline.error_rate or 0.0) + above),
-            len(answers) - len(outcomes),
-        )
-    ]
+    made = _rate(
+        names.ERRORS,
+        [outcome != "ok" for outcome in outcomes],
+        baseline.error_rate,
+        Band(high=(baseline.error_rate or 0.0) + above),
+        len(answers) - len(outcomes),
+    )
+    # a stretch of failures is what is looked for, not one witness
+    return [replace(made, stretches=False)]
 
 
 def _refusals(

@@ -113,7 +113,7 @@ def write(made: list[AnswerFigures], number: int = 2, hours_ago: float = 1.0) ->
     """Write traces of a version of the parrot, as its server does."""
     client = mlflow.MlflowClient()
     version = client.get_model_version(scene.NAME, str(number))
-    model_id = version.source.removeprefix("models:/")
+    model_id = str(version.source).removeprefix("models:/")
     digest = version.tags["slm.digest"]
     served = ServedVersion(scene.NAME, number, "onnx", digest, 0, model_id)
     config = ServeConfig(trace_sample=1.0)
