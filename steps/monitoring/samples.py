@@ -1,5 +1,6 @@
 """What of the sampled requests can be compared with the evidence, figure by figure."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,7 +139,9 @@ def _refusals(
         if one.figures.outcome == "ok" and one.figures.refused is not None
     ]
     expected = baseline.refusal_rate or 0.0
-    band = Band(expected - away, expected + away)
+    # a share is never outside 0 and 1: there is no such end of the band
+    low, high = expected - away, expected + away
+    band = Band(low if low > 0 else -math.inf, high if high < 1 else math.inf)
     return [_rate(names.REFUSALS, flags, baseline.refusal_rate, band, 0)]
 
 

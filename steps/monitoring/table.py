@@ -9,12 +9,12 @@ from steps.monitoring.result import TOO_LITTLE, Monitoring
 from steps.monitoring.samples import RATIO
 
 WIDTH = 80  # columns
-HEADINGS = ("", "live", "evidence", "tested", "interval", "band", "n", "")
+HEADINGS = ("", "live", "evidence", "interval", "band", "n", "")
 STATES = {
     "within": "ok",
     "drifted": "DRIFT",
     "undecided": "open",
-    "too_few": "too few",
+    "too_few": "few",
     "not_measured": "-",
 }
 SAID = {
@@ -56,10 +56,12 @@ def markdown(found: Monitoring) -> str:
 
 def _rows(figures: Sequence[Figure]) -> list[str]:
     cells = [HEADINGS, *(_row(figure) for figure in figures)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS))]
+    last = len(HEADINGS) - 1
+    widths = [max(len(row[column]) for row in cells) for column in range(last + 1)]
+    gap = "  " if sum(widths) + 2 * last <= WIDTH else " "
     return [
-        "  ".join(
-            cell.ljust(width) if column in (0, 7) else cell.rjust(width)
+        gap.join(
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
@@ -73,13 +75,14 @@ def _row(figure: Figure) -> tuple[str, ...]:
     elif figure.band_high is not None and figure.band_low is None:
         band = f"<={band}"
     interval = ""
-    if figure.low is not None and figure.high is not None:
+    if figure.tested is not None and figure.low is not None and figure.high is not None:
         interval = f"{_tested(figure, figure.low)}-{_tested(figure, figure.high)}"
+        if figure.kind == RATIO:
+            interval = f"{_tested(figure, figure.tested)}x ({interval})"
     return (
         figure.label,
         _plain(figure, figure.live),
         _plain(figure, figure.evidence),
-        "" if figure.tested is None or figure.kind != RATIO else _tested(figure, figure.tested),
         interval,
         band,
         str(figure.requests),
@@ -95,13 +98,13 @@ def _plain(figure: Figure, value: float | None) -> str:
     if value is None:
         return ""
     if figure.name in SECONDS:
-        return f"{1000 * value:.3g} ms"
+        return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
     return f"{value:.0f}" if figure.kind in (COUNT, RATIO) else f"{value:.1%}"
 
 
 def _tested(figure: Figure, value: float) -> str:
     if figure.kind == RATIO:
-        return f"{value:.3g}"
+        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
     return f"{value:.0f}" if figure.kind == COUNT else f"{100 * value:.3g}%"
 
 
