@@ -10,7 +10,7 @@ from mlflow.entities import LifecycleStage, Trace
 from steps.core import search, tags
 from steps.registry.client import RegistryClient
 from steps.registry.model_version import Version
-from steps.serving.traces import AnswerFigures
+from steps.serving.answered import AnswerFigures
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from steps.evaluation.check_functions import fold
 from steps.evaluation.refusals import refuses
+from steps.serving.answered import Answered, AnswerFigures, nowhere
 from steps.serving.deployment import TEXTS, Deployment
 from steps.serving.errors import ApiError
 from steps.serving.metrics import AnswerTimes, Metrics
 from steps.serving.routes import Choice
-from steps.serving.traces import Answered, AnswerFigures, nowhere
 
 ANSWERED, SHADOW = "answered", "shadow"
 

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
 from steps.serving import api_schema as schema
+from steps.serving.answered import Answered, nowhere
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError
@@ -25,7 +26,6 @@ from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.request_body import json_bytes
 from steps.serving.routes import Routes
-from steps.serving.traces import Answered, nowhere
 from steps.serving.webhook import AliasWebhook
 
 log = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ from steps.config import isolation
 from steps.config.root import Config
 from steps.core import processes
 from steps.core.errors import ConfigError, StepError
-from steps.evaluation import machine
 from steps.registry import target
 from steps.registry.client import RegistryClient
+from steps.serving.answered import nowhere
 from steps.serving.app import Api, application
 from steps.serving.follower import Follower, routes_of
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
-from steps.serving.traces import TraceWriter, nowhere
+from steps.serving.traces import writer_of
 from steps.serving.webhook import AliasWebhook
 from steps.snapshots.store_folder import StoreFolder
 
@@ -80,7 +80,7 @@ def build(config: Config) -> FastAPI:
     secret = os.environ.get(config.serve.webhook_secret_env, "")
     webhook = AliasWebhook(secret) if secret else None
 
-    traces = _traces(config, metrics)
+    traces = writer_of(config, metrics.traced)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -99,33 +99,6 @@ def build(config: Config) -> FastAPI:
     trace = nowhere if traces is None else traces.offer
     api = Api(config.serve, routes, follower, metrics, keys, webhook, trace)
     return application(api, config.serve, lifespan)
-
-
-def _traces(config: Config, metrics: Metrics) -> TraceWriter | None:
-    """The writer of traces; None where none are to be written.
-
-    Raises:
-        ConfigError: they would be among those of evaluations.
-    """
-    if not config.serve.trace_sample:
-        return None
-    place = config.serve.trace_experiment
-    evaluated_in = {
-        config.experiment,
-        os.environ.get("MLFLOW_EXPERIMENT_NAME"),
-        *config.promotion.evidence.experiments,
-    }
-    if place in evaluated_in:
-        raise ConfigError(
-            "serve.trace_experiment", place, "an experiment in which no model is evaluated"
-        )
-    log.info(
-        "%g %% of the requests become traces in the experiment %r, %s their text",
-        100 * config.serve.trace_sample,
-        place,
-        "with" if config.serve.trace_prompts else "without",
-    )
-    return TraceWriter(config.serve, machine.describe()["processor"], metrics.traced)
 
 
 def models_of(config: Config) -> dict[str, list[str]]:

@@ -7,13 +7,14 @@ answer waits for the tracking server; one that cannot be written is dropped and 
 
 import json
 import logging
+import os
 import queue
 import random
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
@@ -26,11 +27,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from steps.config.root import Config
 from steps.config.serve import ServeConfig
 from steps.core import tags
+from steps.core.errors import ConfigError
 from steps.core.redaction import redact
+from steps.evaluation import machine
 from steps.registry.retries import without_own_retries
-from steps.serving.deployment import ServedVersion
+from steps.serving.answered import Answered
 
 log = logging.getLogger(__name__)
 
@@ -43,84 +47,6 @@ LONGEST_TEXT = 20_000  # characters of a prompt or an answer in a trace; what is
 WRITTEN, FULL, FAILED, UNFINISHED = "written", "queue_full", "failed", "not_written_at_end"
 # of a request, what a trace may hold without its text: figures alone
 SETTINGS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n", "seed")
-
-
-@dataclass(frozen=True)
-class AnswerFigures:
-    """What is known of one answer, without its text.
-
-    Attributes:
-        outcome: ``ok``, ``cancelled`` or an HTTP status.
-        seconds: from the request's arrival to the end.
-        first_token_s: seconds to the first text; None where there was none.
-        inter_token_s: mean seconds between the tokens of a whole answer; None where it has none.
-        prompt_tokens: of the request; 0 where the answer did not end.
-        tokens: of the answer.
-        finish_reason: ``stop``, ``length`` or ``tool_calls``; with several choices, all of them.
-        refused: whether it declines what was asked; None where nobody looked.
-        format_valid: whether it is the JSON that was asked for; None where none was.
-        concurrency: the most requests, this one included, that the version had at any moment of it.
-    """
-
-    outcome: str
-    seconds: float
-    first_token_s: float | None = None
-    inter_token_s: float | None = None
-    prompt_tokens: int = 0
-    tokens: int = 0
-    finish_reason: str | None = None
-    refused: bool | None = None
-    format_valid: bool | None = None
-    concurrency: int = 1
-
-    @classmethod
-    def from_json(cls, text: str) -> "AnswerFigures":
-        """The figures in a trace's metadata, which whoever may edit the experiment can write.
-
-        Raises:
-            ValueError: they are not such figures.
-        """
-        from pydantic import TypeAdapter, ValidationError
-
-        known = {one.name for one in fields(cls)}
-        try:
-            plain = {key: value for key, value in json.loads(text).items() if key in known}
-            read = TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
-        except (ValidationError, AttributeError, RecursionError) as error:
-            raise ValueError(f"not the figures of an answer: {type(error).__name__}") from error
-        times = (read.seconds, read.first_token_s, read.inter_token_s)
-        if not all(0 <= one < 1e9 for one in times if one is not None):  # NaN neither
-            raise ValueError("not the figures of an answer: a time that is none")
-        if min(read.prompt_tokens, read.tokens) < 0 or read.concurrency < 1:
-            raise ValueError("not the figures of an answer: a count below 0")
-        return read
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One request that a version was asked.
-
-    Attributes:
-        version: that was asked.
-        alias: that the request went to.
-        role: ``answered`` or ``shadow``.
-        started: seconds since 1970.
-        figures: of the answer.
-        row: what was asked.
-        text: what was answered.
-    """
-
-    version: ServedVersion
-    alias: str
-    role: str
-    started: float
-    figures: AnswerFigures
-    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    text: str = field(default="", repr=False)
-
-
-def nowhere(_: Answered) -> None:
-    """Write no trace."""
 
 
 class TraceWriter:
@@ -272,6 +198,37 @@ class TraceWriter:
                     text = json.dumps(row[key], ensure_ascii=False)
                     inputs[key] = row[key] if len(text) <= LONGEST_TEXT else _cut(text)
         return inputs
+
+
+def writer_of(config: Config, count: Callable[[str], None]) -> TraceWriter | None:
+    """The writer of traces; None where none are to be written.
+
+    Args:
+        config: of the server.
+        count: told what became of each sampled request's trace.
+
+    Raises:
+        ConfigError: they would be among those of evaluations.
+    """
+    if not config.serve.trace_sample:
+        return None
+    place = config.serve.trace_experiment
+    evaluated_in = {
+        config.experiment,
+        os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+        *config.promotion.evidence.experiments,
+    }
+    if place in evaluated_in:
+        raise ConfigError(
+            "serve.trace_experiment", place, "an experiment in which no model is evaluated"
+        )
+    log.info(
+        "%g %% of the requests become traces in the experiment %r, %s their text",
+        100 * config.serve.trace_sample,
+        place,
+        "with" if config.serve.trace_prompts else "without",
+    )
+    return TraceWriter(config.serve, machine.describe()["processor"], count)
 
 
 def experiment_id(name: str) -> str:

@@ -9,8 +9,9 @@ import mlflow
 
 from steps.config.root import Config
 from steps.config.serve import ServeConfig
+from steps.serving.answered import Answered, AnswerFigures
 from steps.serving.deployment import ServedVersion
-from steps.serving.traces import Answered, AnswerFigures, TraceWriter
+from steps.serving.traces import TraceWriter
 from tests.registry import scene
 
 PROCESSOR = "A processor"

@@ -17,13 +17,14 @@ import pytest
 from steps.config.serve import ServeConfig
 from steps.core.errors import ConfigError
 from steps.serving import answers, traces
+from steps.serving.answered import Answered, AnswerFigures
 from steps.serving.answers import Question
 from steps.serving.deployment import Deployment, ServedVersion
 from steps.serving.errors import ApiError
 from steps.serving.metrics import Metrics
 from steps.serving.routes import Choice, Route
 from steps.serving.server import build
-from steps.serving.traces import Answered, AnswerFigures, TraceWriter
+from steps.serving.traces import TraceWriter
 
 VERSION = ServedVersion("slm", 3, "onnx", "sha256:abc", 0, "m-" + "0" * 32)
 ROW = {
