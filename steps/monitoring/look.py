@@ -14,6 +14,7 @@ from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
 from steps.evaluation.report import CandidateReport, Report
 from steps.monitoring import baseline, figures, live, recorded, table
+from steps.monitoring.baseline import Baseline
 from steps.monitoring.consequences import follow
 from steps.monitoring.result import ARTIFACT, PAGE, EvidenceUsed, Monitoring
 from steps.registry import eligibility, evidence_selection, notifications, target
@@ -45,6 +46,7 @@ def look(config: Config, registry: RegistryClient) -> Monitoring:
     assert version is not None, "a target with an alias or a version names one"
     evidence, digest = _evidence(config, registry, version)
     report, candidate = _whole(evidence, version)
+    known = _baseline(evidence, report, candidate)
     settings = config.monitor
     period = live.read(
         registry,
@@ -55,7 +57,6 @@ def look(config: Config, registry: RegistryClient) -> Monitoring:
         most=settings.max_requests,
     )
     asked = recorded.ask(settings, version, digest, report, candidate, period.processors)
-    known = baseline.of(report, candidate)
     again = asked.figure(settings)
     found = Monitoring(
         name=version.name,
@@ -140,6 +141,16 @@ def _whole(evidence: Evidence, version: Version) -> tuple[Report, CandidateRepor
     whole = replace(evidence, report=report).of(version.model_id, version.tags.get(tags.DIGEST))
     assert whole is not None, "the same report was read before"
     return report, whole
+
+
+def _baseline(evidence: Evidence, report: Report, candidate: CandidateReport) -> Baseline:
+    try:
+        return baseline.of(report, candidate)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StepError(
+            f"{evidence.uri}: its timings or answers cannot be read ({type(error).__name__}:"
+            f" {redact(first_line(error))}); evaluate again: `mlflow run . -e evaluate`"
+        ) from error
 
 
 def keep(found: Monitoring) -> None:

@@ -119,7 +119,8 @@ def ask(
             skipped="no recorded prompt was asked: monitor.endpoint names no running server",
             evidence_processor=theirs,
         )
-    questions = report.pack.get("questions") or {}
+    given = report.pack.get("questions")
+    questions = given if isinstance(given, dict) else {}
     items = chosen(candidate.quality.items, questions)
     if not items:
         said = "no recorded prompt was asked: the report holds no questions and answers to ask"
@@ -142,11 +143,18 @@ def chosen(items: Sequence[ItemResult], questions: dict[str, Any]) -> list[ItemR
         if item.error is None
         and item.answer
         and item.completion_tokens > 0
-        and questions.get(item.id)
-        and all(message.get("role") != "system" for message in questions[item.id])
+        and _without_system(questions.get(item.id))
     ]
     count = min(RECORDED, len(able))
     return [able[(2 * place + 1) * len(able) // (2 * count)] for place in range(count)]
+
+
+def _without_system(messages: Any) -> bool:
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(isinstance(one, dict) and one.get("role") != "system" for one in messages)
+    )
 
 
 def compared(item: str, recorded: str, answer: str) -> RecordedAnswer:

@@ -269,6 +269,22 @@ def test_without_evidence_that_counts_it_says_what_makes_some(served: Evidence) 
     assert "\n" not in str(told.value)
 
 
+def test_evidence_whose_timings_cannot_be_read_is_one_line() -> None:
+    client = mlflow.MlflowClient()
+    uri = scene.version_tags(2)["slm.evaluation"]
+    report = mlflow.artifacts.load_dict(uri)
+    for one in report["candidates"]:
+        one["series"]["speed"]["streams"]["32"] = [{"ttft_s": "soon"}]
+    with mlflow.start_run() as run:
+        mlflow.log_text(json.dumps(report), "report.json")
+    other = f"runs:/{run.info.run_id}/report.json"
+    for key, value in (("slm.evaluation", other), ("slm.evidence_digest", "")):
+        client.set_model_version_tag(scene.NAME, "2", key, value)
+    with pytest.raises(StepError, match=r"timings or answers cannot be read \(.*evaluate") as told:
+        looked(f"report_uri={other}")
+    assert "\n" not in str(told.value)
+
+
 def test_evidence_about_other_bytes_is_refused() -> None:
     client = mlflow.MlflowClient()
     client.set_model_version_tag(scene.NAME, "2", "slm.digest", "sha256:other")
