@@ -1,15 +1,19 @@
-"""What one look at a served version found: plain data, one JSON file."""
+"""What one look at a served version found: plain data, one JSON file, checked against a published
+schema (``monitor.schema.json`` beside this file).
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steps.monitoring.drift import DRIFTED, UNDECIDED, WITHIN
+from steps.config.monitor import FIGURES
+from steps.monitoring.drift import DRIFTED, NOT_MEASURED, TOO_FEW, UNDECIDED, WITHIN
 from steps.monitoring.figures import Figure
 from steps.monitoring.recorded import Recorded
 
 SCHEMA = "slm-promote/monitor/1"
+SCHEMA_FILE = Path(__file__).with_name("monitor.schema.json")
 ARTIFACT, PAGE = "monitor.json", "monitor.md"
 TOO_LITTLE = "too_little"
 
@@ -108,9 +112,18 @@ class Monitoring:
         return measured
 
     def to_json(self) -> dict[str, Any]:
-        """As ``monitor.json`` holds it."""
+        """As ``monitor.json`` holds it, checked against the published schema.
+
+        Raises:
+            jsonschema.ValidationError: it does not hold what the schema promises.
+        """
+        import jsonschema
+
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
-        return {**plain, "state": self.state}
+        document = {**plain, "state": self.state}
+        schema = json.loads(SCHEMA_FILE.read_text("utf-8"))
+        jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+        return document
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
@@ -118,3 +131,22 @@ class Monitoring:
         part = path.with_name(path.name + ".part")
         part.write_text(text, "utf-8")
         part.replace(path)
+
+
+def schema() -> dict[str, Any]:
+    """The schema of what is written, made from the dataclasses; ``monitor.schema.json`` is it."""
+    from pydantic import TypeAdapter
+
+    made = TypeAdapter(Monitoring).json_schema()
+    made["properties"]["schema"] = {"const": SCHEMA}
+    made["properties"]["state"] = {"enum": [DRIFTED, UNDECIDED, WITHIN, TOO_LITTLE]}
+    figure = made["$defs"]["Figure"]["properties"]
+    figure["state"] = {"enum": [DRIFTED, UNDECIDED, WITHIN, TOO_FEW, NOT_MEASURED]}
+    figure["name"] = {"enum": list(FIGURES)}
+    made["required"] = [*made["required"], "schema", "state"]
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA,
+        "title": "Monitoring of a served version of slm-promote",
+    }
+    return {**made, **head}

@@ -1,10 +1,12 @@
-"""The printed table, with figures as wide as they come."""
+"""What is written and printed, with figures as wide as they come."""
 
+import json
 from dataclasses import replace
 
 import pytest
+from jsonschema import ValidationError
 
-from steps.monitoring import table
+from steps.monitoring import result, table
 from steps.monitoring.figures import Figure
 from steps.monitoring.recorded import Recorded, RecordedAnswer
 from steps.monitoring.result import Consequences, EvidenceUsed, Monitoring
@@ -67,6 +69,14 @@ def test_it_says_in_words_what_drifted_what_is_missing_and_what_followed() -> No
         "rollback: none: a reason",
     ):
         assert words in said
+
+
+def test_the_published_schema_is_that_of_the_dataclasses_and_holds() -> None:
+    assert json.loads(result.SCHEMA_FILE.read_text()) == result.schema()
+    assert FOUND.to_json()["state"] == "drifted"
+    wrong = replace(FOUND, figures=(replace(FIGURES[0], name="speed"),))
+    with pytest.raises(ValidationError, match="'speed' is not one of"):
+        wrong.to_json()
 
 
 @pytest.mark.parametrize(
