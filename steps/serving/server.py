@@ -29,6 +29,7 @@ from steps.snapshots.store_folder import StoreFolder
 log = logging.getLogger(__name__)
 
 REGISTRY_SECONDS = 5.0  # that one question to the registry may be repeated
+BACKLOG = 2048  # connections that wait to be taken, as uvicorn has it
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CLOSE_SECONDS = 10  # that answers on their way have when the server is told to end
 
@@ -143,6 +144,7 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise StepError(
