@@ -9,7 +9,8 @@ from steps.core.errors import ConfigError
 
 PROPOSED, HELD, WAITING, APPROVED, REJECTED = "proposed", "held", "waiting", "approved", "rejected"
 PROMOTED, ROLLED_BACK, OBSERVED = "promoted", "rolled_back", "observed"
-EVENTS = (PROPOSED, HELD, WAITING, APPROVED, REJECTED, PROMOTED, ROLLED_BACK, OBSERVED)
+DRIFTED = "drifted"  # a figure of a served version has left its band
+EVENTS = (PROPOSED, HELD, WAITING, APPROVED, REJECTED, PROMOTED, ROLLED_BACK, OBSERVED, DRIFTED)
 
 
 @dataclass

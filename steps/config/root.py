@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from steps.config.evaluate import EvaluateConfig
 from steps.config.generation import GenerationConfig
 from steps.config.model import ModelConfig
+from steps.config.monitor import MonitorConfig
 from steps.config.notifications import NotificationsConfig
 from steps.config.onnx import OnnxConfig
 from steps.config.promotion import PromotionConfig
@@ -46,6 +47,7 @@ class Config:
     evaluate: EvaluateConfig = MISSING
     promotion: PromotionConfig = MISSING
     serve: ServeConfig = MISSING
+    monitor: MonitorConfig = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     notifications: NotificationsConfig = field(default_factory=NotificationsConfig)
@@ -100,5 +102,6 @@ def register() -> None:
         ("evaluate", EvaluateConfig),
         ("promotion", PromotionConfig),
         ("serve", ServeConfig),
+        ("monitor", MonitorConfig),
     ):
         store.store(group=group, name="schema", node=node)

@@ -63,8 +63,20 @@ class ServeConfig:
     # web pages of other addresses that may ask, such as https://chat.example.com; empty: none
     cors_origins: list[str] = field(default_factory=list)
 
+    # share of the requests that become MLflow traces, drawn at random; 0 writes none, and `monitor`
+    # then has nothing to read
+    trace_sample: float = bounded(0.0, between(0, 1, "a share"))
+    # whether a trace holds the prompt and the answer
+    trace_prompts: bool = False
+    # MLflow experiment that the traces are written to: none in which models are evaluated
+    trace_experiment: str = "slm-serving"
+
     def __post_init__(self) -> None:
         bounds.check(self, "serve")
+        if not self.trace_experiment.strip():
+            raise ConfigError(
+                "serve.trace_experiment", self.trace_experiment, "an experiment's name"
+            )
         for key, alias in (
             ("alias", self.alias),
             ("shadow", self.shadow),

@@ -37,6 +37,10 @@ APPROVAL = "slm.approval"
 # why a server could not serve the version, or that it serves it again
 SERVING = "slm.serving"
 
+# what `monitor` found when a figure left its band or came back, in words; and which figures are out
+MONITOR = "slm.monitor"
+MONITOR_FIGURES = "slm.monitor.figures"
+
 # on a registered model: creation time of its <name>.history, ms since 1970
 HISTORY = "slm.history"
 
@@ -45,3 +49,10 @@ PACK = "slm.pack"
 PACK_DIGEST = "slm.pack_digest"
 ITEM = "slm.item"
 SKILL = "slm.skill"
+
+# on a trace of a served request, beside MODEL, VARIANT and DIGEST
+VERSION = "slm.version"  # number of the registered version
+ROLE = "slm.role"  # answered or shadow
+ALIAS = "slm.alias"  # that the request went to
+PROCESSOR = "slm.processor"  # of the machine that answered
+ANSWER = "slm.answer"  # in its metadata: JSON of the figures

@@ -1,5 +1,5 @@
 """Tell a webhook what became of a version: proposed, held, waiting for approval, approved,
-rejected, promoted, rolled back, observed.
+rejected, promoted, rolled back, observed, drifted.
 
 A notification follows what it tells of, and is nothing that a move waits for or depends on:
 :func:`notify` returns at once and raises nothing. The form is a CloudEvent in structured mode,

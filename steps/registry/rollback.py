@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
@@ -31,6 +32,8 @@ def rollback(
     reason: str | None = None,
     force: bool = False,
     dry_run: bool = False,
+    only_from: int | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Promotion:
     """Move the policy's alias back.
 
@@ -42,11 +45,14 @@ def rollback(
         reason: why, for the history; ``force`` needs one.
         force: overrule a rejection of the version that the alias would return to.
         dry_run: say what would change and change nothing.
+        only_from: version that the alias must be at; the default is any.
+        details: more for the history's entry.
 
     Raises:
         ConfigError: ``force`` without a reason.
-        RefusedError: there is nothing to return to, the version never held the alias, an approver
-            rejected it meanwhile, or it fails the canary; no alias was moved.
+        RefusedError: the alias is not at ``only_from``, there is nothing to return to, the version
+            never held the alias, an approver rejected it meanwhile, or it fails the canary; no
+            alias was moved.
         LostRaceError: another promoter moved the alias in between; no alias was moved here.
     """
     targets.check_force(force, reason)
@@ -58,6 +64,11 @@ def rollback(
     history = store.peek() if dry_run else store.open()
     current, line = history.aliases.get(alias), history.held(alias)
     held = list(dict.fromkeys(line))
+    if only_from is not None and current != only_from:
+        raise RefusedError(
+            f"models:/{name}@{alias}: it points at version {current} now, not at {only_from};"
+            " nothing was changed"
+        )
     if to is None:
         # @previous does not know of moves by other clients
         to = next((number for number in reversed(line) if number != current), None)
@@ -94,7 +105,7 @@ def rollback(
         Reason(
             ROLLBACK,
             redact(reason or said),
-            {"objections": [rejected]} if rejected else {},
+            {**(details or {}), **({"objections": [rejected]} if rejected else {})},
         ),
         dry_run=dry_run,
     )

@@ -3,16 +3,17 @@
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from steps.evaluation.check_functions import fold
 from steps.evaluation.refusals import refuses
+from steps.serving.answered import Answered, AnswerFigures, nowhere
 from steps.serving.deployment import TEXTS, Deployment
 from steps.serving.errors import ApiError
-from steps.serving.metrics import Metrics
+from steps.serving.metrics import AnswerTimes, Metrics
 from steps.serving.routes import Choice
 
 ANSWERED, SHADOW = "answered", "shadow"
@@ -27,12 +28,14 @@ class Question:
         row: of the chat contract, without what only the server reads.
         deadline: on the monotonic clock.
         usage: whether the client wants the token counts at the end of a stream.
+        trace: told of the answer once it is whole, or will never be; must return at once.
     """
 
     choice: Choice
     row: Mapping[str, Any]
     deadline: float
     usage: bool = False
+    trace: Callable[[Answered], None] = nowhere
 
     @property
     def fingerprint(self) -> str:
@@ -76,9 +79,11 @@ async def _measured(
 ) -> AsyncGenerator[dict[str, Any]]:
     times = metrics.answering(deployment.version, question.choice.route.alias, role)
     outcome, usage, text, reasons = "cancelled", dict[str, Any](), "", set[str]()
+    busy = _company(deployment)
     try:
         async with aclosing(deployment.events(question.counted, question.deadline)) as events:
             async for chunk in events:
+                busy = max(busy, deployment.admission.active)
                 usage = chunk.get("usage") or usage
                 for choice in chunk["choices"]:
                     delta = choice["delta"]
@@ -95,11 +100,45 @@ async def _measured(
         outcome = str(error.status)
         raise
     finally:
-        times.ended(
-            outcome,
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            tokens=int(usage.get("completion_tokens", 0)),
-        )
+        _end(question, deployment, role, times, outcome, usage, text, reasons, busy)
+
+
+def _company(deployment: Deployment) -> int:
+    """Requests that a version has when one more arrives, with this one."""
+    return deployment.admission.active + deployment.admission.waiting + 1
+
+
+def _end(
+    question: Question,
+    deployment: Deployment,
+    role: str,
+    times: AnswerTimes,
+    outcome: str,
+    usage: Mapping[str, Any],
+    text: str,
+    reasons: set[str],
+    busy: int,
+) -> None:
+    """Count an answer, and offer it as a trace."""
+    prompt_tokens = int(usage.get("prompt_tokens", 0))
+    tokens = int(usage.get("completion_tokens", 0))
+    times.ended(outcome, prompt_tokens=prompt_tokens, tokens=tokens)
+    figures = AnswerFigures(
+        outcome,
+        times.seconds,
+        times.first_token_s,
+        times.inter_token_s,
+        prompt_tokens,
+        tokens,
+        ", ".join(sorted(reasons)) or None,
+        times.refusal,
+        times.valid,
+        busy,
+    )
+    alias = question.choice.route.alias
+    question.trace(
+        Answered(deployment.version, alias, role, times.started, figures, question.row, text)
+    )
 
 
 def _judge(row: Mapping[str, Any], text: str, reasons: set[str], times: Any) -> None:
@@ -112,8 +151,8 @@ def _judge(row: Mapping[str, Any], text: str, reasons: set[str], times: Any) -> 
             times.formatted("length" not in reasons)
         except ValueError:
             times.formatted(False)
-    elif text and refuses(fold(text)):
-        times.refused()
+    elif text:
+        times.refused(refuses(fold(text)))
 
 
 def whole(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -182,13 +221,16 @@ async def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[P
     """The text of a prompt's answer as it comes; the last part has its end and its token counts."""
     deployment = question.choice.deployment
     times = metrics.answering(deployment.version, question.choice.route.alias, ANSWERED)
-    outcome, last = "cancelled", PromptAnswer("", "stop")
+    outcome, last, text = "cancelled", PromptAnswer("", "stop"), ""
+    busy = _company(deployment)
     try:
         async with aclosing(deployment.events(question.counted, question.deadline)) as events:
             async for part in events:
+                busy = max(busy, deployment.admission.active)
                 if isinstance(part, str):
                     if part:
                         times.text()
+                        text += part
                         yield PromptAnswer(part)
                 else:
                     last = PromptAnswer("", part["finish_reason"], part["usage"])
@@ -198,12 +240,9 @@ async def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[P
         outcome = str(error.status)
         raise
     finally:
+        reasons = {last.finish_reason or ""} if outcome == "ok" else set[str]()
         usage = last.usage or {}
-        times.ended(
-            outcome,
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            tokens=int(usage.get("completion_tokens", 0)),
-        )
+        _end(question, deployment, ANSWERED, times, outcome, usage, text, reasons, busy)
 
 
 def completion_head(question: Question) -> dict[str, Any]:

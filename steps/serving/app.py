@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
 from steps.serving import api_schema as schema
+from steps.serving.answered import Answered, nowhere
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError
@@ -53,6 +54,7 @@ class Api:
         metrics: told of each request.
         keys: who may ask.
         webhook: takes the registry's; None where no secret is known.
+        trace: told of each answer.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Api:
         metrics: Metrics,
         keys: ApiKeys,
         webhook: AliasWebhook | None,
+        trace: Callable[[Answered], None] = nowhere,
     ) -> None:
         self._config, self._routes, self._follower = config, routes, follower
         self._metrics, self._keys, self._webhook = metrics, keys, webhook
+        self._trace = trace
         self._shadows: set[asyncio.Task[None]] = set()
 
     # --- answers
@@ -144,7 +148,8 @@ class Api:
     def _question(self, body: Mapping[str, Any], arrived: float, usage: bool) -> Question:
         row = {key: value for key, value in body.items() if key != "model"}
         choice = self._routes.choose(body.get("model"), row)
-        question = Question(choice, row, arrived + self._config.request_timeout, usage)
+        until = arrived + self._config.request_timeout
+        question = Question(choice, row, until, usage, self._trace)
         if "messages" in row:
             for deployment in choice.shadows:
                 task = asyncio.create_task(answers.shadow(question, deployment, self._metrics))

@@ -38,6 +38,7 @@ class ServedVersion:
         variant: ``transformers`` or ``onnx``; empty where nothing says.
         digest: ``sha256:…`` of its bytes.
         created: seconds since 1970, when it was registered.
+        model_id: of the logged model behind it; empty where there is none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ServedVersion:
     variant: str
     digest: str
     created: int = 0
+    model_id: str = ""
 
     @property
     def uri(self) -> str:

@@ -165,8 +165,9 @@ class Follower:
                 " `mlflow run . -e register`, or pass serve.require_digest=false"
             )
         variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
+        created, model_id = found.created_ms // 1000, found.model_id or ""
         return ServedVersion(
-            found.name, found.number, variant, next(iter(digests), ""), found.created_ms // 1000
+            found.name, found.number, variant, next(iter(digests), ""), created, model_id
         )
 
     def _due(self, version: ServedVersion | Version) -> bool:

@@ -65,6 +65,11 @@ class Metrics:
         )
         self._failures = counter("slm_load_failures", "Versions that could not be served.", VERSION)
         self._moves = counter("slm_alias_moves", "Moves of an alias followed.", ("model", "alias"))
+        self._traces = counter(
+            "slm_traces",
+            "Sampled requests by what became of their trace: written, or why it was dropped.",
+            ("outcome",),
+        )
         self._registry_up = Gauge(
             "slm_registry_up", "1 where the registry answers.", ("model",), registry=self.registry
         )
@@ -95,6 +100,10 @@ class Metrics:
     def load_failed(self, version: ServedVersion) -> None:
         self._failures.labels(*_of(version)).inc()
 
+    def traced(self, outcome: str) -> None:
+        """A sampled request's trace was written, or dropped."""
+        self._traces.labels(outcome).inc()
+
     def registry_up(self, name: str, up: bool) -> None:
         self._registry_up.labels(name).set(up)
 
@@ -114,18 +123,33 @@ class Metrics:
 
 
 class AnswerTimes:
-    """The times of one answer, from when its request arrived."""
+    """The times of one answer, from when its request arrived.
+
+    Attributes:
+        started: seconds since 1970, when the request arrived.
+        seconds: from then to the end.
+        first_token_s: seconds to the first text; None before there is any.
+        inter_token_s: mean seconds between the tokens of a whole answer; None where there are none.
+        refusal: whether it declines what was asked; None where nobody looked.
+        valid: whether it is the JSON that was asked for; None where none was.
+    """
 
     def __init__(self, metrics: Metrics, labels: tuple[str, ...], alias: str) -> None:
         self._metrics, self._labels, self._alias = metrics, labels, alias
-        self._arrived = time.monotonic()
+        self._arrived, self.started = time.monotonic(), time.time()
         self._first: float | None = None
+        self.seconds = 0.0
+        self.first_token_s: float | None = None
+        self.inter_token_s: float | None = None
+        self.refusal: bool | None = None
+        self.valid: bool | None = None
 
     def text(self) -> None:
         """Some text came."""
         if self._first is None:
             self._first = time.monotonic()
-            self._metrics._first.labels(*self._labels).observe(self._first - self._arrived)
+            self.first_token_s = self._first - self._arrived
+            self._metrics._first.labels(*self._labels).observe(self.first_token_s)
 
     def ended(self, outcome: str, *, prompt_tokens: int = 0, tokens: int = 0) -> None:
         """The answer is whole, or will never be."""
@@ -133,17 +157,22 @@ class AnswerTimes:
         metrics._requests.labels(*labels, self._alias, outcome).inc()
         metrics._prompt_tokens.labels(*labels).inc(prompt_tokens)
         metrics._tokens.labels(*labels).inc(tokens)
+        self.seconds = now - self._arrived
         if outcome == "ok":
-            metrics._answer.labels(*labels).observe(now - self._arrived)
+            metrics._answer.labels(*labels).observe(self.seconds)
             if self._first is not None and tokens > 1:
-                metrics._between.labels(*labels).observe((now - self._first) / (tokens - 1))
+                self.inter_token_s = (now - self._first) / (tokens - 1)
+                metrics._between.labels(*labels).observe(self.inter_token_s)
 
-    def refused(self) -> None:
-        """The answer declines what was asked."""
-        self._metrics._refusals.labels(*self._labels).inc()
+    def refused(self, refusal: bool) -> None:
+        """Whether the answer declines what was asked."""
+        self.refusal = refusal
+        if refusal:
+            self._metrics._refusals.labels(*self._labels).inc()
 
     def formatted(self, valid: bool) -> None:
         """The answer was to be JSON."""
+        self.valid = valid
         self._metrics._formats.labels(*self._labels, str(valid).lower()).inc()
 
 

@@ -20,11 +20,14 @@ from steps.core import processes, visible
 from steps.core.errors import ConfigError, StepError
 from steps.registry import target
 from steps.registry.client import RegistryClient
+from steps.serving.answered import nowhere
 from steps.serving.app import Api, application
 from steps.serving.follower import Follower, routes_of
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
+from steps.serving.threads import in_thread
+from steps.serving.traces import writer_of
 from steps.serving.webhook import AliasWebhook
 from steps.snapshots.store_folder import StoreFolder
 
@@ -119,9 +122,13 @@ def build(config: Config) -> FastAPI:
         await asyncio.sleep(config.serve.shutdown_seconds)
         await follower.close()
 
+    traces = writer_of(config, metrics.traced)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         beside = [asyncio.create_task(follower.run()), asyncio.create_task(end_late_answers())]
+        if traces is not None:
+            traces.start()
         try:
             yield
         finally:
@@ -129,8 +136,11 @@ def build(config: Config) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await follower.close()
+            if traces is not None:
+                await in_thread(traces.close)
 
-    api = Api(config.serve, routes, follower, metrics, keys, webhook)
+    trace = nowhere if traces is None else traces.offer
+    api = Api(config.serve, routes, follower, metrics, keys, webhook, trace)
     app = application(api, config.serve, lifespan)
     app.state.ending = ending
     return app

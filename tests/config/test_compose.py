@@ -8,7 +8,7 @@ from steps.config.root import CONF
 from steps.core.errors import ConfigError
 from steps.pipeline.compose import compose_config, compose_jobs
 
-GROUPS = ("model", "onnx", "evaluate", "promotion")
+GROUPS = ("model", "onnx", "evaluate", "promotion", "serve", "monitor")
 NODES = [
     f"{group}={path.stem}"
     for group in GROUPS
