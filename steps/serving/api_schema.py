@@ -162,6 +162,19 @@ ERROR: Schema = {
         }
     },
 }
+MODEL: Schema = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "version": {"type": "integer"},
+        "aliases": {"type": "array", "items": {"type": "string"}},
+        "variant": {"type": "string"},
+    },
+}
 MODELS: Schema = {
     "type": "object",
     "required": ["object", "data"],
@@ -169,19 +182,7 @@ MODELS: Schema = {
         "object": {"const": "list"},
         "data": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "object", "created", "owned_by"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "object": {"const": "model"},
-                    "created": {"type": "integer"},
-                    "owned_by": {"type": "string"},
-                    "version": {"type": "integer"},
-                    "aliases": {"type": "array", "items": {"type": "string"}},
-                    "variant": {"type": "string"},
-                },
-            },
+            "items": MODEL,
         },
     },
 }
@@ -198,6 +199,7 @@ REASONS = {
     401: "an API key is missing or wrong",
     404: "no such model, or no such address",
     405: "another method is meant",
+    408: "the body took too long to come",
     413: "the body is too large",
     429: "too many requests wait",
     500: "the model failed",

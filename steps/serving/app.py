@@ -13,13 +13,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
 from steps.serving import api_schema as schema
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.deployment import Deployment
-from steps.serving.errors import ApiError
+from steps.serving.errors import ApiError, shown
 from steps.serving.follower import Follower
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
@@ -125,19 +126,27 @@ class Api:
     ) -> AsyncGenerator[bytes]:
         """The answers one after another: their parts do not mix."""
         usages: list[Mapping[str, Any] | None] = []
+        empty: dict[str, Any] = {"usage": None} if usage else {}
         for index, question in enumerate(questions):
             async with aclosing(answers.prompt_parts(question, self._metrics)) as parts:
                 async for part in parts:
                     if part.finish_reason is not None:
                         usages.append(part.usage)
-                    yield _event({**head, "choices": [answers.text_choice(index, part)]})
+                    choices = [answers.text_choice(index, part)]
+                    yield _event({**head, "choices": choices, **empty})
         if usage:
             yield _event({**head, "choices": [], "usage": answers.summed(usages)})
         yield DONE
 
     async def _body(self, request: Request) -> dict[str, Any]:
         self._keys.check(request.headers.get("authorization"))
-        body = await request_body.body_of(request, self._config.max_body_bytes)
+        try:
+            async with asyncio.timeout(self._config.request_timeout):
+                body = await request_body.body_of(request, self._config.max_body_bytes)
+        except TimeoutError:
+            raise ApiError(
+                408, "the body did not come within serve.request_timeout", code="timeout"
+            ) from None
         request_body.limit_tokens(body, self._config.max_tokens)
         return body
 
@@ -157,6 +166,22 @@ class Api:
     async def models(self, request: Request) -> Response:
         """List what a request may give as ``model``."""
         self._keys.check(request.headers.get("authorization"))
+        return _json({"object": "list", "data": list(self._listed().values())})
+
+    async def model(self, model: str, request: Request) -> Response:
+        """One of what a request may give as ``model``."""
+        self._keys.check(request.headers.get("authorization"))
+        found = self._listed().get(model)
+        if found is None:
+            raise ApiError(
+                404,
+                f"model={shown(model)} is not served here; GET /v1/models lists what is",
+                code="model_not_found",
+                param="model",
+            )
+        return _json(found)
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
         listed: dict[str, dict[str, Any]] = {}
         for name in self._routes.names:
             served = [route for route in self._routes.of(name) if route.deployment and route.share]
@@ -165,7 +190,7 @@ class Api:
         for route in self._routes.all:
             if route.deployment is not None and not route.shadow:
                 listed[route.id] = _listed(route.id, route.deployment, [route.alias])
-        return _json({"object": "list", "data": list(listed.values())})
+        return listed
 
     async def health(self) -> Response:
         """Whether the server's loop turns."""
@@ -241,7 +266,9 @@ async def _chat_events(
 ) -> AsyncGenerator[bytes]:
     async with aclosing(chunks):
         async for chunk in chunks:
-            if chunk["choices"] or usage:
+            if usage:  # as OpenAI has it: null in all chunks but the last
+                yield _event({**chunk, "usage": chunk.get("usage")})
+            elif chunk["choices"]:
                 yield _event(chunk)
     yield DONE
 
@@ -355,7 +382,7 @@ def application(
         docs_url=None,  # loads its scripts from elsewhere
         redoc_url=None,
     )
-    bad = schema.errors(400, 401, 404, 413, 429, 500, 503)
+    bad = schema.errors(400, 401, 404, 408, 413, 429, 500, 503)
     route = app.add_api_route
     route(
         "/v1/chat/completions",
@@ -377,6 +404,12 @@ def application(
         methods=["GET"],
         responses={**schema.answered(schema.MODELS), **schema.errors(401)},
     )
+    route(
+        "/v1/models/{model:path}",
+        api.model,
+        methods=["GET"],
+        responses={**schema.answered(schema.MODEL), **schema.errors(401, 404)},
+    )
     route("/healthz", api.health, methods=["GET"], response_class=Response)
     route(
         "/readyz",
@@ -393,6 +426,7 @@ def application(
     app.add_exception_handler(ApiError, api.rejected)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientLeftError, _nobody)
+    app.add_exception_handler(ClientDisconnect, _nobody)
     app.add_exception_handler(Exception, _unexpected)
     if config.cors_origins:
         app.add_middleware(
@@ -407,7 +441,9 @@ def application(
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = ApiError(
-        error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found"
+        error.status_code,
+        f"{shown(request.method)[1:-1]} {shown(request.url.path)[1:-1]}: {error.detail}",
+        code="method_not_allowed" if error.status_code == 405 else "not_found",
     )
     return _json(said.body, said.status, error.headers)
 
