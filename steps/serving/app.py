@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +14,14 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
 from steps.serving import api_schema as schema
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.deployment import Deployment
-from steps.serving.errors import ApiError, shown
+from steps.serving.errors import ApiError, invalid, shown
 from steps.serving.follower import Follower
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
@@ -37,6 +38,7 @@ PAGE_POLICY = (
     " 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+READ_SECONDS = 5.0  # that a client may still read when the time of its request is up
 T = TypeVar("T")
 
 
@@ -83,10 +85,12 @@ class Api:
                 code="invalid_value",
                 param="prompt",
             )
+        if body.get("messages") is None:
+            raise invalid("messages", None, "a list with at least one message")
         question = self._question(body, arrived, usage)
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:
-            return await _event_stream(request, _chat_events(chunks, usage))
+            return await _event_stream(request, _chat_events(chunks, usage), self._read_by(arrived))
         return _json(answers.whole(await _while_connected(request, _all(chunks))))
 
     async def completion(self, request: Request) -> Response:
@@ -109,7 +113,8 @@ class Api:
         ]
         head = answers.completion_head(questions[0])
         if stream:
-            return await _event_stream(request, self._text_events(head, questions, usage))
+            events = self._text_events(head, questions, usage)
+            return await _event_stream(request, events, self._read_by(arrived))
         asked = asyncio.gather(
             *(_all(answers.prompt_parts(question, self._metrics)) for question in questions)
         )
@@ -137,6 +142,10 @@ class Api:
         if usage:
             yield _event({**head, "choices": [], "usage": answers.summed(usages)})
         yield DONE
+
+    def _read_by(self, arrived: float) -> float:
+        """When a client must have read its stream, on the monotonic clock."""
+        return arrived + self._config.request_timeout + READ_SECONDS
 
     async def _body(self, request: Request) -> dict[str, Any]:
         self._keys.check(request.headers.get("authorization"))
@@ -273,8 +282,37 @@ async def _chat_events(
     yield DONE
 
 
-async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Response:
+class EventStream(StreamingResponse):
+    """Server-sent events; a client that does not read them in time loses the connection, as its
+    answer would hold a place for ever.
+
+    Args:
+        events: as they are sent.
+        until: when all must be read, on the monotonic clock.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], until: float) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events, self._until = events, until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            log.warning("a client did not read its answer within serve.request_timeout")
+        finally:
+            await self._events.aclose()
+
+
+async def _event_stream(request: Request, events: AsyncGenerator[bytes], until: float) -> Response:
     """Server-sent events. What fails before the first is an HTTP error, what fails later an event.
+
+    Args:
+        request: that is answered.
+        events: of the answer.
+        until: when the client must have read them, on the monotonic clock.
 
     Raises:
         ApiError: there is no first event.
@@ -286,7 +324,7 @@ async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Resp
         await events.aclose()
         raise
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes]:
         async with aclosing(events):
             yield first
             try:
@@ -295,8 +333,7 @@ async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Resp
             except ApiError as error:
                 yield _event(error.body)
 
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+    return EventStream(body(), until)
 
 
 async def _all(parts: AsyncGenerator[T]) -> list[T]:
