@@ -62,7 +62,10 @@ def _check_stream(text: str, *, chat: bool, usage: bool) -> None:
     assert (done, rest) == ("data: [DONE]", "")
     chunks = [event.removeprefix("data: ") for event in events]
     for chunk in chunks:
-        (ChatCompletionChunk if chat else Completion).model_validate_json(chunk, strict=True)
+        if chat:
+            ChatCompletionChunk.model_validate_json(chunk, strict=True)
+        elif '"finish_reason":null' not in chunk:  # which OpenAI sends, and its type does not have
+            Completion.model_validate_json(chunk, strict=True)
     values = [json.loads(chunk) for chunk in chunks]
     assert len({value["id"] for value in values}) == 1
     assert all(("usage" in value) is usage for value in values)
