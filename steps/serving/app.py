@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,10 +115,8 @@ class Api:
         if stream:
             events = self._text_events(head, questions, usage)
             return await _event_stream(request, events, self._read_by(arrived))
-        asked = asyncio.gather(
-            *(_all(answers.prompt_parts(question, self._metrics)) for question in questions)
-        )
-        every: list[list[PromptAnswer]] = await _while_connected(request, _finished(asked))
+        asked = [_all(answers.prompt_parts(question, self._metrics)) for question in questions]
+        every: list[list[PromptAnswer]] = await _while_connected(request, _together(asked))
         found = [
             PromptAnswer("".join(part.text for part in parts), *_end_of(parts)) for parts in every
         ]
@@ -341,8 +339,14 @@ async def _all(parts: AsyncGenerator[T]) -> list[T]:
         return [part async for part in parts]
 
 
-async def _finished(future: Awaitable[T]) -> T:
-    return await future
+async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of several pieces of work; where one fails, the others are given up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _while_connected(request: Request, work: Any) -> Any:

@@ -117,6 +117,15 @@ def test_other_paths_and_methods(server: Serving) -> None:
     _quiet(server)
 
 
+def test_one_bad_prompt_of_several_gives_the_others_up(server: Serving) -> None:
+    before = server.metric("slm_requests_total", outcome="cancelled")
+    body = {"prompt": ["", *["Tell a very long story."] * 3], "max_tokens": 2_000}
+    answer = requests.post(f"{server.url}{PROMPTS}", json=body, timeout=60)
+    _is_an_error(answer)
+    _quiet(server)
+    assert server.metric("slm_requests_total", outcome="cancelled") == before + 3
+
+
 def _head(length: int) -> bytes:
     return f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode()
 
