@@ -60,6 +60,9 @@ async def chat_chunks(question: Question, metrics: Metrics) -> AsyncGenerator[di
             **chunk,
             "model": question.choice.route.name,
             "system_fingerprint": question.fingerprint,
+            "choices": [
+                {**choice, "logprobs": choice.get("logprobs")} for choice in chunk["choices"]
+            ],
         }
 
 
@@ -183,7 +186,7 @@ def whole(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _empty(index: int) -> dict[str, Any]:
     return {
         "index": index,
-        "message": {"role": "assistant", "content": ""},
+        "message": {"role": "assistant", "content": "", "refusal": None},
         "logprobs": None,
         "finish_reason": None,
     }

@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 INTEGER = {"type": ["integer", "null"]}
 SAMPLING: Schema = {
     "model": {
-        "type": "string",
+        "type": ["string", "null"],
         "description": "<name>, <name>@<alias> or <name>/<version>; GET /v1/models lists them",
     },
     "max_tokens": {"type": ["integer", "null"], "minimum": 1},
@@ -28,7 +28,12 @@ SAMPLING: Schema = {
     "seed": INTEGER,
     "frequency_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},
     "presence_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},
-    "logit_bias": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
+    "logit_bias": {
+        "type": ["object", "null"],
+        "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"},
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "description": "token ids of the model's vocabulary",
+    },
     "stream": {"type": ["boolean", "null"]},
     "stream_options": {
         "type": ["object", "null"],
@@ -48,6 +53,7 @@ MESSAGE: Schema = {
                 {"type": "null"},
                 {
                     "type": "array",
+                    "minItems": 1,
                     "items": {
                         "type": "object",
                         "required": ["type", "text"],
@@ -60,6 +66,11 @@ MESSAGE: Schema = {
         "tool_calls": {"type": "array", "items": {"type": "object"}},
         "tool_call_id": {"type": "string"},
     },
+    "if": {
+        "properties": {"role": {"const": "assistant"}, "tool_calls": {"minItems": 1}},
+        "required": ["tool_calls"],
+    },
+    "else": {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
 }
 CHAT_REQUEST: Schema = {
     "type": "object",
@@ -162,6 +173,19 @@ ERROR: Schema = {
         }
     },
 }
+MODEL: Schema = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "version": {"type": "integer"},
+        "aliases": {"type": "array", "items": {"type": "string"}},
+        "variant": {"type": "string"},
+    },
+}
 MODELS: Schema = {
     "type": "object",
     "required": ["object", "data"],
@@ -169,19 +193,7 @@ MODELS: Schema = {
         "object": {"const": "list"},
         "data": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "object", "created", "owned_by"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "object": {"const": "model"},
-                    "created": {"type": "integer"},
-                    "owned_by": {"type": "string"},
-                    "version": {"type": "integer"},
-                    "aliases": {"type": "array", "items": {"type": "string"}},
-                    "variant": {"type": "string"},
-                },
-            },
+            "items": MODEL,
         },
     },
 }
@@ -198,6 +210,7 @@ REASONS = {
     401: "an API key is missing or wrong",
     404: "no such model, or no such address",
     405: "another method is meant",
+    408: "the body took too long to come",
     413: "the body is too large",
     429: "too many requests wait",
     500: "the model failed",

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
@@ -20,7 +22,7 @@ from steps.serving import api_schema as schema
 from steps.serving.answered import Answered, nowhere
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.deployment import Deployment
-from steps.serving.errors import ApiError
+from steps.serving.errors import ApiError, invalid, shown
 from steps.serving.follower import Follower
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
@@ -37,6 +39,7 @@ PAGE_POLICY = (
     " 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+READ_SECONDS = 5.0  # that a client may still read when the time of its request is up
 T = TypeVar("T")
 
 
@@ -86,10 +89,12 @@ class Api:
                 code="invalid_value",
                 param="prompt",
             )
+        if body.get("messages") is None:
+            raise invalid("messages", None, "a list with at least one message")
         question = self._question(body, arrived, usage)
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:
-            return await _event_stream(request, _chat_events(chunks, usage))
+            return await _event_stream(request, _chat_events(chunks, usage), self._read_by(arrived))
         return _json(answers.whole(await _while_connected(request, _all(chunks))))
 
     async def completion(self, request: Request) -> Response:
@@ -112,11 +117,10 @@ class Api:
         ]
         head = answers.completion_head(questions[0])
         if stream:
-            return await _event_stream(request, self._text_events(head, questions, usage))
-        asked = asyncio.gather(
-            *(_all(answers.prompt_parts(question, self._metrics)) for question in questions)
-        )
-        every: list[list[PromptAnswer]] = await _while_connected(request, _finished(asked))
+            events = self._text_events(head, questions, usage)
+            return await _event_stream(request, events, self._read_by(arrived))
+        asked = [_all(answers.prompt_parts(question, self._metrics)) for question in questions]
+        every: list[list[PromptAnswer]] = await _while_connected(request, _together(asked))
         found = [
             PromptAnswer("".join(part.text for part in parts), *_end_of(parts)) for parts in every
         ]
@@ -129,19 +133,31 @@ class Api:
     ) -> AsyncGenerator[bytes]:
         """The answers one after another: their parts do not mix."""
         usages: list[Mapping[str, Any] | None] = []
+        empty: dict[str, Any] = {"usage": None} if usage else {}
         for index, question in enumerate(questions):
             async with aclosing(answers.prompt_parts(question, self._metrics)) as parts:
                 async for part in parts:
                     if part.finish_reason is not None:
                         usages.append(part.usage)
-                    yield _event({**head, "choices": [answers.text_choice(index, part)]})
+                    choices = [answers.text_choice(index, part)]
+                    yield _event({**head, "choices": choices, **empty})
         if usage:
             yield _event({**head, "choices": [], "usage": answers.summed(usages)})
         yield DONE
 
+    def _read_by(self, arrived: float) -> float:
+        """When a client must have read its stream, on the monotonic clock."""
+        return arrived + self._config.request_timeout + READ_SECONDS
+
     async def _body(self, request: Request) -> dict[str, Any]:
         self._keys.check(request.headers.get("authorization"))
-        body = await request_body.body_of(request, self._config.max_body_bytes)
+        try:
+            async with asyncio.timeout(self._config.request_timeout):
+                body = await request_body.body_of(request, self._config.max_body_bytes)
+        except TimeoutError:
+            raise ApiError(
+                408, "the body did not come within serve.request_timeout", code="timeout"
+            ) from None
         request_body.limit_tokens(body, self._config.max_tokens)
         return body
 
@@ -162,6 +178,22 @@ class Api:
     async def models(self, request: Request) -> Response:
         """List what a request may give as ``model``."""
         self._keys.check(request.headers.get("authorization"))
+        return _json({"object": "list", "data": list(self._listed().values())})
+
+    async def model(self, model: str, request: Request) -> Response:
+        """One of what a request may give as ``model``."""
+        self._keys.check(request.headers.get("authorization"))
+        found = self._listed().get(model)
+        if found is None:
+            raise ApiError(
+                404,
+                f"model={shown(model)} is not served here; GET /v1/models lists what is",
+                code="model_not_found",
+                param="model",
+            )
+        return _json(found)
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
         listed: dict[str, dict[str, Any]] = {}
         for name in self._routes.names:
             served = [route for route in self._routes.of(name) if route.deployment and route.share]
@@ -170,7 +202,7 @@ class Api:
         for route in self._routes.all:
             if route.deployment is not None and not route.shadow:
                 listed[route.id] = _listed(route.id, route.deployment, [route.alias])
-        return _json({"object": "list", "data": list(listed.values())})
+        return listed
 
     async def health(self) -> Response:
         """Whether the server's loop turns."""
@@ -246,13 +278,44 @@ async def _chat_events(
 ) -> AsyncGenerator[bytes]:
     async with aclosing(chunks):
         async for chunk in chunks:
-            if chunk["choices"] or usage:
+            if usage:  # as OpenAI has it: null in all chunks but the last
+                yield _event({**chunk, "usage": chunk.get("usage")})
+            elif chunk["choices"]:
                 yield _event(chunk)
     yield DONE
 
 
-async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Response:
+class EventStream(StreamingResponse):
+    """Server-sent events; a client that does not read them in time loses the connection, as its
+    answer would hold a place for ever.
+
+    Args:
+        events: as they are sent.
+        until: when all must be read, on the monotonic clock.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], until: float) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events, self._until = events, until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            log.warning("a client did not read its answer within serve.request_timeout")
+        finally:
+            await self._events.aclose()
+
+
+async def _event_stream(request: Request, events: AsyncGenerator[bytes], until: float) -> Response:
     """Server-sent events. What fails before the first is an HTTP error, what fails later an event.
+
+    Args:
+        request: that is answered.
+        events: of the answer.
+        until: when the client must have read them, on the monotonic clock.
 
     Raises:
         ApiError: there is no first event.
@@ -264,7 +327,7 @@ async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Resp
         await events.aclose()
         raise
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes]:
         async with aclosing(events):
             yield first
             try:
@@ -273,8 +336,7 @@ async def _event_stream(request: Request, events: AsyncGenerator[bytes]) -> Resp
             except ApiError as error:
                 yield _event(error.body)
 
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+    return EventStream(body(), until)
 
 
 async def _all(parts: AsyncGenerator[T]) -> list[T]:
@@ -282,8 +344,14 @@ async def _all(parts: AsyncGenerator[T]) -> list[T]:
         return [part async for part in parts]
 
 
-async def _finished(future: Awaitable[T]) -> T:
-    return await future
+async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of several pieces of work; where one fails, the others are given up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _while_connected(request: Request, work: Any) -> Any:
@@ -360,7 +428,7 @@ def application(
         docs_url=None,  # loads its scripts from elsewhere
         redoc_url=None,
     )
-    bad = schema.errors(400, 401, 404, 413, 429, 500, 503)
+    bad = schema.errors(400, 401, 404, 408, 413, 429, 500, 503)
     route = app.add_api_route
     route(
         "/v1/chat/completions",
@@ -382,6 +450,12 @@ def application(
         methods=["GET"],
         responses={**schema.answered(schema.MODELS), **schema.errors(401)},
     )
+    route(
+        "/v1/models/{model:path}",
+        api.model,
+        methods=["GET"],
+        responses={**schema.answered(schema.MODEL), **schema.errors(401, 404)},
+    )
     route("/healthz", api.health, methods=["GET"], response_class=Response)
     route(
         "/readyz",
@@ -398,6 +472,7 @@ def application(
     app.add_exception_handler(ApiError, api.rejected)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientLeftError, _nobody)
+    app.add_exception_handler(ClientDisconnect, _nobody)
     app.add_exception_handler(Exception, _unexpected)
     if config.cors_origins:
         app.add_middleware(
@@ -412,7 +487,9 @@ def application(
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = ApiError(
-        error.status_code, f"{request.method} {request.url.path}: {error.detail}", code="not_found"
+        error.status_code,
+        f"{shown(request.method)[1:-1]} {shown(request.url.path)[1:-1]}: {error.detail}",
+        code="method_not_allowed" if error.status_code == 405 else "not_found",
     )
     return _json(said.body, said.status, error.headers)
 

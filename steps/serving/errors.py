@@ -6,6 +6,7 @@ from typing import Any, Self
 from steps.core.redaction import redact
 
 FIELD = re.compile(r"(?P<field>[A-Za-z_][\w.\[\]]*)=")  # how the wrappers' messages begin
+SHOWN = 200  # characters of a value in an error
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -67,6 +68,12 @@ class ApiError(Exception):
 
 def invalid(field: str, value: object, expected: str) -> ApiError:
     """A field of the request that holds what it must not hold."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
-    return ApiError(400, f"{field}={shown}: expected {expected}", code="invalid_value", param=field)
+    return ApiError(
+        400, f"{field}={shown(value)}: expected {expected}", code="invalid_value", param=field
+    )
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it, which is its beginning where it is long."""
+    text = repr(value[: SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

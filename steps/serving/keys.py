@@ -61,7 +61,8 @@ class ApiKeys:
                 "an API key is needed: send the header Authorization: Bearer <key>",
                 code="missing_api_key",
             )
-        digest = hashlib.sha256(given.strip().encode("utf-8", "replace")).digest()
+        # a header is its bytes, read as Latin-1; a key in the file is UTF-8
+        digest = hashlib.sha256(given.strip(" \t").encode("latin-1", "replace")).digest()
         # all of them are compared, so that the time taken says nothing of any key
         matches = [hmac.compare_digest(digest, known) for known in self._known()]
         if not any(matches):

@@ -110,8 +110,13 @@ def prompts_of(body: dict[str, Any]) -> tuple[list[str], int]:
         The prompts, and how many answers each gets.
 
     Raises:
-        ApiError: they are not strings, or too many.
+        ApiError: they are not strings, or too many; log probabilities, which are a number here and
+            which a prompt's answer does not have.
     """
+    if body.get("logprobs") not in (None, False):
+        raise invalid(
+            "logprobs", body["logprobs"], "null; /v1/chat/completions tells log probabilities"
+        )
     prompt = body.pop("prompt", None)
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(text, str) for text in prompts):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.serving.deployment import Deployment
-from steps.serving.errors import ApiError
+from steps.serving.errors import ApiError, shown
 
 BUCKETS = 10_000  # a request's hash is one of so many numbers
 
@@ -80,7 +80,7 @@ class Routes:
         if not isinstance(model, str):
             raise ApiError(
                 400,
-                f"model={model!r}: expected one of {self._known()}",
+                f"model={shown(model)}: expected one of {self._known()}",
                 code="invalid_value",
                 param="model",
             )
@@ -100,7 +100,7 @@ class Routes:
                 return self._choice(route, [route])
         raise ApiError(
             404,
-            f"model={model!r} is not served here; there are: {self._known()}",
+            f"model={shown(model)} is not served here; there are: {self._known()}",
             code="model_not_found",
             param="model",
         )

@@ -78,7 +78,7 @@ class Worker:
     def _answer(self, number: int, row: dict[str, Any]) -> None:
         cancelled = self._cancelled[number]
         try:
-            chunks = self._model.predict_stream(None, [row])
+            chunks = self._stream(cancelled, row)
             try:
                 for chunk in chunks:
                     if cancelled.is_set():
@@ -90,13 +90,21 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever the model raises is told to the server
             status = getattr(error, "get_http_status_code", None)
             code = int(status()) if callable(status) else 500
-            if code >= 500:
+            if code >= 500 and not cancelled.is_set():
                 traceback.print_exc()
             self._send(
                 {"id": number, "error": getattr(error, "message", str(error)), "status": code}
             )
         finally:
             self._cancelled.pop(number, None)
+
+    def _stream(self, cancelled: threading.Event, row: dict[str, Any]) -> Any:
+        """Chunks of an answer. A version logged before models had ``stream_until`` computes the
+        whole prompt of an answer that nobody waits for any more.
+        """
+        if hasattr(self._model, "stream_until"):
+            return self._model.stream_until(cancelled, [row])
+        return self._model.predict_stream(None, [row])
 
     def _send(self, value: dict[str, Any]) -> None:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

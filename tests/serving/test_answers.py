@@ -30,11 +30,11 @@ def test_text_reasoning_and_log_probabilities_are_joined_by_choice() -> None:
     assert completion["object"] == "chat.completion"
     assert completion["usage"] == usage
     first, second = completion["choices"]
-    message = {"role": "assistant", "content": "ab", "reasoning_content": "hm"}
-    assert first["message"] == message
+    message = {"role": "assistant", "refusal": None}
+    assert first["message"] == {**message, "content": "ab", "reasoning_content": "hm"}
     assert [entry["token"] for entry in first["logprobs"]["content"]] == ["a", "b"]
     assert (first["finish_reason"], second["finish_reason"]) == ("stop", "length")
-    assert second["message"] == {"role": "assistant", "content": "z"}
+    assert second["message"] == {**message, "content": "z"}
     assert second["logprobs"] is None
 
 
@@ -48,7 +48,12 @@ def test_calls_lose_their_index_and_content_is_null_beside_them() -> None:
         ]
     )
     message = completion["choices"][0]["message"]
-    assert message == {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert message == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": [call],
+    }
 
 
 def test_counts_are_summed_where_all_are_known() -> None:

@@ -69,3 +69,13 @@ def test_a_file_without_a_good_key_is_refused_at_the_start(tmp_path: Path, text:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"serve\.api_keys_file"):
         ApiKeys(str(tmp_path / "nothing"), VARIABLE)
+
+
+def test_a_key_of_other_letters_is_the_bytes_that_the_header_has(tmp_path: Path) -> None:
+    key = "schlüssel-für-à-and-more-à"
+    file = tmp_path / "keys"
+    file.write_text(key, "utf-8")
+    header = f"Bearer {key}".encode().decode("latin-1")  # as a server reads a header
+    ApiKeys(str(file), VARIABLE).check(header)
+    with pytest.raises(ApiError):
+        ApiKeys(str(file), VARIABLE).check(f"{header}x")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from typing import Any
 
@@ -225,6 +226,15 @@ def test_a_streamed_prompt_is_strings(fp32: Any) -> None:
     pieces = list(fp32.predict_stream(None, {"prompt": "One, two,", "max_tokens": 6}))
     assert all(isinstance(piece, str) for piece in pieces)
     assert "".join(pieces) == fp32.predict(None, {"prompt": "One, two,", "max_tokens": 6})[0]
+
+
+def test_an_answer_is_cancelled_while_its_prompt_is_computed(fp32: Any) -> None:
+    left = threading.Event()
+    stream = fp32.stream_until(left, say("left " * 1_500, max_tokens=4))
+    next(stream)  # the role, before any token
+    left.set()
+    with pytest.raises(MlflowException, match="the request was abandoned"):
+        list(stream)
 
 
 def test_an_abandoned_stream_frees_its_place(smollm: Folders, open_onnx: Open) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -230,14 +231,22 @@ class ServedModel(PythonModel):
 
         Leaving the iterator cancels the answer.
         """
+        return self.stream_until(threading.Event(), model_input, params)
+
+    def stream_until(
+        self, left: threading.Event, model_input: Any, params: dict[str, Any] | None = None
+    ) -> Iterator[Any]:
+        """As ``predict_stream``; setting ``left`` cancels the answer from any thread, also while
+        its prompt is computed and the iterator waits.
+        """
         deadline = self._deadline()
         requests = requests_of(model_input, params, self.defaults)
         if len(requests) != 1:
             raise invalid_request("rows", len(requests), "one row for predict_stream")
         self._require_grammars(requests)
-        return self._stream(requests[0], deadline)
+        return self._stream(requests[0], deadline, left)
 
-    def _stream(self, request: Request, deadline: float) -> Iterator[Any]:
+    def _stream(self, request: Request, deadline: float, left: threading.Event) -> Iterator[Any]:
         scheduler, out = self.scheduler(), Replies()
         exchange = self.exchange(request)
         jobs = exchange.jobs(self.tokenizer, self.limits, out, deadline=deadline, streams=True)
@@ -249,6 +258,8 @@ class ServedModel(PythonModel):
                 request.n,
                 f"at most {self.settings.max_queue}, as max_queue in the model_config says",
             )
+        for job in jobs:
+            job.cancelled = left
         scheduler.submit(jobs)
         shown = StreamedExchange(exchange, self.settings.name, jobs, self.tokenizer.shown)
         answers: dict[int, Answer] = {}
@@ -263,8 +274,7 @@ class ServedModel(PythonModel):
                     yield from shown.take(index, value)
             yield from shown.close([answers[index] for index in range(len(jobs))])
         finally:
-            for job in jobs:
-                job.cancelled.set()
+            left.set()
 
     def _deadline(self) -> float:
         """When the time of a request that arrives now is up."""
