@@ -110,10 +110,20 @@ class Api:
                 code="invalid_value",
                 param="messages",
             )
+        row = {key: value for key, value in body.items() if key != "model"}
+        # one version answers all of them
+        choice = self._routes.choose(body.get("model"), {**row, "prompt": prompts})
+        deadline = arrived + self._config.request_timeout
         questions = [
-            self._question(request_body.seeded({**body, "prompt": prompt}, choice), arrived, usage)
+            Question(
+                choice,
+                request_body.seeded({**row, "prompt": prompt}, at),
+                deadline,
+                usage,
+                self._trace,
+            )
             for prompt in prompts
-            for choice in range(many)
+            for at in range(many)
         ]
         head = answers.completion_head(questions[0])
         if stream:
@@ -166,11 +176,10 @@ class Api:
         choice = self._routes.choose(body.get("model"), row)
         until = arrived + self._config.request_timeout
         question = Question(choice, row, until, usage, self._trace)
-        if "messages" in row:
-            for deployment in choice.shadows:
-                task = asyncio.create_task(answers.shadow(question, deployment, self._metrics))
-                self._shadows.add(task)
-                task.add_done_callback(self._shadows.discard)
+        for deployment in choice.shadows:
+            task = asyncio.create_task(answers.shadow(question, deployment, self._metrics))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
         return question
 
     # --- what is served
@@ -208,9 +217,16 @@ class Api:
         """Whether the server's loop turns."""
         return _json({"status": "ok"})
 
-    async def readiness(self) -> Response:
-        """Whether every model has a version that answers, and what keeps others from it."""
-        models = []
+    async def readiness(self, request: Request) -> Response:
+        """Whether every model has a version that answers, and what keeps others from it; where keys
+        are needed, reasons are for those who have one, as they name files and addresses.
+        """
+        try:
+            self._keys.check(request.headers.get("authorization"))
+            trusted = True
+        except ApiError:
+            trusted = False
+        models: list[dict[str, Any]] = []
         for route in self._routes.all:
             served = route.deployment
             models.append(
@@ -235,6 +251,10 @@ class Api:
             one["failure"] or one["registry"] != "ok" or not one["ready"] for one in models
         )
         status = "ready" if whole else "degraded" if up else "unavailable"
+        if not trusted:
+            for one in models:
+                one["failure"] = one["failure"] and "a reason is told with an API key"
+                one["registry"] = "ok" if one["registry"] == "ok" else "unreachable"
         return _json({"status": status, "models": models}, 200 if up else 503)
 
     async def metrics(self) -> Response:

@@ -237,6 +237,14 @@ def test_keys_guard_what_answers_and_not_the_probes(registry: str, tmp_path: Pat
         headers = {"Authorization": f"Bearer {key}"}
         assert requests.get(f"{server.url}/v1/models", headers=headers, timeout=10).ok
         assert requests.get(f"{server.url}/readyz", timeout=10).ok
+        move(registry, BROKEN)
+        until = time.monotonic() + 60
+        while server.state()["status"] != "degraded":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert "sha256" not in str(server.state()["models"][0]["failure"])
+        told = requests.get(f"{server.url}/readyz", headers=headers, timeout=10).json()
+        assert "its bytes are sha256:" in told["models"][0]["failure"]
         assert key not in server.said()
 
 
