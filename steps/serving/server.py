@@ -21,11 +21,13 @@ from steps.core.errors import ConfigError, StepError
 from steps.registry import target
 from steps.registry.client import RegistryClient
 from steps.serving.answered import nowhere
-from steps.serving.app import Api, application
+from steps.serving.app import application
+from steps.serving.completions import Completions
 from steps.serving.follower import Follower, routes_of
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
+from steps.serving.status import Status
 from steps.serving.threads import in_thread
 from steps.serving.traces import writer_of
 from steps.serving.webhook import AliasWebhook
@@ -140,8 +142,9 @@ def build(config: Config) -> FastAPI:
                 await in_thread(traces.close)
 
     trace = nowhere if traces is None else traces.offer
-    api = Api(config.serve, routes, follower, metrics, keys, webhook, trace)
-    app = application(api, config.serve, lifespan)
+    completions = Completions(config.serve, routes, metrics, keys, trace)
+    status = Status(config.serve, routes, follower, metrics, keys, webhook)
+    app = application(completions, status, metrics, config.serve, lifespan)
     app.state.ending = ending
     return app
 

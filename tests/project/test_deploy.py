@@ -87,13 +87,17 @@ def started_words() -> list[str]:
 
 def paths() -> set[str]:
     """Paths that the server answers."""
-    from steps.serving.app import Api, application
+    from steps.serving.app import application
+    from steps.serving.completions import Completions
     from steps.serving.keys import ApiKeys
+    from steps.serving.status import Status
 
     never: Any = None  # is only kept
     config = ServeConfig()
-    api = Api(config, never, never, never, ApiKeys(None, "NO_KEYS_OF_A_TEST"), None)
-    app = application(api, config, never)
+    keys = ApiKeys(None, "NO_KEYS_OF_A_TEST")
+    completions = Completions(config, never, never, keys)
+    status = Status(config, never, never, never, keys, None)
+    app = application(completions, status, never, config, never)
     return {route.path for route in app.routes if isinstance(route, APIRoute)}
 
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from steps.serving.app import PAGE, PAGE_POLICY
+from steps.serving.status import PAGE, PAGE_POLICY
 
 NASTY = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 CODE = "Take this:\n\n```python\nprint('<b>hi</b>')\n```\n\nIt greets."

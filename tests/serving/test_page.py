@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from steps.serving.app import PAGE
+from steps.serving.status import PAGE
 from tests.serving.api_double import BYTES, NASTY, ApiDouble, model
 
 pytestmark = pytest.mark.browser

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steps.serving.app import EventStream
+from steps.serving.event_stream import EventStream
 
 pytestmark = pytest.mark.anyio
 
