@@ -13,7 +13,7 @@ from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
 from steps.serving.answered import Answered, nowhere
 from steps.serving.answers import PromptAnswer, Question
-from steps.serving.connection import every, together, while_connected
+from steps.serving.connection import collected, together, while_connected
 from steps.serving.errors import ApiError, invalid
 from steps.serving.event_stream import DONE, chat_events, event, event_stream
 from steps.serving.json_response import json_response
@@ -65,7 +65,7 @@ class Completions:
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:
             return await event_stream(request, chat_events(chunks, usage), self._read_by(arrived))
-        return json_response(answers.whole(await while_connected(request, every(chunks))))
+        return json_response(answers.whole(await while_connected(request, collected(chunks))))
 
     async def completion(self, request: Request) -> Response:
         """Answer prompts, which are templated already, whole or as server-sent events."""
@@ -99,7 +99,7 @@ class Completions:
         if stream:
             events = self._text_events(head, questions, usage)
             return await event_stream(request, events, self._read_by(arrived))
-        asked = [every(answers.prompt_parts(question, self._metrics)) for question in questions]
+        asked = [collected(answers.prompt_parts(question, self._metrics)) for question in questions]
         every: list[list[PromptAnswer]] = await while_connected(request, together(asked))
         found = [
             PromptAnswer("".join(part.text for part in parts), *_end_of(parts)) for parts in every

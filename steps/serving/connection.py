@@ -14,7 +14,7 @@ class ClientLeftError(Exception):
     """The client closed its connection before it had its answer."""
 
 
-async def every(parts: AsyncGenerator[T]) -> list[T]:
+async def collected(parts: AsyncGenerator[T]) -> list[T]:
     async with aclosing(parts):
         return [part async for part in parts]
 
