@@ -51,7 +51,28 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     prepare()
     GlobalHydra.instance().clear()
     with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        composed_ = compose("config", overrides=list(overrides))
+    for override in overrides:
+        _require_known(override)
+    return composed_
+
+
+def _require_known(override: str) -> None:
+    """Refuse what ``+`` would add to the config although nothing reads it.
+
+    Raises:
+        ConfigError: naming the key that may be meant.
+    """
+    key, _, value = override.lstrip("+").partition("=")
+    if not override.startswith("+") or key.startswith("hydra") or _options(key.partition("@")[0]):
+        return
+    known, above = _keys(), key
+    if key in known:
+        return
+    while above := above.rpartition(".")[0]:
+        if above in known and _takes_any_key(above):
+            return
+    raise _unknown_key(key, value)
 
 
 def compose_jobs(overrides: Sequence[str]) -> list[Config]:
@@ -190,6 +211,10 @@ def _unknown_key(key: str, value: object) -> ConfigError:
         name for name in known if "." not in name
     ]
     hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(siblings)}"
+    if key in known and _takes_any_key(key):
+        return ConfigError(
+            key, value, "keys of your own behind a +, without spaces", f"write +{key}={{key:value}}"
+        )
     if prefix in known and _takes_any_key(prefix):
         cure = f"{prefix} takes keys of your own: write +{key}=…"
         return ConfigError(key, value, "a key of the config", cure)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from steps.serving.deployment import ServedVersion
+from steps.serving.served_version import ServedVersion
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class AnswerFigures:
     """What is known of one answer, without its text.
 
     Attributes:
-        outcome: ``ok``, ``cancelled`` or an HTTP status.
+        outcome: ``ok``, ``cancelled``, ``timeout`` (it had begun) or an HTTP status.
         seconds: from the request's arrival to the end.
         first_token_s: seconds to the first text; None where there was none.
         inter_token_s: mean seconds between the tokens of a whole answer; None where it has none.
@@ -21,7 +21,7 @@ class AnswerFigures:
         tokens: of the answer.
         finish_reason: ``stop``, ``length`` or ``tool_calls``; with several choices, all of them.
         refused: whether it declines what was asked; None where nobody looked.
-        format_valid: whether it is the JSON that was asked for; None where none was.
+        format_valid: whether it is the JSON that was asked for; None where none was, or it was cut.
         concurrency: the most requests, this one included, that the version had at any moment of it.
     """
 

@@ -17,6 +17,7 @@ from steps.serving.metrics import AnswerTimes, Metrics
 from steps.serving.routes import Choice
 
 ANSWERED, SHADOW = "answered", "shadow"
+TIMEOUT = "timeout"  # code of the error of an answer that came too late
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,18 @@ async def _measured(
         outcome = "ok"
         _judge(question.row, text, reasons, times)
     except ApiError as error:
-        outcome = str(error.status)
+        outcome = _outcome(error, times)
         raise
     finally:
         _end(question, deployment, role, times, outcome, usage, text, reasons, busy)
+
+
+def _outcome(error: ApiError, times: AnswerTimes) -> str:
+    """What became of an answer: one that was under way when its time was up was too long, which is
+    its client's choice.
+    """
+    late = error.code == TIMEOUT and times.first_token_s is not None
+    return TIMEOUT if late else str(error.status)
 
 
 def _company(deployment: Deployment) -> int:
@@ -149,9 +158,11 @@ def _judge(row: Mapping[str, Any], text: str, reasons: set[str], times: Any) -> 
     wanted = row.get("response_format")
     kind = wanted.get("type") if isinstance(wanted, Mapping) else None
     if kind in ("json_object", "json_schema"):
+        if reasons != {"stop"}:  # cut by the limit that the client chose, or a call of a tool
+            return
         try:
             json.loads(text)
-            times.formatted("length" not in reasons)
+            times.formatted(True)
         except ValueError:
             times.formatted(False)
     elif text:

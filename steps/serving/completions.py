@@ -114,13 +114,14 @@ class Completions:
         """The answers one after another: their parts do not mix."""
         usages: list[Mapping[str, Any] | None] = []
         empty: dict[str, Any] = {"usage": None} if usage else {}
-        for index, question in enumerate(questions):
-            async with aclosing(answers.prompt_parts(question, self._metrics)) as parts:
-                async for part in parts:
-                    if part.finish_reason is not None:
-                        usages.append(part.usage)
-                    choices = [answers.text_choice(index, part)]
-                    yield event({**head, "choices": choices, **empty})
+        with questions[0].choice.deployment.held():
+            for index, question in enumerate(questions):
+                async with aclosing(answers.prompt_parts(question, self._metrics)) as parts:
+                    async for part in parts:
+                        if part.finish_reason is not None:
+                            usages.append(part.usage)
+                        choices = [answers.text_choice(index, part)]
+                        yield event({**head, "choices": choices, **empty})
         if usage:
             yield event({**head, "choices": [], "usage": answers.summed(usages)})
         yield DONE

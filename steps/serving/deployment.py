@@ -5,8 +5,8 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from steps.config.serve import ServeConfig
 from steps.core.redaction import redact
 from steps.serving.admission import Admission
 from steps.serving.errors import ApiError
+from steps.serving.served_version import ServedVersion
 from steps.serving.worker_process import LoadFailedError, WorkerGoneError, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -25,32 +26,11 @@ TEXTS = ("content", "reasoning_content", "tool_calls")  # what a delta brings
 ATTEMPTS = 2  # of a request whose worker ended before anything was sent
 DRAIN_GRACE = 2.0  # seconds for requests that chose the version and have no place yet
 DRAIN_LOOK = 0.05  # seconds between two looks at the answers on their way
-MEMORY_SECONDS = 1.0  # between two looks at a worker's memory
-
-
-@dataclass(frozen=True)
-class ServedVersion:
-    """A version of a registered model, as a server knows it.
-
-    Attributes:
-        name: of the registered model.
-        number: of the version.
-        variant: ``transformers`` or ``onnx``; empty where nothing says.
-        digest: ``sha256:…`` of its bytes.
-        created: seconds since 1970, when it was registered.
-        model_id: of the logged model behind it; empty where there is none.
-    """
-
-    name: str
-    number: int
-    variant: str
-    digest: str
-    created: int = 0
-    model_id: str = ""
-
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.name}/{self.number}"
+LOOK_SECONDS = 1.0  # between two looks at a worker
+STEADY_SECONDS = 60.0  # a worker that lived so long did not end for how it was started
+# a worker sends a word every five seconds, whatever its model does
+HUNG_SECONDS, SILENT_LOOKS = 30.0, 3
+MOST_CANARY_CHUNKS = 64  # of a first answer of four tokens
 
 
 class Deployment:
@@ -78,6 +58,7 @@ class Deployment:
         self._keeping: asyncio.Task[None] | None = None
         self._closing = False
         self.trouble = ""  # why there is no worker just now
+        self._held = 0  # responses that will ask it again
 
     @property
     def ready(self) -> bool:
@@ -111,7 +92,7 @@ class Deployment:
         left = self._config.load_timeout - (time.monotonic() - began)
         try:
             until = time.monotonic() + max(left, 1.0)
-            heard = [chunk async for chunk in worker.ask(CANARY, until)]
+            heard = await _first_answer(worker, until)
         except (ApiError, WorkerGoneError, TimeoutError) as error:
             said = redact(str(error)) or f"no answer within {max(left, 1.0):.0f} s"
             tail = worker.tail()
@@ -125,6 +106,10 @@ class Deployment:
         if not any(isinstance(chunk, dict) and chunk.get("choices") for chunk in heard):
             await worker.stop()
             raise LoadFailedError("its first answer is not a chat completion")
+        limit = self._config.memory_limit_bytes
+        if limit and (held := worker.resident()) > limit:
+            await worker.stop()
+            raise LoadFailedError(_too_large(held, limit))
         self.worker = worker
         self.admission.resize(worker.capacity)
         self._up.set()
@@ -137,11 +122,14 @@ class Deployment:
         )
 
     async def _keep(self) -> None:
-        """Start the worker again whenever it has ended."""
+        """Start the worker again whenever it has ended; later, where it ends soon each time."""
         pause = FIRST_PAUSE
         while True:  # until it is cancelled
             assert self.worker is not None
+            began = time.monotonic()
             await self._until_gone(self.worker)
+            if time.monotonic() - began > STEADY_SECONDS:
+                pause = FIRST_PAUSE
             self._up.clear()
             self.trouble = self.worker.reason
             log.error(
@@ -153,24 +141,31 @@ class Deployment:
             self._replaced(self.version)
             await self.worker.stop()
             while True:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
                 try:
                     await self._start()
-                    pause = FIRST_PAUSE
                     break
-                except LoadFailedError as error:
-                    self.trouble = str(error)
-                    log.error("%s: %s; tried again in %.0f s", self.version.uri, error, pause)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it may pass
+                    self.trouble = redact(str(error)) or type(error).__name__
+                    log.error(
+                        "%s: %s; tried again in %.0f s", self.version.uri, self.trouble, pause
+                    )
 
     async def _until_gone(self, worker: WorkerProcess) -> None:
-        limit = self._config.memory_limit_bytes
+        """Wait for a worker's end, and end one that holds too much memory or hangs."""
+        limit, silent = self._config.memory_limit_bytes, 0
         while not worker.gone.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.gone.wait(), MEMORY_SECONDS if limit else None)
+                await asyncio.wait_for(worker.gone.wait(), LOOK_SECONDS)
                 return
-            if limit and (held := worker.resident()) > limit:
-                worker.reason = f"it held {held:,} bytes, serve.memory_limit_bytes={limit:,}"
+            # several looks: after a pause of the whole machine its words come with the next one
+            silent = silent + 1 if time.monotonic() - worker.heard > HUNG_SECONDS else 0
+            if silent >= SILENT_LOOKS:
+                worker.reason = f"it hung: not a word of it within {HUNG_SECONDS:.0f} s"
+                await worker.stop()
+            elif limit and (held := worker.resident()) > limit:
+                worker.reason = _too_large(held, limit)
                 await worker.stop()
 
     async def events(self, row: Mapping[str, Any], deadline: float) -> AsyncGenerator[Any]:
@@ -235,13 +230,25 @@ class Deployment:
             ) from None
         return self.worker
 
+    @property
+    def _unfinished(self) -> int:
+        return self.admission.active + self.admission.waiting + self._held
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the worker while a response asks it several times, one after another."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
     async def drain(self) -> None:
         """Wait for the answers on their way, as long as ``serve.drain_seconds`` allows, and end."""
         until = time.monotonic() + self._config.drain_seconds
-        admission = self.admission
         try:
             await asyncio.sleep(DRAIN_GRACE)
-            while (left := admission.active + admission.waiting) and time.monotonic() < until:
+            while (left := self._unfinished) and time.monotonic() < until:
                 await asyncio.sleep(DRAIN_LOOK)
             if left:
                 log.warning(
@@ -264,6 +271,20 @@ class Deployment:
             await self.worker.stop()
             log.info("%s: the worker is ended", self.version.uri)
         self._up.set()  # whoever waits for another worker hears that there will be none
+
+
+async def _first_answer(worker: WorkerProcess, deadline: float) -> list[Any]:
+    heard: list[Any] = []
+    async with aclosing(worker.ask(CANARY, deadline)) as chunks:
+        async for chunk in chunks:
+            heard.append(chunk)
+            if len(heard) > MOST_CANARY_CHUNKS:
+                raise ApiError(500, "it does not end", code="model_error")
+    return heard
+
+
+def _too_large(held: int, limit: int) -> str:
+    return f"it held {held:,} bytes, and serve.memory_limit_bytes={limit:,}"
 
 
 def _opens(chunk: Any) -> bool:

@@ -6,17 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+import mlflow
+
 from steps.config.serve import ServeConfig
 from steps.core import tags
-from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.client import RegistryClient
 from steps.registry.model_version import Version
 from steps.registry.retries import first_line
-from steps.serving.deployment import Deployment, ServedVersion
+from steps.serving.deployment import Deployment
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
 from steps.serving.routes import Route, Routes
+from steps.serving.served_version import ServedVersion
 from steps.serving.threads import in_thread
 from steps.serving.worker_process import LoadFailedError
 
@@ -50,6 +52,7 @@ class Follower:
         self._loading = asyncio.Lock()  # one at a time: two would need twice the memory
         self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
         self._draining: set[asyncio.Task[None]] = set()
+        self._aliases: dict[str, list[str] | None] = {}  # by model; None where it is not registered
         self._looks = {name: asyncio.Event() for name in routes.names}
         self.unreachable: dict[str, str] = {}  # why the registry could not be asked, by model
 
@@ -108,7 +111,9 @@ class Follower:
 
     def _look_at(self, name: str) -> dict[str, Version]:
         registry = self._registry()
-        aliases = registry.aliases(name) or {}
+        known = registry.aliases(name)
+        self._aliases[name] = None if known is None else sorted(known)
+        aliases = known or {}
         found = {}
         for route in self._routes.of(name):
             number = aliases.get(route.alias)
@@ -118,7 +123,7 @@ class Follower:
         return found
 
     def _without_alias(self, route: Route) -> None:
-        said = f"there is no alias @{route.alias} of models:/{route.name}"
+        said = _missing(route, self._aliases.get(route.name))
         if route.failure != said:
             log.warning("%s; %s", said, "what is served stays" if route.deployment else "waiting")
         route.failure = said
@@ -174,17 +179,52 @@ class Follower:
         return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
 
     async def _load(self, route: Route, version: ServedVersion) -> None:
+        """Load a version and serve it, unless the alias names another one by then."""
         async with self._loading:
             log.info("%s: loading %s for @%s", route.name, version.uri, route.alias)
+            loading = asyncio.create_task(self._opened(version))
             try:
+                while not loading.done():
+                    await asyncio.wait({loading}, timeout=self._config.poll_seconds)
+                    if not loading.done() and not await self._still_named(route, version):
+                        log.info("%s is not wanted any more; it is not loaded", version.uri)
+                        await _given_up(loading)
+                        return
+                made = loading.result()
+            except asyncio.CancelledError:
+                await _given_up(loading)
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is served stays
+                await self._failed(route, version, redact(str(error)) or type(error).__name__)
+                return
+        self._tried.pop((version.name, version.number), None)
+        if await self._still_named(route, version):
+            await self._switch(route, made)
+        else:
+            log.info("%s was loaded, and is not wanted any more", version.uri)
+            await made.close()
+
+    async def _opened(self, version: ServedVersion) -> Deployment:
+        seconds = self._config.load_timeout
+        try:
+            async with asyncio.timeout(seconds):
                 version, folder = await in_thread(self._cache.fetch, version)
                 made = Deployment(version, folder, self._config, self._metrics.worker_replaced)
                 await made.open()
-            except (LoadFailedError, StepError, OSError) as error:
-                await self._failed(route, version, redact(str(error)))
-                return
-        self._tried.pop((version.name, version.number), None)
-        await self._switch(route, made)
+        except TimeoutError:
+            raise LoadFailedError(
+                f"it was not fetched and loaded within serve.load_timeout={seconds:g} s"
+            ) from None
+        return made
+
+    async def _still_named(self, route: Route, version: ServedVersion) -> bool:
+        """Whether the alias still names a version, as far as the registry can be asked."""
+        named = await self._named(route.name)
+        if named is None:
+            return True
+        found = named.get(route.alias)
+        route.wanted = found.number if found else None
+        return found is not None and found.number == version.number
 
     async def _switch(self, route: Route, made: Deployment) -> None:
         """Send new requests to a deployment; the one before is drained."""
@@ -201,10 +241,12 @@ class Follower:
             task = asyncio.create_task(before.drain())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
-        await in_thread(self._remember, route, made.version)
+        await in_thread(self._remember, route, made.version, before and before.version)
 
-    def _remember(self, route: Route, version: ServedVersion) -> None:
+    def _remember(self, route: Route, version: ServedVersion, before: ServedVersion | None) -> None:
         try:
+            if before is not None:
+                self._cache.touch(before.digest)
             self._cache.remember(version, route.alias)
             self._cache.prune(
                 other.deployment.version.digest
@@ -258,6 +300,29 @@ class Follower:
         )
 
 
+def _missing(route: Route, aliases: list[str] | None) -> str:
+    """What is not in the registry, and how it gets there."""
+    if aliases is None:
+        where = redact(mlflow.get_registry_uri())
+        return (
+            f"there is no registered model {route.name!r} at {where}; make one with `mlflow run ."
+            " -P model=…`, or name another registry with MLFLOW_TRACKING_URI"
+        )
+    known = ", ".join(f"@{alias}" for alias in aliases) or "none"
+    return (
+        f"there is no alias @{route.alias} of models:/{route.name} (there are: {known}); set it:"
+        f" `mlflow run . -e promote -P target=models:/{route.name}/<version>`"
+    )
+
+
+async def _given_up(loading: "asyncio.Task[Deployment]") -> None:
+    """End a load, also one that was done in this moment."""
+    loading.cancel()
+    (made,) = await asyncio.gather(loading, return_exceptions=True)
+    if isinstance(made, Deployment):
+        await made.close()
+
+
 def _serves(deployment: Deployment | None, found: Version) -> bool:
     """Whether a deployment is of this version: a number alone may be another version's, where a
     registered model was deleted and made anew.
@@ -265,21 +330,3 @@ def _serves(deployment: Deployment | None, found: Version) -> bool:
     if deployment is None or deployment.version.number != found.number:
         return False
     return found.tags.get(tags.DIGEST, deployment.version.digest) == deployment.version.digest
-
-
-def routes_of(models: Mapping[str, list[str]], config: ServeConfig) -> Routes:
-    """The routes that a config asks for.
-
-    Args:
-        models: aliases by name of a registered model; empty where it is named without one.
-        config: of the server.
-    """
-    routes: list[Route] = []
-    for name, aliases in models.items():
-        # a name without an alias is the first that was asked for
-        shares = {alias: int(alias == aliases[0]) for alias in aliases} or dict(config.split)
-        shares = shares or {config.alias: 1}
-        routes += [Route(name, alias, share) for alias, share in shares.items()]
-        if config.shadow is not None and config.shadow not in shares:
-            routes.append(Route(name, config.shadow, shadow=True))
-    return Routes(routes)

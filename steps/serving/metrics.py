@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from steps.serving.deployment import Deployment, ServedVersion
+from steps.serving.deployment import Deployment
+from steps.serving.served_version import ServedVersion
 
 if TYPE_CHECKING:
     from steps.serving.routes import Routes
@@ -33,7 +34,7 @@ class Metrics:
             return Histogram(name, about, answers, buckets=buckets, registry=self.registry)
 
         self._requests = counter(
-            "slm_requests", "Requests by outcome: ok, cancelled, or an HTTP status.",
+            "slm_requests", "Requests by outcome: ok, cancelled, timeout, or an HTTP status.",
             (*answers, "alias", "outcome"),
         )  # fmt: skip
         self._rejected = counter(

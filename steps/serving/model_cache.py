@@ -4,6 +4,7 @@
 <cache>/last/<name>@<alias>.json  what was served last under an alias
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from steps.core import digest
 from steps.core.files import remove_tree
 from steps.core.redaction import redact
-from steps.serving.deployment import ServedVersion
+from steps.serving.served_version import ServedVersion
 from steps.serving.worker_process import LoadFailedError
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,11 @@ class ModelCache:
         os.utime(folder)
         return folder
 
+    def touch(self, of: str) -> None:
+        """Keep bytes that are not served any more for a day from now on."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._folder(of))
+
     def remember(self, version: ServedVersion, alias: str) -> None:
         """Record what is served under an alias, for a start without the registry."""
         draft = self._last / f".{os.getpid()}-{_file_name(version.name, alias)}"
@@ -109,6 +115,9 @@ class ModelCache:
             kept = json.loads((self._last / _file_name(name, alias)).read_text("utf-8"))
             kept.pop("alias")
             version = ServedVersion(**kept)
+            texts = (version.name, version.variant, version.digest)
+            if not all(isinstance(text, str) for text in texts) or type(version.number) is not int:
+                raise ValueError("it is not the record of a version")
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

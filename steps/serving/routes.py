@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from steps.config.serve import ServeConfig
 from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError, shown
 
@@ -100,7 +101,8 @@ class Routes:
                 return self._choice(route, [route])
         raise ApiError(
             404,
-            f"model={shown(model)} is not served here; there are: {self._known()}",
+            f"model={shown(model)} is not served here; there are: {self._known()}; serve.models"
+            " names other aliases to serve",
             code="model_not_found",
             param="model",
         )
@@ -145,3 +147,21 @@ def _drawn(routes: Sequence[Route], row: Mapping[str, Any]) -> Route:
         if bucket * total < reached * BUCKETS:
             return route
     return routes[-1]
+
+
+def routes_of(models: Mapping[str, list[str]], config: ServeConfig) -> Routes:
+    """The routes that a config asks for.
+
+    Args:
+        models: aliases by name of a registered model; empty where it is named without one.
+        config: of the server.
+    """
+    routes: list[Route] = []
+    for name, aliases in models.items():
+        # a name without an alias is the first that was asked for
+        shares = {alias: int(alias == aliases[0]) for alias in aliases} or dict(config.split)
+        shares = shares or {config.alias: 1}
+        routes += [Route(name, alias, share) for alias, share in shares.items()]
+        if config.shadow is not None and config.shadow not in shares:
+            routes.append(Route(name, config.shadow, shadow=True))
+    return Routes(routes)

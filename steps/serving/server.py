@@ -6,9 +6,12 @@ import math
 import os
 import signal
 import socket
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -23,10 +26,11 @@ from steps.registry.client import RegistryClient
 from steps.serving.answered import nowhere
 from steps.serving.app import application
 from steps.serving.completions import Completions
-from steps.serving.follower import Follower, routes_of
+from steps.serving.follower import Follower
 from steps.serving.keys import ApiKeys
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
+from steps.serving.routes import routes_of
 from steps.serving.status import Status
 from steps.serving.threads import in_thread
 from steps.serving.traces import writer_of
@@ -103,7 +107,7 @@ def build(config: Config) -> FastAPI:
     Raises:
         ConfigError: a setting that cannot be had here.
     """
-    visible.keep(config.serve.api_keys_file)
+    _hide_keys(config.serve.api_keys_file)
     keys = ApiKeys(config.serve.api_keys_file, config.serve.api_keys_env)
     if config.serve.host not in LOOPBACK and not keys.required:
         log.warning(
@@ -147,6 +151,25 @@ def build(config: Config) -> FastAPI:
     app = application(completions, status, metrics, config.serve, lifespan)
     app.state.ending = ending
     return app
+
+
+def _hide_keys(file: str | None) -> None:
+    """Keep the file of keys from the models, with the folder that it lies in: a file that is
+    replaced by another is no longer hidden where the one before was.
+    """
+    if file is None:
+        return
+    folder = Path(file).expanduser().absolute().parent
+    needed = (Path.cwd(), Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir()))
+    if len(folder.parts) > 2 and not any(one.is_relative_to(folder) for one in needed):
+        visible.keep(str(folder))
+        return
+    visible.keep(file)
+    log.warning(
+        "serve.api_keys_file=%s: put it into a folder of its own, which is hidden from the models;"
+        " a file that is replaced in this one is not",
+        file,
+    )
 
 
 @cache

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import mlflow
@@ -39,7 +39,7 @@ from steps.serving.answered import Answered
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "mlflow.trace_schema.version"
-MOST_QUEUED = 500  # traces; with prompts, a few megabytes of them
+MOST_QUEUED = 500  # traces; with prompts, some 20 MB of them at most
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds after a trace that could not be written
 CLOSE_SECONDS = 5.0  # that the queue has when the server ends
 LONGEST_TEXT = 20_000  # characters of a prompt or an answer in a trace; what is longer is cut
@@ -82,8 +82,11 @@ class TraceWriter:
         """Take a request, if it is drawn. Returns at once: a full queue drops it."""
         if self._draw() >= self._share:
             return
+        # what waits holds no more than what is written
+        text = _cut(answered.text) if self._prompts else ""
+        kept = replace(answered, row=self._inputs(answered.row), text=text)
         try:
-            self._queue.put_nowait(answered)
+            self._queue.put_nowait(kept)
         except queue.Full:
             self._count(FULL)
 
@@ -147,10 +150,10 @@ class TraceWriter:
                 "output_tokens": figures.tokens,
                 "total_tokens": figures.prompt_tokens + figures.tokens,
             },
-            SpanAttributeKey.INPUTS: self._inputs(answered.row),
+            SpanAttributeKey.INPUTS: dict(answered.row),
         }
         if self._prompts:
-            attributes[SpanAttributeKey.OUTPUTS] = _cut(answered.text)
+            attributes[SpanAttributeKey.OUTPUTS] = answered.text
         begun = int(answered.started * 1e9)
         span = Span(
             ReadableSpan(

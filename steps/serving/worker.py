@@ -11,6 +11,7 @@ line goes each way over the socket:
          {"id": 7, "chunk": …}                        as ``predict_stream`` yields it
          {"id": 7, "end": true}
          {"id": 7, "error": "…", "status": 400}
+         {"alive": true}                              now and then, whatever the model does
 """
 
 import json
@@ -46,6 +47,7 @@ class Worker:
                 traceback.print_exc()
                 self._send({"failed": f"{type(error).__name__}: {error}"})
                 return
+            threading.Thread(target=self._beat, daemon=True).start()
             for line in lines:
                 said = json.loads(line)
                 number = int(said["id"])
@@ -106,10 +108,18 @@ class Worker:
             return self._model.stream_until(cancelled, [row])
         return self._model.predict_stream(None, [row])
 
+    def _beat(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            self._send({"alive": True})
+
     def _send(self, value: dict[str, Any]) -> None:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._writing:
             self._connection.sendall(line)
+
+
+BEAT_SECONDS = 5.0  # between two words that the process lives
 
 
 def end_with(parent: int) -> None:

@@ -21,14 +21,13 @@ from steps.core.redaction import redact
 from steps.core.visible import database_files
 from steps.serving.errors import ApiError
 from steps.serving.threads import in_thread
+from steps.serving.worker_lines import Replies, capacity_of, checked, parsed
 
 log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("worker.py")
-LONGEST_LINE = 1 << 26  # bytes of one line from a worker
+LONGEST_LINE = 1 << 24  # bytes of one line from a worker
 TAIL_LINES = 20
-MOST_SIDE_BY_SIDE = 4096  # answers
-HEAD = {"id", "created", "choices"}  # what every chunk of a chat answer has
 LATE: dict[str, Any] = {}  # stands in a queue of replies for the deadline
 GRACE_SECONDS = 5.0
 # The kernel ends a child when the thread that started it ends: this one never does.
@@ -48,9 +47,11 @@ class WorkerProcess:
 
     def __init__(self, child: Child, ours: socket.socket, folder: Path) -> None:
         self._child, self._socket, self._folder = child, ours, folder
-        self._pending: dict[int, asyncio.Queue[dict[str, Any] | None]] = {}
+        self._pending: dict[int, Replies] = {}
+        self.heard = time.monotonic()  # when it sent something last
         self._number = 0
         self._reading: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self.capacity = 1  # answers that it generates side by side
         self.gone = asyncio.Event()
         self.reason = ""  # why it is gone
@@ -79,12 +80,23 @@ class WorkerProcess:
         """
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
+        starting = loop.run_in_executor(
+            _STARTER, _child, model, scratch, theirs.fileno(), memory_limit_bytes
+        )
         try:
-            with theirs:
-                child = await loop.run_in_executor(
-                    _STARTER, _child, model, scratch, theirs.fileno(), memory_limit_bytes
-                )
-        except ChildStartError as error:
+            await asyncio.wait({starting})
+            theirs.close()
+            child = starting.result()
+        except asyncio.CancelledError:
+            # the process gets the descriptor by its number: it stays open until then
+            await asyncio.wait({starting})
+            theirs.close()
+            ours.close()
+            if starting.exception() is None:
+                await in_thread(starting.result().kill)
+            remove_tree(scratch)
+            raise
+        except (ChildStartError, OSError, RuntimeError) as error:
             ours.close()
             remove_tree(scratch)
             raise LoadFailedError(f"its process cannot be started: {error}") from error
@@ -108,13 +120,13 @@ class WorkerProcess:
     async def _open(self, model: Path, model_config: Mapping[str, Any]) -> None:
         reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=LONGEST_LINE)
         self._write({"load": str(model), "model_config": dict(model_config)})
-        said = _parsed(await reader.readline())
+        said = parsed(await reader.readline())
         if "ready" not in said:
             raise LoadFailedError(
                 redact(str(said.get("failed") or ""))
                 or f"its process ended while it loaded; its log ends: {self.tail()}"
             )
-        self.capacity = _capacity_of(said["ready"])
+        self.capacity = capacity_of(said["ready"])
         self._reading = asyncio.create_task(self._read(reader))
 
     @property
@@ -144,12 +156,12 @@ class WorkerProcess:
         if self.gone.is_set():
             raise WorkerGoneError(self.reason)
         self._number += 1
-        number, replies = self._number, asyncio.Queue[dict[str, Any] | None]()
+        number, replies = self._number, Replies()
         self._pending[number] = replies
         ended = False
         # not asyncio.timeout: whoever reads a stream may change its task between two chunks
         alarm = asyncio.get_running_loop().call_later(
-            max(deadline - time.monotonic(), 0.0), replies.put_nowait, LATE
+            max(deadline - time.monotonic(), 0.0), replies.put, LATE
         )
         try:
             self._write({"id": number, "row": dict(row)})
@@ -164,7 +176,7 @@ class WorkerProcess:
                 if "error" in said:
                     raise ApiError.of_model(int(said.get("status", 500)), str(said["error"]))
                 if not ended:
-                    yield _checked(said["chunk"])
+                    yield checked(said["chunk"])
         finally:
             alarm.cancel()
             self._pending.pop(number, None)
@@ -172,29 +184,32 @@ class WorkerProcess:
                 self._write({"id": number, "cancel": True})
 
     def _write(self, value: Mapping[str, Any]) -> None:
+        assert self._writer is not None  # start opens it
         self._writer.write(json.dumps(value).encode() + b"\n")
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         reason = ""
         try:
             while line := await reader.readline():
-                said = _parsed(line)
-                pending = self._pending.get(said.get("id"))  # type: ignore[arg-type]
-                if pending is not None:
-                    pending.put_nowait(said)
+                said = parsed(line)
+                self.heard = time.monotonic()
+                number: Any = said.get("id")
+                pending = self._pending.get(number)
+                if pending is not None and not pending.put(said, len(line)):
+                    del self._pending[number]
         except (OSError, ValueError, TypeError) as error:
             reason = f"what it sent cannot be read ({redact(str(error))})"
         finally:
             await in_thread(self._child.kill)
-            code = self._child.returncode
-            self.reason = reason or _death(code)
+            self.reason = reason or self.reason or _death(self._child.returncode)
             self.gone.set()
             for pending in self._pending.values():
-                pending.put_nowait(None)
+                pending.put(None)
 
     async def stop(self) -> None:
         """End the process; answers on their way fail."""
-        self._socket.close() if self._reading is None else self._writer.close()
+        # a socket that asyncio watches is closed through it: its number would be another's
+        self._socket.close() if self._writer is None else self._writer.close()
         await in_thread(self._child.kill)
         if self._reading is not None:
             with contextlib.suppress(asyncio.CancelledError, TimeoutError):
@@ -232,52 +247,11 @@ def _child(model: Path, scratch: Path, descriptor: int, memory_limit_bytes: int 
     )
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    if not line:
-        return {}
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise ValueError("a line that is not an object")
-    return value
-
-
-def _capacity_of(ready: Any) -> int:
-    capacity = ready.get("capacity") if isinstance(ready, dict) else None
-    if not isinstance(capacity, int) or not 1 <= capacity <= MOST_SIDE_BY_SIDE:
-        raise ValueError("its capacity is not a number of answers")
-    return capacity
-
-
-def _checked(chunk: Any) -> Any:
-    """A chunk as the wrappers yield it; the code of a model can write anything.
-
-    Raises:
-        ApiError: it is not one.
-    """
-    if isinstance(chunk, str):
-        return chunk
-    if isinstance(chunk, dict) and isinstance(chunk.get("usage") or {}, dict):
-        choices = chunk.get("choices")
-        if choices is None and isinstance(chunk.get("finish_reason"), str) and "usage" in chunk:
-            return chunk
-        if isinstance(choices, list) and all(map(_is_choice, choices)) and chunk.keys() >= HEAD:
-            return chunk
-    raise ApiError(500, "the model streamed what is not a chunk", code="model_error")
-
-
-def _is_choice(choice: Any) -> bool:
-    return (
-        isinstance(choice, dict)
-        and isinstance(choice.get("index"), int)
-        and isinstance(choice.get("delta"), dict)
-        and isinstance(choice["delta"].get("content") or "", str)
-        and isinstance(choice["delta"].get("reasoning_content") or "", str)
-        and isinstance(choice["delta"].get("tool_calls") or [], list)
-        and isinstance(choice.get("finish_reason") or "", str)
-    )
-
-
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:  # a real-time signal
+            name = f"signal {-code}"
+        return f"its process was ended by {name}"
     return f"its process ended with exit code {code}"

@@ -10,7 +10,7 @@ import mlflow
 from steps.config.root import Config
 from steps.config.serve import ServeConfig
 from steps.serving.answered import Answered, AnswerFigures
-from steps.serving.deployment import ServedVersion
+from steps.serving.served_version import ServedVersion
 from steps.serving.traces import TraceWriter
 from tests.registry import scene
 

@@ -175,7 +175,7 @@ def test_a_server_lives_without_its_registry_and_starts_without_it(
 
 def test_a_split_and_a_shadow_are_told_apart_in_the_metrics(registry: str, tmp_path: Path) -> None:
     move(registry, SECOND, "challenger")
-    words = ("+serve.split={champion: 1, challenger: 1}",)
+    words = ("+serve.split={champion:1,challenger:1}",)
     with serving(tmp_path, registry, *words) as server:
         server.wait_for(SECOND, "challenger")
         for number in range(24):

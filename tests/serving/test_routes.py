@@ -9,8 +9,7 @@ import pytest
 from steps.config.serve import ServeConfig
 from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError
-from steps.serving.follower import routes_of
-from steps.serving.routes import Routes
+from steps.serving.routes import Routes, routes_of
 
 
 def deployed(routes: Routes, **versions: int) -> Routes:

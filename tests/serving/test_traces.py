@@ -19,10 +19,11 @@ from steps.core.errors import ConfigError
 from steps.serving import answers, traces
 from steps.serving.answered import Answered, AnswerFigures
 from steps.serving.answers import Question
-from steps.serving.deployment import Deployment, ServedVersion
+from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError
 from steps.serving.metrics import Metrics
 from steps.serving.routes import Choice, Route
+from steps.serving.served_version import ServedVersion
 from steps.serving.server import build
 from steps.serving.traces import TraceWriter
 
