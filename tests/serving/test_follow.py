@@ -347,3 +347,36 @@ def test_answers_that_are_not_whole_at_the_end_are_ended_in_openais_form(
             assert answer.status_code in (200, 503), answer.text[:500]
             assert '"error":{"message"' in answer.text, answer.text[-500:]
         assert "Traceback" not in server.said()
+
+
+def test_a_worker_that_hangs_is_replaced(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        until = time.monotonic() + 120
+        while server.metric("slm_worker_restarts_total") < 1:
+            assert time.monotonic() < until, server.state()
+            time.sleep(0.5)
+        server.wait_for(ONNX)
+        assert server.chat("Hello", max_tokens=2).ok
+        assert "it hung" in server.said()
+
+
+def test_an_alias_that_is_moved_back_while_a_version_loads_stays(
+    registry: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, registry) as server:
+        (worker,) = server.workers()
+        move(registry, TRANSFORMERS)  # takes seconds to load
+        until = time.monotonic() + 60
+        while "loading models:/slm/2" not in server.said():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        move(registry, ONNX)
+        while "not wanted any more" not in server.said():
+            assert time.monotonic() < until, server.said()
+            time.sleep(0.2)
+        assert server.served() == ONNX
+        assert server.state()["status"] == "ready"
+        assert server.workers() == [worker]
+        assert server.metric("slm_alias_moves_total") == 0

@@ -1,0 +1,97 @@
+"""Bytes on this machine: kept, verified, removed."""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from steps.core import digest
+from steps.serving.model_cache import ModelCache
+from steps.serving.served_version import ServedVersion
+from steps.serving.worker_process import LoadFailedError
+
+TWO_DAYS = 172_800
+
+
+@pytest.fixture
+def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedVersion:
+    """A version whose files a stand-in for the registry hands out."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "weights").write_bytes(b"weights")
+
+    def download(artifact_uri: str, dst_path: str) -> str:
+        assert artifact_uri == "models:/slm/3"
+        target = Path(dst_path)
+        target.mkdir(parents=True)
+        (target / "weights").write_bytes((source / "weights").read_bytes())
+        return dst_path
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    return ServedVersion("slm", 3, "onnx", digest.of_folder(source))
+
+
+def test_bytes_are_fetched_once_and_again_where_they_are_damaged(
+    tmp_path: Path, version: ServedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    found, folder = cache.fetch(version)
+    assert found == version
+    (folder / "weights").write_bytes(b"damaged")
+    assert cache.fetch(version) == (version, folder)
+    assert (folder / "weights").read_bytes() == b"weights"
+    monkeypatch.delattr(mlflow.artifacts, "download_artifacts")
+    assert cache.fetch(version) == (version, folder)  # without the registry
+
+
+def test_other_bytes_than_the_tags_are_refused(tmp_path: Path, version: ServedVersion) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    with pytest.raises(LoadFailedError, match="its bytes are sha256:"):
+        cache.fetch(replace(version, digest=f"sha256:{'0' * 64}"))
+    assert [*(tmp_path / "cache" / "models").iterdir()] == []
+
+
+def test_what_was_served_last_is_known(tmp_path: Path, version: ServedVersion) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    assert cache.remembered("slm", "champion") is None
+    cache.remember(version, "champion")
+    assert cache.remembered("slm", "champion") == version
+    assert cache.remembered("slm", "challenger") is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "7", {"digest": 7}, {"number": "3"}, {"name": "other"}, {"more": 1}]
+)
+def test_a_damaged_record_is_none(tmp_path: Path, version: ServedVersion, damage: Any) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    cache.remember(version, "champion")
+    (record,) = (tmp_path / "cache" / "last").glob("*.json")
+    text = damage
+    if isinstance(damage, dict):
+        text = json.dumps({**json.loads(record.read_text()), **damage})
+    record.write_text(text)
+    assert cache.remembered("slm", "champion") is None
+
+
+def test_bytes_stay_a_day_after_they_were_served(tmp_path: Path, version: ServedVersion) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    _, folder = cache.fetch(version)
+    old = time.time() - TWO_DAYS
+    os.utime(folder, (old, old))
+    cache.prune([version.digest])
+    assert folder.is_dir()
+    cache.touch(version.digest)
+    cache.prune([])
+    assert folder.is_dir()
+    os.utime(folder, (old, old))
+    cache.remember(version, "champion")
+    cache.prune([])
+    assert folder.is_dir()
+    cache.remember(replace(version, digest=f"sha256:{'1' * 64}"), "champion")
+    cache.prune([])
+    assert not folder.exists()
