@@ -272,7 +272,7 @@ def test_a_model_that_was_made_anew_is_not_taken_for_the_one_before(
         other = client.get_model_version(NAME, str(TRANSFORMERS))
         client.delete_registered_model(NAME)
         until = time.monotonic() + 30
-        while "there is no alias" not in str(server.state()["models"][0]["failure"]):
+        while "there is no registered model" not in str(server.state()["models"][0]["failure"]):
             assert time.monotonic() < until
             time.sleep(0.2)
         assert server.chat("Hello", max_tokens=2).ok  # what is served stays

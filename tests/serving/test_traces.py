@@ -255,10 +255,11 @@ def test_times_tokens_and_company_of_an_answer_are_recorded() -> None:
     assert (figures.prompt_tokens, figures.tokens, figures.concurrency) == (5, 3, 3)
 
 
-def test_a_format_that_is_not_kept_is_recorded() -> None:
+def test_a_format_that_is_not_kept_is_recorded_but_not_what_its_client_cut() -> None:
     row = {**ROW, "response_format": {"type": "json_object"}}
     assert asked(Stand(chunk('{"a": 1}', "stop")), row).format_valid is True
-    assert asked(Stand(chunk('{"a": ', "length")), row).format_valid is False
+    assert asked(Stand(chunk('{"a": ', "stop")), row).format_valid is False
+    assert asked(Stand(chunk('{"a": ', "length")), row).format_valid is None
     assert asked(Stand(chunk('{"a": ', "stop")), ROW).format_valid is None
 
 
@@ -266,6 +267,12 @@ def test_an_answer_that_fails_has_its_status_and_not_its_words() -> None:
     error = ApiError(503, "secret", code="worker_ended")
     figures = asked(Stand(chunk("a"), error=error), ROW)
     assert (figures.outcome, figures.tokens) == ("503", 0)
+
+
+def test_an_answer_that_had_begun_when_its_time_was_up_is_its_clients_choice() -> None:
+    late = ApiError(503, "too late", code="timeout")
+    assert asked(Stand(chunk("a"), error=late), ROW).outcome == "timeout"
+    assert asked(Stand(error=late), ROW).outcome == "503"
 
 
 def test_a_prompts_answer_is_recorded_as_well() -> None:
