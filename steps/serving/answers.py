@@ -251,7 +251,7 @@ async def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[P
         outcome = "ok"
         yield last
     except ApiError as error:
-        outcome = str(error.status)
+        outcome = _outcome(error, times)
         raise
     finally:
         reasons = {last.finish_reason or ""} if outcome == "ok" else set[str]()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from steps.core import digest
+from steps.core import digest, tags
 from steps.core.files import remove_tree
 from steps.core.redaction import redact
 from steps.serving.served_version import ServedVersion
@@ -27,6 +28,7 @@ from steps.serving.worker_process import LoadFailedError
 
 log = logging.getLogger(__name__)
 
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 KEPT_SECONDS = 86_400.0  # that bytes stay which no alias serves any more, for a rollback
 
 
@@ -54,6 +56,11 @@ class ModelCache:
         Raises:
             LoadFailedError: they cannot be fetched, or are not those of the digest.
         """
+        if version.digest and not DIGEST.fullmatch(version.digest):
+            raise LoadFailedError(
+                f"its tag {tags.DIGEST} is {version.digest!r}, which is not a digest; register it"
+                " anew"
+            )
         if version.digest and (there := self._verified(version.digest)):
             return version, there
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._models))
@@ -85,6 +92,13 @@ class ModelCache:
             remove_tree(partial)
 
     def _folder(self, of: str) -> Path:
+        """The folder of a digest.
+
+        Raises:
+            ValueError: it is not a digest; whoever may edit a version wrote it.
+        """
+        if not DIGEST.fullmatch(of):
+            raise ValueError(f"{of!r} is not a digest of the form sha256:<64 hexadecimal digits>")
         return self._models / of.removeprefix("sha256:")
 
     def _verified(self, wanted: str) -> Path | None:
@@ -118,6 +132,7 @@ class ModelCache:
             texts = (version.name, version.variant, version.digest)
             if not all(isinstance(text, str) for text in texts) or type(version.number) is not int:
                 raise ValueError("it is not the record of a version")
+            self._folder(version.digest)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -56,6 +56,17 @@ def test_other_bytes_than_the_tags_are_refused(tmp_path: Path, version: ServedVe
     assert [*(tmp_path / "cache" / "models").iterdir()] == []
 
 
+@pytest.mark.parametrize("tag", ["sha256:../../etc", "sha256:0", "../x", f"sha256:{'A' * 64}"])
+def test_a_tag_that_is_not_a_digest_names_no_folder(
+    tmp_path: Path, version: ServedVersion, tag: str
+) -> None:
+    cache = ModelCache(tmp_path / "cache")
+    with pytest.raises(LoadFailedError, match="is not a digest"):
+        cache.fetch(replace(version, digest=tag))
+    cache.remember(replace(version, digest=tag), "champion")
+    assert cache.remembered("slm", "champion") is None
+
+
 def test_what_was_served_last_is_known(tmp_path: Path, version: ServedVersion) -> None:
     cache = ModelCache(tmp_path / "cache")
     assert cache.remembered("slm", "champion") is None

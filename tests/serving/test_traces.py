@@ -273,6 +273,7 @@ def test_an_answer_that_had_begun_when_its_time_was_up_is_its_clients_choice() -
     late = ApiError(503, "too late", code="timeout")
     assert asked(Stand(chunk("a"), error=late), ROW).outcome == "timeout"
     assert asked(Stand(error=late), ROW).outcome == "503"
+    assert asked(Stand("a", error=late), {"prompt": "x"}, answers.prompt_parts).outcome == "timeout"
 
 
 def test_a_prompts_answer_is_recorded_as_well() -> None:
