@@ -34,6 +34,7 @@ VARIABLES = (
 )  # fmt: skip
 DATABASE_FILES = ("", "-wal", "-shm", "-journal")  # of SQLite
 named_files: dict[str, None] = {}  # by settings, for the life of this process
+named_folders: dict[str, None] = {}
 
 
 def keep(*files: str | None) -> None:
@@ -43,6 +44,13 @@ def keep(*files: str | None) -> None:
     for file in filter(None, files):
         path = Path(os.path.expanduser(file))  # noqa: PTH111 - an unknown user's ~ is not an error
         named_files[str(path.absolute())] = None
+
+
+def keep_folder(folder: Path) -> None:
+    """Keep a folder of secrets from every child that is started from now on: also the files that
+    replace those in it, which a file's own hiding would not outlive.
+    """
+    named_folders[str(folder.absolute())] = None
 
 
 def homes() -> list[str]:
@@ -75,6 +83,7 @@ def secret(environment: Mapping[str, str]) -> list[str]:
     ]
     named += [*map(Path, named_files), PROJECT / ".env", Path(".env"), PROJECT / ".git" / "config"]
     paths += [str(path.absolute()) for path in named if os.path.isfile(path)]  # noqa: PTH113 - a folder of this name may be an interpreter's
+    paths += filter(os.path.isdir, named_folders)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
         paths += database_files(environment.get(variable, ""))
     return [*dict.fromkeys(paths), *SYSTEM]

@@ -195,12 +195,12 @@ def _again(
             raise AskingFailedError(f"{by!r} answered, expected {wanted!r}")
         text = answer["choices"][0]["message"]["content"] or ""
         if not isinstance(text, str):
-            raise AskingFailedError("its answer is no chat completion")
+            raise AskingFailedError("its answer is not a chat completion")
     except AskingFailedError as error:
         said = redact(str(error))
         return RecordedAnswer(item.id, None, None, len(item.answer), said)
     except (LookupError, TypeError, AttributeError):
-        said = "its answer is no chat completion"
+        said = "its answer is not a chat completion"
         return RecordedAnswer(item.id, None, None, len(item.answer), said)
     return compared(item.id, item.answer, text)
 

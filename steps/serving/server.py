@@ -162,7 +162,7 @@ def _hide_keys(file: str | None) -> None:
     folder = Path(file).expanduser().absolute().parent
     needed = (Path.cwd(), Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir()))
     if len(folder.parts) > 2 and not any(one.is_relative_to(folder) for one in needed):
-        visible.keep(str(folder))
+        visible.keep_folder(folder)
         return
     visible.keep(file)
     log.warning(

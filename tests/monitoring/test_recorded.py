@@ -150,8 +150,8 @@ def test_the_processor_of_another_machine_is_the_traces(monkeypatch: pytest.Monk
         ((404, {"error": {"message": "not\nserved"}}), "HTTP 404: not served"),
         ((302, b""), "HTTP 302, and no JSON"),
         ((500, b"<html>"), "HTTP 500, and no JSON"),
-        ((200, b"[1]"), "its answer is no chat completion"),
-        ((200, completion([1])), "its answer is no chat completion"),
+        ((200, b"[1]"), "its answer is not a chat completion"),
+        ((200, completion([1])), "its answer is not a chat completion"),
         ((200, completion("x", "slm/4-cd")), "'slm/4-cd' answered, expected 'slm/3-abababababab'"),
     ],
 )

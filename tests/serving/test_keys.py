@@ -13,6 +13,52 @@ FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
 VARIABLE = "SLM_TEST_KEYS"
 
 
+@pytest.fixture(autouse=True)
+def nothing_hidden_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test hides its own files."""
+    from steps.core import visible
+
+    monkeypatch.setattr(visible, "named_files", {})
+    monkeypatch.setattr(visible, "named_folders", {})
+
+
+@pytest.mark.skipif(not os.access("/var/lib", os.W_OK), reason="needs a folder that stays visible")
+@pytest.mark.usefixtures("namespaces")
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_child_sees_neither_the_keys_nor_those_that_replace_them(hidden: bool) -> None:
+    import sys
+    import tempfile
+
+    from steps.core.processes import Child, Confinement, environment
+    from steps.serving.server import _hide_keys
+
+    # outside of the folders that every child finds empty
+    with tempfile.TemporaryDirectory(prefix="slm-keys-", dir="/var/lib") as folder:
+        file, done = Path(folder) / "api_keys", Path(folder) / "replaced"
+        file.write_text(FIRST)
+        if hidden:
+            _hide_keys(str(file))
+        source = (
+            "import pathlib, time; file = pathlib.Path(__import__('sys').argv[1]);"
+            "print('before', file.exists() and file.read_text(), flush=True); time.sleep(2);"
+            "print('after', file.exists() and file.read_text(), flush=True)"
+        )
+        with Child(
+            [sys.executable, "-c", source, str(file)],
+            environment=environment(),
+            cwd=Path("/"),
+            confinement=Confinement(),
+        ) as child:
+            while "before" not in child.tail():
+                assert child.alive
+            done.write_text(SECOND)
+            done.replace(file)
+            child.wait(30)
+            said = child.tail()
+    assert "after" in said
+    assert (FIRST in said, SECOND in said) == (not hidden, not hidden)
+
+
 def test_without_keys_everybody_may_ask() -> None:
     keys = ApiKeys(None, VARIABLE)
     keys.check(None)
@@ -79,3 +125,29 @@ def test_a_key_of_other_letters_is_the_bytes_that_the_header_has(tmp_path: Path)
     ApiKeys(str(file), VARIABLE).check(header)
     with pytest.raises(ApiError):
         ApiKeys(str(file), VARIABLE).check(f"{header}x")
+
+
+def test_a_file_of_keys_is_hidden_with_its_folder_so_that_a_new_one_is_too(tmp_path: Path) -> None:
+    from steps.core import visible
+    from steps.serving.server import _hide_keys
+
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    _hide_keys(str(folder / "api_keys"))
+    assert str(folder) in visible.secret(os.environ)
+    assert set(visible.named_folders) == {str(folder)}
+
+
+def test_a_folder_that_is_needed_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from steps.core import visible
+    from steps.serving.server import _hide_keys
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "api_keys").touch()
+    _hide_keys("api_keys")
+    hidden = visible.secret(os.environ)
+    assert str(tmp_path / "api_keys") in hidden
+    assert str(tmp_path) not in hidden
+    assert "put it into a folder of its own" in caplog.text
