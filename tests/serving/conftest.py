@@ -9,6 +9,8 @@ import pytest
 
 from tests.serving.servers import NAME, Serving, serving
 
+SMALL_PREFIX_CACHE = 30_000_000  # bytes: full after some requests
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -19,8 +21,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def versions(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tracking database and four versions of one registered model: the embedded
-    model's ONNX build, its transformers variant, the build once more, and one whose bytes are not
-    those of its tag.
+    model's ONNX build, its transformers variant, the build with a smaller prefix cache, and one
+    whose bytes are not those of its tag.
     """
     import mlflow
 
@@ -45,6 +47,7 @@ def versions(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) 
         "serving": ServingConfig(),
         "tags": {"slm.variant": "onnx"},
     }
+    small = ServingConfig(prefix_cache_bytes=SMALL_PREFIX_CACHE)
     client = mlflow.MlflowClient()
     try:
         experiment = mlflow.create_experiment("served", artifact_location=str(home / "artifacts"))
@@ -54,7 +57,7 @@ def versions(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) 
                 log_transformers(
                     folders.checkpoint, tags={"slm.variant": "transformers"}, **common
                 ),
-                log_onnx(folders.shipped(), **build),
+                log_onnx(folders.shipped(), **{**build, "serving": small}),
                 log_onnx(folders.shipped(), **build),
             ]
         client.create_registered_model(NAME)

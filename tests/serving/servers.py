@@ -82,6 +82,13 @@ class Serving:
         ]
 
 
+def move(registry: str, number: int, alias: str = "champion") -> None:
+    """Move an alias of the served model to a version."""
+    import mlflow
+
+    mlflow.MlflowClient(registry, registry).set_registered_model_alias(NAME, alias, str(number))
+
+
 @contextmanager
 def serving(
     folder: Path, tracking_uri: str, *words: str, wait: int | None = ONNX, **environment: str

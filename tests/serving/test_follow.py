@@ -25,14 +25,11 @@ from tests.serving.servers import (
     SECOND,
     TRANSFORMERS,
     Serving,
+    move,
     serving,
 )
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def move(registry: str, number: int, alias: str = "champion") -> None:
-    mlflow.MlflowClient(registry, registry).set_registered_model_alias(NAME, alias, str(number))
 
 
 def serving_tag(registry: str, number: int) -> str | None:
@@ -77,11 +74,22 @@ def asking(server: Serving, clients: int, *, stream: bool) -> Iterator[Heard]:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    ("clients", "moves"),
+    [
+        (8, (SECOND, ONNX, TRANSFORMERS, ONNX)),
+        pytest.param(
+            16,
+            (SECOND, ONNX, TRANSFORMERS, SECOND, ONNX, SECOND, TRANSFORMERS, ONNX, SECOND, ONNX),
+            marks=pytest.mark.volume,
+        ),
+    ],
+)
 def test_moves_and_a_rollback_under_streaming_clients_fail_no_request(
-    registry: str, tmp_path: Path
+    registry: str, tmp_path: Path, clients: int, moves: tuple[int, ...]
 ) -> None:
-    with serving(tmp_path, registry) as server, asking(server, 8, stream=True) as heard:
-        for number in (SECOND, ONNX, TRANSFORMERS, ONNX):
+    with serving(tmp_path, registry) as server, asking(server, clients, stream=True) as heard:
+        for number in moves:
             move(registry, number)
             server.wait_for(number)
         time.sleep(1)
