@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from steps.config.serve import ServeConfig
 from steps.core.redaction import redact
 from steps.serving.admission import Admission
 from steps.serving.errors import ApiError
+from steps.serving.first_answer import hear_first_answer
 from steps.serving.served_version import ServedVersion
 from steps.serving.worker_process import LoadFailedError, WorkerGoneError, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-# the request that a version must answer before it gets any other
-CANARY = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0.0}
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that ended is started again
 TEXTS = ("content", "reasoning_content", "tool_calls")  # what a delta brings
 ATTEMPTS = 2  # of a request whose worker ended before anything was sent
@@ -30,7 +29,6 @@ LOOK_SECONDS = 1.0  # between two looks at a worker
 STEADY_SECONDS = 60.0  # a worker that lived so long did not end for how it was started
 # a worker sends a word every five seconds, whatever its model does
 HUNG_SECONDS, SILENT_LOOKS = 30.0, 3
-MOST_CANARY_CHUNKS = 64  # of a first answer of four tokens
 
 
 class Deployment:
@@ -89,23 +87,12 @@ class Deployment:
             memory_limit_bytes=self._config.memory_limit_bytes,
             timeout=self._config.load_timeout,
         )
-        left = self._config.load_timeout - (time.monotonic() - began)
+        left = max(self._config.load_timeout - (time.monotonic() - began), 1.0)
         try:
-            until = time.monotonic() + max(left, 1.0)
-            heard = await _first_answer(worker, until)
-        except (ApiError, WorkerGoneError, TimeoutError) as error:
-            said = redact(str(error)) or f"no answer within {max(left, 1.0):.0f} s"
-            tail = worker.tail()
-            await worker.stop()
-            raise LoadFailedError(
-                f"its first answer failed: {said}" + (f"; its log ends: {tail}" if tail else "")
-            ) from error
+            await hear_first_answer(worker, left)
         except BaseException:
             await worker.stop()
             raise
-        if not any(isinstance(chunk, dict) and chunk.get("choices") for chunk in heard):
-            await worker.stop()
-            raise LoadFailedError("its first answer is not a chat completion")
         limit = self._config.memory_limit_bytes
         if limit and (held := worker.resident()) > limit:
             await worker.stop()
@@ -271,16 +258,6 @@ class Deployment:
             await self.worker.stop()
             log.info("%s: the worker is ended", self.version.uri)
         self._up.set()  # whoever waits for another worker hears that there will be none
-
-
-async def _first_answer(worker: WorkerProcess, deadline: float) -> list[Any]:
-    heard: list[Any] = []
-    async with aclosing(worker.ask(CANARY, deadline)) as chunks:
-        async for chunk in chunks:
-            heard.append(chunk)
-            if len(heard) > MOST_CANARY_CHUNKS:
-                raise ApiError(500, "it does not end", code="model_error")
-    return heard
 
 
 def _too_large(held: int, limit: int) -> str:

@@ -4,16 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-
-import mlflow
+from collections.abc import Mapping
 
 from steps.config.serve import ServeConfig
 from steps.core import tags
 from steps.core.redaction import redact
-from steps.registry.client import RegistryClient
 from steps.registry.model_version import Version
-from steps.registry.retries import first_line
+from steps.serving.alias_lookup import AliasLookup
 from steps.serving.deployment import Deployment
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
@@ -25,7 +22,6 @@ from steps.serving.worker_process import LoadFailedError
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 15.0, 600.0  # seconds until a version that failed is tried again
-LONGEST_REASON = 500  # characters of a tag
 
 
 class Follower:
@@ -33,7 +29,7 @@ class Follower:
 
     Args:
         routes: to keep.
-        registry: opens it, or gives the one that is open; it answers within seconds, or fails.
+        lookup: of what the aliases name.
         cache: of models' bytes.
         config: of the server.
         metrics: told of every move and failure.
@@ -42,19 +38,22 @@ class Follower:
     def __init__(
         self,
         routes: Routes,
-        registry: Callable[[], RegistryClient],
+        lookup: AliasLookup,
         cache: ModelCache,
         config: ServeConfig,
         metrics: Metrics,
     ) -> None:
-        self._routes, self._registry, self._cache = routes, registry, cache
+        self._routes, self._lookup, self._cache = routes, lookup, cache
         self._config, self._metrics = config, metrics
         self._loading = asyncio.Lock()  # one at a time: two would need twice the memory
         self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
         self._draining: set[asyncio.Task[None]] = set()
-        self._aliases: dict[str, list[str] | None] = {}  # by model; None where it is not registered
         self._looks = {name: asyncio.Event() for name in routes.names}
-        self.unreachable: dict[str, str] = {}  # why the registry could not be asked, by model
+
+    @property
+    def unreachable(self) -> Mapping[str, str]:
+        """Why the registry could not be asked when it was last tried, by model."""
+        return self._lookup.unreachable
 
     def look(self, name: str) -> None:
         """Look at a model's aliases now: a webhook told of a move."""
@@ -79,7 +78,7 @@ class Follower:
 
     async def follow_once(self, name: str) -> None:
         """Look at a model's aliases, and serve what they name."""
-        named = await self._named(name)
+        named = await self._lookup.named(name)
         for route in self._routes.of(name):
             if named is None:
                 await self._serve_remembered(route)
@@ -93,37 +92,8 @@ class Follower:
             else:
                 route.failure = ""
 
-    async def _named(self, name: str) -> Mapping[str, Version] | None:
-        """Versions by the aliases that are followed; None while the registry cannot be asked."""
-        try:
-            found = await in_thread(self._look_at, name)
-        except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
-            said = redact(first_line(error)) or type(error).__name__
-            if self.unreachable.get(name) != said:
-                log.warning("models:/%s cannot be looked at; what is served stays (%s)", name, said)
-            self.unreachable[name] = said
-            self._metrics.registry_up(name, False)
-            return None
-        if self.unreachable.pop(name, None) is not None:
-            log.info("models:/%s can be looked at again", name)
-        self._metrics.registry_up(name, True)
-        return found
-
-    def _look_at(self, name: str) -> dict[str, Version]:
-        registry = self._registry()
-        known = registry.aliases(name)
-        self._aliases[name] = None if known is None else sorted(known)
-        aliases = known or {}
-        found = {}
-        for route in self._routes.of(name):
-            number = aliases.get(route.alias)
-            version = registry.version(name, number) if number is not None else None
-            if version is not None:
-                found[route.alias] = version
-        return found
-
     def _without_alias(self, route: Route) -> None:
-        said = _missing(route, self._aliases.get(route.name))
+        said = self._lookup.why_missing(route)
         if route.failure != said:
             log.warning("%s; %s", said, "what is served stays" if route.deployment else "waiting")
         route.failure = said
@@ -134,7 +104,9 @@ class Follower:
             return
         version = await in_thread(self._cache.remembered, route.name, route.alias)
         if version is None:
-            route.failure = f"the registry cannot be asked: {self.unreachable.get(route.name, '')}"
+            route.failure = (
+                f"the registry cannot be asked: {self._lookup.unreachable.get(route.name, '')}"
+            )
             return
         if self._due(version):
             log.warning("%s is served from this machine's copy", version.uri)
@@ -150,30 +122,11 @@ class Follower:
         if not self._due(found):
             return
         try:
-            version = await in_thread(self._verifiable, found)
+            version = await in_thread(self._lookup.verifiable, found)
         except LoadFailedError as error:
             await self._failed(route, ServedVersion(found.name, found.number, "", ""), str(error))
             return
         await self._load(route, version)
-
-    def _verifiable(self, found: Version) -> ServedVersion:
-        """The version with the digest that its bytes must have."""
-        logged = self._registry().tags_of_logged(found)
-        digests = {said for said in (found.tags.get(tags.DIGEST), logged.get(tags.DIGEST)) if said}
-        if len(digests) > 1:
-            raise LoadFailedError(
-                f"its tag {tags.DIGEST} is not that of its logged model; register it anew"
-            )
-        if not digests and self._config.require_digest:
-            raise LoadFailedError(
-                f"it has no tag {tags.DIGEST}, so its bytes cannot be verified; register it with"
-                " `mlflow run . -e register`, or pass serve.require_digest=false"
-            )
-        variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
-        created, model_id = found.created_ms // 1000, found.model_id or ""
-        return ServedVersion(
-            found.name, found.number, variant, next(iter(digests), ""), created, model_id
-        )
 
     def _due(self, version: ServedVersion | Version) -> bool:
         return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
@@ -219,7 +172,7 @@ class Follower:
 
     async def _still_named(self, route: Route, version: ServedVersion) -> bool:
         """Whether the alias still names a version, as far as the registry can be asked."""
-        named = await self._named(route.name)
+        named = await self._lookup.named(route.name)
         if named is None:
             return True
         found = named.get(route.alias)
@@ -255,7 +208,7 @@ class Follower:
             )
         except OSError as error:
             log.warning("what is served could not be recorded for the next start: %s", error)
-        self._tag(version, None)
+        self._lookup.tag(version, None)
 
     async def _failed(self, route: Route, version: ServedVersion, reason: str) -> None:
         """The version before stays; the next try comes later, and later each time."""
@@ -272,21 +225,7 @@ class Follower:
             pause,
         )
         self._metrics.load_failed(version)
-        await in_thread(self._tag, version, reason)
-
-    def _tag(self, version: ServedVersion, failure: str | None) -> None:
-        """Show in the registry that a version could not be served, or can be again."""
-        try:
-            registry = self._registry()
-            found = registry.version(version.name, version.number)
-            if found is None:
-                return
-            said = f"failed: {failure}"[:LONGEST_REASON] if failure else ""
-            if failure or found.tags.get(tags.SERVING, "").startswith("failed"):
-                value = said or "serves again"
-                registry.set_version_tag(version.name, version.number, tags.SERVING, value)
-        except Exception as error:  # noqa: BLE001 - a user who may only read serves as well
-            log.warning("%s could not be tagged: %s", version.uri, redact(str(error)))
+        await in_thread(self._lookup.tag, version, reason)
 
     async def close(self) -> None:
         """End all workers at once."""
@@ -298,21 +237,6 @@ class Follower:
             *self._draining,
             return_exceptions=True,
         )
-
-
-def _missing(route: Route, aliases: list[str] | None) -> str:
-    """What is not in the registry, and how it gets there."""
-    if aliases is None:
-        where = redact(mlflow.get_registry_uri())
-        return (
-            f"there is no registered model {route.name!r} at {where}; make one with `mlflow run ."
-            " -P model=…`, or name another registry with MLFLOW_TRACKING_URI"
-        )
-    known = ", ".join(f"@{alias}" for alias in aliases) or "none"
-    return (
-        f"there is no alias @{route.alias} of models:/{route.name} (there are: {known}); set it:"
-        f" `mlflow run . -e promote -P target=models:/{route.name}/<version>`"
-    )
 
 
 async def _given_up(loading: "asyncio.Task[Deployment]") -> None:

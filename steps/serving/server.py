@@ -23,6 +23,7 @@ from steps.core import processes, visible
 from steps.core.errors import ConfigError, StepError
 from steps.registry import target
 from steps.registry.client import RegistryClient
+from steps.serving.alias_lookup import AliasLookup
 from steps.serving.answered import nowhere
 from steps.serving.app import application
 from steps.serving.completions import Completions
@@ -117,7 +118,8 @@ def build(config: Config) -> FastAPI:
     metrics, routes = Metrics(), routes_of(models_of(config), config.serve)
     metrics.watch(routes)
     models = ModelCache(StoreFolder(config.store.path).root / "serving")
-    follower = Follower(routes, _registry, models, config.serve, metrics)
+    lookup = AliasLookup(routes, _registry, config.serve, metrics)
+    follower = Follower(routes, lookup, models, config.serve, metrics)
     secret = os.environ.get(config.serve.webhook_secret_env, "")
     webhook = AliasWebhook(secret) if secret else None
 

@@ -22,21 +22,19 @@ WORDS = ["river", "stone", "light", "under", "seven", "paper", "often", "green",
 def body_of(source: random.Random) -> dict[str, object]:
     """A request of mixed length and kind."""
     content = " ".join(source.choices(WORDS, k=source.choice([3, 10, 40, 120])))
-    settings = source.choice(
-        [
-            {},
-            {"temperature": 0.9, "seed": source.randrange(1000)},
-            {"n": 2, "temperature": 0.7, "seed": 1},
-            {"stop": ["e"]},
-            {"logprobs": True, "top_logprobs": 3},
-            {"response_format": {"type": "json_object"}},
-        ]
-    )
+    kinds: list[dict[str, object]] = [
+        {},
+        {"temperature": 0.9, "seed": source.randrange(1000)},
+        {"n": 2, "temperature": 0.7, "seed": 1},
+        {"stop": ["e"]},
+        {"logprobs": True, "top_logprobs": 3},
+        {"response_format": {"type": "json_object"}},
+    ]
     return {
         "messages": [{"role": "user", "content": content}],
         "max_tokens": source.choice([1, 8, 24]),
         "temperature": 0,
-        **settings,
+        **source.choice(kinds),
     }
 
 
