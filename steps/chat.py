@@ -6,6 +6,7 @@ python -m steps.chat --name my-model --alias challenger
 
 import argparse
 import os
+import re
 import sys
 import time
 from typing import Any
@@ -14,7 +15,8 @@ from steps.config import names
 from steps.core.errors import ConfigError
 from steps.pipeline.compose import composed
 
-HELP = "/new begins another conversation, /quit or Ctrl-D ends."
+HELP = "/new begins another conversation, /help says this, /quit or Ctrl-D ends."
+COMMAND = re.compile(r"/[a-z]+")  # a word of a user that is not for the model
 
 
 def main() -> None:
@@ -85,6 +87,10 @@ def converse(model: Any, opening: list[dict[str, str]], max_tokens: int) -> None
             messages = list(opening)
             continue
         if not said:
+            continue
+        if COMMAND.fullmatch(said):
+            unknown = "" if said == "/help" else f"{said} is not a command: "
+            print(f"{unknown}{HELP}", file=sys.stderr)
             continue
         asked = [*messages, {"role": "user", "content": said}]
         try:

@@ -26,8 +26,8 @@ def serve(config: Config, run: StepRun) -> str:  # noqa: ARG001 - a server makes
     heed_sigterm()
     try:
         _serve(config)
-    except Terminated:
-        log.info("told to end")
+    except Terminated:  # before the server listened
+        log.info("ended by SIGTERM")
     return ""
 
 
@@ -38,7 +38,7 @@ def _serve(config: Config) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for noisy in ("alembic", "httpx", "mlflow.store"):
+    for noisy in ("alembic", "httpx", "mlflow.store", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     end_with_parent()
     run_server(config)

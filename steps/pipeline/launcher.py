@@ -34,6 +34,7 @@ def launch(step: Step) -> None:
     """Run ``step`` with the words of the command line; ends the process with 2 on a bad config and
     1 on a failure.
     """
+    _quiet()
     try:
         arguments = translate(sys.argv[1:])
         if not (step.makes_run or arguments.inspecting or not arguments.flags):
@@ -52,7 +53,6 @@ def launch(step: Step) -> None:
     heed_sigterm()
     end_with_parent()
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
-    _quiet()
     try:
         if arguments.multirun and not arguments.inspecting:
             _multirun(step, arguments, jobs[0])

@@ -64,8 +64,9 @@ def run(config: Config) -> None:
         server = Server(app, config.serve.shutdown_seconds)
         # uvicorn ends at these, and raises them once more for whoever handled them before
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _told_to_end)
+            signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])
+        log.info("ended")
     finally:
         listener.close()
 
@@ -86,6 +87,7 @@ class Server(uvicorn.Server):
             )
         )
         self._ending: asyncio.Event = app.state.ending
+        self._shutdown_seconds = shutdown_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,13 +95,15 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            log.info(
+                "told to end by %s: answers on their way have %g s",
+                signal.Signals(sig).name,
+                self._shutdown_seconds,
+            )
         super().handle_exit(sig, frame)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ending.set)
-
-
-def _told_to_end(number: int, _frame: FrameType | None) -> None:
-    log.info("ended by %s", signal.Signals(number).name)
 
 
 def build(config: Config) -> FastAPI:
