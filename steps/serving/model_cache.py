@@ -2,6 +2,7 @@
 
 <cache>/models/<digest>/        the files of a logged model
 <cache>/last/<name>@<alias>.json  what was served last under an alias
+<cache>/locks/<digest>.lock     held by the server that fetches, of several on one machine
 """
 
 import contextlib
@@ -13,11 +14,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
 from steps.core import digest, tags
@@ -29,6 +32,7 @@ from steps.serving.worker_process import LoadFailedError
 log = logging.getLogger(__name__)
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+LOCK_SECONDS = 3600.0  # that a server waits for another one that fetches the same bytes
 KEPT_SECONDS = 86_400.0  # that bytes stay which no alias serves any more, for a rollback
 
 
@@ -40,8 +44,8 @@ class ModelCache:
     """
 
     def __init__(self, root: Path) -> None:
-        self._models, self._last = root / "models", root / "last"
-        for folder in (self._models, self._last):
+        self._models, self._last, self._locks = root / "models", root / "last", root / "locks"
+        for folder in (self._models, self._last, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, version: ServedVersion) -> tuple[ServedVersion, Path]:
@@ -61,8 +65,14 @@ class ModelCache:
                 f"its tag {tags.DIGEST} is {version.digest!r}, which is not a digest; register it"
                 " anew"
             )
-        if version.digest and (there := self._verified(version.digest)):
-            return version, there
+        if not version.digest:
+            return self._fetched(version)
+        with self._alone(version.digest):
+            if there := self._verified(version.digest):
+                return version, there
+            return self._fetched(version)
+
+    def _fetched(self, version: ServedVersion) -> tuple[ServedVersion, Path]:
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._models))
         try:
             try:
@@ -81,15 +91,32 @@ class ModelCache:
                     f"its bytes are {found}, and it is tagged {version.digest}"
                     f"{digest.about_bytecode(fetched)}; restore what was registered"
                 )
-            target = self._folder(found)
-            if not self._verified(found):
-                if target.exists():  # damaged
-                    remove_tree(target)
-                fetched.replace(target)
-            os.utime(target)
+            with nullcontext() if version.digest else self._alone(found):
+                target = self._placed(fetched, found)
             return ServedVersion(**{**asdict(version), "digest": found}), target
         finally:
             remove_tree(partial)
+
+    def _placed(self, fetched: Path, found: str) -> Path:
+        target = self._folder(found)
+        if not self._verified(found):
+            if target.exists():  # damaged
+                remove_tree(target)
+            fetched.replace(target)
+        os.utime(target)
+        return target
+
+    @contextmanager
+    def _alone(self, of: str) -> Iterator[None]:
+        """Be the only server on this machine that fetches a digest."""
+        folder = self._folder(of)
+        try:
+            with FileLock(self._locks / f"{folder.name}.lock", timeout=LOCK_SECONDS):
+                yield
+        except Timeout as error:
+            raise LoadFailedError(
+                f"another server has been fetching it into {folder} for {LOCK_SECONDS:.0f} s"
+            ) from error
 
     def _folder(self, of: str) -> Path:
         """The folder of a digest.

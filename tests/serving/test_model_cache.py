@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,31 @@ def test_bytes_are_fetched_once_and_again_where_they_are_damaged(
     assert (folder / "weights").read_bytes() == b"weights"
     monkeypatch.delattr(mlflow.artifacts, "download_artifacts")
     assert cache.fetch(version) == (version, folder)  # without the registry
+
+
+def test_servers_on_one_machine_fetch_once(
+    tmp_path: Path, version: ServedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download, fetches = mlflow.artifacts.download_artifacts, list[str]()
+
+    def slow(artifact_uri: str, dst_path: str) -> str:
+        fetches.append(dst_path)
+        time.sleep(0.3)
+        return str(download(artifact_uri=artifact_uri, dst_path=dst_path))
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", slow)
+    with ThreadPoolExecutor(8) as pool:
+        caches = [ModelCache(tmp_path / "cache") for _ in range(8)]
+        answers = list(pool.map(lambda cache: cache.fetch(version), caches))
+    assert {found for found, _ in answers} == {version}
+    assert len({folder for _, folder in answers}) == 1
+    assert len(fetches) == 1
+    # without a digest nobody knows beforehand that they are the same bytes
+    unknown = replace(version, digest="")
+    with ThreadPoolExecutor(4) as pool:
+        others = list(pool.map(lambda cache: cache.fetch(unknown), caches[:4]))
+    assert others == answers[:4]
+    assert len(fetches) == 5
 
 
 def test_other_bytes_than_the_tags_are_refused(tmp_path: Path, version: ServedVersion) -> None:
