@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 
 from steps.config.promotion import PromotionConfig
+from steps.core import did_you_mean
 from steps.core.errors import ConfigError
 from steps.registry import actors
 from steps.registry.actors import Actor
@@ -46,9 +46,9 @@ def check_names(registry: RegistryClient, policy: PromotionConfig, there: Collec
     known = {*there, *line, *VARIANTS, CANDIDATE, CHAMPION}
     for alias in policy.protected.keys() - known:
         field, expected = "promotion.protected", f"one of {', '.join(sorted(known))}"
-        meant = get_close_matches(alias, sorted(known), 1, ALIKE)
+        meant = did_you_mean.close(alias, known, 1, ALIKE)
         cure = f"did you mean {meant[0]}?" if meant else "set it first, or take it out"
-        typo = get_close_matches(alias, sorted(known - policy.protected.keys()), 1, TYPO)
+        typo = did_you_mean.close(alias, known - policy.protected.keys(), 1, TYPO)
         if typo and not alias.startswith(f"{typo[0]}-"):
             raise ConfigError(field, alias, expected, f"did you mean {typo[0]}?")
         _warn(f"{field}={alias!r}: no such alias yet; expected {expected}; {cure}")
