@@ -3,7 +3,6 @@
 import importlib
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +25,6 @@ from steps.pipeline.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
 
-QUOTED_PATH = re.compile(r"([\w.+/@-]+)='([\w.-]*/[\w./-]*)'")
 # which step makes what a config key points at
 PRODUCERS = {
     "snapshot_uri": "fetch_model",
@@ -75,9 +73,7 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
                 if mark
                 else f"{' and '.join(missing[:-1])} first"
             )
-            # a path needs no quotes of Hydra's, which a shell would need quoted
-            bare = [QUOTED_PATH.sub(r"\1=\2", word) for word in overrides]
-            commands = " && ".join(mlflow_run(name, overrides=bare) for name in missing)
+            commands = " && ".join(mlflow_run(name, overrides=overrides) for name in missing)
             raise StepError(
                 f"{key} is not given and no finished run of {producer.name} fits this config"
                 f" ({why}); make one: {commands}"

@@ -35,6 +35,7 @@ MADE_WITH = frozenset(
 )
 
 # overrides that a logged model depends on
+NAMES_THE_MODEL = ("model=", "model.repo=", "model.path=", "model.registered_name=")
 MAKES_THE_MODEL = ("model=", "model.", "onnx=", "onnx.", "generation.")
 
 
@@ -110,21 +111,17 @@ def remake(run_tags: Mapping[str, str]) -> str | None:
     if not command or overrides is None:
         return None
     words = shlex.split(command)
-    if "-e" in words:  # the whole chain, not the one step
-        at = words.index("-e")
-        del words[at : at + 2]
-    if "-P" in words:
-        words = words[: words.index("-P")]
+    # the whole chain, not the one step: what stands between `mlflow run` and the first option
+    project = words[2 : min(words.index(end) for end in ("-e", "--env-manager") if end in words)]
     chosen = [
         word for word in shlex.split(overrides) if word.lstrip("+~").startswith(MAKES_THE_MODEL)
     ]
-    return shlex.join([*words, *(["-P", f"overrides={shlex.join(chosen)}"] if chosen else [])])
+    return mlflow_run(overrides=chosen, project=project)
 
 
 def command(overrides: Sequence[str]) -> str:
     """What makes the model again, where the run that logged it does not say."""
-    chosen = [word.partition("=")[2] for word in overrides if word.startswith("model=")]
-    return mlflow_run(parameters={"model": chosen[-1]} if chosen else {})
+    return mlflow_run(overrides=[word for word in overrides if word.startswith(NAMES_THE_MODEL)])
 
 
 def register(

@@ -289,7 +289,7 @@ def test_card_says_how_the_model_is_made_again() -> None:
     }
     made = (
         "mlflow run https://git.example.org/x -v abc --env-manager local -P"
-        " 'overrides=onnx=int8_cpu model=smollm2_135m'"
+        " onnx=int8_cpu -P model=smollm2_135m"
     )
     assert remake(tags) == made
     assert remake({}) is None
