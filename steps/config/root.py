@@ -21,6 +21,15 @@ from steps.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]  # the project root
 CONF = ROOT / "conf"
+# folders of conf/ and the schema of their files
+GROUPS = {
+    "model": ModelConfig,
+    "onnx": OnnxConfig,
+    "evaluate": EvaluateConfig,
+    "promotion": PromotionConfig,
+    "serve": ServeConfig,
+    "monitor": MonitorConfig,
+}
 
 
 @dataclass
@@ -96,12 +105,5 @@ def register() -> None:
     """Put the schemas into Hydra's ConfigStore."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for group, node in (
-        ("model", ModelConfig),
-        ("onnx", OnnxConfig),
-        ("evaluate", EvaluateConfig),
-        ("promotion", PromotionConfig),
-        ("serve", ServeConfig),
-        ("monitor", MonitorConfig),
-    ):
+    for group, node in GROUPS.items():
         store.store(group=group, name="schema", node=node)
