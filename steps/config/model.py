@@ -73,9 +73,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         bounds.check(self, "model")
-        names.check(
-            "model.registered_name", self.registered_name, "pass another model.registered_name=…"
-        )
         needs: dict[Source, tuple[str, ...]] = {
             Source.package: ("package", "version", "sha256", "file"),
             Source.hub: ("repo",),
@@ -90,6 +87,9 @@ class ModelConfig:
                     f"a value, as model.source is {self.source.value!r}",
                     f"pass model.{name}=…",
                 )
+        names.check(
+            "model.registered_name", self.registered_name, "pass another model.registered_name=…"
+        )
         if self.repo and not REPOSITORY.fullmatch(self.repo):
             raise ConfigError("model.repo", self.repo, "owner/name, as the hub shows it")
         if self.onnx is not None and not REPOSITORY.fullmatch(self.onnx.repo):

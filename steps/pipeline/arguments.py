@@ -1,22 +1,24 @@
 """Command-line words of an entry script, translated to what Hydra takes.
 
+``model=Qwen/Qwen2.5-0.5B-Instruct`` and ``model=/models/mine`` name a repository or a folder that
+no file of ``conf/model/`` describes: they become ``model=hub`` or ``model=local`` with its key.
+
 ``mlflow run`` shell-quotes every value: a bare ``{overrides}`` arrives as one word, an empty
 default as ``''``, and an undeclared ``-P a.b=1`` as ``--a.b 1``. Hydra's parser takes none of the
 three.
 """
 
-import dataclasses
 import re
 import shlex
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from steps.config.root import Config
+from steps.config import schema
+from steps.config.root import CONF
 from steps.core.errors import ConfigError
 
 FLAGS = frozenset({
@@ -25,6 +27,7 @@ FLAGS = frozenset({
 })  # fmt: skip
 FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cd", "--config-dir"})
 FREE_TEXT = frozenset({"reason"})  # keys whose values are sentences
+PATH = ("/", "./", "../", "~")  # how a checkpoint folder begins where a model is named
 INSPECTING = frozenset({
     "-c", "--cfg", "--info", "-h", "--help", "--hydra-help", "--version", "-sc",
 })  # fmt: skip
@@ -45,6 +48,11 @@ class Arguments:
     def inspecting(self) -> bool:
         """Whether the words only ask to see something, so that no run is to be made."""
         return any(flag.split("=")[0] in INSPECTING for flag in self.flags)
+
+    @property
+    def helping(self) -> bool:
+        """Whether the words ask what an entry point is; ``--hydra-help`` is Hydra's own."""
+        return "-h" in self.flags or "--help" in self.flags
 
     def for_hydra(self) -> list[str]:
         return [*self.flags, *self.overrides]
@@ -91,7 +99,32 @@ def translate(words: Sequence[str]) -> Arguments:
     if not multirun:
         overrides = [_sentence(word) for word in overrides]
     overrides += [_override(key, value, multirun) for key, value in pairs if value]
-    return Arguments(tuple(overrides), tuple(flags))
+    words = [part for word in overrides for part in _any_model(word, multirun)]
+    return Arguments(tuple(words), tuple(flags))
+
+
+def _any_model(word: str, multirun: bool) -> list[str]:
+    """The overrides of a model that is named by its repository or folder; any other as it is.
+
+    Raises:
+        ConfigError: the value may be both, or is several.
+    """
+    key, _, value = word.partition("=")
+    if value[:1] in ("'", '"') and value[-1:] == value[:1]:
+        value = value[1:-1]
+    if key != "model" or not ("/" in value or value.startswith("~")):
+        return [word]
+    if multirun and "," in value:
+        cure = "write model=hub model.repo=…,… or model=local model.path=…,…"
+        raise ConfigError(key, value, "choices of conf/model/, where there are several", cure)
+    if value.startswith(PATH):
+        return ["model=local", _override("model.path", value, multirun)]
+    if (CONF / "model" / f"{value}.yaml").is_file():
+        return [word]
+    if Path(value).is_dir():
+        expected = "owner/name of a repository, or a folder that begins with / or ./"
+        raise ConfigError(key, value, expected, f"the folder is there: pass model=./{value}")
+    return ["model=hub", _override("model.repo", value, multirun)]
 
 
 def _value_of(word: str, queue: Sequence[str]) -> str:
@@ -145,11 +178,4 @@ def is_text(key: str) -> bool:
     """Whether the dotted ``key`` is a string in the schema: an all-digit hash must not become a
     number.
     """
-    node: object = Config
-    for name in key.lstrip("+~").split("."):
-        if not dataclasses.is_dataclass(node):
-            return False
-        node = typing.get_type_hints(node).get(name)
-        if isinstance(node, types.UnionType):  # str | None
-            node = next(kind for kind in typing.get_args(node) if kind is not types.NoneType)
-    return node is str
+    return schema.kind_of(key.lstrip("+~")) is str

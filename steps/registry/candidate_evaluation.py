@@ -18,6 +18,7 @@ from steps.registry.model_version import Version
 
 # overrides of `watch` that an evaluation gets too
 PASSED_ON = ("evaluate", "promotion", "generation", "store.", "experiment=", "signing_key=")
+MODEL = ("model=", "model.")  # and those of the model's, where no file has its name
 
 
 class EvaluationFailedError(StepError):
@@ -54,7 +55,7 @@ def evaluation_overrides(
     uris = ",".join(f"'{uri}'" for uri in eligibility.candidates(registry, version))
     given = [word for word in overrides if not word.startswith("promotion.watch")]
     return [
-        *(_model_of(version.name) or [word for word in given if word.startswith("model=")]),
+        *(_model_of(version.name) or [word for word in given if word.startswith(MODEL)]),
         *(word for word in given if word.startswith(PASSED_ON)),
         f"model.registered_name={names.quoted(version.name)}",
         f"promotion.alias={alias}",

@@ -3,11 +3,11 @@ snapshot does not.
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from steps.config import model_names
 from steps.config.model import ModelConfig
 from steps.core.digest import sha256_of
 from steps.core.errors import ConfigError
@@ -18,10 +18,6 @@ from steps.snapshots.safetensors_header import numbers
 from steps.snapshots.store import Store
 
 log = logging.getLogger(__name__)
-# what the Hub's cache and our store call their folders
-DIGEST = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-# the Hub's cache: models--owner--name/snapshots/<commit>
-CACHED = re.compile(r"models--(.+?)--(.+)")
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG001 (the sources share one signature)
@@ -83,13 +79,7 @@ def public_name(folder: Path, registered_name: str) -> str:
     """What a folder's checkpoint is called: its own name, or a better one where that is a
     digest.
     """
-    name = folder.absolute().name if folder.name != ".." else folder.resolve().name
-    if not DIGEST.fullmatch(name):
-        return name
-    cached = (
-        CACHED.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
-    )
-    return "/".join(cached.groups()) if cached else registered_name
+    return model_names.called(folder) or registered_name
 
 
 def _place(model: ModelConfig) -> selection.Place:

@@ -100,4 +100,4 @@ def test_a_sweep_of_a_folder_takes_its_three_commands(
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]
     assert "| int4_cpu" in printed
-    assert printed.count("fetch_model for local-model") == 1
+    assert printed.count("fetch_model for my-checkpoint") == 1

@@ -377,3 +377,18 @@ def test_damage_in_the_store_fetches_only_what_is_damaged(
     assert hub.bodies("tokenizer.json") == before["tokenizer.json"] + 1
     assert hub.bodies(WEIGHTS) == before[WEIGHTS]
     assert (store.checkpoint(snapshot) / "tokenizer.json").samefile(blob)
+
+
+def test_a_repository_that_no_file_describes_is_fetched_by_its_name(
+    hub: Hub, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    from steps.pipeline.arguments import translate
+    from steps.pipeline.compose import compose_config
+
+    named = compose_config(translate(["--model", REPO]).overrides).model
+    with caplog.at_level(logging.WARNING):
+        snapshot = fetch(named, store)
+    assert named.registered_name == "tiny-phi3"
+    assert (snapshot.name, snapshot.requested, snapshot.revision) == (REPO, None, COMMIT)
+    assert f"resolved to {COMMIT}; pin it with model.revision={COMMIT}" in caplog.text
+    assert hub.bodies(WEIGHTS) == 1
