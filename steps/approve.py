@@ -14,7 +14,12 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(
+    keys=(
+        *("target", "alias", "reason", "signing_key", "dry_run"),
+        *("promotion.alias", "promotion.approvals", "promotion.approvers", "promotion.evidence"),
+    )
+)
 def approve(config: Config, run: StepRun) -> str:  # noqa: ARG001  (a body is given its run)
     from steps.registry.approve import decide
     from steps.registry.statements import APPROVE

@@ -8,9 +8,8 @@ import argparse
 import os
 import sys
 
-from steps.config import names
-from steps.core.errors import ConfigError
-from steps.pipeline.compose import composed
+from steps.core.errors import ConfigError, StepError
+from steps.pipeline.asked_model import uri_of
 
 
 def main() -> None:
@@ -20,20 +19,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m steps.ask", description="Ask a registered model one question."
     )
-    parser.add_argument("question")
-    parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
+    parser.add_argument("question", help="in quotes")
+    parser.add_argument(
+        "--model",
+        default="smollm2_135m",
+        help="a config of conf/model/, owner/name of the Hub, or a folder (default: %(default)s)",
+    )
     parser.add_argument(
         "--name", help="name in the Model Registry, where it is not the one that the config gives"
     )
-    parser.add_argument("--alias", default="champion")
-    parser.add_argument("--max-tokens", type=int, default=128, help="tokens the answer may have")
+    parser.add_argument("--alias", default="champion", help="whose version (default: %(default)s)")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=128,
+        help="tokens the answer may have (default: %(default)s)",
+    )
     given = parser.parse_args()
     try:
-        name = (
-            names.check("--name", given.name)
-            if given.name
-            else composed([f"model={given.model}"]).model.registered_name
-        )
+        if not given.question.strip():
+            raise ConfigError(
+                "question",
+                given.question,
+                "a question",
+                'write make ask Q="What is the capital of France?"',
+            )
+        uri = uri_of(given.model, given.name, given.alias)
     except ConfigError as error:
         print(f"ask: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -41,9 +52,14 @@ def main() -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    uri = f"models:/{name}@{given.alias}"
+    from steps.core import tracking_store
+
     try:
+        tracking_store.require_server(mlflow.get_registry_uri())
         model = mlflow.pyfunc.load_model(uri)
+    except StepError as error:
+        print(f"ask: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
     except MlflowException as error:
         print(
             f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what"

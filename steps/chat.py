@@ -11,9 +11,8 @@ import sys
 import time
 from typing import Any
 
-from steps.config import names
-from steps.core.errors import ConfigError
-from steps.pipeline.compose import composed
+from steps.core.errors import ConfigError, StepError
+from steps.pipeline.asked_model import uri_of
 
 HELP = "/new begins another conversation, /help says this, /quit or Ctrl-D ends."
 COMMAND = re.compile(r"/[a-z]+")  # a word of a user that is not for the model
@@ -26,33 +25,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m steps.chat", description="Chat with a registered model."
     )
-    parser.add_argument("--model", default="smollm2_135m", help="a config of conf/model/")
+    parser.add_argument(
+        "--model",
+        default="smollm2_135m",
+        help="a config of conf/model/, owner/name of the Hub, or a folder (default: %(default)s)",
+    )
     parser.add_argument(
         "--name", help="name in the Model Registry, where it is not the one that the config gives"
     )
-    parser.add_argument("--alias", default="champion")
+    parser.add_argument("--alias", default="champion", help="whose version (default: %(default)s)")
     parser.add_argument("--system", help="what the model is told first")
-    parser.add_argument("--max-tokens", type=int, default=512, help="tokens an answer may have")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=512,
+        help="tokens an answer may have (default: %(default)s)",
+    )
     given = parser.parse_args()
     try:
-        name = (
-            names.check("--name", given.name)
-            if given.name
-            else composed([f"model={given.model}"]).model.registered_name
-        )
+        uri = uri_of(given.model, given.name, given.alias)
     except ConfigError as error:
         print(f"chat: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    print(f"loading models:/{name}@{given.alias} …", file=sys.stderr)
+    print(f"loading {uri} …", file=sys.stderr)
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from steps.core import tracking_store
+
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}@{given.alias}")
+        tracking_store.require_server(mlflow.get_registry_uri())
+        model = mlflow.pyfunc.load_model(uri)
+    except StepError as error:
+        print(f"chat: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
     except MlflowException as error:
         print(
-            f"chat: error: models:/{name}@{given.alias} cannot be loaded: {error}; the Models page"
+            f"chat: error: {uri} cannot be loaded: {error}; the Models page"
             " (make ui) shows what there is",
             file=sys.stderr,
         )

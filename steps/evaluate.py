@@ -35,6 +35,7 @@ def _also_reads(config: Config) -> Mapping[str, str]:
     presentation=("steps/evaluation/presentation",),
     packages=("mlflow", "transformers", "onnxruntime-genai", "scipy"),
     also_reads=_also_reads,
+    keys=("transformers_uri", "onnx_uri", "signing_key", "evaluate", "promotion.gates"),
 )
 def evaluate(config: Config, run: StepRun) -> str:
     from pathlib import Path

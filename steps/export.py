@@ -15,7 +15,7 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(keys=("target", "archive", "signing_key", "dry_run"))
 def export(config: Config, run: StepRun) -> str:
     import mlflow
 

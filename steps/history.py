@@ -11,10 +11,14 @@ from steps.config.root import Config, HistoryFormat
 from steps.pipeline.step import StepRun, step
 
 
-@step(makes_run=False)
+@step(makes_run=False, keys=("target", "limit", "format"))
 def history(config: Config, run: StepRun) -> str:
+    import mlflow
+
+    from steps.core import tracking_store
     from steps.registry.table import ARTIFACT, keep, show_history
 
+    tracking_store.require_server(mlflow.get_tracking_uri())
     shown = show_history(config, as_json=config.format is HistoryFormat.json, limit=config.limit)
     if not run.run_id:
         return ""

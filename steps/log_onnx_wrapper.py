@@ -25,6 +25,7 @@ def _packages() -> tuple[str, ...]:
     inputs=("snapshot_uri",),
     files=("steps/wrappers/served", "steps/snapshots/provenance.py"),
     packages=_packages,
+    keys=("snapshot_uri", "model.artifact_key", "onnx", "generation"),
 )
 def log_onnx_wrapper(config: Config, run: StepRun) -> str:
     import logging

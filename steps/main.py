@@ -11,7 +11,12 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(
+    keys=(
+        *("onnx=", "evaluate=", "promotion=", "reuse", "dry_run", "signing_key", "experiment"),
+        *("snapshot_uri", "transformers_uri", "onnx_uri", "report_uri", "store", "notifications"),
+    )
+)
 def main(config: Config, run: StepRun) -> str:
     from steps.pipeline.chain import Chain
     from steps.registry.summary import say_where_to_look

@@ -16,7 +16,7 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(keys=("target", "report_uri", "dry_run", "serve.trace_experiment", "monitor"))
 def monitor(config: Config, run: StepRun) -> str:
     from steps.monitoring import table
     from steps.monitoring.look import look

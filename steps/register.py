@@ -10,7 +10,7 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step(inputs=("report_uri",))
+@step(inputs=("report_uri",), keys=("report_uri", "dry_run", "promotion"))
 def register(config: Config, run: StepRun) -> str:
     from steps.registry.client import RegistryClient
     from steps.registry.notifications import announced

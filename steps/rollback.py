@@ -13,7 +13,7 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(keys=("target", "to", "reason", "force", "dry_run", "promotion.alias", "promotion.protected"))
 def rollback(config: Config, run: StepRun) -> str:
     from steps.registry import target
     from steps.registry.client import RegistryClient

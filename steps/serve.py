@@ -18,7 +18,7 @@ from steps.pipeline.step import StepRun, step
 log = logging.getLogger(__name__)
 
 
-@step(makes_run=False)
+@step(makes_run=False, keys=("target", "serve"))
 def serve(config: Config, run: StepRun) -> str:  # noqa: ARG001 - a server makes no run
     from steps.pipeline.launcher import heed_sigterm
 

@@ -16,6 +16,7 @@ from steps.pipeline.step import StepRun, step
 
 @step(
     reads=("evaluate", "model.registered_name"),
+    keys=("snapshot_uri", "transformers_uri", "onnx=", "evaluate"),
     inputs=("snapshot_uri", "transformers_uri"),
     packages=("mlflow", "onnxruntime-genai"),
 )

@@ -19,7 +19,7 @@ from steps.pipeline.step import StepRun, step
 log = logging.getLogger(__name__)
 
 
-@step()
+@step(keys=("target", "dry_run", "evaluate=", "promotion"))
 def watch(config: Config, run: StepRun) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -53,6 +53,9 @@ class Step:
             meant.
         makes_run: False for a command that only reads: it is called with the config, without an
             MLflow run and without Hydra's output folder.
+        keys: dotted config nodes and keys that ``--help`` shows, where they are others than
+            ``reads`` and ``inputs``; ``onnx=`` is the choice of a file without its keys. A step
+            with ``target`` among them works for the model that this names.
     """
 
     body: Body
@@ -67,6 +70,12 @@ class Step:
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
     output_digest: Callable[[str], str] | None = None
     makes_run: bool = True
+    keys: tuple[str, ...] = ()
+
+    def own_keys(self) -> tuple[str, ...]:
+        """What ``--help`` shows."""
+        inputs = () if callable(self.inputs) else self.inputs
+        return self.keys or (*inputs, *self.reads)
 
     def needs(self, config: Config) -> tuple[str, ...]:
         """Config keys of the inputs that it needs under ``config``."""

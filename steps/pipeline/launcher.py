@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -43,9 +44,11 @@ def launch(step: Step) -> None:
                 " ".join(arguments.flags),
                 f"key=value; {step.name} runs once and makes no run of its own",
             )
+        if arguments.helping:
+            _help(step, arguments)
         jobs = _checked(arguments)
     except ConfigError as error:
-        _end(step, error, BAD_CONFIG)
+        _refuse(step, error)
     if not (step.makes_run or arguments.inspecting):
         with _errors_in_one_line(step):
             step.body(jobs[0], StepRun(os.environ.get("MLFLOW_RUN_ID", ""), {}, "", ()))
@@ -53,6 +56,9 @@ def launch(step: Step) -> None:
     heed_sigterm()
     end_with_parent()
     sys.argv = [sys.argv[0], *arguments.for_hydra(), f"hydra.job.name={step.name}"]
+    if not arguments.inspecting:
+        with _errors_in_one_line(step):
+            _require_output_folder(arguments)
     try:
         if arguments.multirun and not arguments.inspecting:
             _multirun(step, arguments, jobs[0])
@@ -60,6 +66,39 @@ def launch(step: Step) -> None:
             _hydra(step)
     except Terminated:
         raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _help(step: Step, arguments: Arguments) -> NoReturn:
+    from steps.pipeline import help as help_page
+
+    print(help_page.text(step, composed(arguments.overrides)))
+    raise SystemExit(0)
+
+
+def _refuse(step: Step, error: ConfigError) -> NoReturn:
+    """End on a bad config; `mlflow run` has made a run by then, which is told why."""
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from steps.pipeline.run import name_refused
+
+        name_refused(step.name, error)
+    _end(step, error, BAD_CONFIG)
+
+
+def _require_output_folder(arguments: Arguments) -> None:
+    """Refuse a folder in which Hydra cannot write its log.
+
+    Raises:
+        StepError: with the folder and the cure.
+    """
+    if any(word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for word in arguments.overrides):
+        return
+    folder = Path("outputs") if Path("outputs").exists() else Path.cwd()
+    if not os.access(folder, os.W_OK):
+        key = "hydra.sweep.dir" if arguments.multirun else "hydra.run.dir"
+        raise StepError(
+            f"{folder.absolute()} cannot be written, and Hydra keeps its log there; pass"
+            f" {key}=<a folder of yours>"
+        )
 
 
 def _checked(arguments: Arguments) -> list[Config]:
@@ -129,7 +168,7 @@ def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> None:
         run.record(step, config, cfg, overrides)
         inputs = resolve_inputs(step, config, overrides)
         config = with_inputs(config, inputs)
-        run.finish(step, config, step.body(config, run.describe(step, config, inputs, overrides)))
+        run.finish(step, step.body(config, run.describe(step, config, inputs, overrides)))
 
 
 def _quiet() -> None:

@@ -20,9 +20,9 @@ from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
-from steps.core import tags
+from steps.core import model_uri, tags, tracking_store
 from steps.core.commands import mlflow_run
-from steps.core.errors import StepError, Terminated
+from steps.core.errors import ConfigError, StepError, Terminated
 from steps.core.redaction import redact, redact_leaves, redact_override
 from steps.pipeline.definition import Step, StepRun
 
@@ -39,13 +39,16 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.client = MlflowClient()
+        self.subject = ""
 
     def tag(self, key: str, value: str) -> None:
         self.client.set_tag(self.run_id, key, value)
 
     def record(self, step: Step, config: Config, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Write config, overrides, commit, package versions and the repeating command."""
+        self.subject = subject(step, config)
         shown = OmegaConf.create(redact_leaves(OmegaConf.to_container(cfg, enum_to_str=True)))
+        shown.model.registered_name = config.model.registered_name  # a name, not what it follows
         mlflow.log_text(OmegaConf.to_yaml(shown), "config.yaml")
         known = self.client.get_run(self.run_id).data.params
         leaves = {key: value[:PARAM_LENGTH] for key, value in leaves_of(shown) if key not in known}
@@ -53,8 +56,8 @@ class Run:
         for start in range(0, len(params), PARAM_BATCH):
             self.client.log_batch(self.run_id, params=params[start : start + PARAM_BATCH])
         self.tag(tags.STEP, step.name)
-        self.tag(tags.MODEL, config.model.registered_name)
-        self.tag("mlflow.runName", f"{step.name} {config.model.registered_name}")
+        self.tag(tags.MODEL, self.subject)
+        self.tag("mlflow.runName", f"{step.name} {self.subject}")
         self.record_origin(step, overrides)
 
     def record_origin(
@@ -92,10 +95,22 @@ class Run:
         self.tag(tags.FINGERPRINT, mark.digest)
         return StepRun(self.run_id, inputs, mark.digest, overrides)
 
-    def finish(self, step: Step, config: Config, output: str) -> None:
+    def finish(self, step: Step, output: str) -> None:
         """Hand ``output`` to whoever comes next."""
         self.tag(tags.OUTPUT, output)
-        log.info("%s for %s → %s", step.name, config.model.registered_name, output)
+        log.info("%s for %s → %s", step.name, self.subject, output)
+
+
+def subject(step: Step, config: Config) -> str:
+    """What a run of the step is about: the registered model of ``target`` or the folder ``archive``
+    where the step takes one, else the config's model.
+    """
+    named = model_uri.parse(config.target) if config.target and "target" in step.keys else None
+    if named and (name := named.name or named.model_id):
+        return name
+    if config.archive and "archive" in step.keys and "target" not in step.keys:
+        return Path(config.archive).name
+    return config.model.registered_name
 
 
 @contextmanager
@@ -105,12 +120,15 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
     Raises:
         StepError: the tracking server cannot be reached or refuses.
     """
+    uri = mlflow.get_tracking_uri()
+    claimed = bool(os.environ.get("MLFLOW_RUN_ID"))
+    tracking_store.require(uri, claimed=claimed)
     try:
         active = _start(name, experiment)
     except MlflowException as error:
-        raise StepError(
-            f"MLflow at {redact(mlflow.get_tracking_uri())} cannot make a run: {error}"
-        ) from error
+        said = f"MLflow at {redact(uri)} cannot make a run: {error}"
+        cure = tracking_store.relative_cure(uri) if claimed else None
+        raise StepError(f"{said}; {cure}" if cure else said) from error
     run = Run(active.info.run_id)
     status = "FAILED"
     try:
@@ -138,6 +156,19 @@ def _start(name: str, experiment: str) -> mlflow.ActiveRun:
     if not any(os.environ.get(key) for key in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")):
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment)
     return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)
+
+
+def name_refused(name: str, error: ConfigError) -> None:
+    """Say on the run that `mlflow run` made why nothing was run, which else has a random name."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return
+    try:
+        client = MlflowClient()
+        client.set_tag(run_id, "mlflow.runName", f"{name} refused: {error.field or 'a file'}")
+        client.set_tag(run_id, "mlflow.note.content", redact(str(error)))
+    except MlflowException as refused:
+        log.warning("run %s could not be named: %s", run_id, redact(str(refused)))
 
 
 def upload_log() -> None:

@@ -38,6 +38,7 @@ def step(
     also_reads: Callable[[Config], Mapping[str, str]] = reads_nothing_else,
     output_digest: Callable[[str], str] | None = None,
     makes_run: bool = True,
+    keys: tuple[str, ...] = (),
 ) -> Callable[[Body], Step]:
     """Make a function an entry point; the arguments are those of :class:`Step`."""
 
@@ -56,6 +57,7 @@ def step(
             also_reads,
             output_digest,
             makes_run,
+            keys,
         )
 
     return decorate

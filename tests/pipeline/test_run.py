@@ -1,16 +1,24 @@
 """What is written on every run."""
 
-import shlex
 from pathlib import Path
 
 import mlflow
 import pytest
 from omegaconf import OmegaConf
 
-from steps.core.errors import StepError, Terminated
+from steps.core.errors import ConfigError, StepError, Terminated
 from steps.pipeline import run as run_module
-from steps.pipeline.arguments import translate
-from steps.pipeline.run import git_state, leaves_of, opened, repeating_command
+from steps.pipeline.compose import compose_config
+from steps.pipeline.run import (
+    git_state,
+    leaves_of,
+    name_refused,
+    opened,
+    repeating_command,
+    subject,
+)
+from steps.pipeline.step import Step
+from tests.core.test_commands import overrides_of
 
 
 def test_leaves_are_dotted() -> None:
@@ -20,9 +28,42 @@ def test_leaves_are_dotted() -> None:
 
 def test_the_command_that_repeats_a_local_run_is_quoted() -> None:
     overrides = ("model=tiny_phi3", "evaluate.pack='my pack'")
-    words = shlex.split(repeating_command("evaluate", overrides, {}))
-    assert words[:-1] == ["mlflow", "run", ".", "-e", "evaluate", "--env-manager", "local", "-P"]
-    assert translate(["--overrides", words[-1].removeprefix("overrides=")]).overrides == overrides
+    command = repeating_command("evaluate", overrides, {})
+    assert command == (
+        'mlflow run . -e evaluate --env-manager local -P model=tiny_phi3 -P evaluate.pack="my pack"'
+    )
+    assert overrides_of(command) == overrides
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "about"),
+    [
+        ("promote", ["target=models:/mistral/1"], "mistral"),
+        ("promote", ["target=models:/mistral@challenger"], "mistral"),
+        ("promote", ["target=models:/m-odel"], "m-odel"),
+        ("promote", [], "smollm2-135m-instruct"),
+        ("evaluate", ["target=models:/mistral/1"], "smollm2-135m-instruct"),
+        ("import", ["archive=/tmp/champion"], "champion"),
+    ],
+)
+def test_a_run_is_named_after_what_it_is_about(step: str, words: list[str], about: str) -> None:
+    keys = {"promote": ("target", "alias"), "import": ("archive",)}.get(step, ())
+    known = Step(lambda _config, _run: "", step, f"steps.{step}", keys=keys)
+    assert subject(known, compose_config(words)) == about
+
+
+@pytest.mark.usefixtures("tracking")
+def test_the_run_of_refused_words_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mlflow.start_run(run_name="bedecked-shark-12") as active:
+        pass
+    error = ConfigError("evaluate.max_itms", "4", "a key of the config")
+    name_refused("main", error)  # not one that `mlflow run` made: nothing is done
+    assert mlflow.get_run(active.info.run_id).info.run_name == "bedecked-shark-12"
+    monkeypatch.setenv("MLFLOW_RUN_ID", active.info.run_id)
+    name_refused("main", error)
+    run = mlflow.get_run(active.info.run_id)
+    assert run.info.run_name == "main refused: evaluate.max_itms"
+    assert run.data.tags["mlflow.note.content"] == str(error)
 
 
 def test_a_run_from_a_git_url_is_repeated_from_there(

@@ -1,0 +1,160 @@
+"""Say what is wrong with a pack, a policy, a model's file or any words, all faults at once, and run
+nothing.
+
+Reads: the words: ``pack=<name or folder>``, ``<group>=<choice or file.yaml>``, a file or folder
+alone, or any override of the steps; without words every file of ``conf/`` and the shipped packs.
+Writes: one line a fault to stderr. Ends with 0 where there is none, with 1 where there is one, and
+with 2 where a word cannot be read.
+
+    python -m steps.check pack=/packs/mine promotion=mine model=mine
+    python -m steps.check conf/promotion/mine.yaml /packs/mine
+    python -m steps.check evaluate.max_items=4 model=Qwen/Qwen2.5-0.5B-Instruct
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from steps.config.root import CONF, GROUPS
+from steps.core.errors import ConfigError
+from steps.core.redaction import redact
+from steps.pipeline import config_files
+from steps.pipeline.arguments import Arguments, translate
+from steps.pipeline.compose import compose_config, compose_jobs
+
+YAML = (".yaml", ".yml")
+QUIET = "--quiet"  # says nothing where nothing is wrong
+
+
+def main() -> None:
+    """Check what the command line names."""
+    words = [word for word in sys.argv[1:] if word != QUIET]
+    if {"-h", "--help"} & {*words}:
+        print((__doc__ or "").strip())
+        return
+    try:
+        looked, faults = check(words)
+    except ConfigError as error:
+        print(f"check: error: {redact(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from error
+    for line in faults:
+        print(f"check: error: {line}", file=sys.stderr)
+    if faults:
+        print(f"check: {len(faults)} wrong; nothing was run", file=sys.stderr)
+        raise SystemExit(1)
+    if QUIET not in sys.argv:
+        print("\n".join(f"{name}: nothing wrong" for name in looked))
+
+
+def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What was looked at, and the faults, one line each.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        ConfigError: a word is neither a path nor an override.
+    """
+    packs, files, arguments = _sorted(words)
+    overrides = list(arguments.overrides)
+    faults: list[ConfigError] = []
+    for path, group in files:
+        faults += config_files.faults(path, group) or config_files.whole(path, group)
+    jobs = [overrides] if overrides or not (packs or files) else []
+    if not words:
+        packs, more = _everything()
+        files += [
+            (CONF / word.partition("=")[0] / f"{word.partition('=')[2]}.yaml", word.split("=")[0])
+            for word in more
+        ]
+        # these two take a key that no file gives
+        jobs += [[word] for word in more if word not in ("model=hub", "model=local")]
+    for job in jobs:
+        found, pack = _of_config(job, arguments.multirun)
+        faults += found
+        if pack and any(word.startswith("evaluate") for word in job):
+            packs.append(pack)
+    names = [config_files.shown(path) for path, _ in files]
+    names += [f"pack {name}" for name in dict.fromkeys(packs)]
+    if overrides or not (packs or files):
+        names.insert(0, " ".join(overrides) or "the config")
+    if packs:
+        from steps.evaluation import packs as packs_room
+
+        for name in dict.fromkeys(packs):
+            faults += packs_room.faults(name)
+    return names, list(dict.fromkeys(redact(str(fault)) for fault in faults))
+
+
+def _of_config(overrides: list[str], multirun: bool) -> tuple[list[ConfigError], str]:
+    """Faults of the files that overrides choose and of the overrides, and the pack they lead to."""
+    found: list[ConfigError] = [
+        fault
+        for path, group in config_files.chosen(overrides)
+        for fault in config_files.faults(path, group)
+    ]
+    if found:
+        return found, ""
+    left = list(overrides)
+    while True:
+        try:
+            composed = compose_jobs(left)[0] if multirun else compose_config(left)
+        except ConfigError as error:
+            found.append(error)
+            kept = [word for word in left if word.lstrip("+~").partition("=")[0] != error.field]
+            if kept == left:
+                return found, ""
+            left = kept  # what is wrong with the others
+        else:
+            return found, composed.evaluate.pack
+
+
+def _sorted(words: Sequence[str]) -> tuple[list[str], list[tuple[Path, str]], Arguments]:
+    """Packs, YAML files with their groups, and overrides.
+
+    Raises:
+        ConfigError: a YAML file of no group, or a word that is neither.
+    """
+    packs: list[str] = []
+    files: list[tuple[Path, str]] = []
+    rest: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        path = Path(value if equals else word)
+        if key == "pack" and equals:
+            packs.append(value)
+        elif path.suffix in YAML and (not equals or key in GROUPS):
+            files.append((path.absolute(), key if equals else _group_of(path.absolute())))
+        elif not equals and path.is_dir():
+            packs.append(str(path))
+        else:
+            rest.append(word)
+    return packs, files, translate(rest)
+
+
+def _group_of(path: Path) -> str:
+    """The group that the folder of a file is named after; empty for ``local``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    group = path.parent.name
+    if group not in (*GROUPS, "local"):
+        cure = f"write promotion={path.name} for a policy, model={path.name} for a model"
+        raise ConfigError("file", str(path), f"a folder named {', '.join(GROUPS)}", cure)
+    return "" if group == "local" else group
+
+
+def _everything() -> tuple[list[str], list[str]]:
+    """The shipped packs, and every choice of every group."""
+    from steps.evaluation.packs import SHIPPED
+
+    packs = sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml"))
+    choices = [
+        f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
+    ]
+    return packs, choices
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Which registered model `ask` and `chat` talk to."""
+
+from steps.config import names
+from steps.pipeline.arguments import translate
+from steps.pipeline.compose import compose_config
+
+SCHEME = "models:/"
+
+
+def uri_of(model: str, name: str | None, alias: str) -> str:
+    """``models:/<name>@<alias>``.
+
+    Args:
+        model: a config of ``conf/model/``, a repository or a folder, whose registered name counts
+            where there is no other.
+        name: of the registered model, also as ``models:/<name>`` or ``models:/<name>@<alias>``.
+        alias: where the name has none.
+
+    Raises:
+        ConfigError: not a name, or no such model config.
+    """
+    if name:
+        bare, _, own = name.removeprefix(SCHEME).partition("@")
+        return f"{SCHEME}{names.check('--name', bare, 'write --name my-model')}@{own or alias}"
+    config = compose_config(translate(["--model", model]).overrides)
+    return f"{SCHEME}{config.model.registered_name}@{alias}"
