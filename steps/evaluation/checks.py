@@ -29,6 +29,7 @@ from typing import Any
 
 import jsonschema
 
+from steps.core import did_you_mean
 from steps.evaluation import check_functions as functions
 from steps.evaluation.check_functions import Settings
 from steps.evaluation.report import CheckResult
@@ -129,7 +130,8 @@ def problem(check: object) -> str | None:
         return "a check is an object with a string 'type'"
     kind = KINDS.get(check["type"])
     if kind is None:
-        return f"unknown check {check['type']!r}; known: {', '.join(sorted(KINDS))}"
+        hint = did_you_mean.hint(check["type"], KINDS) or f"known: {', '.join(sorted(KINDS))}"
+        return f"unknown check {check['type']!r}; {hint}"
     schema = {
         "type": "object",
         "properties": {"type": {"type": "string"}, **kind.settings},

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from steps.core import digest
+from steps.core import did_you_mean, digest
 from steps.core.errors import ConfigError
 from steps.evaluation import checks
 from steps.evaluation.report import CheckResult
@@ -147,19 +147,9 @@ def load(name_or_path: str) -> Pack:
     """
     folder = folder_of(name_or_path)
     meta = _meta(folder / "pack.yaml")
-    if "subset_of" in meta:
-        whole = load(str(meta["subset_of"]))
-        known = {item.id: item for item in whole.items}
-        for identity in meta["ids"]:
-            if identity not in known:
-                raise PackError(
-                    folder / "pack.yaml",
-                    None,
-                    f"ids of pack {whole.name!r}; it has no {identity!r}",
-                )
-        items = tuple(known[identity] for identity in meta["ids"])
-    else:
-        items = _items(folder / "items.jsonl")
+    items, faults = _subset(folder, meta) if "subset_of" in meta else _items(folder / "items.jsonl")
+    if faults:
+        raise faults[0]
     return Pack(
         str(meta["name"]),
         str(meta["version"]),
@@ -169,12 +159,53 @@ def load(name_or_path: str) -> Pack:
     )
 
 
+def faults(name_or_path: str) -> list[PackError]:
+    """All that is wrong with a pack: of each broken line its first fault."""
+    try:
+        folder = folder_of(name_or_path)
+    except PackError as error:
+        return [error]
+    found: list[PackError] = []
+    meta: dict[str, Any] = {}
+    try:
+        meta = _meta(folder / "pack.yaml")
+    except PackError as error:
+        found.append(error)
+    try:
+        _, wrong = _subset(folder, meta) if "subset_of" in meta else _items(folder / "items.jsonl")
+    except PackError as error:  # of the pack that this is a part of, or of the whole file
+        wrong = [error]
+    return [*found, *wrong]
+
+
+def _subset(folder: Path, meta: Mapping[str, Any]) -> tuple[tuple[Item, ...], list[PackError]]:
+    whole = load(str(meta["subset_of"]))
+    known = {item.id: item for item in whole.items}
+    wrong = []
+    for identity in meta["ids"]:
+        if identity not in known:
+            hint = did_you_mean.hint(str(identity), known, 1)
+            said = f"ids of pack {whole.name!r}; it has no {identity!r}"
+            wrong.append(PackError(folder / "pack.yaml", None, f"{said}; {hint}" if hint else said))
+    return tuple(known[identity] for identity in meta["ids"] if identity in known), wrong
+
+
+def _text(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise PackError(path, line, "text in UTF-8; save the file as UTF-8") from error
+
+
 def _meta(path: Path) -> dict[str, Any]:
     try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+        meta = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise PackError(path, mark.line + 1 if mark else None, f"valid YAML ({error})") from error
+        said = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise PackError(path, mark.line + 1 if mark else None, f"valid YAML ({said})") from error
     if not isinstance(meta, dict):
         raise PackError(path, 1, "a mapping")
     for key in META:
@@ -185,24 +216,25 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def _items(path: Path) -> tuple[Item, ...]:
+def _items(path: Path) -> tuple[tuple[Item, ...], list[PackError]]:
+    """The items that are whole, and what is wrong with the others."""
     if not path.is_file():
         raise PackError(path, None, "an items.jsonl beside pack.yaml")
     items: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    wrong: list[PackError] = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise PackError(path, number, f"one JSON object a line ({error})") from error
-        reason = _problem(entry)
+            wrong.append(PackError(path, number, f"one JSON object a line ({error})"))
+            continue
+        if (reason := _problem(entry)) is None and entry["id"] in items:
+            reason = f"an id of its own; {entry['id']!r} is taken by an earlier line"
         if reason:
-            raise PackError(path, number, reason)
-        if entry["id"] in items:
-            raise PackError(
-                path, number, f"an id of its own; {entry['id']!r} is taken by an earlier line"
-            )
+            wrong.append(PackError(path, number, reason))
+            continue
         prompt = "\n".join(message["content"] for message in entry["messages"])
         bound = tuple(checks.bind(check, prompt) for check in entry["checks"])
         items[entry["id"]] = Item(
@@ -212,9 +244,9 @@ def _items(path: Path) -> tuple[Item, ...]:
             tuple(entry["tags"]),
             entry.get("max_tokens"),
         )
-    if not items:
+    if not items and not wrong:
         raise PackError(path, None, "at least one item")
-    return tuple(items.values())
+    return tuple(items.values()), wrong
 
 
 def _problem(entry: object) -> str | None:
@@ -222,7 +254,9 @@ def _problem(entry: object) -> str | None:
     if not isinstance(entry, dict):
         return "a JSON object"
     if unknown := set(entry) - KEYS:
-        return f"only the keys {sorted(KEYS)}; unknown: {sorted(unknown)}"
+        hint = did_you_mean.hint(min(map(str, unknown)), KEYS, 1)
+        said = f"only the keys {sorted(KEYS)}; unknown: {sorted(unknown)}"
+        return f"{said}; {hint}" if hint else said
     if not (isinstance(entry.get("id"), str) and entry["id"]):
         return "a non-empty string 'id'"
     if problem := _messages_problem(entry.get("messages")):
