@@ -60,7 +60,12 @@ class Completions:
                 param="prompt",
             )
         if body.get("messages") is None:
-            raise invalid("messages", None, "a list with at least one message")
+            raise invalid(
+                "messages",
+                None,
+                "a list with at least one message",
+                request_body.misspelt("messages", body),
+            )
         question = self._question(body, arrived, usage)
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:

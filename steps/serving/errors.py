@@ -66,11 +66,11 @@ class ApiError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
-def invalid(field: str, value: object, expected: str) -> ApiError:
+def invalid(field: str, value: object, expected: str, cure: str | None = None) -> ApiError:
     """A field of the request that holds what it must not hold."""
-    return ApiError(
-        400, f"{field}={shown(value)}: expected {expected}", code="invalid_value", param=field
-    )
+    said = f"{field}={shown(value)}: expected {expected}"
+    said = f"{said}; {cure}" if cure else said
+    return ApiError(400, said, code="invalid_value", param=field)
 
 
 def shown(value: object) -> str:

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
 
+from steps.core import did_you_mean
 from steps.serving.errors import ApiError, invalid
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # names of one setting
 MOST_PROMPTS = 64  # of one request
+MOST_COMPARED = 32  # keys of a body that are compared with a missing one
 
 
 async def body_of(request: Request, most: int) -> dict[str, Any]:
@@ -103,6 +106,15 @@ def limit_tokens(body: dict[str, Any], most: int | None) -> None:
         body["max_tokens"] = most
 
 
+def misspelt(key: str, body: Mapping[str, Any]) -> str | None:
+    """The cure where a body has a key that looks like the one it lacks; only few and short keys are
+    compared.
+    """
+    short = [name for name in islice(body, MOST_COMPARED) if len(name) <= 2 * len(key)]
+    found = did_you_mean.close(key, short, 1)
+    return f"did you mean {key} instead of {found[0]}?" if found else None
+
+
 def prompts_of(body: dict[str, Any]) -> tuple[list[str], int]:
     """Take ``prompt`` and ``n`` out of a body of the completions endpoint.
 
@@ -120,7 +132,8 @@ def prompts_of(body: dict[str, Any]) -> tuple[list[str], int]:
     prompt = body.pop("prompt", None)
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(text, str) for text in prompts):
-        raise invalid("prompt", prompt, "a string, or a list of strings")
+        cure = misspelt("prompt", body) if prompt is None else None
+        raise invalid("prompt", prompt, "a string, or a list of strings", cure)
     if not 0 < len(prompts) <= MOST_PROMPTS:
         raise invalid("prompt", f"{len(prompts)} prompts", f"from 1 to {MOST_PROMPTS}")
     many = body.pop("n", None)

@@ -235,6 +235,7 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise StepError(
             f"serve.host={host} serve.port={port}: the address cannot be listened on ({error});"
-            " serve.port=0 takes a free port"
+            " pass another serve.port=…, or serve.port=0, which takes a free one"
+            " (make serve PORT=0)"
         ) from error
     return listener

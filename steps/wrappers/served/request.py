@@ -5,6 +5,7 @@ Names and ranges follow the OpenAI chat completion request.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from .grammars import Grammar, checked_grammar
@@ -16,6 +17,9 @@ from .request_tools import checked_tools, forced_tools
 from .request_values import boolean_in, integer_in, number_in, stops_in
 from .template_capabilities import TemplateCapabilities
 from .template_kwargs import KWARGS, checked_template_kwargs
+
+ALIKE = 0.7  # difflib's ratio from which a key is suggested
+LONGEST_KEY = 64  # characters of an unknown key that are compared with the known ones
 
 MAX_CHOICES = 16  # answers one request may ask for
 
@@ -145,7 +149,14 @@ def request_of(
             given[key] = value
     unknown = sorted(set(given) - KEYS)
     if unknown:
-        raise invalid_request(unknown[0], given[unknown[0]], f"one of the keys {sorted(KEYS)}")
+        word = unknown[0][:LONGEST_KEY]
+        near = get_close_matches(word, sorted(KEYS), 1, ALIKE)
+        raise invalid_request(
+            unknown[0],
+            given[unknown[0]],
+            f"one of the keys {sorted(KEYS)}",
+            f"did you mean {near[0]}?" if near else None,
+        )
     if given.get("custom_inputs"):
         raise invalid_request(
             "custom_inputs", given["custom_inputs"], "nothing, as this model has no custom inputs"
