@@ -12,7 +12,9 @@ PARALLEL   = --numprocesses $(WORKERS) --no-loadscope-reorder  # tests/schedulin
 NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
-MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model=$(MODEL)
+BARE_NAME := $(patsubst models:/%,%,$(NAME))
+MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model='$(MODEL)'
+CHECK     := python -m steps.check --quiet --model '$(MODEL)'
 INSTALL   := -m pip install --quiet --disable-pip-version-check
 PIP       := $(BIN)/python $(INSTALL)
 export PATH := $(BIN):$(PATH)
@@ -26,6 +28,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/.run: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 12) or sys.exit("make: error: $(PYTHON) is Python %d.%d, and the locked packages are for 3.11: install it, or pass PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing requirements.txt into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) -r requirements.txt
@@ -38,20 +41,21 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 
 install: $(VENV)/.run  ## install what the steps need into .venv
 
-run: $(VENV)/.run  ## run the whole chain: make run MODEL=smollm2_135m OVERRIDES="evaluate=smoke"
+run: $(VENV)/.run  ## run the whole chain: make run [MODEL=Qwen/Qwen2.5-0.5B-Instruct] [OVERRIDES="evaluate=smoke"]
+	@$(CHECK) --overrides "$(OVERRIDES)"
 	@$(MLFLOW_RUN) -P overrides="$(OVERRIDES)"
 
 ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
 
 ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?" [NAME=my-model] [ALIAS=champion]
-	@python -m steps.ask --model $(MODEL) $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
+	@python -m steps.ask --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
 
 serve: $(VENV)/.run  ## serve the champion by OpenAI's API: make serve [NAME=my-model] [PORT=8000] [OVERRIDES="serve.max_waiting=16"]
-	@python -m steps.serve model=$(MODEL) $(if $(NAME),"target=models:/$(NAME)") $(if $(PORT),serve.port=$(PORT)) $(OVERRIDES)
+	@python -m steps.serve model='$(MODEL)' $(if $(NAME),"target=models:/$(BARE_NAME)") $(if $(PORT),serve.port=$(PORT)) $(OVERRIDES)
 
 chat: $(VENV)/.run  ## chat with the champion in the terminal: make chat [NAME=my-model] [ALIAS=champion]
-	@python -m steps.chat --model $(MODEL) $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS))
+	@python -m steps.chat --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS))
 
 test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)

@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from steps.config.root import ROOT
-from steps.pipeline.compose import compose_config, composed
+from steps.pipeline.compose import compose_config
 from steps.registry.summary import QUESTION, commands, say_where_to_look
 
 OWN = f"sqlite:///{ROOT}/mlflow.db"
@@ -56,10 +57,6 @@ def test_a_dry_run_of_a_new_model_ends_without_a_registered_model(
     assert "tiny-phi3 is not registered yet" in capsys.readouterr().out
 
 
-def test_a_models_name_is_known_without_a_valid_config() -> None:
-    assert composed(["model=local"]).model.registered_name == "local-model"
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The Makefile with a `python` that shows its words."""
@@ -87,3 +84,53 @@ def test_make_ask_passes_the_question_as_it_was_typed(project: Path, question: s
     )
     words = f"-m steps.ask --model smollm2_135m --name mine --alias edge -- {question}"
     assert done.stdout == "".join(f"<{word}>" for word in words.split(" ", 9))
+
+
+def test_make_serve_takes_a_name_as_a_uri_and_make_run_checks_its_words_first(
+    project: Path,
+) -> None:
+    alone = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
+    }
+    shown = subprocess.run(
+        ["make", "serve", "NAME=models:/mine", "PORT=0", "MODEL=/models/my one"],
+        cwd=project,
+        env=alone,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = ("-m", "steps.serve", "model=/models/my one", "target=models:/mine", "serve.port=0")
+    assert shown.stdout == "".join(f"<{word}>" for word in words)
+    python = project / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "<%s>" "$@"; exit 2\n')
+    refused = subprocess.run(
+        ["make", "run", "MODEL=a/b", "OVERRIDES=evaluate.max_itms=4"],
+        cwd=project,
+        env=alone,
+        capture_output=True,
+        text=True,
+    )
+    checked = "-m steps.check --quiet --model a/b --overrides evaluate.max_itms=4"
+    assert refused.stdout == "".join(f"<{word}>" for word in checked.split())
+    assert refused.returncode == 2  # `mlflow run`, which would make a run, is not reached
+
+
+def test_make_refuses_another_python_in_one_line(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.txt").touch()
+    old = tmp_path / "python3.9"
+    # what a Python of that version answers to the Makefile's question
+    old.write_text(
+        "#!/bin/sh\nexec "
+        + sys.executable
+        + ' -c "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert line.startswith(f"make: error: {old} is Python 3.9")
+    assert not (tmp_path / ".venv").exists()
