@@ -67,9 +67,8 @@ class Config:
     onnx_uri: str | None = None  # models:/m-…
     report_uri: str | None = None  # runs:/<run>/report.json
 
-    # what to promote, roll back, approve, reject, show, export or import
-    # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>; null lets the policy
-    # choose
+    # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>: what to promote, roll
+    # back, approve, reject, show, export or serve; null lets the policy choose
     target: str | None = None
     alias: str | None = None  # alias to move; null is promotion.alias
     to: int | None = None  # version that a rollback returns to; null is the previous one

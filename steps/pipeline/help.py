@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from enum import Enum
+from itertools import groupby
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,8 +18,8 @@ from steps.pipeline.definition import Step
 from steps.pipeline.explain import options
 
 NARROWEST, WIDEST = 100, 150  # columns that a line may take, whatever the terminal
-KEY_COLUMN = 48  # columns of `key=default`; what a longer one means stands on the next line
-LONGEST_DEFAULT = 30  # characters of a default that are shown
+KEY_COLUMN = 36  # columns of `key=default`
+LONGEST_DEFAULT = 20  # characters of a default that are shown
 WORDS = """\
 Words are key=value in Hydra's grammar; `--cfg job` prints the whole config, `-m` runs once for each
 of several values, and `-P key=value` of `mlflow run` is the same word."""
@@ -38,11 +39,19 @@ def text(step: Step, cfg: DictConfig) -> str:
     lines = [f"python -m {step.module} [key=value …]", "", docstring, "", WORDS]
     lines += ["", "Groups, each a file of conf/<group>/:"]
     for group in groups:
-        cure = "; owner/name of the Hub; a folder /…" if group == "model" else ""
-        lines += _entry(f"{group}=…", f"{', '.join(options(group))}{cure}", columns)
+        other = "owner/name of the Hub, a folder /…, " if group == "model" else ""
+        choices = textwrap.wrap(other + ", ".join(options(group)), columns - KEY_COLUMN - 3)
+        lines += [
+            _line("" if at else f"{group}=…", line, columns) for at, line in enumerate(choices)
+        ]
     lines += ["", "Keys, with what holds without them:"]
-    for key in keys:
-        lines += _entry(f"{key}={_default(cfg, key)}", _meaning(key), columns)
+    for node, below in groupby(keys, lambda key: key.rpartition(".")[0]):
+        if node:
+            said = f"{node}.…  {meanings.meaning_of(node)}"
+            lines.append(textwrap.shorten(said, columns, placeholder=" …"))
+        for key in below:
+            name = key.rpartition(".")[2]
+            lines.append(_line(f"{name}={_default(cfg, key)}", _meaning(key), columns))
     return "\n".join(lines)
 
 
@@ -51,28 +60,26 @@ def _named(step: Step, group: str) -> bool:
 
 
 def _keys(step: Step) -> Iterator[str]:
-    """The dotted keys of leaves; ``group=`` names a group without its keys."""
+    """The dotted keys of leaves, those of a node before those of nodes below it; ``group=`` names a
+    group without its keys.
+    """
     every = list(schema.keys())
     for key in step.own_keys():
         if key.endswith("="):
             continue
         if is_dataclass(schema.kind_of(key)):
             below = [one for one in every if one.startswith(f"{key}.")]
-            yield from (one for one in below if not is_dataclass(schema.kind_of(one)))
+            leaves = [one for one in below if not is_dataclass(schema.kind_of(one))]
+            nodes = list(dict.fromkeys(one.rpartition(".")[0] for one in [f"{key}.", *below]))
+            yield from sorted(leaves, key=lambda one: nodes.index(one.rpartition(".")[0]))
         else:
             yield key
 
 
-def _entry(left: str, right: str, columns: int) -> list[str]:
-    room = columns - KEY_COLUMN - 3
-    right = textwrap.shorten(right, 2 * room, placeholder=" …")
-    lines = textwrap.wrap(right, room) or [""]
-    if len(left) > KEY_COLUMN:
-        return [f"  {left}", *(f"  {'':{KEY_COLUMN}} {line}" for line in lines)]
-    return [
-        f"  {left if first else '':{KEY_COLUMN}} {line}".rstrip()
-        for first, line in ((at == 0, line) for at, line in enumerate(lines))
-    ]
+def _line(left: str, right: str, columns: int) -> str:
+    width = max(KEY_COLUMN, len(left))
+    right = textwrap.shorten(right, columns - width - 3, placeholder=" …")
+    return f"  {left:{width}} {right}".rstrip()
 
 
 def _default(cfg: DictConfig, key: str) -> str:
