@@ -62,13 +62,12 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
         faults += config_files.faults(path, group) or config_files.whole(path, group)
     jobs = [overrides] if overrides or not (packs or files) else []
     if not words:
-        packs, more = _everything()
-        files += [
-            (CONF / word.partition("=")[0] / f"{word.partition('=')[2]}.yaml", word.split("=")[0])
-            for word in more
-        ]
-        # these two take a key that no file gives
-        jobs += [[word] for word in more if word not in ("model=hub", "model=local")]
+        packs, files = _everything()
+        for path, group in files:
+            faults += config_files.faults(path, group)
+            # these two take a key that no file gives
+            if (group, path.stem) not in (("model", "hub"), ("model", "local")):
+                faults += [] if faults else config_files.whole(path, group)
     for job in jobs:
         found, pack = _of_config(job, arguments.multirun)
         faults += found
@@ -118,14 +117,19 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], list[tuple[Path, str]], Ar
     packs: list[str] = []
     files: list[tuple[Path, str]] = []
     rest: list[str] = []
-    for word in words:
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
         key, equals, value = word.partition("=")
         path = Path(value if equals else word)
-        if key == "pack" and equals:
+        if word.startswith("--") and not equals:  # as `mlflow run` writes a parameter
+            rest += [word, *queue[:1]]
+            del queue[:1]
+        elif key == "pack" and equals:
             packs.append(value)
         elif path.suffix in YAML and (not equals or key in GROUPS):
             files.append((path.absolute(), key if equals else _group_of(path.absolute())))
-        elif not equals and path.is_dir():
+        elif word and not equals and path.is_dir():
             packs.append(str(path))
         else:
             rest.append(word)
@@ -145,15 +149,13 @@ def _group_of(path: Path) -> str:
     return "" if group == "local" else group
 
 
-def _everything() -> tuple[list[str], list[str]]:
-    """The shipped packs, and every choice of every group."""
+def _everything() -> tuple[list[str], list[tuple[Path, str]]]:
+    """The shipped packs, and every file of every group."""
     from steps.evaluation.packs import SHIPPED
 
     packs = sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml"))
-    choices = [
-        f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
-    ]
-    return packs, choices
+    files = [(path, group) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+    return packs, files
 
 
 if __name__ == "__main__":

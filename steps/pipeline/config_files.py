@@ -115,9 +115,10 @@ def whole(path: Path, group: str) -> list[ConfigError]:
 
 def located(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
     """The same error with file and line, where a chosen file gave the value; as it is where it came
-    from the command line.
+    from the command line, or is lacking.
     """
-    if any(word.lstrip("+").partition("=")[0] == error.field for word in overrides):
+    given = any(word.lstrip("+").partition("=")[0] == error.field for word in overrides)
+    if given or error.value is None:
         return error
     for path, group in reversed(chosen(overrides)):
         try:
@@ -216,9 +217,13 @@ def _line_of(content: _Content, key: str) -> int | None:
 
 def _syntax(path: Path, text: str, error: yaml.YAMLError) -> ConfigFileError:
     mark = getattr(error, "problem_mark", None)
+    begun = getattr(error, "context_mark", None)
+    lines = text.splitlines()
+    if mark and begun and mark.line >= len(lines):  # the end came before what was begun ended
+        mark = begun
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     line = mark.line + 1 if mark else None
-    if line and "\t" in (text.splitlines() or [""])[min(line, text.count("\n") + 1) - 1]:
+    if "\t" in "".join(lines[line - 1 : line] if line else ()):
         return ConfigFileError(path, line, "spaces, and there is a tab", "indent with spaces")
     if "duplicate key" in problem:
         key = problem.rpartition(" ")[2]

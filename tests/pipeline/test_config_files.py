@@ -113,6 +113,11 @@ def test_an_empty_local_file_changes_nothing(write: Write, content: str) -> None
             "conf/local/default.yaml:2: expected valid YAML (",
         ),
         (
+            "promotion/mine.yaml",
+            "weights: {quality: 1\n",
+            "conf/promotion/mine.yaml:1: expected valid YAML (expected ',' or '}'",
+        ),
+        (
             "local/default.yaml",
             b"# ok\nreason: \xff\n",
             "conf/local/default.yaml:2: expected text in UTF-8",

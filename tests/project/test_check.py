@@ -74,6 +74,7 @@ def test_files_packs_and_words_are_checked_together(tmp_path: Path) -> None:
         ["model=Qwen/Qwen2.5-0.5B-Instruct", "evaluate=smoke"],
         ["conf/promotion/edge.yaml", "steps/evaluation/packs/smoke"],
         ["--model", "", "--overrides", "-m onnx=int4_cpu,fp32_cpu"],
+        ["--model", "./conf", "--overrides", ""],  # a folder, which is looked at when it is fetched
     ],
 )
 def test_what_is_right_has_no_fault(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
