@@ -12,6 +12,8 @@ TYPED = re.compile(
     r"(?i)[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(e[-+]?[0-9_]+)?|true|false|null|[-+]?inf|nan"
     r"|[\[{].*|\w+\(.*\)|\?\?\?|\s.*|.*\s"
 )
+PLAIN_TEXT = re.compile(r"[\w./:@-]+", re.ASCII)  # read by Hydra as it stands
+SPLIT = re.compile(r"[\s'\"\\#]")  # what shlex takes for more than a letter
 NOT_IN_DOUBLE_QUOTES = re.compile(r"[$`!]")
 
 
@@ -28,7 +30,7 @@ def mlflow_run(
         entry_point: ``main`` is MLflow's default and is left out.
         parameters: values of ``-P`` by name.
         overrides: in Hydra's grammar; each is a ``-P key=value`` of its own where MLflow and the
-            entry scripts hand that on unchanged, and else all go into the one parameter
+            entry scripts hand that on unchanged, and the others stand together in the one parameter
             ``overrides``.
         project: what is run: the folder, or a URL with ``-v`` and a commit.
     """
@@ -38,11 +40,13 @@ def mlflow_run(
     words += ["--env-manager", "local"]
     given = list((parameters or {}).items())
     pairs = [_pair(override) for override in overrides]
+    rest = [override for override, pair in zip(overrides, pairs, strict=True) if pair is None]
     plain = [pair for pair in pairs if pair is not None]
-    if len(plain) == len(pairs) and _independent([*given, *plain]):
-        given += plain
-    else:
-        given.append(("overrides", " ".join(map(word, overrides))))
+    if _order_counts([*given, *plain], rest):
+        plain, rest = [], list(overrides)
+    given += plain
+    if rest:
+        given.append(("overrides", " ".join(map(_inner, rest))))
     items = [f"{name}={word(value)}" for name, value in given]
     return " ".join([*map(word, words), *(text for item in items for text in ("-P", item))])
 
@@ -70,10 +74,29 @@ def _pair(override: str) -> tuple[str, str] | None:
     return None if "\\" in value or value[0] in "'\"" else (key, value)
 
 
-def _independent(pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether the order of these does not count: no key is there twice, and none lies below another
-    that is given as a mapping.
+def _inner(override: str) -> str:
+    """An override as one word of those that ``shlex.split`` takes apart, which minds less than a
+    shell does, and without Hydra's quotes where they change nothing.
     """
-    keys = [key for key, _ in pairs]
-    mappings = tuple(f"{key}." for key, value in pairs if value.startswith("{"))
-    return len(keys) == len(set(keys)) and not any(key.startswith(mappings) for key in keys)
+    key, equals, value = override.partition("=")
+    quoted = QUOTED.fullmatch(value)
+    if quoted and PLAIN_TEXT.fullmatch(quoted[1] or "") and not TYPED.fullmatch(quoted[1]):
+        override = f"{key}{equals}{quoted[1]}"
+    return override if not SPLIT.search(override) else word(override)
+
+
+def _order_counts(pairs: Sequence[tuple[str, str]], rest: Sequence[str]) -> bool:
+    """Whether the overrides mean something else in another order: a key is there twice, or lies
+    below another that is given as a mapping or is taken out, or words are for a multirun.
+    """
+    keys = [key for key, _ in pairs] + [one.lstrip("+~").partition("=")[0] for one in rest]
+    wholes = tuple(
+        f"{key}."
+        for key, value in (*pairs, *(one.lstrip("+").partition("=")[::2] for one in rest))
+        if value.startswith("{")
+    ) + tuple(f"{one[1:].partition('=')[0]}." for one in rest if one.startswith("~"))
+    return (
+        len(keys) != len(set(keys))
+        or any(key.startswith(wholes) for key in keys)
+        or any(one.startswith("-") for one in rest)
+    )

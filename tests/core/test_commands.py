@@ -41,6 +41,12 @@ def test_a_reader_sees_each_override_by_itself() -> None:
         'mlflow run . -e evaluate --env-manager local -P target="models:/a b@c" -P model=hub'
         ' -P model.repo=Qwen/Qwen2.5-0.5B -P reason="it is worse, they say"'
     )
+    assert mlflow_run(
+        overrides=["+serve.split={champion:95,edge:5}", "model=hub", "model.repo='a/b'", "~monitor"]
+    ) == (
+        "mlflow run . --env-manager local -P model=hub -P model.repo=a/b"
+        ' -P overrides="+serve.split={champion:95,edge:5} ~monitor"'
+    )
     assert mlflow_run(overrides=["-m", "model=tiny_phi3", "model.seed=0,1"]) == (
         'mlflow run . --env-manager local -P overrides="-m model=tiny_phi3 model.seed=0,1"'
     )
@@ -60,6 +66,8 @@ def test_a_reader_sees_each_override_by_itself() -> None:
         (["model.revision='123'", "model=hub"], False),
         (["+promotion.protected={champion:[rosa]}", "evaluate.seed=1"], False),
         (["~onnx.extra_options"], False),
+        (["~onnx.extra_options", "onnx.extra_options.block_size=64"], False),
+        (["+reason='a # b'", "+alias='x/y'", "+archive='12'"], False),
         (["generation.temperature=0", "generation.temperature=1"], False),
         (["onnx.serving={threads:2}", "onnx.serving.threads=1"], False),
         (["evaluate.max_items=null", "dry_run=true"], True),
