@@ -1,5 +1,5 @@
 # make help lists the targets.
-PYTHON    ?= $(shell command -v python3.11 || command -v python3)
+PYTHON    ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV      ?= .venv
 PEERS     ?= .venv-peers
 BIN       := $(CURDIR)/$(VENV)/bin
@@ -17,6 +17,15 @@ MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run 
 CHECK     := python -m steps.check --quiet --model '$(MODEL)'
 INSTALL   := -m pip install --quiet --disable-pip-version-check
 PIP       := $(BIN)/python $(INSTALL)
+# the tests run on 3.11; every wheel of requirements.txt is there for 3.12 and 3.13 as well
+define REQUIRE_PYTHON
+import sys
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("make: error: $(PYTHON) is Python %d.%d: expected 3.11 (tested), 3.12 or 3.13; install one, or pass PYTHON=/path/to/python3.11" % sys.version_info[:2])
+if sys.version_info[:2] != (3, 11):
+    sys.stderr.write("make: $(PYTHON) is Python %d.%d: the packages are there for it, but the tests are run on 3.11\n" % sys.version_info[:2])
+endef
+export REQUIRE_PYTHON
 export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
@@ -28,7 +37,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/.run: requirements.txt
-	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 12) or sys.exit("make: error: $(PYTHON) is Python %d.%d, and the locked packages are for 3.11: install it, or pass PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -c "$$REQUIRE_PYTHON"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing requirements.txt into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) -r requirements.txt
