@@ -108,3 +108,23 @@ def test_other_prompts_are_refused(body: dict[str, Any]) -> None:
 def test_a_lone_surrogate_is_sent_escaped() -> None:
     assert request_body.json_bytes({"a": "é"}) == '{"a":"é"}'.encode()
     assert request_body.json_bytes({"a": "\ud800"}) == b'{"a":"\\ud800"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"mesages": []}, "did you mean messages instead of mesages?"),
+        ({"model": "x", "max_tokens": 4}, None),
+        ({"m" * 1_000_000: 1}, None),
+        ({f"key{number}": 1 for number in range(1000)} | {"mesages": []}, None),
+    ],
+)
+def test_a_key_that_looks_like_the_missing_one_is_named(
+    body: dict[str, Any], said: str | None
+) -> None:
+    assert request_body.misspelt("messages", body) == said
+
+
+def test_a_misspelt_prompt_is_named() -> None:
+    with pytest.raises(ApiError, match=r"prompt=None: .*; did you mean prompt instead of promt\?"):
+        request_body.prompts_of({"promt": "a"})

@@ -40,6 +40,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a\x00b"}, "without NUL"),
     ({"prompt": "\ud800"}, "lone surrogate"),
     ({"prompt": "a", "temprature": 0.5}, "temprature=0.5: expected one of the keys"),
+    ({"messages": HELLO, "max_token": 4}, r"; did you mean max_tokens\?$"),
+    ({"mesages": []}, r"mesages=\[\]: .*; did you mean messages\?$"),
     ({"prompt": "a", "temperature": "hot"}, r"temperature='hot': expected a number from 0 to 2"),
     ({"prompt": "a", "temperature": 2.5}, "from 0 to 2"),
     ({"prompt": "a", "temperature": float("inf")}, "from 0 to 2"),
