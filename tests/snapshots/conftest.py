@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from steps.config.model import ModelConfig
 from steps.config.root import CONF
+from steps.pipeline.compose import prepare
 from steps.snapshots.fetch import fetch
 from steps.snapshots.manifest import Snapshot
 from steps.snapshots.store import Store
@@ -19,6 +20,7 @@ from steps.snapshots.store import Store
 
 def configured(name: str, **overrides: object) -> ModelConfig:
     """``conf/model/<name>.yaml`` with overrides, typed and validated as Hydra would."""
+    prepare()
     chosen = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     del chosen["defaults"]
     node = OmegaConf.merge(OmegaConf.structured(ModelConfig), chosen, overrides)
