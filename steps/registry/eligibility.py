@@ -99,13 +99,12 @@ def assess(
 def evaluate_command(registry: RegistryClient, version: Version, alias: str) -> str:
     """What makes evidence about a version, for an alias."""
     uris = ",".join(map(names.quoted, candidates(registry, version)))
-    parameters = {
-        "model.registered_name": names.quoted(version.name),
-        "evaluate.candidates": f"[{uris}]",
-    }
-    if alias != "champion":
-        parameters["promotion.alias"] = alias
-    return mlflow_run("evaluate", parameters)
+    overrides = [
+        f"model.registered_name={names.quoted(version.name)}",
+        f"evaluate.candidates=[{uris}]",
+        *([f"promotion.alias={alias}"] if alias != "champion" else []),
+    ]
+    return mlflow_run("evaluate", overrides=overrides)
 
 
 def candidates(registry: RegistryClient, version: Version) -> list[str]:

@@ -16,6 +16,7 @@ from steps.registry.client import RegistryClient
 from steps.registry.export_archive import export
 from steps.registry.import_archive import import_
 from steps.registry.table import show_history
+from tests.core.test_commands import overrides_of
 from tests.registry import commands, scene
 from tests.registry.commands import promote, rollback
 from tests.registry.fixtures import Pair
@@ -53,9 +54,9 @@ def test_accepted_name_goes_through_every_command(
         candidate_evaluation.evaluation_overrides(RegistryClient(5), (), version, "champion")
     )
     assert (composed.model.registered_name, composed.evaluate.candidates) == (NAME, [version.uri])
-    assert f"models:/{NAME}/2" in eligibility.evaluate_command(
-        RegistryClient(5), version, "champion"
-    )
+    command = eligibility.evaluate_command(RegistryClient(5), version, "champion")
+    composed = compose_config(overrides_of(command))
+    assert (composed.model.registered_name, composed.evaluate.candidates) == (NAME, [version.uri])
     mlflow.MlflowClient().set_registered_model_alias(NAME, "candidate", "1")
     (verdict,) = commands.poll_once(mine, RegistryClient(5), lambda *_: None)
     assert verdict.uri == f"models:/{NAME}/1" and verdict.words.startswith(

@@ -112,7 +112,7 @@ def test_version_without_evidence_names_the_command(pair: Pair) -> None:
     with pytest.raises(
         RefusedError,
         match=(
-            r"no evidence; evaluate it: mlflow run .* 'evaluate.candidates=\[models:/stranger/1\]'"
+            r'no evidence; evaluate it: mlflow run .* evaluate\.candidates="\[models:/stranger/1\]"'
         ),
     ):
         promote(scene.config("target=models:/stranger/1"))
