@@ -14,7 +14,7 @@ ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 BARE_NAME := $(patsubst models:/%,%,$(NAME))
 MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model='$(MODEL)'
-CHECK     := python -m steps.check --quiet --model '$(MODEL)'
+CHECK     := python -m steps.check --quiet --store --model '$(MODEL)'
 INSTALL   := -m pip install --quiet --disable-pip-version-check
 PIP       := $(BIN)/python $(INSTALL)
 # the tests run on 3.11; every wheel of requirements.txt is there for 3.12 and 3.13 as well

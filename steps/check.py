@@ -11,12 +11,14 @@ with 2 where a word cannot be read.
     python -m steps.check evaluate.max_items=4 model=Qwen/Qwen2.5-0.5B-Instruct
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from steps.config.root import CONF, GROUPS
-from steps.core.errors import ConfigError
+from steps.core import tracking_store
+from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
 from steps.pipeline import config_files
 from steps.pipeline.arguments import Arguments, translate
@@ -24,16 +26,21 @@ from steps.pipeline.compose import compose_config, compose_jobs
 
 YAML = (".yaml", ".yml")
 QUIET = "--quiet"  # says nothing where nothing is wrong
+STORE = (
+    "--store"  # as well whether $MLFLOW_TRACKING_URI can be used, for which MLflow waits minutes
+)
 
 
 def main() -> None:
     """Check what the command line names."""
-    words = [word for word in sys.argv[1:] if word != QUIET]
+    words = [word for word in sys.argv[1:] if word not in (QUIET, STORE)]
     if {"-h", "--help"} & {*words}:
         print((__doc__ or "").strip())
         return
     try:
         looked, faults = check(words)
+        if STORE in sys.argv:
+            faults += _store_faults()
     except ConfigError as error:
         print(f"check: error: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -44,6 +51,15 @@ def main() -> None:
         raise SystemExit(1)
     if QUIET not in sys.argv:
         print("\n".join(f"{name}: nothing wrong" for name in looked))
+
+
+def _store_faults() -> list[str]:
+    """Why the tracking store cannot be used; MLflow's default is a file that it makes."""
+    try:
+        tracking_store.require(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    except StepError as error:
+        return [redact(str(error))]
+    return []
 
 
 def check(words: Sequence[str]) -> tuple[list[str], list[str]]:

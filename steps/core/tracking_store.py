@@ -63,8 +63,8 @@ def require_server(uri: str) -> None:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:  # a port that is none is a ValueError
         raise StepError(
-            f"MLflow at {redact(uri)} cannot make a run or be asked: nothing answers there"
-            f" ({error}); start the tracking server, or set MLFLOW_TRACKING_URI to where it is"
+            f"MLflow at {redact(uri)} does not answer ({error}); start the tracking server, or set"
+            " MLFLOW_TRACKING_URI to where it is"
         ) from error
 
 

@@ -107,3 +107,7 @@ def test_its_end_says_whether_anything_is_wrong(shell: Shell) -> None:
     assert "onnx='nope': expected one of" in done.stderr
     assert "evaluate.max_itms='4'" in done.stderr and "2 wrong; nothing was run" in done.stderr
     assert shell("python", "-m", "steps.check", "nonsense", cwd=ROOT).returncode == 2
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = shell("python", "-m", "steps.check", "--store", "model=tiny_phi3", cwd=ROOT, **away)
+    assert done.returncode == 1
+    assert "check: error: MLflow at http://127.0.0.1:9 does not answer" in done.stderr

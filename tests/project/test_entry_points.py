@@ -189,7 +189,7 @@ def test_a_multirun_without_a_server_is_one_line(shell: Shell) -> None:
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "fetch_model: error: MLflow at http://127.0.0.1:9 cannot make a run" in done.stderr
+    assert "fetch_model: error: MLflow at http://127.0.0.1:9 does not answer" in done.stderr
 
 
 def test_a_terminated_chain_ends_its_child_and_says_so(tmp_path: Path) -> None:

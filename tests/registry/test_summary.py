@@ -111,7 +111,7 @@ def test_make_serve_takes_a_name_as_a_uri_and_make_run_checks_its_words_first(
         capture_output=True,
         text=True,
     )
-    checked = "-m steps.check --quiet --model a/b --overrides evaluate.max_itms=4"
+    checked = "-m steps.check --quiet --store --model a/b --overrides evaluate.max_itms=4"
     assert refused.stdout == "".join(f"<{word}>" for word in checked.split())
     assert refused.returncode == 2  # `mlflow run`, which would make a run, is not reached
 
