@@ -20,7 +20,7 @@ from steps.config.root import CONF, GROUPS
 from steps.core import tracking_store
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.pipeline import config_files
+from steps.pipeline import config_file, config_files
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs
 
@@ -75,21 +75,20 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides = list(arguments.overrides)
     faults: list[ConfigError] = []
     for path, group in files:
-        faults += config_files.faults(path, group) or config_files.whole(path, group)
+        faults += _of_file(path, group)
     jobs = [overrides] if overrides or not (packs or files) else []
     if not words:
         packs, files = _everything()
         for path, group in files:
-            faults += config_files.faults(path, group)
             # these two take a key that no file gives
-            if (group, path.stem) not in (("model", "hub"), ("model", "local")):
-                faults += [] if faults else config_files.whole(path, group)
+            part = (group, path.stem) in (("model", "hub"), ("model", "local"))
+            faults += config_files.faults(path, group) if part else _of_file(path, group)
     for job in jobs:
         found, pack = _of_config(job, arguments.multirun)
         faults += found
         if pack and any(word.startswith("evaluate") for word in job):
             packs.append(pack)
-    names = [config_files.shown(path) for path, _ in files]
+    names = [config_file.shown(path) for path, _ in files]
     names += [f"pack {name}" for name in dict.fromkeys(packs)]
     if overrides or not (packs or files):
         names.insert(0, " ".join(overrides) or "the config")
@@ -101,6 +100,11 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, list(dict.fromkeys(redact(str(fault)) for fault in faults))
 
 
+def _of_file(path: Path, group: str) -> list[ConfigError]:
+    found: list[ConfigError] = [*config_files.faults(path, group)]
+    return [*found, *config_files.whole(path, group, [fault.field for fault in found])]
+
+
 def _of_config(overrides: list[str], multirun: bool) -> tuple[list[ConfigError], str]:
     """Faults of the files that overrides choose and of the overrides, and the pack they lead to."""
     found: list[ConfigError] = [
@@ -108,6 +112,8 @@ def _of_config(overrides: list[str], multirun: bool) -> tuple[list[ConfigError],
         for path, group in config_files.chosen(overrides)
         for fault in config_files.faults(path, group)
     ]
+    for path, group in config_files.chosen(overrides) if found else ():
+        found += config_files.whole(path, group, [fault.field for fault in found])
     if found:
         return found, ""
     left = list(overrides)

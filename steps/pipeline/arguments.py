@@ -92,9 +92,9 @@ def translate(words: Sequence[str]) -> Arguments:
         elif "=" in word or word.startswith("~"):
             overrides.append(word)
         elif word:
-            raise ConfigError(
-                "overrides", word, "key=value, a group choice such as model=tiny_phi3, or ~key"
-            )
+            cure = "-P belongs to `mlflow run`: leave it out" if word == "-P" else None
+            expected = "key=value, a group choice such as model=tiny_phi3, or ~key"
+            raise ConfigError("overrides", word, expected, cure)
     multirun = "-m" in flags or "--multirun" in flags
     if not multirun:
         overrides = [_sentence(word) for word in overrides]

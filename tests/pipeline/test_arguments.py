@@ -65,6 +65,10 @@ def test_what_is_quoted_or_no_sentence_stays_as_it_was_typed(word: str) -> None:
     ("words", "message"),
     [
         (["tiny_phi3"], r"overrides='tiny_phi3': expected key=value"),
+        (
+            ["-P", "model=tiny_phi3"],
+            r"overrides='-P': .*; -P belongs to `mlflow run`: leave it out",
+        ),
         (["--model"], r"model='': expected a value after --model"),
         (["--overrides"], r"overrides='': expected a value after --overrides"),
         (["--cfg"], r"cfg='': expected a value after --cfg"),

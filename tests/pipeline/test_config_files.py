@@ -7,7 +7,7 @@ import pytest
 
 from steps.config import root
 from steps.core.errors import ConfigError
-from steps.pipeline import compose, config_files, explain
+from steps.pipeline import compose, config_file, config_files, explain
 from steps.pipeline.compose import compose_config
 
 Write = Callable[[str, str | bytes], Path]
@@ -22,7 +22,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     (conf / "local" / "default.yaml").unlink(missing_ok=True)
     for module in (compose, config_files, explain):
         monkeypatch.setattr(module, "CONF", conf)
-    monkeypatch.setattr(config_files, "ROOT", tmp_path)
+    monkeypatch.setattr(config_file, "ROOT", tmp_path)
     monkeypatch.setattr(config_files, "LOCAL", conf / "local" / "default.yaml")
 
     def write_(name: str, content: str | bytes) -> Path:
@@ -151,6 +151,17 @@ def test_an_empty_local_file_changes_nothing(write: Write, content: str) -> None
         ),
         (
             "promotion/mine.yaml",
+            "defaults: [schema, nope]\n",
+            "conf/promotion/mine.yaml:1: promotion='nope': expected one of balanced",
+        ),
+        (
+            "local/default.yaml",
+            "defaults:\n  - override /evaluate: smok\n",
+            "conf/local/default.yaml:1: evaluate='smok': expected one of default, smoke, standard,"
+            " sweep; did you mean smoke?",
+        ),
+        (
+            "promotion/mine.yaml",
             "",
             "conf/promotion/mine.yaml: expected keys, and the file is empty; begin with",
         ),
@@ -190,6 +201,18 @@ def test_all_faults_of_a_file_are_found_at_once(write: Write) -> None:
         "promotion/mine.yaml", "defaults: [schema]\naproval: 1\napprovals: x\nweights: 3\n"
     )
     assert [fault.line for fault in config_files.faults(path, "promotion")] == [2, 3, 4]
+
+
+def test_what_the_schema_says_of_the_keys_is_found_with_the_others(write: Write) -> None:
+    content = "defaults: [schema]\nalias: v2\nprotected: {V: [rosa]}\napprovls: 1\n"
+    path = write("promotion/mine.yaml", content)
+    found: list[ConfigError] = [*config_files.faults(path, "promotion")]
+    found += config_files.whole(path, "promotion", [fault.field for fault in found])
+    assert [str(fault).partition("=")[0] for fault in found] == [
+        "conf/promotion/mine.yaml:4: promotion.approvls",
+        "conf/promotion/mine.yaml:2: promotion.alias",
+        "conf/promotion/mine.yaml:3: promotion.protected",
+    ]
 
 
 def test_every_shipped_file_is_without_fault() -> None:
