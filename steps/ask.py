@@ -17,7 +17,9 @@ def main() -> None:
     version.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m steps.ask", description="Ask a registered model one question."
+        prog="python -m steps.ask",
+        description="Ask a registered model one question.",
+        epilog='python -m steps.ask --name my-model "What is the capital of France?"',
     )
     parser.add_argument("question", help="in quotes")
     parser.add_argument(

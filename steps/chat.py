@@ -23,7 +23,9 @@ def main() -> None:
     registry has no such version.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m steps.chat", description="Chat with a registered model."
+        prog="python -m steps.chat",
+        description="Chat with a registered model.",
+        epilog="python -m steps.chat --name my-model --alias challenger",
     )
     parser.add_argument(
         "--model",
