@@ -66,3 +66,18 @@ def test_files_that_the_settings_name_are_kept_from_children(
     with pytest.raises(StepError, match="it goes no further here"):
         launcher.run_step(nothing, nothing, ())
     assert {str(tmp_path / "key.pem"), str(tmp_path / "secret")} <= set(visible.secret({}))
+
+
+def test_a_folder_that_cannot_be_written_says_where_else_the_log_may_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steps.pipeline.arguments import translate
+
+    monkeypatch.chdir(tmp_path)
+    launcher._require_output_folder(translate([]))
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)  # root may write anywhere
+    with pytest.raises(StepError, match=rf"{tmp_path} cannot be written, .* pass hydra\.run\.dir="):
+        launcher._require_output_folder(translate([]))
+    with pytest.raises(StepError, match=r"pass hydra\.sweep\.dir="):
+        launcher._require_output_folder(translate(["-m", "evaluate.seed=1,2"]))
+    launcher._require_output_folder(translate(["hydra.run.dir=/tmp/elsewhere"]))
