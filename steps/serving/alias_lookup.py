@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import mlflow
 
 from steps.config.serve import ServeConfig
-from steps.core import tags
+from steps.core import tags, tracking_store
+from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.client import RegistryClient
 from steps.registry.model_version import Version
@@ -50,9 +51,9 @@ class AliasLookup:
     async def named(self, name: str) -> Mapping[str, Version] | None:
         """Versions by the aliases that are followed; None while the registry cannot be asked."""
         try:
-            found = await in_thread(self._look_at, name)
+            found = await in_thread(self._asked, name)
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
-            said = redact(first_line(error)) or type(error).__name__
+            said = redact(str(error)) or type(error).__name__
             if self.unreachable.get(name) != said:
                 log.warning("models:/%s cannot be looked at; what is served stays (%s)", name, said)
             self.unreachable[name] = said
@@ -62,6 +63,13 @@ class AliasLookup:
             log.info("models:/%s can be looked at again", name)
         self._metrics.registry_up(name, True)
         return found
+
+    def _asked(self, name: str) -> dict[str, Version]:
+        try:
+            return self._look_at(name)
+        except Exception as error:
+            tracking_store.require_server(mlflow.get_registry_uri())  # says what to do about it
+            raise StepError(first_line(error)) from error
 
     def _look_at(self, name: str) -> dict[str, Version]:
         registry = self._registry()
