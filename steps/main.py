@@ -11,14 +11,15 @@ from steps.config.root import Config
 from steps.pipeline.step import StepRun, step
 
 
-@step()
+@step(says_output=False)
 def main(config: Config, run: StepRun) -> str:
     from steps.pipeline.chain import Chain
     from steps.registry.summary import say_where_to_look
     from steps.snapshots import provenance
 
-    output = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size).run()
-    say_where_to_look(config)
+    chain = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size)
+    output = chain.run()
+    say_where_to_look(config, chain.uris["report_uri"])
     return output
 
 

@@ -95,7 +95,8 @@ class Run:
     def finish(self, step: Step, config: Config, output: str) -> None:
         """Hand ``output`` to whoever comes next."""
         self.tag(tags.OUTPUT, output)
-        log.info("%s for %s → %s", step.name, config.model.registered_name, output)
+        if step.says_output:
+            log.info("%s for %s → %s", step.name, config.model.registered_name, output)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 
 from steps.core import tags
-from steps.evaluation import metrics
+from steps.evaluation import metrics, publish
 from steps.evaluation.report import CandidateReport
 from steps.registry.aliases import ONNX
 from steps.registry.client import DESCRIPTION_LIMIT
@@ -61,6 +61,7 @@ def render(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     snapshot = evidence.report.snapshot or {}
+    run_id = evidence.uri.removeprefix("runs:/").partition("/")[0]
     kind = (
         "An ONNX build served by onnxruntime-genai"
         if candidate.variant == ONNX
@@ -82,6 +83,8 @@ def render(
         version=version,
         candidate=candidate,
         evidence=evidence,
+        page=publish.fragment(evidence.experiment_id, run_id) if evidence.experiment_id else "",
+        run=f"#/experiments/{evidence.experiment_id}/runs/{run_id}",
         summary=f"{kind}, behind the chat contract that all versions of this model share.",
         source=snapshot.get("repo") or "not recorded",
         revision=logged_tags.get(tags.SNAPSHOT_REVISION)

@@ -54,6 +54,59 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
         .get_registered_model(scene.NAME)
         .description.startswith("parrot: a small language model")
     )
+    # where the UI opens the report; it shows no links that begin with runs:/
+    run = mlflow.get_run(pair.report_uri.removeprefix("runs:/").partition("/")[0]).info
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html"
+    assert f"[report.html]({page})" in (version.description or "")
+    assert "](runs:/" not in (version.description or "")
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_logged_models_name_their_versions(pair: Pair) -> None:
+    """Their pages say "Not registered" otherwise; what others wrote there stays."""
+    client = mlflow.MlflowClient()
+    theirs = [{"name": "other", "version": "7"}]
+    client.set_logged_model_tags(pair.onnx, {"mlflow.modelVersions": json.dumps(theirs)})
+    client.set_logged_model_tags(pair.transformers, {"mlflow.modelVersions": "no list"})
+
+    def versions(model_id: str) -> Any:
+        return json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+
+    for _ in range(2):
+        commands.register(pair.report_uri, scene.config())
+        assert versions(pair.onnx) == [*theirs, {"name": scene.NAME, "version": "2"}]
+        assert versions(pair.transformers) == [{"name": scene.NAME, "version": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("busy", "weights", "champion"),
+    [
+        ("", "{quality: 24, latency: 9, memory: 0, size: 0}", 2),
+        ("steal took 9 %", "{quality: 24, latency: 9, memory: 0, size: 0}", None),
+        # the same version wins with and without the clock
+        ("steal took 9 %", "{quality: 1, latency: 9, memory: 1, size: 0}", 2),
+    ],
+)
+@pytest.mark.usefixtures("no_canary")
+def test_a_busy_machine_does_not_choose_by_speed(
+    pair: Pair, busy: str, weights: str, champion: int | None
+) -> None:
+    machine = {"load": {"words": busy}}
+    uri = scene.report_by_a_run(
+        [
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST),
+        ],
+        machine=machine,
+    )
+    promotion = commands.register(uri, scene.config(f"promotion.weights={weights}"))
+    assert aliases().get("champion") == champion
+    assert (aliases()["transformers"], aliases()["onnx"]) == (1, 2)
+    if champion is None:
+        assert f"is undecided, as {busy} while speed was measured" in promotion.reason
+    else:
+        assert "chose version 2 (onnx): quality 48.0 % instead of 50.0 %" in promotion.reason
+        assert "against version 1 (transformers)" in promotion.reason
 
 
 def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:
