@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from steps.core import screen
 from steps.evaluation import metrics
 from steps.evaluation.metrics import METRICS
 from steps.evaluation.presentation import figures
+from steps.evaluation.presentation.closing_table import FIRST_WIDTH, plain_table
 from steps.evaluation.presentation.pareto import Point, scatter
 from steps.evaluation.report import CandidateReport, Report
 
@@ -128,8 +127,8 @@ def markdown(builds: Sequence[Build]) -> str:
 
 def show(builds: Sequence[Build]) -> None:
     """Print the table in 80 columns; `sweep.md` has the other figures, too."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("build", overflow="fold")
+    table = plain_table()
+    table.add_column("build", overflow="fold", min_width=FIRST_WIDTH)
     for heading, *_ in SHOWN:
         table.add_column(heading, justify="right")
     table.add_column("front")
@@ -140,7 +139,7 @@ def show(builds: Sequence[Build]) -> None:
         ]
         table.add_row(Text(build.name), *cells, "yes" if build.on_front else "")
     console = screen.console()
-    console.print(table)
+    console.print(table, "")
     console.print("front: no other build is smaller, nearer to the checkpoint and faster at once")
     for build in builds:
         if build.status != "evaluated":

@@ -27,13 +27,13 @@ def show(promotion: Promotion) -> None:
     for row in promotion.rows:
         verdict = closing_table.verdict(row.decision, row.failed_gates)
         table.add_row(_version(row), verdict, *closing_table.figures(row.scores))
-    screen.console().print(table)
+    screen.console().print(table, "")
     screen.console(widest=screen.WIDTH).print(promotion.reason, markup=False)
 
 
 def _version(row: Row) -> str:
     """Number and variant, and below them the aliases."""
-    lines = [f"{row.version or 'new'} {row.variant}", *(f"  @{alias}" for alias in row.aliases)]
+    lines = [f"{row.version or 'new'} {row.variant}", *(f"@{alias}" for alias in row.aliases)]
     return "\n".join(lines)
 
 

@@ -20,10 +20,12 @@ def test_a_log_has_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     share = 100 * slow.metrics["quality/score"]
-    assert printed.count(f"{share:.1f} % of 128") == 1
+    assert printed.count(f"{share:.1f} % of 183") == 1
     for words in ("transformers", "11.0", "0.182 s", "1,100 MB", "first token"):
         assert words in printed
-    assert "fidelity past" in printed and "borders" in printed  # folded, not cut
+    assert (
+        "fidelity" in printed and "past the" in printed and "borders," in printed
+    )  # folded, not cut
 
 
 def test_figures_that_are_missing_are_dashes() -> None:

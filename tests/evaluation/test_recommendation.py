@@ -11,7 +11,7 @@ from steps.evaluation.presentation.recommendation import Recommendation, recomme
 from steps.evaluation.report import CandidateReport, Gate, Report, Verdict
 from tests.evaluation import sample
 
-BASE = sample.report(incumbent=False)
+BASE = sample.report("smoke", incumbent=False)
 SLOW, FAST, _ = BASE.candidates
 QUICK = PromotionConfig(profile="edge", weights=WeightsConfig(1, 1, 0, 0))
 CAREFUL = PromotionConfig(profile="quality", weights=WeightsConfig(1000, 0, 1, 0))
@@ -46,23 +46,23 @@ def of(*candidates: CandidateReport, busy: str = "", policy: PromotionConfig) ->
 
 
 def test_the_faster_of_two_that_cannot_be_told_apart() -> None:
-    both = (scored(judged(SLOW), 64), scored(judged(FAST), 60))
+    both = (scored(judged(SLOW), 12), scored(judged(FAST), 10))
     found = of(*both, policy=QUICK)
     assert found.index == 1
     assert found.sentence == (
-        "Use ONNX: 8.7 times as fast as transformers, quality not distinguishable (46.9 % against"
-        " 50.0 % of 128 items: 0 won, 4 lost, sign test p = 0.12); chosen by the profile edge."
+        "Use ONNX: 8.7 times as fast as transformers, quality not distinguishable (62.5 % against"
+        " 75.0 % of 16 items: 0 won, 2 lost, sign test p = 0.5); chosen by the profile edge."
     )
 
 
 def test_a_quality_that_is_worse_is_called_worse() -> None:
-    found = of(scored(judged(SLOW), 64), scored(judged(FAST), 40), policy=QUICK)
-    assert found.index == 1 and "quality worse (31.2 % against 50.0 %" in found.sentence
-    assert "0 won, 24 lost, sign test p < 0.001" in found.sentence
+    found = of(scored(judged(SLOW), 16), scored(judged(FAST), 4), policy=QUICK)
+    assert found.index == 1 and "quality worse (25.0 % against 100.0 %" in found.sentence
+    assert "0 won, 12 lost, sign test p < 0.001" in found.sentence
 
 
 def test_the_better_one_may_be_slower() -> None:
-    found = of(scored(judged(SLOW), 64), scored(judged(FAST), 40), policy=CAREFUL)
+    found = of(scored(judged(SLOW), 16), scored(judged(FAST), 4), policy=CAREFUL)
     assert found.index == 0
     assert found.sentence.startswith("Use transformers: slower (ONNX is 8.7 times as fast)")
     assert "quality better" in found.sentence and "profile quality" in found.sentence
@@ -102,7 +102,7 @@ def test_an_incumbent_defends_its_place() -> None:
 
 def test_a_busy_machine_decides_nothing_by_speed() -> None:
     busy = "other processes took 40 % of the CPU time"
-    both = (scored(judged(SLOW), 64), scored(judged(FAST), 60))
+    both = (scored(judged(SLOW), 12), scored(judged(FAST), 10))
     found = of(*both, busy=busy, policy=QUICK)
     assert found.index is None and found.sentence.startswith(
         f"Undecided between transformers and ONNX: {busy} while speed was measured"
@@ -116,7 +116,7 @@ def test_a_busy_machine_decides_nothing_by_speed() -> None:
 
 
 def test_the_page_says_it_first_and_marks_one_card() -> None:
-    report = replace(BASE, candidates=(scored(judged(SLOW), 64), scored(judged(FAST), 60)))
+    report = replace(BASE, candidates=(scored(judged(SLOW), 12), scored(judged(FAST), 10)))
     page = html_report.render(report, {}, QUICK)
     assert page.index("Use ONNX: ") < page.index('id="verdict"')
     assert page.count("Use this") == 1 and page.count("Passed its gates") == 2

@@ -80,7 +80,7 @@ def test_two_versions_end_in_the_registry_with_their_evidence(client: MlflowClie
 def test_the_closing_table_and_the_commands_are_printed(tiny_chain: ChainRun) -> None:
     lines = tiny_chain.printed.splitlines()
     (heading,) = [line for line in lines if "version" in line and "verdict" in line]
-    for column in ("quality", "tokens/s", "first token", "peak memory"):
+    for column in ("quality", "tokens/s", "first token", "memory"):
         assert column in heading
     for variant in ("transformers", "onnx"):
         assert [line for line in lines if re.match(rf" *\d+ {variant} ", line)], tiny_chain.printed

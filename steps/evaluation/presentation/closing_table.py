@@ -17,8 +17,10 @@ SCORES = (
     ("quality", metrics.QUALITY_SCORE, "{:.1f} %", 100),
     ("tokens/s", metrics.DECODE, "{:.1f}", 1),
     ("first token", metrics.TTFT_P50, "{:.3f} s", 1),
-    ("peak memory", metrics.PEAK_RSS, "{:,.0f} MB", 1e-6),
+    ("memory", metrics.PEAK_RSS, "{:,.0f} MB", 1e-6),
 )
+FIRST_WIDTH = 17  # columns that what a row is of has at least: a folded alias is hard to read
+VERDICT_WIDTH = 12  # columns; names of gates go on below
 UNDECIDED = "undecided"  # a verdict's word that fits a column
 
 
@@ -42,13 +44,24 @@ def verdict(decision: str, failed_gates: Sequence[str]) -> str:
     return word + (f": {', '.join(failed_gates)}" if failed_gates else "")
 
 
+def plain_table(title: str | None = None) -> Table:
+    """An empty table whose columns are two spaces apart, with a line below the headings."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
 def table(first: str, title: str | None = None) -> Table:
     """An empty table: a column ``first`` for what a row is of, the verdict, and the figures."""
-    made = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    made.add_column(first, overflow="fold")
-    made.add_column("verdict", overflow="fold")
+    made = plain_table(title)
+    made.add_column(first, overflow="fold", min_width=FIRST_WIDTH)
+    made.add_column("verdict", overflow="fold", max_width=VERDICT_WIDTH)
     for heading, *_ in SCORES:
         made.add_column(heading, justify="right", no_wrap=True)
     return made
@@ -60,7 +73,7 @@ def show(report: Report, policy: PromotionConfig) -> None:
     for name, candidate in zip(labels(report), report.candidates, strict=True):
         failed = [gate.name for gate in candidate.failed_gates]
         made.add_row(name, verdict(candidate.verdict.decision, failed), *figures(candidate.metrics))
-    screen.console().print(made)
+    screen.console().print(made, "")
     advise(report, policy)
 
 
