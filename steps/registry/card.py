@@ -15,7 +15,7 @@ from steps.registry.evidence import Evidence
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MOST_LIMITS = 8  # lines; the report has them all
 FIGURES: tuple[tuple[str, str, float, str], ...] = (  # label, metric, factor, format
-    ("Quality, 0 to 1", metrics.QUALITY_SCORE, 1, "{:.3f}"),
+    ("Quality, share of the items passed", metrics.QUALITY_SCORE, 100, "{:.1f} %"),
     ("Mean KL divergence to the checkpoint, nats", metrics.KL_MEAN, 1, "{:.3g}"),
     ("Top-1 agreement with the checkpoint", metrics.TOP1_AGREEMENT, 100, "{:.1f} %"),
     ("Perplexity", metrics.PERPLEXITY, 1, "{:.2f}"),
@@ -63,7 +63,7 @@ def render(
     snapshot = evidence.report.snapshot or {}
     run_id = evidence.uri.removeprefix("runs:/").partition("/")[0]
     kind = (
-        "An ONNX build served by onnxruntime-genai"
+        "An ONNX build served by ONNX Runtime"
         if candidate.variant == ONNX
         else "The checkpoint's own weights served by transformers"
     )

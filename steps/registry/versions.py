@@ -25,7 +25,7 @@ from steps.registry.model_version import Version
 log = logging.getLogger(__name__)
 
 # taken over from the logged model
-CARRIED = (tags.FINGERPRINT, tags.SNAPSHOT_DIGEST, tags.SNAPSHOT_REVISION, tags.LICENCE)
+CARRIED = (tags.LICENCE, tags.SNAPSHOT_REVISION, tags.SNAPSHOT_DIGEST, tags.FINGERPRINT)
 
 # tags that a version has when `register` has just made it; `import` adds those of its archive
 MADE_WITH = frozenset(
@@ -52,16 +52,18 @@ class Registered:
 def tags_of(
     candidate: CandidateReport, evidence: Evidence, logged: Mapping[str, str]
 ) -> dict[str, str]:
-    """Tags that a version gets from its logged model and its evidence."""
+    """Tags that a version gets from its logged model and its evidence, in the order in which
+    MLflow's list of versions shows them: what people look for first, digests last.
+    """
     carried = {key: logged[key] for key in CARRIED if logged.get(key)}
     return {
-        **carried,
-        tags.VARIANT: candidate.variant,
-        tags.DIGEST: candidate.digest,
-        tags.MODEL_ID: candidate.model_id,
-        tags.EVALUATION: evidence.uri,
-        tags.EVIDENCE_DIGEST: evidence.digest,
         tags.VERDICT: candidate.verdict.decision,
+        tags.VARIANT: candidate.variant,
+        tags.EVALUATION: evidence.uri,
+        tags.MODEL_ID: candidate.model_id,
+        **carried,
+        tags.DIGEST: candidate.digest,
+        tags.EVIDENCE_DIGEST: evidence.digest,
     }
 
 
