@@ -136,9 +136,9 @@ def _why_chosen(ranking: Ranking, by_id: Mapping[str, int], profile: str) -> str
 
     if not others:
         return f"profile {profile} chose {who(first)}, the only one that may have the alias"
-    return f"profile {profile} chose {who(first)}: " + "; ".join(
-        f"{advantages(first, other)}, against {who(other)}"
-        + ("" if other.on_front else ", which it beats or equals in everything")
+    return f"profile {profile} chose {who(first)} " + "; ".join(
+        f"over {who(other)}: {advantages(first, other)}"
+        + ("" if other.on_front else ", at least as good in everything")
         for other in others
     )
 

@@ -33,8 +33,8 @@ def show(promotion: Promotion) -> None:
 
 def _version(row: Row) -> str:
     """Number and variant, and below them the aliases."""
-    lines = [f"{row.version or 'new'} {row.variant}", *(f"@{alias}" for alias in row.aliases)]
-    return "\n".join(lines)
+    aliases = " ".join(f"@{alias}" for alias in row.aliases)
+    return f"{row.version or 'new'} {row.variant}" + (f"\n{aliases}" if aliases else "")
 
 
 def say_where_to_look(config: Config, report_uri: str = "") -> None:

@@ -107,8 +107,8 @@ def test_a_busy_machine_does_not_choose_by_speed(
     if champion is None:
         assert f"is undecided, as {busy} while speed was measured" in promotion.reason
     else:
-        assert "chose version 2 (onnx): quality 48.0 % instead of 50.0 %" in promotion.reason
-        assert "against version 1 (transformers)" in promotion.reason
+        words = "chose version 2 (onnx) over version 1 (transformers): quality 48.0 % instead of"
+        assert words in promotion.reason
 
 
 def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:
