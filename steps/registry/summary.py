@@ -49,7 +49,7 @@ def say_where_to_look(config: Config, report_uri: str = "") -> None:
     else:
         lines |= commands(mlflow.get_tracking_uri(), name, alias)
         if alias not in client.get_registered_model(name).aliases:
-            held = f"not yet: {name} has no {alias}; the table above names the gates that held"
+            held = f"not yet: {name} has no {alias}; what stands above says why"
             lines = {key: text for key, text in lines.items() if key in ("report", "look")}
             lines["ask"] = held
     # whoever reads the screen copies the commands: paths stay whole there

@@ -34,3 +34,14 @@ def test_figures_that_are_missing_are_dashes() -> None:
     known = {"quality/score": 0.453125, "quality/items": 128.0}
     assert closing_table.figures(known)[0] == "45.3 % of 128"
     assert closing_table.verdict("insufficient_evidence", ["quality"]) == "undecided: quality"
+
+
+def test_a_busy_machine_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = REPORT.machine | {"load": {"words": "other processes took 40 % of the CPU time"}}
+    for count in (1, 2):  # with one version there is nothing to choose
+        candidates = tuple(
+            replace(one, verdict=Verdict("promote")) for one in REPORT.candidates[:count]
+        )
+        report = replace(REPORT, machine=busy, candidates=candidates)
+        closing_table.advise(report, PromotionConfig())
+        assert capsys.readouterr().out.replace("\n", " ").count("took 40 %") == 1

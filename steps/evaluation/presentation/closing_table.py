@@ -80,9 +80,7 @@ def show(report: Report, policy: PromotionConfig) -> None:
 def advise(report: Report, policy: PromotionConfig) -> None:
     """Print which version to use, and why."""
     console = screen.console(widest=screen.WIDTH)
-    console.print(recommend(report, policy).sentence, markup=False)
-    if report.busy:
-        console.print(
-            f"Speed was measured while {report.busy}: evaluate again on a quiet machine.",
-            markup=False,
-        )
+    sentence = recommend(report, policy).sentence
+    console.print(sentence, markup=False)
+    if report.busy and report.busy not in sentence:
+        console.print(f"Speed was measured while {report.busy}.", markup=False)
