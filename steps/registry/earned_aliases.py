@@ -120,6 +120,8 @@ def decide(
     if wanted.get(challenger_of(alias)) in broken:
         wanted[challenger_of(alias)] = None
     reason = _why_chosen(ranking, by_id, policy.profile)
+    if report.report.busy and ranking.runner_up:
+        reason += f"; {report.report.busy} while speed was measured, and it wins without speed, too"
     if ranking.left_out:
         reason += f"; not compared, as figures are missing: {', '.join(ranking.left_out)}"
     if held:

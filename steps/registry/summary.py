@@ -69,12 +69,13 @@ def commands(tracking_uri: str, name: str, alias: str) -> dict[str, str]:
     page = f"/#/models/{quote(name)}"
     given = f"NAME={shlex.quote(name)} " if name != DEFAULT_NAME else ""
     chosen = given + (f"ALIAS={alias} " if alias != DEFAULT_ALIAS else "")
+    followed = f"serve.alias={alias}" if alias != DEFAULT_ALIAS else ""
     if tracking_uri == f"sqlite:///{ROOT}/mlflow.db":
         return {
             "look": f"make ui   then {UI}{page}",
             "ask": f'make ask {chosen}Q="{QUESTION}"',
             "chat": f"make chat {chosen}".rstrip(),
-            "serve": f"make serve {given}".rstrip(),
+            "serve": f"make serve {given}{followed and f'OVERRIDES={followed}'}".rstrip(),
         }
     if tracking_uri.startswith("http"):
         look = f"{tracking_uri}{page}"
@@ -91,5 +92,7 @@ def commands(tracking_uri: str, name: str, alias: str) -> dict[str, str]:
         "look": look,
         "ask": f"{there} -c {shlex.quote(code)}",
         "chat": f"{there} -m steps.chat {of}",
-        "serve": f"{there} -m steps.serve target={shlex.quote(f'models:/{name}')}",
+        "serve": (
+            f"{there} -m steps.serve target={shlex.quote(f'models:/{name}')} {followed}".rstrip()
+        ),
     }

@@ -154,3 +154,8 @@ def test_a_projects_own_database_needs_make_alone() -> None:
         "chat": "make chat NAME=mine",
         "serve": "make serve NAME=mine",
     }
+    edge = commands(OWN, "mine", "champion-edge")
+    assert edge["chat"] == "make chat NAME=mine ALIAS=champion-edge"
+    assert edge["serve"] == "make serve NAME=mine OVERRIDES=serve.alias=champion-edge"
+    there = commands("http://mlflow", "mine", "champion-edge")["serve"]
+    assert there.endswith("-m steps.serve target=models:/mine serve.alias=champion-edge")
