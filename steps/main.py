@@ -12,18 +12,20 @@ from steps.pipeline.step import StepRun, step
 
 
 @step(
+    says_output=False,
     keys=(
         *("onnx=", "evaluate=", "promotion=", "reuse", "dry_run", "signing_key", "experiment"),
         *("snapshot_uri", "transformers_uri", "onnx_uri", "report_uri", "store", "notifications"),
-    )
+    ),
 )
 def main(config: Config, run: StepRun) -> str:
     from steps.pipeline.chain import Chain
     from steps.registry.summary import say_where_to_look
     from steps.snapshots import provenance
 
-    output = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size).run()
-    say_where_to_look(config)
+    chain = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size)
+    output = chain.run()
+    say_where_to_look(config, chain.uris["report_uri"])
     return output
 
 

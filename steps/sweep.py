@@ -21,16 +21,15 @@ from steps.pipeline.step import StepRun, step
     packages=("mlflow", "onnxruntime-genai"),
 )
 def sweep(config: Config, run: StepRun) -> str:
-    import logging
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
     import mlflow
 
     from steps.core.errors import ConfigError
+    from steps.evaluation import publish
     from steps.evaluation import sweep as table
     from steps.evaluation.evaluate import evaluate_models
-    from steps.evaluation.publish import log_report
     from steps.pipeline.sweep_builds import log_builds
     from steps.snapshots.store import Store
 
@@ -48,7 +47,7 @@ def sweep(config: Config, run: StepRun) -> str:
             workdir=workdir,
             # a sweep that was interrupted goes on from here
             cache=Store(config.store.path).root / "answers",
-            log_to=log_report,
+            log_to=publish.log_report,
         )
         names = {uri: name for name, uri in uris.items()} | {
             run.inputs["transformers_uri"]: "checkpoint (transformers)"
@@ -57,7 +56,9 @@ def sweep(config: Config, run: StepRun) -> str:
         table.write(builds, workdir)
         for file in sorted(workdir.glob("sweep.*")):
             mlflow.log_artifact(str(file))
-    logging.getLogger(__name__).info("\n%s", table.markdown(builds))
+    table.show(builds)
+    page = publish.page(f"runs:/{run.run_id}/report.json")
+    print(f"\nreport: {page}", flush=True)
     return f"runs:/{run.run_id}/sweep.json"
 
 

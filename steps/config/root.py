@@ -83,7 +83,9 @@ class Config:
     # rejections and exported archives
     signing_key: str | None = None
 
-    experiment: str = "slm-promote"  # MLflow experiment, where `mlflow run` has not chosen one
+    # MLflow experiment of `python -m steps.…`; `mlflow run` makes the run before this config is
+    # read, in `Default` or where --experiment-name says: docs/evaluation.md
+    experiment: str = "slm-promote"
     # main takes finished runs with the same fingerprint instead of running a step again
     reuse: bool = True
 

@@ -13,6 +13,8 @@ OVERRIDES = "slm.overrides"
 COMMAND = "slm.command"  # repeats the run
 GIT_COMMIT = "slm.git_commit"
 GIT_DIRTY = "slm.git_dirty"
+# of what the report.html beside a report was rendered by
+PRESENTATION = "slm.presentation"
 
 # on a LoggedModel and on its registered version
 VARIANT = "slm.variant"  # transformers or onnx

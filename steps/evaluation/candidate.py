@@ -21,6 +21,7 @@ from steps.evaluation.answers import Answer, AnswerStore, collect
 from steps.evaluation.conformance import complete
 from steps.evaluation.description import Description, describe
 from steps.evaluation.fetched import fetch
+from steps.evaluation.other_load import OtherLoad, watched
 from steps.evaluation.packs import Pack
 from steps.evaluation.progress import Display
 from steps.evaluation.report import Conformance, ConformanceRow, Failure, Quality
@@ -174,19 +175,22 @@ def run_lm_eval(candidate: Candidate, config: Config) -> None:
     )
 
 
-def time_all(candidates: Sequence[Candidate], config: Config, display: Display) -> None:
+def time_all(candidates: Sequence[Candidate], config: Config, display: Display) -> OtherLoad | None:
+    """Time the candidates that are alive; returns what else the machine did meanwhile."""
     alive = {
         candidate.process.name: candidate for candidate in candidates if candidate.failure is None
     }
-    timings = speed.measure(
-        {name: candidate.process for name, candidate in alive.items()},
-        config.evaluate.speed,
-        lambda name, part: alive[name].attempt("speed", part),
-        lambda _: display.advance(TIMING_WEIGHT),
-    )
+    with watched() as watch:
+        timings = speed.measure(
+            {name: candidate.process for name, candidate in alive.items()},
+            config.evaluate.speed,
+            lambda name, part: alive[name].attempt("speed", part),
+            lambda _: display.advance(TIMING_WEIGHT),
+        )
     for name, candidate in alive.items():
         candidate.metrics |= speed.metrics(timings[name])
         candidate.series["speed"] = speed.series(timings[name])
+    return watch.load
 
 
 def conform(candidate: Candidate) -> None:

@@ -85,6 +85,7 @@ def evaluate_models(
         weight += (
             conversions.TOKEN_WEIGHT * settings.fidelity.tokens * conversions.count(candidates)
         )
+    other_load = None
     with Display(weight) as display, ExitStack() as stack:
         for candidate in candidates:
             stack.callback(candidate.process.close)
@@ -109,7 +110,7 @@ def evaluate_models(
             candidate.attempt("lm-eval", partial(run_lm_eval, candidate, config))
         if settings.speed.enabled:
             display.say("speed, interleaved")
-            time_all(candidates, config, display)
+            other_load = time_all(candidates, config, display)
         # before the contract, whose over-long prompt is not an everyday load
         for candidate in candidates:
             candidate.attempt("memory", partial(weigh, candidate))
@@ -125,9 +126,9 @@ def evaluate_models(
         if settings.fidelity.enabled:
             display.say(f"fidelity on {settings.fidelity.tokens} tokens")
             conversions.compare_all(candidates, config, workdir, display)
-    report = assemble(candidates, pack, config, warnings)
+    report = assemble(candidates, pack, config, warnings, other_load)
     report.write(workdir / "report.json")
-    html_report.write(report, workdir)
+    html_report.write(report, workdir, config.promotion)
     if log_to is not None:
         try:
             log_to(report, workdir)

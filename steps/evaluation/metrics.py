@@ -5,6 +5,8 @@ from dataclasses import dataclass
 QUALITY_SCORE = "quality/score"  # mean score on the pack, 0 to 1
 QUALITY_LOW = "quality/score_low"  # 95 % interval
 QUALITY_HIGH = "quality/score_high"
+INTERVAL = (QUALITY_LOW, QUALITY_HIGH)
+QUALITY_ITEMS = "quality/items"  # of the pack, answered
 KL_MEAN = "fidelity/kl_mean"  # nats
 KL_P99 = "fidelity/kl_p99"
 KL_PAST_BORDERS = "fidelity/past_borders_kl"

@@ -170,6 +170,13 @@ class Report:
     isolation: dict[str, Any] | None = None
     schema: str = SCHEMA
 
+    @property
+    def busy(self) -> str:
+        """What else took the machine while speed was measured, in words; empty where nothing did,
+        or where the report is older than this question.
+        """
+        return str((self.machine.get("load") or {}).get("words") or "")
+
     def to_json(self) -> str:
         """The report as canonical JSON, checked against the published schema.
 

@@ -4,12 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from steps.config.gates import GatesConfig
 from steps.config.root import Config
 from steps.core import processes
 from steps.evaluation import machine, statistics, verdict
 from steps.evaluation.candidate import Candidate
+from steps.evaluation.other_load import OtherLoad
 from steps.evaluation.packs import Pack
 from steps.evaluation.report import HOLD, CandidateReport, Report, Verdict
 
@@ -18,15 +20,24 @@ TYPICAL_DISCORDANCE = 0.2
 
 
 def assemble(
-    candidates: Sequence[Candidate], pack: Pack, config: Config, warnings: tuple[str, ...]
+    candidates: Sequence[Candidate],
+    pack: Pack,
+    config: Config,
+    warnings: tuple[str, ...],
+    load: OtherLoad | None = None,
 ) -> Report:
-    """The report of candidates that were evaluated, each with its verdict."""
+    """The report of candidates that were evaluated, each with its verdict.
+
+    Args:
+        load: what else the machine did while they were timed; None where that is not known.
+    """
     gates = config.promotion.gates
     reports = [_candidate(candidate) for candidate in candidates]
     incumbent = next((report for report in reports if report.role == "incumbent"), None)
     seed = config.evaluate.seed
+    busy = load.words if load else ""
     judged = tuple(
-        replace(report, verdict=verdict.decide(report, incumbent, gates, seed))
+        replace(report, verdict=verdict.decide(report, incumbent, gates, seed, busy=busy))
         for report in reports
     )
     serving = next(
@@ -63,7 +74,7 @@ def assemble(
             else {"uri": serving.uri, "model_id": serving.model_id, "version": serving.version}
         ),
         seed=seed,
-        machine=machine.describe(),
+        machine=machine.describe() | _load(load),
         pack={
             "name": pack.name,
             "version": pack.version,
@@ -81,6 +92,10 @@ def assemble(
         notes=(*warnings, *_isolation_notes(), *_notes(pack, gates), *_resumed(candidates, pack)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _load(load: OtherLoad | None) -> dict[str, Any]:
+    return {"load": asdict(load) | {"words": load.words}} if load else {}
 
 
 def _notes(pack: Pack, gates: GatesConfig) -> tuple[str, ...]:

@@ -139,4 +139,5 @@ def series(timings: Timings) -> dict[str, Any]:
     return {
         "streams": {str(tokens): rounds for tokens, rounds in timings.streams.items()},
         "bursts": {str(concurrency): rates for concurrency, rates in timings.bursts.items()},
+        "prompts": {str(tokens): counted for tokens, counted in timings.prompts.items()},
     }

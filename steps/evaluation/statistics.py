@@ -22,6 +22,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class SignTest:
+    """On how many items one of two scored higher, and how often a fair coin would be as uneven."""
+
+    items: int
+    won: int
+    lost: int
+    p_value: float
+
+
+@dataclass(frozen=True)
 class NonInferiority:
     """A paired comparison with an incumbent: mean difference (candidate minus incumbent), its
     interval and what follows for the margin.
@@ -118,6 +128,23 @@ def told_apart(
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
+
+
+def sign_test(ours: Sequence[float], theirs: Sequence[float]) -> SignTest:
+    """Exact two-sided sign test on paired scores: only items that the two score differently count.
+
+    Raises:
+        ValueError: the two are not of one length, or empty.
+    """
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError(
+            f"paired scores of {len(ours)} and {len(theirs)} items: expected the same items, at"
+            " least one"
+        )
+    won = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
+    p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return SignTest(len(ours), won, lost, p_value)
 
 
 def items_needed(discordant: float, margin: float, confidence: float, power: float = 0.8) -> int:

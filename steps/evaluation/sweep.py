@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
+from steps.core import screen
 from steps.evaluation import metrics
 from steps.evaluation.metrics import METRICS
 from steps.evaluation.presentation import figures
-from steps.evaluation.presentation.pareto import scatter
+from steps.evaluation.presentation.closing_table import FIRST_WIDTH, plain_table
+from steps.evaluation.presentation.pareto import Point, scatter
 from steps.evaluation.report import CandidateReport, Report
 
 COLUMNS = (  # heading, field of a build, metric
@@ -24,6 +28,17 @@ COLUMNS = (  # heading, field of a build, metric
     ("first token ms", "ttft_p50_s", metrics.TTFT_P50),
     ("decode tokens/s", "decode_tokens_per_second", metrics.DECODE),
     ("peak MB", "peak_rss_bytes", metrics.PEAK_RSS),
+)
+
+# on the screen, with the units in the second line
+SHOWN = (
+    ("size\nMB", "size_bytes", metrics.SIZE),
+    ("KL mean\nnats", "kl_mean", metrics.KL_MEAN),
+    ("top-1\n%", "top1_agreement", metrics.TOP1_AGREEMENT),
+    ("quality\n%", "score", metrics.QUALITY_SCORE),
+    ("first\nms", "ttft_p50_s", metrics.TTFT_P50),
+    ("decode\ntok/s", "decode_tokens_per_second", metrics.DECODE),
+    ("peak\nMB", "peak_rss_bytes", metrics.PEAK_RSS),
 )
 
 
@@ -110,6 +125,27 @@ def markdown(builds: Sequence[Build]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def show(builds: Sequence[Build]) -> None:
+    """Print the table in 80 columns; `sweep.md` has the other figures, too."""
+    table = plain_table()
+    table.add_column("build", overflow="fold", min_width=FIRST_WIDTH)
+    for heading, *_ in SHOWN:
+        table.add_column(heading, justify="right")
+    table.add_column("front")
+    for build in builds:
+        cells = [
+            "-" if (value := getattr(build, field)) is None else METRICS[metric].text(value)
+            for _, field, metric in SHOWN
+        ]
+        table.add_row(Text(build.name), *cells, "yes" if build.on_front else "")
+    console = screen.console()
+    console.print(table, "")
+    console.print("front: no other build is smaller, nearer to the checkpoint and faster at once")
+    for build in builds:
+        if build.status != "evaluated":
+            console.print(f"{build.name}: {build.status}", markup=False)
+
+
 def write(builds: Sequence[Build], workdir: Path) -> None:
     """Write ``sweep.json``, ``sweep.md``, ``sweep.png`` and ``sweep.svg`` into ``workdir``."""
     (workdir / "sweep.json").write_text(
@@ -117,7 +153,7 @@ def write(builds: Sequence[Build], workdir: Path) -> None:
     )
     (workdir / "sweep.md").write_text(markdown(builds), encoding="utf-8")
     points = [
-        (build.name, index, build.decode_tokens_per_second, build.kl_mean, build.size_bytes)
+        Point(build.name, index, build.decode_tokens_per_second, build.kl_mean, build.size_bytes)
         for index, build in enumerate(builds)
         if build.decode_tokens_per_second is not None
         and build.kl_mean is not None

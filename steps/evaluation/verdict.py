@@ -3,22 +3,34 @@ incumbent. Pure functions.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from steps.config.gates import AbsoluteGates, GatesConfig, RelativeGates
 from steps.evaluation import metrics, statistics
 from steps.evaluation.report import HOLD, INSUFFICIENT, PROMOTE, CandidateReport, Gate, Verdict
 
 CONVERTED = "onnx"  # the variant whose weights are not the checkpoint's own
+# gates on speed
+TTFT = "time to first token"
+TTFT_RATIO = "time to first token vs incumbent"
+DECODE_RATIO = "decode vs incumbent"
 
 
 def decide(
-    candidate: CandidateReport, incumbent: CandidateReport | None, gates: GatesConfig, seed: int
+    candidate: CandidateReport,
+    incumbent: CandidateReport | None,
+    gates: GatesConfig,
+    seed: int,
+    *,
+    busy: str = "",
 ) -> Verdict:
     """``hold`` when a gate fails, ``insufficient_evidence`` when none fails but one cannot be
     decided, else ``promote``.
 
     Args:
         incumbent: what serves now, judged in the same evaluation; None where there is none.
+        busy: what else took the machine while speed was measured, in words; gates on speed are then
+            undecided, except for an absolute limit that is kept all the same.
     """
     if candidate.status == "failed":
         reason = candidate.failure.reason if candidate.failure else "failed"
@@ -26,9 +38,21 @@ def decide(
     results = list(absolute(candidate, gates.absolute))
     if gates.relative.enabled and incumbent is not None and candidate.role != "incumbent":
         results += relative(candidate, incumbent, gates.relative, seed)
+    if busy:
+        results = [_disturbed(gate, busy) for gate in results]
     outcomes = [gate.passed for gate in results]
     decision = HOLD if False in outcomes else INSUFFICIENT if None in outcomes else PROMOTE
     return Verdict(decision, tuple(results))
+
+
+def _disturbed(gate: Gate, busy: str) -> Gate:
+    """A gate on speed, where something else kept the machine busy meanwhile."""
+    if gate.name not in (TTFT, TTFT_RATIO, DECODE_RATIO) or gate.passed is None:
+        return gate
+    if gate.name == TTFT and gate.passed:  # with less to do it would be faster still
+        return gate
+    reason = f"{gate.reason}; but {busy} meanwhile: evaluate again on a quiet machine"
+    return replace(gate, passed=None, reason=reason)
 
 
 def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]:
@@ -55,7 +79,7 @@ def absolute(candidate: CandidateReport, gates: AbsoluteGates) -> Iterator[Gate]
             if enough
             else (metrics.TTFT_MAX, "s at the most, as there are too few samples for a p95")
         )
-        yield _ceiling("time to first token", candidate, metric, gates.ttft_p95_ceiling, unit)
+        yield _ceiling(TTFT, candidate, metric, gates.ttft_p95_ceiling, unit)
     if gates.rss_ceiling_bytes is not None:
         yield _ceiling(
             "memory",
@@ -189,7 +213,7 @@ def relative(
         yield Gate("quality vs incumbent", gap.low, -gates.quality_margin, passed, reason)
     if gates.ttft_ratio_ceiling is not None:
         yield _ratio(
-            "time to first token vs incumbent",
+            TTFT_RATIO,
             candidate,
             incumbent,
             metrics.TTFT_P50,
@@ -198,7 +222,7 @@ def relative(
         )
     if gates.decode_ratio_floor is not None:
         yield _ratio(
-            "decode vs incumbent",
+            DECODE_RATIO,
             candidate,
             incumbent,
             metrics.DECODE,

@@ -78,6 +78,7 @@ class Chain:
         if output:
             self.uris[key] = output.uri
             self._say(name, f"reused from run {output.run_id}: {output.uri}")
+            step.refresh(self.config, output.uri)
             return True
         if mark:
             log.info("%s: to run, as %s", name, difference(step, self.config, mark))
@@ -97,7 +98,7 @@ class Chain:
                         f"{name} failed; what it said is above and in logs/ of its run {run.run_id}"
                     )
                 output = self._take(name, run.run_id)
-                self._say(name, f"{time.monotonic() - started:.0f} s: {output}")
+                self._say(name, f"{time.monotonic() - started:.0f} s")  # its URI it said itself
         finally:
             for run in submitted.values():
                 run.cancel()

@@ -33,6 +33,10 @@ def reads_nothing_else(_config: Config) -> Mapping[str, str]:
     return {}
 
 
+def nothing_to_refresh(_config: Config, _uri: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Step:
     """One entry point.
@@ -49,6 +53,7 @@ class Step:
         stale: why an output of an earlier run with the same fingerprint cannot be taken instead of
             running again; None where it can.
         also_reads: digests of inputs that no config key names, such as the incumbent champion.
+        refresh: brings up to date how an output is shown that is taken instead of running again.
         output_digest: digest of its output, given the URI; None where the digest of the bytes is
             meant.
         makes_run: False for a command that only reads: it is called with the config, without an
@@ -56,6 +61,7 @@ class Step:
         keys: dotted config nodes and keys that ``--help`` shows, where they are others than
             ``reads`` and ``inputs``; ``onnx=`` is the choice of a file without its keys. A step
             with ``target`` among them works for the model that this names.
+        says_output: False where the step that made the output has named it already.
     """
 
     body: Body
@@ -69,8 +75,10 @@ class Step:
     stale: Callable[[Config, str], str | None] = field(default=never_stale)
     also_reads: Callable[[Config], Mapping[str, str]] = field(default=reads_nothing_else)
     output_digest: Callable[[str], str] | None = None
+    refresh: Callable[[Config, str], None] = field(default=nothing_to_refresh)
     makes_run: bool = True
     keys: tuple[str, ...] = ()
+    says_output: bool = True
 
     def own_keys(self) -> tuple[str, ...]:
         """What ``--help`` shows."""

@@ -178,6 +178,8 @@ def _quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # "generated new fontManager", when a machine draws its first picture
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
 
 
 def heed_sigterm() -> None:

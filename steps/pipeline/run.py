@@ -98,7 +98,8 @@ class Run:
     def finish(self, step: Step, output: str) -> None:
         """Hand ``output`` to whoever comes next."""
         self.tag(tags.OUTPUT, output)
-        log.info("%s for %s → %s", step.name, self.subject, output)
+        if step.says_output:
+            log.info("%s for %s → %s", step.name, self.subject, output)
 
 
 def subject(step: Step, config: Config) -> str:

@@ -12,6 +12,7 @@ from steps.pipeline.definition import (
     Packages,
     StepRun,
     never_stale,
+    nothing_to_refresh,
     reads_nothing_else,
 )
 
@@ -37,8 +38,10 @@ def step(
     stale: Callable[[Config, str], str | None] = never_stale,
     also_reads: Callable[[Config], Mapping[str, str]] = reads_nothing_else,
     output_digest: Callable[[str], str] | None = None,
+    refresh: Callable[[Config, str], None] = nothing_to_refresh,
     makes_run: bool = True,
     keys: tuple[str, ...] = (),
+    says_output: bool = True,
 ) -> Callable[[Body], Step]:
     """Make a function an entry point; the arguments are those of :class:`Step`."""
 
@@ -56,8 +59,10 @@ def step(
             stale,
             also_reads,
             output_digest,
+            refresh,
             makes_run,
             keys,
+            says_output,
         )
 
     return decorate

@@ -16,6 +16,7 @@ from steps.config.root import Config
 from steps.core import tags
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
+from steps.evaluation.ranking import advantages, needs_speed, rank
 from steps.evaluation.report import CandidateReport
 from steps.registry import eligibility, entities, promote, survey, verdict_memory
 from steps.registry.alias_store import LostRaceError
@@ -26,7 +27,6 @@ from steps.registry.evidence import Evidence
 from steps.registry.model_version import Version
 from steps.registry.notifications import notify, tell
 from steps.registry.permission import WaitingError
-from steps.registry.ranking import rank
 from steps.registry.result import Promotion, RefusedError, WithdrawnError
 from steps.registry.survey import Facts
 from steps.registry.target import Target
@@ -177,12 +177,15 @@ def _decide(
     if champion is not None:
         ranking = rank([candidate, champion], policy.weights)
         if ranking.winner is not None and ranking.winner.candidate is champion:
-            scores = ", ".join(
-                f"{one.candidate.variant} {one.utility:+.3f}" for one in ranking.ranked
-            )
             words = (
                 f"held: @{alias} (version {aliases[alias]}) is better by profile"
-                f" {policy.profile}: {scores}"
+                f" {policy.profile}: {advantages(*ranking.ranked)}"
+            )
+            return words, None
+        if report.report.busy and needs_speed([candidate, champion], policy.weights):
+            words = (
+                f"held: profile {policy.profile} is undecided, as {report.report.busy}"
+                " while speed was measured; evaluate both on a quiet machine"
             )
             return words, None
     if config.dry_run:

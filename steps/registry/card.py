@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 
 from steps.core import tags
-from steps.evaluation import metrics
+from steps.evaluation import metrics, publish
 from steps.evaluation.report import CandidateReport
 from steps.registry.aliases import ONNX
 from steps.registry.client import DESCRIPTION_LIMIT
@@ -15,7 +15,7 @@ from steps.registry.evidence import Evidence
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MOST_LIMITS = 8  # lines; the report has them all
 FIGURES: tuple[tuple[str, str, float, str], ...] = (  # label, metric, factor, format
-    ("Quality, 0 to 1", metrics.QUALITY_SCORE, 1, "{:.3f}"),
+    ("Quality, share of the items passed", metrics.QUALITY_SCORE, 100, "{:.1f} %"),
     ("Mean KL divergence to the checkpoint, nats", metrics.KL_MEAN, 1, "{:.3g}"),
     ("Top-1 agreement with the checkpoint", metrics.TOP1_AGREEMENT, 100, "{:.1f} %"),
     ("Perplexity", metrics.PERPLEXITY, 1, "{:.2f}"),
@@ -61,8 +61,9 @@ def render(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     snapshot = evidence.report.snapshot or {}
+    run_id = evidence.uri.removeprefix("runs:/").partition("/")[0]
     kind = (
-        "An ONNX build served by onnxruntime-genai"
+        "An ONNX build served by ONNX Runtime"
         if candidate.variant == ONNX
         else "The checkpoint's own weights served by transformers"
     )
@@ -82,6 +83,8 @@ def render(
         version=version,
         candidate=candidate,
         evidence=evidence,
+        page=publish.fragment(evidence.experiment_id, run_id) if evidence.experiment_id else "",
+        run=f"#/experiments/{evidence.experiment_id}/runs/{run_id}",
         summary=f"{kind}, behind the chat contract that all versions of this model share.",
         source=snapshot.get("repo") or "not recorded",
         revision=logged_tags.get(tags.SNAPSHOT_REVISION)

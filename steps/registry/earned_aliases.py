@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
+from steps.evaluation.ranking import Ranked, Ranking, advantages, needs_speed, rank
 from steps.evaluation.report import CandidateReport
 from steps.registry import alias_plan
 from steps.registry.aliases import VARIANTS, challenger_of
 from steps.registry.evidence import Evidence
 from steps.registry.model_version import Version
-from steps.registry.ranking import rank
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,14 @@ def decide(
     ]
     if ranking.winner is None:
         return Decision(wanted, "no alias moves, as no candidate passed: " + "; ".join(held))
+    if report.report.busy and needs_speed(list(eligible.values()), policy.weights):
+        return Decision(
+            wanted,
+            f"@{alias} stays where it is: profile {policy.profile} is undecided, as"
+            f" {report.report.busy} while speed was measured, and without speed"
+            " another version would win; evaluate again on a quiet"
+            " machine: `mlflow run . -e evaluate`, then `-e register`",
+        )
     winner = by_id[ranking.winner.candidate.model_id]
     runner_up = by_id[ranking.runner_up.candidate.model_id] if ranking.runner_up else None
     wanted |= alias_plan.succeed(current, alias, winner, runner_up)
@@ -111,16 +119,30 @@ def decide(
     # the version that was beaten takes that place, but not when it does not even run
     if wanted.get(challenger_of(alias)) in broken:
         wanted[challenger_of(alias)] = None
-    reason = f"profile {policy.profile}: " + "; ".join(
-        f"version {by_id[ranked.candidate.model_id]} ({ranked.candidate.variant})"
-        f" {ranked.utility:+.3f}{'' if ranked.on_front else ', dominated'}"
-        for ranked in ranking.ranked
-    )
+    reason = _why_chosen(ranking, by_id, policy.profile)
+    if report.report.busy and ranking.runner_up:
+        reason += f"; {report.report.busy} while speed was measured, and it wins without speed, too"
     if ranking.left_out:
         reason += f"; not compared, as figures are missing: {', '.join(ranking.left_out)}"
     if held:
         reason += f"; held: {'; '.join(held)}"
     return Decision(wanted, reason)
+
+
+def _why_chosen(ranking: Ranking, by_id: Mapping[str, int], profile: str) -> str:
+    """The winner, and what it has over each of the others."""
+    first, *others = ranking.ranked
+
+    def who(one: Ranked) -> str:
+        return f"version {by_id[one.candidate.model_id]} ({one.candidate.variant})"
+
+    if not others:
+        return f"profile {profile} chose {who(first)}, the only one that may have the alias"
+    return f"profile {profile} chose {who(first)} " + "; ".join(
+        f"over {who(other)}: {advantages(first, other)}"
+        + ("" if other.on_front else ", at least as good in everything")
+        for other in others
+    )
 
 
 def _why_held(candidate: CandidateReport, failed_canary: Collection[str]) -> str:

@@ -36,6 +36,7 @@ class Evidence:
     digest: str  # sha256:… over report.json
     report: Report  # without answers and curves, which weigh most and decide nothing here
     created: datetime  # aware
+    experiment_id: str = ""  # of its run; empty where its run is not on this server
     # of report.json, which a signature is over
     text: str = field(default="", repr=False, compare=False)
 
@@ -142,7 +143,8 @@ def of_run(run: Run, registry: RegistryClient, places: Places) -> Evidence:
     if not places.holds(run.info.artifact_uri):
         raise StepError(f"report_uri={uri!r}: {places.words(run.info.artifact_uri)}")
     try:
-        return parse(uri, registry.text(run, REPORT_FILE, LARGEST_REPORT))
+        found = parse(uri, registry.text(run, REPORT_FILE, LARGEST_REPORT))
+        return replace(found, experiment_id=str(run.info.experiment_id))
     except (MlflowException, OSError, UnicodeDecodeError, ImportError) as error:
         # ImportError: of the client of an artifact store
         raise _unreadable(uri, error) from error

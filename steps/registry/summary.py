@@ -1,106 +1,98 @@
 """What a user sees at the end: what was promoted, and where to look."""
 
 import shlex
-from collections.abc import Mapping
 from urllib.parse import quote
 
 import mlflow
 from mlflow.tracking import MlflowClient
-from rich.console import Console
-from rich.table import Table
 
 from steps.config.root import ROOT, Config
-from steps.core import search
+from steps.core import screen, search
 from steps.core.redaction import redact_credentials
-from steps.evaluation import metrics
-from steps.registry.result import Promotion
+from steps.evaluation import publish
+from steps.evaluation.presentation import closing_table
+from steps.registry.result import Promotion, Row
 
-# heading, metric, format, factor
-SCORES = (
-    ("quality", metrics.QUALITY_SCORE, "{:.1%}", 1),
-    ("tokens/s", metrics.DECODE, "{:.1f}", 1),
-    ("first token", metrics.TTFT_P50, "{:.3f} s", 1),
-    ("peak memory", metrics.PEAK_RSS, "{:,.0f} MB", 1e-6),
-)
 QUESTION = "What is the capital of France?"
 DEFAULT_NAME, DEFAULT_ALIAS = "smollm2-135m-instruct", "champion"  # what `make ask` asks
-PLAIN_WIDTH = 140  # columns, where the output is not a terminal
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 
 
 def show(promotion: Promotion) -> None:
-    """Print the closing table: model, variant, version, aliases, verdict, scores."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
+    """Print the closing table, at most 80 columns where there is no terminal: version, variant,
+    aliases, verdict, scores.
+    """
     title = f"{promotion.name}{' (dry run: nothing was changed)' if promotion.dry_run else ''}"
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "version",
-        "variant",
-        "aliases",
-        "verdict",
-        *(heading for heading, *_ in SCORES),
-    ):
-        table.add_column(heading, overflow="fold")
+    table = closing_table.table("version", title)
     for row in promotion.rows:
-        verdict = row.decision + (f": {', '.join(row.failed_gates)}" if row.failed_gates else "")
-        version = str(row.version) if row.version else "new"
-        table.add_row(
-            version, row.variant, ", ".join(row.aliases) or "-", verdict, *scores(row.scores)
-        )
-    console.print(table)
-    console.print(promotion.reason, highlight=False)
+        verdict = closing_table.verdict(row.decision, row.failed_gates)
+        table.add_row(_version(row), verdict, *closing_table.figures(row.scores))
+    screen.console().print(table, "")
+    screen.console(widest=screen.WIDTH).print(promotion.reason, markup=False)
 
 
-def scores(measured: Mapping[str, float]) -> list[str]:
-    """The table's figures, in the order of ``SCORES``; a dash where the report has none."""
-    return [
-        form.format(factor * measured[name]) if measured.get(name) is not None else "-"
-        for _, name, form, factor in SCORES
-    ]
+def _version(row: Row) -> str:
+    """Number and variant, and below them the aliases."""
+    aliases = " ".join(f"@{alias}" for alias in row.aliases)
+    return f"{row.version or 'new'} {row.variant}" + (f"\n{aliases}" if aliases else "")
 
 
-def say_where_to_look(config: Config) -> None:
-    """Print the commands that open the UI on the result and ask the champion."""
+def say_where_to_look(config: Config, report_uri: str = "") -> None:
+    """Print where the report lies, and the commands that open the UI on the result and talk to the
+    champion.
+    """
     name, alias = config.model.registered_name, config.promotion.alias
-    if not MlflowClient().search_registered_models(search.equals("name", name)):
-        print(
-            f"\n{name} is not registered yet: a run without dry_run=true registers it", flush=True
-        )
-        return
-    look, ask = commands(mlflow.get_tracking_uri(), name, alias)
-    if alias not in MlflowClient().get_registered_model(name).aliases:
-        ask = f"not yet: {name} has no {alias}; the table above names the gates that held"
+    lines = {"report": publish.page(report_uri)} if report_uri else {}
+    client = MlflowClient()
+    if not client.search_registered_models(search.equals("name", name)):
+        lines["next"] = f"{name} is not registered yet: a run without dry_run=true registers it"
+    else:
+        lines |= commands(mlflow.get_tracking_uri(), name, alias)
+        if alias not in client.get_registered_model(name).aliases:
+            held = f"not yet: {name} has no {alias}; what stands above says why"
+            lines = {key: text for key, text in lines.items() if key in ("report", "look")}
+            lines["ask"] = held
     # whoever reads the screen copies the commands: paths stay whole there
-    print(f"\nlook:  {redact_credentials(look)}\nask:   {redact_credentials(ask)}", flush=True)
+    shown = [f"{key + ':':<8}{redact_credentials(text)}" for key, text in lines.items()]
+    print("", *shown, sep="\n", flush=True)
 
 
-def commands(tracking_uri: str, name: str, alias: str) -> tuple[str, str]:
-    """The command that opens the UI and the one that asks the alias a question.
+def commands(tracking_uri: str, name: str, alias: str) -> dict[str, str]:
+    """The commands that open the UI, ask the alias a question, chat with it and serve it, by what
+    they do.
 
     Args:
         tracking_uri: where the registry is.
         name: registered model.
         alias: alias to ask.
     """
+    page = f"/#/models/{quote(name)}"
+    given = f"NAME={shlex.quote(name)} " if name != DEFAULT_NAME else ""
+    chosen = given + (f"ALIAS={alias} " if alias != DEFAULT_ALIAS else "")
+    followed = f"serve.alias={alias}" if alias != DEFAULT_ALIAS else ""
     if tracking_uri == f"sqlite:///{ROOT}/mlflow.db":
-        chosen = (f"NAME={shlex.quote(name)} " if name != DEFAULT_NAME else "") + (
-            f"ALIAS={alias} " if alias != DEFAULT_ALIAS else ""
-        )
-        return (
-            f"make ui   then http://127.0.0.1:5000/#/models/{quote(name)}",
-            f'make ask {chosen}Q="{QUESTION}"',
-        )
+        return {
+            "look": f"make ui   then {UI}{page}",
+            "ask": f'make ask {chosen}Q="{QUESTION}"',
+            "chat": f"make chat {chosen}".rstrip(),
+            "serve": f"make serve {given}{followed and f'OVERRIDES={followed}'}".rstrip(),
+        }
     if tracking_uri.startswith("http"):
-        look = f"{tracking_uri}/#/models/{quote(name)}"
+        look = f"{tracking_uri}{page}"
     else:
-        look = (
-            f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}   then"
-            f" http://127.0.0.1:5000/#/models/{quote(name)}"
-        )
+        look = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}   then {UI}{page}"
     code = (
         f'import mlflow; model = mlflow.pyfunc.load_model("models:/{name}@{alias}");'
         ' print(model.predict({"messages": [{"role": "user", "content":'
         f' "{QUESTION}"}}]}})[0]["choices"][0]["message"]["content"])'
     )
-    return look, f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} python -c {shlex.quote(code)}"
+    there = f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} python"
+    of = f"--name {shlex.quote(name)}" + (f" --alias {alias}" if alias != DEFAULT_ALIAS else "")
+    return {
+        "look": look,
+        "ask": f"{there} -c {shlex.quote(code)}",
+        "chat": f"{there} -m steps.chat {of}",
+        "serve": (
+            f"{there} -m steps.serve target={shlex.quote(f'models:/{name}')} {followed}".rstrip()
+        ),
+    }

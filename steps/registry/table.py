@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from steps.config.root import Config
+from steps.core import screen
 from steps.core.errors import StepError
 from steps.registry import target as targets
 from steps.registry.alias_store import AliasStore
@@ -25,7 +26,6 @@ from steps.registry.transfer import Transfer
 
 SCHEMA = "slm-promote/history/1"
 ARTIFACT = "history.json"
-WIDTH = 80  # columns, where the output is not a terminal
 WIDEST = 120  # columns; longer lines are hard to read
 INDENT = 6
 SHOWN = 50  # newest entries that the screen shows, unless `limit` says otherwise
@@ -123,10 +123,7 @@ def keep(run_id: str, shown: dict[str, Any]) -> None:
 
 
 def _print(name: str, journal: Journal, actual: dict[str, int], limit: int) -> None:
-    console = Console()
-    console = Console(
-        width=min(console.width, WIDEST) if console.is_terminal else WIDTH, highlight=False
-    )
+    console = screen.console(widest=WIDEST)
     console.print(_plain_text(f"models:/{name}"), style="bold")
     shown = journal.entries[-limit:]
     for entry in reversed(shown):

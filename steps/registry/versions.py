@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import LoggedModel
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from steps.core import tags
 from steps.core.commands import mlflow_run
@@ -16,14 +18,14 @@ from steps.core.model_uri import parse
 from steps.core.redaction import redact
 from steps.evaluation.report import CandidateReport
 from steps.registry import actors, card
-from steps.registry.client import RegistryClient
+from steps.registry.client import PermissionRefusedError, RegistryClient
 from steps.registry.evidence import Evidence
 from steps.registry.model_version import Version
 
 log = logging.getLogger(__name__)
 
 # taken over from the logged model
-CARRIED = (tags.FINGERPRINT, tags.SNAPSHOT_DIGEST, tags.SNAPSHOT_REVISION, tags.LICENCE)
+CARRIED = (tags.LICENCE, tags.SNAPSHOT_REVISION, tags.SNAPSHOT_DIGEST, tags.FINGERPRINT)
 
 # tags that a version has when `register` has just made it; `import` adds those of its archive
 MADE_WITH = frozenset(
@@ -51,16 +53,18 @@ class Registered:
 def tags_of(
     candidate: CandidateReport, evidence: Evidence, logged: Mapping[str, str]
 ) -> dict[str, str]:
-    """Tags that a version gets from its logged model and its evidence."""
+    """Tags that a version gets from its logged model and its evidence, in the order in which
+    MLflow's list of versions shows them: what people look for first, digests last.
+    """
     carried = {key: logged[key] for key in CARRIED if logged.get(key)}
     return {
-        **carried,
-        tags.VARIANT: candidate.variant,
-        tags.DIGEST: candidate.digest,
-        tags.MODEL_ID: candidate.model_id,
-        tags.EVALUATION: evidence.uri,
-        tags.EVIDENCE_DIGEST: evidence.digest,
         tags.VERDICT: candidate.verdict.decision,
+        tags.VARIANT: candidate.variant,
+        tags.EVALUATION: evidence.uri,
+        tags.MODEL_ID: candidate.model_id,
+        **carried,
+        tags.DIGEST: candidate.digest,
+        tags.EVIDENCE_DIGEST: evidence.digest,
     }
 
 
@@ -181,6 +185,7 @@ def annotate(
         StepError: the logged model is gone, or it is not the one that was evaluated.
     """
     logged = _checked(registry, candidate)
+    link(registry, version, logged)
     version_tags = tags_of(candidate, evidence, logged.tags)
     changed = tuple(key for key, value in version_tags.items() if version.tags.get(key) != value)
     for key in changed:
@@ -196,6 +201,35 @@ def annotate(
     if version.description != text:
         registry.describe(version.name, version.number, text)
     return changed
+
+
+def link(registry: RegistryClient, version: Version, logged: LoggedModel) -> None:
+    """Name a version on its logged model, whose page says "Not registered" otherwise; a server does
+    so by itself.
+    """
+    entry = {"name": version.name, "version": str(version.number)}
+    known = _linked(logged)
+    if entry in known:
+        return
+    value = json.dumps([*known, entry])
+    try:
+        registry.repeated(
+            f"linking {version.uri} to {logged.model_id}",
+            lambda: registry.client.set_logged_model_tags(
+                logged.model_id, {MLFLOW_MODEL_VERSIONS: value}
+            ),
+        )
+    except PermissionRefusedError as error:  # of the experiment: the version is there all the same
+        log.debug("%s", error)
+
+
+def _linked(logged: LoggedModel) -> list[dict[str, str]]:
+    """Versions that a logged model names; none where somebody has written something else there."""
+    try:
+        known = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS) or "[]")
+        return [{"name": one["name"], "version": str(one["version"])} for one in known]
+    except (ValueError, TypeError, KeyError):
+        return []
 
 
 def ensure(

@@ -33,7 +33,9 @@ def requirements(packages: Sequence[str]) -> list[str]:
 
 
 def log_flavor(flavor: Any, name: str, tags: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
-    """Log a model with one of our flavors in the active run; returns its URI."""
+    """Log a model with one of our flavors in the active run; returns its URI. The name, which lists
+    of logged models show, tells its variant.
+    """
     from mlflow.models import Model
 
     info = Model.log(

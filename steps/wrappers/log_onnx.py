@@ -89,4 +89,5 @@ def log_onnx(
         )
     weights = Weights.all_in(onnx_dir, f"artifacts/{artifact_key}")
     config = {"name": name, **asdict(generation), **asdict(serving)}
-    return log_flavor(OnnxFlavor(weights, artifact_key, config), name, tags, metadata)
+    flavor = OnnxFlavor(weights, artifact_key, config)
+    return log_flavor(flavor, f"{name}-onnx", tags, metadata)

@@ -139,4 +139,4 @@ def log_transformers(
     flavor = TransformersFlavor(
         Weights.all_in(checkpoint, PLACE), config, name, str(licence) if licence else None
     )
-    return log_flavor(flavor, name, tags, metadata)
+    return log_flavor(flavor, f"{name}-transformers", tags, metadata)

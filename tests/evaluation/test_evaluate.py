@@ -104,6 +104,9 @@ def test_log_report(evaluated: tuple[Report, Path], scoring_store: str) -> None:
     on_run = client.get_run(run.info.run_id).data.metrics
     # the fifth of five, four of which failed
     assert on_run["transformers/quality/score"] == 1.0 and "onnx-5/quality/score" in on_run
+    # what people compare by, and no more: the report has the rest
+    assert "quality/latency_p50_s" in report.candidates[0].metrics
+    assert not any("/skill/" in name or name.endswith("quality/latency_p50_s") for name in on_run)
     logged = client.get_logged_model(report.candidates[0].model_id)
     assert logged.metrics is not None
     assert {metric.key: metric.value for metric in logged.metrics}["quality/score"] == 1.0

@@ -1,14 +1,18 @@
 """report.html: what it says, and what a real browser makes of it."""
 
+import base64
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steps.evaluation.presentation import html_report, plots
+from steps.evaluation.presentation.pareto import Point, front, scatter
 from tests.evaluation import sample
 
 REPORT = sample.report()
@@ -20,6 +24,12 @@ FLAGS = (
     "--disable-background-networking",
     "--window-size=1280,900",
 )
+# texts of what ends right of so many pixels
+HANGING_OUT = """
+return [...document.querySelectorAll("td, th, .answer, summary, .badge, figure")]
+  .filter(each => each.getBoundingClientRect().right > arguments[0] + 0.5)
+  .map(each => each.textContent);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +138,69 @@ def test_lm_eval_and_ranges_are_rows() -> None:
     assert "first token, short prompt, p95" not in rows  # three samples have no 95th percentile
 
 
+def test_bars_are_lengths_and_only_where_there_is_something_to_compare() -> None:
+    rows = {row["name"]: row for row in html_report.comparison(REPORT)}
+    memory = [cell and cell.share for cell in rows["peak resident memory"]["cells"]]
+    assert memory == [1.0, pytest.approx(320 / 1100), None]
+    # of the first candidate alone: the second has no such figure
+    alone = replace(REPORT, candidates=REPORT.candidates[:1])
+    for row in html_report.comparison(alone):
+        assert [cell.share for cell in row["cells"]] == [None], row["name"]
+    lengths = replace(
+        REPORT.candidates[0], metrics=REPORT.candidates[0].metrics | {"speed/prompt_tokens": 54.0}
+    )
+    (row,) = [
+        row
+        for row in html_report.comparison(replace(REPORT, candidates=(lengths,) * 2))
+        if row["name"] == "short prompt"
+    ]
+    assert [cell.share for cell in row["cells"]] == [None, None]
+
+
+def test_a_quality_that_intervals_leave_open_is_not_called_best() -> None:
+    def best(*intervals: tuple[float, float, float]) -> list[bool]:
+        names = ("quality/score", "quality/score_low", "quality/score_high")
+        candidates = tuple(
+            replace(one, metrics=one.metrics | dict(zip(names, values, strict=True)))
+            for one, values in zip(REPORT.candidates, intervals, strict=False)
+        )
+        rows = html_report.comparison(replace(REPORT, candidates=candidates))
+        return [cell.best for cell in rows[0]["cells"]]
+
+    assert best((0.48, 0.39, 0.56), (0.45, 0.37, 0.54)) == [False, False]
+    assert best((0.68, 0.60, 0.76), (0.45, 0.37, 0.54)) == [True, False]
+
+
+def test_pictures_name_prompts_as_the_model_counted_them() -> None:
+    first = REPORT.candidates[0]
+    assert plots.prompt_tokens(first) == {}  # a report that does not say
+    counted = {"speed/prompt_tokens": 54.0, "speed/prompt_tokens_long": 420.0}
+    older = replace(first, metrics=first.metrics | counted)
+    assert plots.prompt_tokens(older) == {"32": 54, "384": 420}
+    figure = plots.first_token(replace(REPORT, candidates=(older,)), ["a"])
+    assert figure is not None
+    texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert texts == ["a, 54 tokens", "a, 420 tokens"]
+
+
+def test_quality_and_speed_are_drawn_with_intervals_and_the_whole_front() -> None:
+    figure = plots.pareto(REPORT, plots.labels(REPORT))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_ylim() == (0, 1)
+    points = [Point("slow", 0, 10, 0.6, 1e9), Point("fast", 1, 90, 0.5, 1e9)]
+    assert front([*points, Point("worse", 2, 80, 0.4, 1e9)]) == points
+    # one that beats all others is a front of its own, and is drawn
+    alone = scatter([Point("slow", 0, 10, 0.6, 1e9), Point("best", 1, 90, 0.7, 1e9)], "score")
+    assert alone is not None
+    (staircase,) = [line for line in alone.axes[0].lines if line.get_linestyle() != "None"]
+    assert np.asarray(staircase.get_ydata()).tolist()[-2:] == [
+        0.7,
+        pytest.approx(alone.axes[0].get_ylim()[0]),
+    ]
+    assert np.asarray(staircase.get_xdata()).tolist()[-1] == 90
+
+
 def test_a_report_of_failures_only_is_a_page() -> None:
     text = html_report.render(replace(REPORT, incumbent=None, candidates=(sample.failed(),)), {})
     assert "crashed: killed by SIGKILL" in text and "&lt;weights&gt; &amp; more" in text
@@ -197,6 +270,7 @@ def test_browser_filters_without_an_error(browser: Any, written: Path) -> None:
 @pytest.mark.browser
 def test_browser_walks_by_keyboard_in_the_dark_on_a_phone(browser: Any, written: Path) -> None:
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
 
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
@@ -208,6 +282,9 @@ def test_browser_walks_by_keyboard_in_the_dark_on_a_phone(browser: Any, written:
     )
     browser.get((written / "report.html").as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    # nothing is cut off: neither cells of a table, nor answers
+    assert browser.execute_script(HANGING_OUT, 390) == []
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 20_000
     colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert colour == "rgb(16, 20, 27)"
     body = browser.find_element(By.TAG_NAME, "body")
@@ -221,6 +298,17 @@ def test_browser_walks_by_keyboard_in_the_dark_on_a_phone(browser: Any, written:
     )
     order = [entry["id"] for entry in html_report.side_by_side(REPORT)]
     assert order.index(second) == order.index(first) + 1
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    (opened,) = browser.find_elements(By.CSS_SELECTOR, "article details[open]")
+    assert opened.find_element(By.CSS_SELECTOR, "code").text == second
+    assert opened.find_element(By.CSS_SELECTOR, ".answer").is_displayed()
+    body.send_keys("o")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "article details[open]")) == len(order)
+    assert browser.execute_script(HANGING_OUT, 390) == []
+    body.send_keys("o")
+    assert browser.find_elements(By.CSS_SELECTOR, "article details[open]") == []
+    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 16
     browser.find_element(By.ID, "theme").click()
     assert (
         browser.execute_script("return getComputedStyle(document.body).backgroundColor")

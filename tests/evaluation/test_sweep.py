@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from steps.evaluation import packs, sweep
 from steps.evaluation.report import Failure, Report
 from tests.evaluation import sample
@@ -70,3 +72,13 @@ def test_what_was_not_measured_comes_last_and_a_failed_checkpoint_has_no_figure(
     assert [row.name for row in rows] == ["build1", "build0", "checkpoint"] and rows[
         -1
     ].kl_mean is None
+
+
+def test_the_printed_table_has_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    report, names = report_of((0.4, 100, 9e7), (0.01, 70, 2.6e8))
+    names = {uri: name.replace("build", "int4_block128_cpu_") for uri, name in names.items()}
+    sweep.show(sweep.rows(report, names, {"odd": "not built: no kernel"}))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    for words in ("int4_block128_cpu_0", "0.4000", "tok/s", "odd: not built: no kernel"):
+        assert words in printed

@@ -124,6 +124,33 @@ def test_first_token_is_judged_by_the_slowest_where_samples_are_few() -> None:
     assert gate(verdict.decide(many, None, gates, 0), "time to first token") is True
 
 
+def test_gates_on_speed_are_undecided_where_something_else_kept_the_machine_busy() -> None:
+    busy = "other processes took 40 % of the CPU time"
+    relative = RelativeGates(quality_margin=0.9, decode_ratio_floor=0.9, ttft_ratio_ceiling=1.1)
+    gates = GatesConfig(AbsoluteGates(quality_floor=0.0, ttft_p95_ceiling=1e-6), relative)
+    incumbent = sample.candidate(
+        CORE, variant="onnx", share=0.7, speed=900, seed=6, kl=0.1, role="incumbent"
+    )
+    timed = ("time to first token", "time to first token vs incumbent", "decode vs incumbent")
+    quiet = verdict.decide(ONNX, incumbent, gates, 0)
+    assert quiet.decision == HOLD and [gate(quiet, name) for name in timed] == [False] * 3
+    disturbed = verdict.decide(ONNX, incumbent, gates, 0, busy=busy)
+    assert disturbed.decision == INSUFFICIENT
+    assert [gate(disturbed, name) for name in timed] == [None] * 3
+    assert all(
+        f"but {busy} meanwhile" in reached.reason
+        for reached in disturbed.gates
+        if reached.name in timed
+    )
+    # an absolute limit that is kept on a busy machine would be kept on a quiet one
+    lenient = verdict.decide(ONNX, None, LENIENT, 0, busy=busy)
+    assert lenient.decision == PROMOTE and gate(lenient, "time to first token") is True
+    # a ratio is of no use either way
+    faster = replace(incumbent, role="candidate")
+    ahead = verdict.decide(faster, replace(ONNX, role="incumbent"), gates, 0, busy=busy)
+    assert gate(ahead, "decode vs incumbent") is None
+
+
 def test_named_limit_is_complete_and_a_broken_row_is_not() -> None:
     broken = Conformance((ConformanceRow("seed", False, None, "four seeds gave one text"),), False)
     decided = verdict.decide(replace(ONNX, conformance=broken), None, LENIENT, 0)

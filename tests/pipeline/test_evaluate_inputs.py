@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from steps import evaluate as entry
 from steps.core import tags
 from steps.core.errors import ConfigError
+from steps.evaluation.report import Report
 from steps.pipeline.compose import compose_config
 
 ITEM = (
@@ -112,10 +113,12 @@ def test_report_is_signed_by_the_key_that_is_named(
     from steps.core import signatures
     from steps.pipeline.step import StepRun
     from tests.core import keys
+    from tests.evaluation import sample
 
-    def evaluate_models(*_: object, workdir: Path, **__: object) -> None:
+    def evaluate_models(*_: object, workdir: Path, **__: object) -> Report:
         (workdir / "report.json").write_text('{"a": 1}')
         mlflow.log_artifact(str(workdir / "report.json"))
+        return sample.report("smoke", incumbent=False)
 
     private, public = keys.make(tmp_path, "ci")
     config = compose_config(

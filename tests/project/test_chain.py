@@ -80,17 +80,15 @@ def test_two_versions_end_in_the_registry_with_their_evidence(client: MlflowClie
 def test_the_closing_table_and_the_commands_are_printed(tiny_chain: ChainRun) -> None:
     lines = tiny_chain.printed.splitlines()
     (heading,) = [line for line in lines if "version" in line and "verdict" in line]
-    for column in ("variant", "aliases", "quality", "tokens/s", "first token", "peak memory"):
+    for column in ("quality", "tokens/s", "first token", "memory"):
         assert column in heading
     for variant in ("transformers", "onnx"):
-        assert [line for line in lines if re.search(rf"[│|] \d+ +[│|] {variant} ", line)], (
-            tiny_chain.printed
-        )
+        assert [line for line in lines if re.match(rf" *\d+ {variant} ", line)], tiny_chain.printed
     for name in STEPS:
         assert re.search(rf"\[\d/5\] {name} ", tiny_chain.printed), name
-    assert f"look:  mlflow ui --backend-store-uri {tiny_chain.uri}" in tiny_chain.printed
+    assert f"look:   mlflow ui --backend-store-uri {tiny_chain.uri}" in tiny_chain.printed
     # random weights pass no quality gate
-    assert "ask:   not yet: tiny-phi3 has no champion" in tiny_chain.printed
+    assert "ask:    not yet: tiny-phi3 has no champion" in tiny_chain.printed
 
 
 def test_a_second_chain_takes_what_is_there_and_adds_no_version(

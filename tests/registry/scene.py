@@ -126,6 +126,7 @@ def log_report(
     gates: dict[str, Any] | None = None,
     items: int = 10,
     pack: str = "smoke",
+    machine: dict[str, Any] | None = None,
 ) -> str:
     """Put a report on the active run, as ``evaluate`` does. Returns its URI."""
     report = {
@@ -140,7 +141,7 @@ def log_report(
         },
         "incumbent": None,
         "seed": 0,
-        "machine": {},
+        "machine": machine or {},
         "pack": {"name": pack, "version": "1", "digest": "sha256:1", "items": items},
         "policy": {"gates": gates or asdict(config().promotion.gates)},
         "candidates": candidates,

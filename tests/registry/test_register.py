@@ -34,6 +34,8 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
     version = mlflow.MlflowClient().get_model_version(scene.NAME, "2")
     assert version.source == f"models:/{pair.onnx}"
     assert version.tags["slm.variant"] == "onnx"
+    # MLflow's list of versions shows tags in this order
+    assert list(version.tags)[:2] == ["slm.verdict", "slm.variant"]
     assert version.tags["slm.evaluation"] == pair.report_uri
     assert version.tags["slm.verdict"] == "promote"
     assert version.tags["slm.evidence_digest"].startswith("sha256:")
@@ -42,7 +44,7 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
         "nobody/parrot",
         "MIT",
         "abc",
-        "0.480",
+        "| Quality, share of the items passed | 48.0 % |",
         "n above 1: one choice only",
         'load_model("models:/parrot/2")',
         "mlflow run .",
@@ -54,6 +56,60 @@ def test_version_carries_tags_and_card(pair: Pair) -> None:
         .get_registered_model(scene.NAME)
         .description.startswith("parrot: a small language model")
     )
+    # where the UI opens the report; it shows no links that begin with runs:/
+    run = mlflow.get_run(pair.report_uri.removeprefix("runs:/").partition("/")[0]).info
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html"
+    assert f"[report.html]({page})" in (version.description or "")
+    assert "](runs:/" not in (version.description or "")
+
+
+@pytest.mark.usefixtures("no_canary")
+def test_logged_models_name_their_versions(pair: Pair) -> None:
+    """Their pages say "Not registered" otherwise; what others wrote there stays."""
+    client = mlflow.MlflowClient()
+    theirs = [{"name": "other", "version": "7"}]
+    client.set_logged_model_tags(pair.onnx, {"mlflow.modelVersions": json.dumps(theirs)})
+    client.set_logged_model_tags(pair.transformers, {"mlflow.modelVersions": "no list"})
+
+    def versions(model_id: str) -> Any:
+        return json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+
+    for _ in range(2):
+        commands.register(pair.report_uri, scene.config())
+        assert versions(pair.onnx) == [*theirs, {"name": scene.NAME, "version": "2"}]
+        assert versions(pair.transformers) == [{"name": scene.NAME, "version": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("busy", "weights", "champion"),
+    [
+        ("", "{quality: 24, latency: 9, memory: 0, size: 0}", 2),
+        ("steal took 9 %", "{quality: 24, latency: 9, memory: 0, size: 0}", None),
+        # the same version wins with and without the clock
+        ("steal took 9 %", "{quality: 1, latency: 9, memory: 1, size: 0}", 2),
+    ],
+)
+@pytest.mark.usefixtures("no_canary")
+def test_a_busy_machine_does_not_choose_by_speed(
+    pair: Pair, busy: str, weights: str, champion: int | None
+) -> None:
+    machine = {"load": {"words": busy}}
+    uri = scene.report_by_a_run(
+        [
+            scene.candidate(pair.transformers, "transformers", scene.GOOD),
+            scene.candidate(pair.onnx, "onnx", scene.FAST),
+        ],
+        machine=machine,
+    )
+    promotion = commands.register(uri, scene.config(f"promotion.weights={weights}"))
+    assert aliases().get("champion") == champion
+    assert (aliases()["transformers"], aliases()["onnx"]) == (1, 2)
+    if champion is None:
+        assert f"is undecided, as {busy} while speed was measured" in promotion.reason
+    else:
+        words = "chose version 2 (onnx) over version 1 (transformers): quality 48.0 % instead of"
+        assert words in promotion.reason
+        assert ("wins without speed, too" in promotion.reason) is bool(busy)
 
 
 def test_same_report_again_changes_nothing(pair: Pair, no_canary: list[str]) -> None:

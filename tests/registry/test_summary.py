@@ -10,7 +10,9 @@ import pytest
 
 from steps.config.root import ROOT
 from steps.pipeline.compose import compose_config
-from steps.registry.summary import QUESTION, commands, say_where_to_look
+from steps.registry.result import Promotion, Row
+from steps.registry.summary import QUESTION, commands, say_where_to_look, show
+from tests.registry import scene
 
 OWN = f"sqlite:///{ROOT}/mlflow.db"
 
@@ -24,13 +26,13 @@ OWN = f"sqlite:///{ROOT}/mlflow.db"
     ],
 )
 def test_what_is_not_the_default_is_named(name: str, alias: str, ask: str) -> None:
-    assert commands(OWN, name, alias)[1] == ask
+    assert commands(OWN, name, alias)["ask"] == ask
 
 
 def test_the_default_is_what_make_ask_asks() -> None:
     config = compose_config([])
     assert (
-        commands(OWN, config.model.registered_name, config.promotion.alias)[1]
+        commands(OWN, config.model.registered_name, config.promotion.alias)["ask"]
         == f'make ask Q="{QUESTION}"'
     )
 
@@ -46,7 +48,7 @@ def test_paths_on_the_screen_stay_whole(
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     mlflow.MlflowClient().create_registered_model("tiny-phi3")
     say_where_to_look(compose_config(["model=tiny_phi3"]))
-    assert f"look:  mlflow ui --backend-store-uri {tracking} " in capsys.readouterr().out
+    assert f"look:   mlflow ui --backend-store-uri {tracking} " in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tracking")
@@ -134,3 +136,73 @@ def test_make_refuses_another_python_in_one_line(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
     assert line.startswith(f"make: error: {old} is Python 3.9")
     assert not (tmp_path / ".venv").exists()
+
+
+def row(number: int, variant: str, *aliases: str, gates: tuple[str, ...] = ()) -> Row:
+    scores = {
+        "quality/score": 0.453125,
+        "quality/items": 128.0,
+        "speed/decode_tokens_per_second": 122.556,
+        "speed/ttft_p50_s": 0.0684,
+        "memory/peak_rss_bytes": 1.2573e9,
+    }
+    decision = "hold" if gates else "promote"
+    return Row("m", number, variant, "m-1", "", decision, aliases, scores, True, gates, "passed")
+
+
+@pytest.mark.parametrize("columns", ["80", "112", "140"])
+def test_the_closing_table_of_a_log_has_eighty_columns(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)  # of the terminal that the log is not shown in
+    rows = (
+        row(1, "transformers", "challenger-edge", "transformers"),
+        row(12, "onnx", "champion-edge", "onnx", gates=("fidelity past the borders",)),
+    )
+    reason = "profile edge chose version 12 (onnx): " + "quality 45.3 % instead of 47.7 %, " * 3
+    show(
+        Promotion("register", "m", None, None, "edge", "champion-edge", rows, (), reason, None,
+                  forced=False, dry_run=True)
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    for words in (
+        *("1 transformers", "@challenger-edge", "45.3 % of 128", "122.6", "0.068 s", "1,257 MB"),
+        *("dry run: nothing was changed", "borders", "instead of 47.7 %"),
+    ):
+        assert words in printed, printed
+
+
+def test_the_last_lines_name_the_report_and_what_to_do_next(
+    tracking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("tiny-phi3")
+    with mlflow.start_run() as run:
+        mlflow.log_text("<p>", "report.html")
+        model_id = scene.log_model("onnx")
+    version = client.create_model_version("tiny-phi3", f"models:/{model_id}").version
+    client.set_registered_model_alias("tiny-phi3", "champion", version)
+    say_where_to_look(compose_config(["model=tiny_phi3"]), f"runs:/{run.info.run_id}/report.json")
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.strip().splitlines())
+    assert list(lines) == ["report:", "look:", "ask:", "chat:", "serve:"]
+    assert Path(lines["report:"]).read_text() == "<p>"
+    assert lines["chat:"].endswith("-m steps.chat --name tiny-phi3")
+    assert lines["serve:"].endswith("-m steps.serve target=models:/tiny-phi3")
+    assert all(f"MLFLOW_TRACKING_URI={tracking} " in lines[f"{do}:"] for do in ("ask", "chat"))
+
+
+def test_a_projects_own_database_needs_make_alone() -> None:
+    assert commands(OWN, "mine", "champion") == {
+        "look": "make ui   then http://127.0.0.1:5000/#/models/mine",
+        "ask": f'make ask NAME=mine Q="{QUESTION}"',
+        "chat": "make chat NAME=mine",
+        "serve": "make serve NAME=mine",
+    }
+    edge = commands(OWN, "mine", "champion-edge")
+    assert edge["chat"] == "make chat NAME=mine ALIAS=champion-edge"
+    assert edge["serve"] == "make serve NAME=mine OVERRIDES=serve.alias=champion-edge"
+    there = commands("http://mlflow", "mine", "champion-edge")["serve"]
+    assert there.endswith("-m steps.serve target=models:/mine serve.alias=champion-edge")

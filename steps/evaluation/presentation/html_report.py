@@ -15,13 +15,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from steps.config.promotion import PromotionConfig
 from steps.evaluation import metrics
 from steps.evaluation.metrics import Metric
 from steps.evaluation.presentation import figures, plots
+from steps.evaluation.presentation.recommendation import recommend
 from steps.evaluation.report import CandidateReport, ItemResult, Report
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-DECISIONS = {"promote": "Promote", "hold": "Hold", "insufficient_evidence": "Insufficient evidence"}
+DECISIONS = {
+    "promote": "Passed its gates",
+    "hold": "Held",
+    "insufficient_evidence": "Not enough evidence",
+}
 
 # figures on a candidate's card: label, metric
 HEADLINES = (
@@ -39,7 +45,7 @@ class Cell:
     text: str
     spread: str
     best: bool
-    share: float  # length of the bar, 0 to 1
+    share: float | None  # length of the bar, 0 to 1; None where there is nothing to compare
 
 
 def headlines(candidate: CandidateReport) -> list[dict[str, str]]:
@@ -69,14 +75,18 @@ def comparison(report: Report) -> list[dict[str, Any]]:
         if not known:
             continue
         best = max(known) if metric.higher_is_better else min(known)
-        if metric.higher_is_better is None or min(known) == max(known):
+        comparable = metric.higher_is_better is not None and len(known) > 1
+        if not comparable or min(known) == max(known) or _overlapping(metric, report):
             best = math.nan  # which no value equals
         largest = max(known) or 1.0
         cells = [
             None
             if value is None
             else Cell(
-                metric.text(value), _spread(metric, candidate), value == best, value / largest
+                metric.text(value),
+                _spread(metric, candidate),
+                value == best,
+                max(0.0, value / largest) if comparable else None,
             )
             for candidate, value in zip(report.candidates, values, strict=True)
         ]
@@ -92,6 +102,19 @@ def _spread(metric: Metric, candidate: CandidateReport) -> str:
     if metric.out_of in candidate.metrics:
         return f"of {candidate.metrics[metric.out_of]:.0f}"
     return ""
+
+
+def _overlapping(metric: Metric, report: Report) -> bool:
+    """Whether the confidence intervals of a quality leave open which is best."""
+    if metric.name != metrics.QUALITY_SCORE:
+        return False
+    intervals = [
+        (candidate.metrics[metrics.QUALITY_LOW], candidate.metrics[metrics.QUALITY_HIGH])
+        for candidate in report.candidates
+        if metrics.QUALITY_LOW in candidate.metrics and metrics.QUALITY_HIGH in candidate.metrics
+    ]
+    highest = max((low for low, _ in intervals), default=0.0)
+    return sum(high >= highest for _, high in intervals) > 1
 
 
 def baseline(report: Report) -> int:
@@ -190,8 +213,15 @@ def summary(candidate: CandidateReport) -> str:
     return "; ".join(f"{gate.name}: {gate.reason}" for gate in open_gates)
 
 
-def render(report: Report, drawn: Mapping[str, Figure]) -> str:
-    """The page as one HTML document."""
+def render(
+    report: Report, drawn: Mapping[str, Figure], policy: PromotionConfig | None = None
+) -> str:
+    """The page as one HTML document.
+
+    Args:
+        drawn: pictures by name.
+        policy: whose profile chooses between the versions that passed; None is the default one.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -203,6 +233,7 @@ def render(report: Report, drawn: Mapping[str, Figure]) -> str:
     entries = side_by_side(report)
     return environment.get_template(TEMPLATE.name).render(
         report=report,
+        advice=recommend(report, policy or PromotionConfig()),
         names=plots.labels(report),
         decisions=DECISIONS,
         headlines=[headlines(candidate) for candidate in report.candidates],
@@ -231,10 +262,12 @@ def render(report: Report, drawn: Mapping[str, Figure]) -> str:
     )
 
 
-def write(report: Report, workdir: Path) -> None:
-    """Write ``report.html`` and ``pictures/*.png`` into ``workdir``."""
+def write(report: Report, workdir: Path, policy: PromotionConfig | None = None) -> None:
+    """Write ``report.html`` and ``pictures/*.png`` into ``workdir``; ``policy`` as for
+    :func:`render`.
+    """
     drawn = plots.draw(report)
-    (workdir / "report.html").write_text(render(report, drawn), encoding="utf-8")
+    (workdir / "report.html").write_text(render(report, drawn, policy), encoding="utf-8")
     folder = workdir / "pictures"
     folder.mkdir(exist_ok=True)
     for name, figure in drawn.items():

@@ -1,7 +1,9 @@
 """Points of candidates or builds over their decode speed, with the Pareto front."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -10,56 +12,51 @@ from steps.evaluation.presentation.figures import INK, colour, empty, label_axes
 MAX_NAMED = 3  # points of a scatter that bear their names; more go into a legend
 
 
+@dataclass(frozen=True)
+class Point:
+    """One candidate or build."""
+
+    name: str
+    index: int  # of its colour
+    speed: float  # decode, tokens per second
+    value: float
+    size: float  # bytes, which the disc grows with
+    interval: tuple[float, float] | None = None  # 95 %, of the value
+
+
+def front(points: Sequence[Point], best_high: bool = True) -> list[Point]:
+    """The points that nothing beats in both speed and value, the slowest first."""
+
+    def beats(one: Point, other: Point) -> bool:
+        as_good = one.value >= other.value if best_high else one.value <= other.value
+        same = (one.speed, one.value) == (other.speed, other.value)
+        return one.speed >= other.speed and as_good and not same
+
+    kept = [point for point in points if not any(beats(other, point) for other in points)]
+    return sorted(kept, key=lambda point: point.speed)
+
+
 def scatter(
-    points: Sequence[tuple[str, int, float, float, float]], y: str, best_high: bool = True
+    points: Sequence[Point],
+    y: str,
+    best_high: bool = True,
+    limits: tuple[float, float] | None = None,
 ) -> Figure | None:
-    """Points of (name, colour, decode tokens per second, y value, bytes) with the Pareto front
-    through those that nothing beats in both.
+    """The points with their intervals, and the Pareto front as a staircase around all that it
+    beats.
+
+    Args:
+        y: label of the value's axis.
+        best_high: whether a high value is good.
+        limits: of the value's axis; None takes what the points need.
     """
     if not points:
         return None
     crowded = len(points) > MAX_NAMED
     figure, axes = empty(legend=len(points) if crowded else 0)
-    front = sorted(
-        (speed, value)
-        for _, _, speed, value, _ in points
-        if not any(
-            (other_speed >= speed and (other >= value if best_high else other <= value))
-            and (other_speed, other) != (speed, value)
-            for _, _, other_speed, other, _ in points
-        )
-    )
-    axes.plot(
-        [speed for speed, _ in front],
-        [value for _, value in front],
-        color=INK,
-        linewidth=1.2,
-        linestyle=(0, (4, 3)),
-        zorder=1,
-    )
-    largest = max(size for *_, size in points)
-    for name, index, speed, value, size in points:
-        axes.scatter(
-            [speed],
-            [value],
-            s=60 + 440 * size / largest,
-            color=colour(index),
-            alpha=0.55,
-            linewidths=0,
-            zorder=2,
-        )
-        axes.scatter([speed], [value], s=12, color=colour(index), zorder=3)
-        if not crowded:
-            text = f"{name}\n{size / 1e6:,.0f} MB"
-            axes.annotate(
-                text,
-                (speed, value),
-                xytext=(0, 15),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-                color=INK,
-            )
+    largest = max(point.size for point in points)
+    for point in points:
+        _draw(axes, point, 60 + 440 * point.size / largest, named=not crowded)
     if crowded:
         keys = [
             Line2D(
@@ -67,14 +64,51 @@ def scatter(
                 [],
                 marker="o",
                 linestyle="",
-                color=colour(index),
-                label=f"{name}, {size / 1e6:,.0f} MB",
+                color=colour(point.index),
+                label=f"{point.name}, {point.size / 1e6:,.0f} MB",
             )
-            for name, index, _, _, size in points
+            for point in points
         ]
         legend_above(axes, len(keys), handles=keys)
-    axes.margins(y=0.15 if crowded else 0.3)
-    fastest = max(speed for _, _, speed, _, _ in points)
+    fastest = max(point.speed for point in points)
     axes.set_xlim(-0.15 * fastest, 1.2 * fastest)  # room for the names
+    axes.margins(y=0.15 if crowded else 0.3)
+    if limits is not None:
+        axes.set_ylim(limits)
+    _draw_front(axes, front(points, best_high), best_high)
     label_axes(axes, x="decode, tokens per second (one request)", y=y)
     return figure
+
+
+def _draw(axes: Axes, point: Point, area: float, *, named: bool) -> None:
+    place, shade = ([point.speed], [point.value]), colour(point.index)
+    axes.scatter(*place, s=area, color=shade, alpha=0.55, linewidths=0, zorder=2)
+    axes.scatter(*place, s=12, color=shade, zorder=3)
+    if point.interval is not None:
+        low, high = point.interval
+        spread = [[max(0.0, point.value - low)], [max(0.0, high - point.value)]]
+        axes.errorbar(*place, yerr=spread, color=shade, linewidth=1.6, capsize=3, zorder=3)
+    if named:
+        top = point.interval[1] if point.interval else point.value
+        axes.annotate(
+            f"{point.name}\n{point.size / 1e6:,.0f} MB",
+            (point.speed, top),
+            xytext=(0, 5 if point.interval else 15),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            color=INK,
+        )
+
+
+def _draw_front(axes: Axes, points: Sequence[Point], best_high: bool) -> None:
+    """From the slow end of the axes along the front, down (or up) to the bad end of the value."""
+    left, (low, high) = axes.get_xlim()[0], axes.get_ylim()
+    speeds = [left, *(point.speed for point in points), points[-1].speed]
+    values = [points[0].value, *(point.value for point in points), low if best_high else high]
+    # up to its speed a point reaches its value
+    axes.step(
+        speeds, values, where="pre", color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1
+    )
+    axes.set_ylim(low, high)

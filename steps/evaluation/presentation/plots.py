@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from steps.evaluation import metrics
 from steps.evaluation.presentation.figures import HEIGHT, colour, empty, label_axes, legend_above
-from steps.evaluation.presentation.pareto import scatter
+from steps.evaluation.presentation.pareto import Point, scatter
 from steps.evaluation.report import CandidateReport, Report
 
 MAX_POINTS = 400  # points drawn of one distribution
@@ -127,6 +127,20 @@ def latency(report: Report, names: Sequence[str]) -> Figure | None:
     return figure
 
 
+def prompt_tokens(candidate: CandidateReport) -> dict[str, int]:
+    """Tokens of each timed prompt as the model counted them, by the number that was asked for."""
+    counted: dict[str, int] = dict(candidate.series.get("speed", {}).get("prompts", {}))
+    asked = sorted(_streams(candidate), key=int)  # older reports name the shortest and the longest
+    for name, tokens in zip(
+        ("speed/prompt_tokens", "speed/prompt_tokens_long"),
+        asked[:1] + asked[1:][-1:],
+        strict=False,
+    ):
+        if name in candidate.metrics:
+            counted.setdefault(tokens, round(candidate.metrics[name]))
+    return counted
+
+
 def first_token(report: Report, names: Sequence[str]) -> Figure | None:
     """Time to the first token, each round a dot, the median a bar; short and long prompts."""
     figure, axes = empty(
@@ -137,9 +151,11 @@ def first_token(report: Report, names: Sequence[str]) -> Figure | None:
         for place, (tokens, rounds) in enumerate(
             sorted(_streams(candidate).items(), key=lambda pair: int(pair[0]))
         ):
+            counted = prompt_tokens(candidate).get(tokens)
+            length = f"{counted} tokens" if counted else f"about {tokens} tokens"
             times = sorted(stream["ttft_s"] for stream in rounds)
             row = place * (len(report.candidates) + 1) + index
-            ticks.append((row, f"{names[index]}, {tokens} tokens"))
+            ticks.append((row, f"{names[index]}, {length}"))
             axes.scatter(
                 times, [row] * len(times), color=colour(index), s=26, alpha=0.75, linewidths=0
             )
@@ -162,10 +178,12 @@ def pareto(report: Report, names: Sequence[str]) -> Figure | None:
     wanted = (metrics.DECODE, metrics.QUALITY_SCORE, metrics.PEAK_RSS)
     points = []
     for index, candidate in enumerate(report.candidates):
-        if all(name in candidate.metrics for name in wanted):
-            speed, score, memory = (candidate.metrics[name] for name in wanted)
-            points.append((names[index], index, speed, score, memory))
-    return scatter(points, "mean score on the pack")
+        known = candidate.metrics
+        if all(name in known for name in wanted):
+            speed, score, memory = (known[name] for name in wanted)
+            low, high = (known.get(name, score) for name in metrics.INTERVAL)
+            points.append(Point(names[index], index, speed, score, memory, (low, high)))
+    return scatter(points, "mean score on the pack, with 95 % interval", limits=(0, 1))
 
 
 def _compared(report: Report) -> list[tuple[int, dict[str, Any]]]:
@@ -240,8 +258,8 @@ PICTURES: dict[str, Picture] = {  # by file name
     "pareto": Picture(
         pareto,
         "Quality, speed and memory",
-        "Mean score over decode speed; the disc grows with peak memory, the dashed line is the"
-        " Pareto front",
+        "Mean score over decode speed; the bar is the 95 % interval, the disc grows with"
+        " peak memory, and nothing beats what stands on the dashed line, the Pareto front",
     ),
     "first_token": Picture(
         first_token,

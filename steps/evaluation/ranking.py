@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from steps.config.promotion import WeightsConfig
 from steps.evaluation import metrics
@@ -11,6 +11,19 @@ from steps.evaluation.report import CandidateReport
 # length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
 ANSWER_TOKENS = 64
 FLOOR = 1e-6  # stands for 0 where a logarithm is taken
+# objective, how it is written, and the factor from the measured value to what is written
+SHOWN = (
+    ("quality", "{:.1f} %", 100.0),
+    ("latency", "{:.2f} s", 1.0),
+    ("memory", "{:,.0f} MB", 1e-6),
+    ("size", "{:,.0f} MB", 1e-6),
+)
+NAMES = {
+    "quality": "quality",
+    "latency": f"an answer of {ANSWER_TOKENS} tokens in",
+    "memory": "peak memory",
+    "size": "size on disk",
+}
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,31 @@ def rank(models: Sequence[CandidateReport], weights: WeightsConfig) -> Ranking:
     return Ranking(
         tuple(ranked), tuple(compared), tuple(name for name in wanted if name not in compared)
     )
+
+
+def needs_speed(models: Sequence[CandidateReport], weights: WeightsConfig) -> bool:
+    """Whether another model would win if speed did not count: then figures that were measured on a
+    busy machine cannot choose between them.
+    """
+    winner = rank(models, weights).winner
+    if winner is None or not weights.latency:
+        return False
+    others = (weights.quality, weights.memory, weights.size)
+    if not any(others):
+        return len(models) > 1
+    without = rank(models, replace(weights, latency=0.0)).winner
+    return without is None or without.candidate.model_id != winner.candidate.model_id
+
+
+def advantages(winner: Ranked, other: Ranked) -> str:
+    """What the winner has over another model, and what it costs, in words."""
+    ours, theirs = winner.objectives, other.objectives
+    words = []
+    for name, form, factor in SHOWN:
+        if name in ours and name in theirs:
+            pair = [form.format(factor * one[name]) for one in (ours, theirs)]
+            if pair[0] == pair[1]:
+                words.append(f"the same {NAMES[name]}, {pair[0]}")
+            else:
+                words.append(f"{NAMES[name]} {pair[0]} instead of {pair[1]}")
+    return ", ".join(words) or "no figure that both have"

@@ -1,6 +1,4 @@
-"""The Pareto front and the profiles, on figures with known answers; and what follows when an alias
-moves.
-"""
+"""The Pareto front and the profiles, on figures with known answers."""
 
 import math
 from dataclasses import replace
@@ -12,9 +10,8 @@ from hypothesis import strategies as st
 
 from steps.config.promotion import PromotionConfig, WeightsConfig
 from steps.core.errors import ConfigError
+from steps.evaluation.ranking import advantages, dominates, needs_speed, objectives, rank
 from steps.evaluation.report import CandidateReport, Conformance, Quality, Verdict
-from steps.registry import alias_plan
-from steps.registry.ranking import dominates, objectives, rank
 
 BALANCED = WeightsConfig(4, 1, 1, 0.5)
 
@@ -113,21 +110,6 @@ def test_winner_is_never_dominated_and_order_of_input_does_not_matter(
     assert rank(models[::-1], WeightsConfig(*weights)).ranked == ranking.ranked
 
 
-@pytest.mark.parametrize(
-    ("current", "wanted"),
-    [
-        ({}, {"champion": 3}),
-        ({"champion": 3}, {"champion": 3}),
-        ({"champion": 1}, {"champion": 3, "previous": 1}),
-        ({"champion": 1, "challenger": 3}, {"champion": 3, "previous": 1, "challenger": 1}),
-        ({"champion": 1, "challenger": 2}, {"champion": 3, "previous": 1}),
-        ({"challenger": 3}, {"champion": 3, "challenger": None}),
-    ],
-)
-def test_succession(current: dict[str, int], wanted: dict[str, int | None]) -> None:
-    assert alias_plan.succeed(current, "champion", 3) == wanted
-
-
 def test_bad_weights_and_aliases_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"promotion\.weights\.memory=-1"):
         WeightsConfig(memory=-1)
@@ -136,3 +118,26 @@ def test_bad_weights_and_aliases_are_refused() -> None:
     for alias in ("v1", "latest", "Champion", "onnx", "previous"):
         with pytest.raises(ConfigError, match=r"promotion\.alias"):
             PromotionConfig(alias=alias)
+
+
+def test_speed_is_needed_where_another_would_win_without_it() -> None:
+    good, quick = model("good", 0.60, 5.0), model("quick", 0.55, 0.2)
+    assert order(good, quick)[0] == "quick"
+    assert needs_speed([good, quick], BALANCED)
+    # what is better in the rest, too, needs no clock
+    small = model("small", 0.60, 0.2, 5e8, 5e7)
+    assert order(good, small)[0] == "small" and not needs_speed([good, small], BALANCED)
+    assert not needs_speed([good, quick], WeightsConfig(4, 0, 1, 0.5))
+    assert not needs_speed([good], WeightsConfig(0, 1, 0, 0))
+    assert needs_speed([good, quick], WeightsConfig(0, 1, 0, 0))
+    assert not needs_speed([], BALANCED)
+
+
+def test_advantages_name_every_figure_that_both_have() -> None:
+    first, second = rank(
+        [model("a", 0.5, 1.0, 2e9, 5e8), model("b", 0.5, 0.25, 1e9, 5e8)], BALANCED
+    ).ranked
+    assert advantages(first, second) == (
+        "the same quality, 50.0 %, an answer of 64 tokens in 0.25 s instead of 1.00 s, peak memory"
+        " 1,000 MB instead of 2,000 MB, the same size on disk, 500 MB"
+    )
