@@ -52,6 +52,10 @@ class SpeedConfig:
         default_factory=lambda: [1, 4, 8], metadata={bounds.KEY: at_least(1, "integers")}
     )
     burst_tokens: int = bounded(16, at_least(1))  # tokens each answer of a burst has
+    # share of the CPU time that other processes may take meanwhile, and half of it what other
+    # guests of the host may; above it, gates on speed are undecided, and a profile is where its
+    # winner would lose with its times doubled and the others' halved; 1 never minds
+    max_other_load: float = bounded(0.2, between(0, 1, "a share"))
 
     def __post_init__(self) -> None:
         bounds.check(self, "evaluate.speed")

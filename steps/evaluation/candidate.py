@@ -180,7 +180,7 @@ def time_all(candidates: Sequence[Candidate], config: Config, display: Display) 
     alive = {
         candidate.process.name: candidate for candidate in candidates if candidate.failure is None
     }
-    with watched() as watch:
+    with watched(config.evaluate.speed.max_other_load) as watch:
         timings = speed.measure(
             {name: candidate.process for name, candidate in alive.items()},
             config.evaluate.speed,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import psutil
 
-# shares of the CPU time of the CPUs that this process may use
-MOST_OTHERS = 0.1  # of other processes; a desktop at rest takes a few percent
-MOST_STOLEN = 0.05  # by other guests of the host (steal time)
+# of the share that other processes may take, what other guests of the host may (steal time): the
+# kernel shows only a part of what they disturb
+STOLEN_PART = 0.5
 # with as much of the CPU time left idle, other processes took nothing from the candidates
 ENOUGH_IDLE = 0.25
 
@@ -27,17 +27,25 @@ class CpuTimes:
 
 @dataclass(frozen=True)
 class OtherLoad:
-    """Shares of the CPU time of a period, each from 0 to 1."""
+    """Shares of the CPU time of a period, each from 0 to 1.
+
+    Attributes:
+        others: of other processes.
+        stolen: of other guests of the host.
+        idle: of nobody.
+        allowed: what ``others`` may be at most, ``evaluate.speed.max_other_load``.
+    """
 
     others: float
     stolen: float
     idle: float
+    allowed: float
 
     @property
     def busy(self) -> bool:
         """Whether timings of this period are of no use."""
-        crowded = self.others > MOST_OTHERS and self.idle < ENOUGH_IDLE
-        return crowded or self.stolen > MOST_STOLEN
+        crowded = self.others > self.allowed and self.idle < ENOUGH_IDLE
+        return crowded or self.stolen > STOLEN_PART * self.allowed
 
     @property
     def words(self) -> str:
@@ -45,8 +53,8 @@ class OtherLoad:
         if not self.busy:
             return ""
         taken = [
-            (self.others, MOST_OTHERS, "other processes"),
-            (self.stolen, MOST_STOLEN, "other guests of the host"),
+            (self.others, self.allowed, "other processes"),
+            (self.stolen, STOLEN_PART * self.allowed, "other guests of the host"),
         ]
         return " and ".join(
             f"{who} took {100 * share:.0f} % of the CPU time"
@@ -63,21 +71,22 @@ class Watch:
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
+def watched(allowed: float) -> Iterator[Watch]:
     """Watch the machine until the block ends; the processes to be timed live as long."""
     watch, before = Watch(), now()
     yield watch
-    watch.load = between(before, now())
+    watch.load = between(before, now(), allowed)
 
 
-def between(before: CpuTimes, after: CpuTimes) -> OtherLoad | None:
+def between(before: CpuTimes, after: CpuTimes, allowed: float) -> OtherLoad | None:
     """The load between two looks; None where no CPU time passed."""
     total = after.total - before.total
     if total <= 0:
         return None
     idle, stolen = after.idle - before.idle, after.stolen - before.stolen
     others = total - idle - stolen - (after.own - before.own)
-    return OtherLoad(*(min(1.0, max(0.0, part / total)) for part in (others, stolen, idle)))
+    others, stolen, idle = (min(1.0, max(0.0, part / total)) for part in (others, stolen, idle))
+    return OtherLoad(others, stolen, idle, allowed)
 
 
 def now() -> CpuTimes:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 from steps.config.promotion import WeightsConfig
 from steps.evaluation import metrics
@@ -10,6 +11,9 @@ from steps.evaluation.report import CandidateReport
 
 # length of the answer whose time stands for latency; the default of evaluate.max_new_tokens
 ANSWER_TOKENS = 64
+# how far a time may be off, either way, that was measured on a busy machine; the candidates are
+# timed in turn, so that what slows one down slows down the others
+DOUBT = 2.0
 FLOOR = 1e-6  # stands for 0 where a logarithm is taken
 # objective, how it is written, and the factor from the measured value to what is written
 SHOWN = (
@@ -80,16 +84,28 @@ def dominates(one: Mapping[str, float], other: Mapping[str, float], names: Seque
     return all(sign >= 0 for sign in signs) and any(sign > 0 for sign in signs)
 
 
-def rank(models: Sequence[CandidateReport], weights: WeightsConfig) -> Ranking:
+def rank(
+    models: Sequence[CandidateReport],
+    weights: WeightsConfig,
+    times: Mapping[str, float] = MappingProxyType({}),
+) -> Ranking:
     """Order the models: those on the Pareto front first, then by weighted geometric mean.
 
     The mean is taken over each objective's ratio to the best model, so it does not depend on units;
     a model off the front is worse than another in everything that counts, so it cannot win whatever
     the weights. Equal utilities are ordered by variant and id, so that the same report always gives
     the same winner.
+
+    Args:
+        models: that may win.
+        weights: of the objectives.
+        times: factors of the measured latencies, by the model's id; 1 where a model has none.
     """
     wanted = [one.name for one in fields(weights) if getattr(weights, one.name) > 0]
     figures = [objectives(model.metrics) for model in models]
+    for model, one in zip(models, figures, strict=True):
+        if "latency" in one:
+            one["latency"] *= times.get(model.model_id, 1.0)
     compared = [name for name in wanted if all(name in one for one in figures)]
     best = (
         {
@@ -129,18 +145,17 @@ def rank(models: Sequence[CandidateReport], weights: WeightsConfig) -> Ranking:
     )
 
 
-def needs_speed(models: Sequence[CandidateReport], weights: WeightsConfig) -> bool:
-    """Whether another model would win if speed did not count: then figures that were measured on a
-    busy machine cannot choose between them.
+def speed_in_doubt(models: Sequence[CandidateReport], weights: WeightsConfig) -> bool:
+    """Whether another model would win if the winner's times were ``DOUBT`` times longer and those
+    of the others as much shorter: then figures that were measured on a busy machine cannot choose.
     """
     winner = rank(models, weights).winner
-    if winner is None or not weights.latency:
+    if winner is None:
         return False
-    others = (weights.quality, weights.memory, weights.size)
-    if not any(others):
-        return len(models) > 1
-    without = rank(models, replace(weights, latency=0.0)).winner
-    return without is None or without.candidate.model_id != winner.candidate.model_id
+    best = winner.candidate.model_id
+    times = {one.model_id: DOUBT if one.model_id == best else 1 / DOUBT for one in models}
+    doubted = rank(models, weights, times).winner
+    return doubted is None or doubted.candidate.model_id != best
 
 
 def advantages(winner: Ranked, other: Ranked) -> str:

@@ -16,7 +16,7 @@ from steps.config.root import Config
 from steps.core import tags
 from steps.core.errors import ConfigError, StepError
 from steps.core.redaction import redact
-from steps.evaluation.ranking import advantages, needs_speed, rank
+from steps.evaluation.ranking import advantages, rank, speed_in_doubt
 from steps.evaluation.report import CandidateReport
 from steps.registry import eligibility, entities, promote, survey, verdict_memory
 from steps.registry.alias_store import LostRaceError
@@ -182,7 +182,7 @@ def _decide(
                 f" {policy.profile}: {advantages(*ranking.ranked)}"
             )
             return words, None
-        if report.report.busy and needs_speed([candidate, champion], policy.weights):
+        if report.report.busy and speed_in_doubt([candidate, champion], policy.weights):
             words = (
                 f"held: profile {policy.profile} is undecided, as {report.report.busy}"
                 " while speed was measured; evaluate both on a quiet machine"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from steps.config.promotion import PromotionConfig
 from steps.core import tags
-from steps.evaluation.ranking import Ranked, Ranking, advantages, needs_speed, rank
+from steps.evaluation.ranking import Ranked, Ranking, advantages, rank, speed_in_doubt
 from steps.evaluation.report import CandidateReport
 from steps.registry import alias_plan
 from steps.registry.aliases import VARIANTS, challenger_of
@@ -104,13 +104,14 @@ def decide(
     ]
     if ranking.winner is None:
         return Decision(wanted, "no alias moves, as no candidate passed: " + "; ".join(held))
-    if report.report.busy and needs_speed(list(eligible.values()), policy.weights):
+    if report.report.busy and speed_in_doubt(list(eligible.values()), policy.weights):
         return Decision(
             wanted,
             f"@{alias} stays where it is: profile {policy.profile} is undecided, as"
-            f" {report.report.busy} while speed was measured, and without speed"
-            " another version would win; evaluate again on a quiet"
-            " machine: `mlflow run . -e evaluate`, then `-e register`",
+            f" {report.report.busy} while speed was measured, and another version would win with"
+            " its times halved and the winner's doubled; evaluate again on a quiet machine:"
+            " `mlflow run . -e evaluate`, then `-e register`, or raise"
+            " evaluate.speed.max_other_load",
         )
     winner = by_id[ranking.winner.candidate.model_id]
     runner_up = by_id[ranking.runner_up.candidate.model_id] if ranking.runner_up else None
@@ -121,7 +122,10 @@ def decide(
         wanted[challenger_of(alias)] = None
     reason = _why_chosen(ranking, by_id, policy.profile)
     if report.report.busy and ranking.runner_up:
-        reason += f"; {report.report.busy} while speed was measured, and it wins without speed, too"
+        reason += (
+            f"; {report.report.busy} while speed was measured, and it would win with its times"
+            " doubled, too"
+        )
     if ranking.left_out:
         reason += f"; not compared, as figures are missing: {', '.join(ranking.left_out)}"
     if held:

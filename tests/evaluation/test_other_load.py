@@ -13,22 +13,25 @@ from steps.evaluation.other_load import CpuTimes, OtherLoad, between
 def test_what_is_neither_idle_nor_stolen_nor_ours_is_of_others() -> None:
     before = CpuTimes(total=1000.0, idle=500.0, stolen=10.0, own=100.0)
     after = CpuTimes(total=1020.0, idle=502.0, stolen=11.0, own=112.0)
-    load = between(before, after)
+    load = between(before, after, 0.1)
     assert load is not None
     assert (load.others, load.stolen, load.idle) == pytest.approx((0.25, 0.05, 0.1))
-    assert between(before, before) is None
+    assert between(before, before, 0.1) is None
 
 
 @pytest.mark.parametrize(
     ("load", "words"),
     [
-        (OtherLoad(0.02, 0.0, 0.05), ""),
+        (OtherLoad(0.02, 0.0, 0.05, 0.1), ""),
         # other processes that leave enough idle take nothing away
-        (OtherLoad(0.40, 0.0, 0.45), ""),
-        (OtherLoad(0.40, 0.0, 0.05), "other processes took 40 % of the CPU time"),
-        (OtherLoad(0.02, 0.2, 0.5), "other guests of the host took 20 % of the CPU time"),
+        (OtherLoad(0.40, 0.0, 0.45, 0.1), ""),
+        (OtherLoad(0.40, 0.0, 0.05, 0.1), "other processes took 40 % of the CPU time"),
+        (OtherLoad(0.02, 0.2, 0.5, 0.1), "other guests of the host took 20 % of the CPU time"),
+        # unless they are let
+        (OtherLoad(0.40, 0.1, 0.05, 0.5), ""),
+        (OtherLoad(0.95, 0.0, 0.0, 1.0), ""),
         (
-            OtherLoad(0.3, 0.1, 0.0),
+            OtherLoad(0.3, 0.1, 0.0, 0.1),
             "other processes took 30 % of the CPU time and other guests of the host took 10 % of"
             " the CPU time",
         ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from steps.config.promotion import PromotionConfig, WeightsConfig
 from steps.core.errors import ConfigError
-from steps.evaluation.ranking import advantages, dominates, needs_speed, objectives, rank
+from steps.evaluation.ranking import advantages, dominates, objectives, rank, speed_in_doubt
 from steps.evaluation.report import CandidateReport, Conformance, Quality, Verdict
 
 BALANCED = WeightsConfig(4, 1, 1, 0.5)
@@ -120,17 +120,23 @@ def test_bad_weights_and_aliases_are_refused() -> None:
             PromotionConfig(alias=alias)
 
 
-def test_speed_is_needed_where_another_would_win_without_it() -> None:
-    good, quick = model("good", 0.60, 5.0), model("quick", 0.55, 0.2)
-    assert order(good, quick)[0] == "quick"
-    assert needs_speed([good, quick], BALANCED)
-    # what is better in the rest, too, needs no clock
-    small = model("small", 0.60, 0.2, 5e8, 5e7)
-    assert order(good, small)[0] == "small" and not needs_speed([good, small], BALANCED)
-    assert not needs_speed([good, quick], WeightsConfig(4, 0, 1, 0.5))
-    assert not needs_speed([good], WeightsConfig(0, 1, 0, 0))
-    assert needs_speed([good, quick], WeightsConfig(0, 1, 0, 0))
-    assert not needs_speed([], BALANCED)
+def test_speed_is_in_doubt_where_another_would_win_with_other_times() -> None:
+    good, quick, fast = (
+        model("good", 0.60, 5.0),
+        model("quick", 0.55, 2.5),
+        model("fast", 0.55, 0.2),
+    )
+    # half the time wins, and would not if it were the same
+    assert order(good, quick)[0] == "quick" and speed_in_doubt([good, quick], BALANCED)
+    # a twenty-fifth of the time is less, even if one is measured twice and the other half
+    assert order(good, fast)[0] == "fast" and not speed_in_doubt([good, fast], BALANCED)
+    # so is a winner whose times are the longer ones
+    assert order(good, quick, weights=WeightsConfig(9, 1, 0, 0))[0] == "good"
+    assert speed_in_doubt([good, quick], WeightsConfig(9, 1, 0, 0))
+    assert not speed_in_doubt([good, quick], WeightsConfig(4, 0, 1, 0.5))
+    clock = WeightsConfig(0, 1, 0, 0)
+    assert speed_in_doubt([good, quick], clock) and not speed_in_doubt([good, fast], clock)
+    assert not speed_in_doubt([good], clock) and not speed_in_doubt([], clock)
 
 
 def test_advantages_name_every_figure_that_both_have() -> None:

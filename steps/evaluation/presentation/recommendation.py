@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from steps.config.promotion import PromotionConfig
 from steps.evaluation import metrics, statistics
 from steps.evaluation.presentation.plots import labels
-from steps.evaluation.ranking import needs_speed, rank
+from steps.evaluation.ranking import rank, speed_in_doubt
 from steps.evaluation.report import INSUFFICIENT, CandidateReport, Report
 
 SIGNIFICANT = 0.05  # p-value of the sign test below which two qualities are told apart
@@ -41,11 +41,12 @@ def recommend(report: Report, policy: PromotionConfig) -> Recommendation:
             if undecided
             else f"Use none of these versions: none passed its gates. {failed}"
         )
-    if report.busy and needs_speed(eligible, policy.weights):
+    if report.busy and speed_in_doubt(eligible, policy.weights):
         who = " and ".join(names[id(one)] for one in eligible)
         return Recommendation(
             f"Undecided between {who}: {report.busy} while speed was measured, and speed is what"
-            f" the profile {policy.profile} would choose by. Evaluate again on a quiet machine."
+            f" the profile {policy.profile} would choose by. Evaluate again on a quiet machine, or"
+            " raise evaluate.speed.max_other_load."
             f" {failed}".rstrip()
         )
     first, *rest = (one.candidate for one in rank(eligible, policy.weights).ranked)
@@ -78,9 +79,7 @@ def _compared(ours: CandidateReport, theirs: CandidateReport, name: str, busy: s
     """The winner's speed and quality beside those of the next."""
     clauses = []
     speeds = [one.metrics.get(metrics.DECODE) for one in (ours, theirs)]
-    if busy:
-        clauses.append(f"speed is not counted, as {busy} while it was measured")
-    elif speeds[0] and speeds[1]:
+    if speeds[0] and speeds[1]:
         ratio = speeds[0] / speeds[1]
         if max(ratio, 1 / ratio) <= SAME_SPEED:
             clauses.append(f"as fast as {name}")
@@ -88,6 +87,8 @@ def _compared(ours: CandidateReport, theirs: CandidateReport, name: str, busy: s
             clauses.append(f"{ratio:.1f} times as fast as {name}")
         else:
             clauses.append(f"slower ({name} is {1 / ratio:.1f} times as fast)")
+        if busy:
+            clauses[-1] += f" (roughly, as {busy} while it was measured)"
     test = told_apart(ours, theirs)
     shares = [one.metrics.get(metrics.QUALITY_SCORE) for one in (ours, theirs)]
     if test is None or shares[0] is None or shares[1] is None:
