@@ -1,21 +1,44 @@
-"""The README's first command on a clone of the last commit, in this environment, with the embedded
-model.
+"""The first hour: README's commands, in their order, on a clone of the last commit with the
+embedded model; then the notebook and the documents' further commands, on what they left.
 
 That `make install` makes the environment from the lock is `test_environment`'s to show.
 """
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.conftest import ROOT, Shell
+from tests.project.documents import blocks
+from tests.project.reader import Reader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-ASK = """
+NAME = "smollm2-135m-instruct"
+# fewer items and timings than README's command takes by itself, and enough of them for a verdict
+CHEAPER = """# @package _global_
+evaluate:
+  max_items: 40
+  fidelity: {tokens: 1088, window: 64, continuations: 2}
+  speed: {rounds: 1, new_tokens: 12, concurrency: [1, 4]}
+"""
+# commands that go on until they are ended, and an address that answers when they are ready
+SERVERS = {
+    "make ui": "http://127.0.0.1:5000/health",
+    "make serve": "http://127.0.0.1:8000/readyz",
+    "mlflow models serve": "http://127.0.0.1:5001/ping",
+}
+# commands of README that are tried elsewhere, all checked by `test_docs`
+ELSEWHERE = {
+    "make test": "this is one of its tests",
+    "mlflow run https://": "test_git_uri runs a git URL",
+    "mlflow run . --env-manager local -P model=phi3_mini_4k": "7.6 GB from a hub",
+}
+LOAD = """
 import json, sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 response = model.predict({"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32})
@@ -23,37 +46,98 @@ print(json.dumps(response))
 """  # noqa: E501
 
 
-def test_make_run_ends_with_a_champion_that_answers(shell: Shell, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Has typed README's first command."""
+    clone = tmp_path_factory.mktemp("first-hour") / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(ROOT / ".venv")  # `test_lock` compares it with the lock
     for marker in (".run", ".dev"):
         # newer than the clone's lock: or make would run pip in an environment that others use
         (clone / ".venv" / marker).touch()
-    done = shell("make", "run", cwd=clone, timeout=2300)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed[-6000:]
+    (clone / "conf/local").mkdir()
+    (clone / "conf/local/default.yaml").write_text(CHEAPER)
+    reader = Reader(clone)
+    reader.type("make run")
+    yield reader
+    reader.stop()
+
+
+@pytest.fixture(scope="module")
+def client(reader: Reader) -> MlflowClient:
+    uri = f"sqlite:///{reader.folder}/mlflow.db"
+    return MlflowClient(uri, uri)
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    return {alias: str(at) for alias, at in client.get_registered_model(NAME).aliases.items()}
+
+
+def test_make_run_ends_with_a_champion_that_answers(
+    reader: Reader, client: MlflowClient, shell: Shell, tmp_path: Path
+) -> None:
+    printed = reader.printed["make run"]
     assert "make ui" in printed
     assert 'make ask Q="What is the capital of France?"' in printed
-    uri = f"sqlite:///{clone}/mlflow.db"
-    aliases = MlflowClient(uri, uri).get_registered_model("smollm2-135m-instruct").aliases
-    assert {"transformers", "onnx", "champion", "challenger"} <= set(aliases)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    found = aliases(client)
+    assert {"transformers", "onnx", "champion", "challenger"} <= set(found)
     answers = {}
     for alias in ("champion", "transformers"):
-        asked = shell(
-            "python",
-            "-c",
-            ASK,
-            f"models:/smollm2-135m-instruct@{alias}",
-            cwd=elsewhere,
-            MLFLOW_TRACKING_URI=uri,
-        )
+        uri = f"models:/{NAME}@{alias}"
+        store = f"sqlite:///{reader.folder}/mlflow.db"
+        asked = shell("python", "-c", LOAD, uri, cwd=tmp_path, MLFLOW_TRACKING_URI=store)
         assert asked.returncode == 0, asked.stderr[-3000:]
         (completion,) = json.loads(asked.stdout.splitlines()[-1])
-        assert completion["model"] == "smollm2-135m-instruct"
+        assert completion["model"] == NAME
         answers[alias] = completion["choices"][0]["message"]["content"]
     # a quantised champion of 135 million parameters may know less
     assert "Paris" in answers["transformers"]
     assert answers["champion"].strip()
+
+
+def test_readmes_commands_hold_in_their_order(reader: Reader, client: MlflowClient) -> None:
+    before, tried = aliases(client), set()
+    for block in blocks("README.md"):
+        if block.language == "python":
+            assert reader.python(block.text), block
+            continue
+        if block.language:
+            continue
+        reader.stop()
+        for line in block.commands:
+            command = line.partition(" #")[0].strip()
+            known = [words for words in (*ELSEWHERE, *SERVERS) if command.startswith(words)]
+            tried |= {words for words in known if command.startswith(words)}
+            if command in reader.printed or any(words in ELSEWHERE for words in known):
+                continue
+            if known:
+                reader.start(command, SERVERS[known[0]])
+            else:
+                reader.type(command)
+    assert tried == {*ELSEWHERE, *SERVERS}  # README has no other
+    again = reader.printed["mlflow run . --env-manager local -P model=smollm2_135m"]
+    assert again.count("reused from run") == 4
+    # there and back: the version before is now the one that was tried in between
+    now = aliases(client)
+    assert now["champion"] == before["champion"]
+    assert now["previous"] == before["challenger"]
+    (history,) = (said for command, said in reader.printed.items() if " history " in command)
+    assert "promote by" in history
+    assert "rollback by" in history
+
+
+def test_the_notebook_runs(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    notebook = nbformat.read(reader.folder / "docs/quickstart.ipynb", as_version=4)
+    place = {"metadata": {"path": str(reader.folder / "docs")}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    said = [
+        "".join(output.get("text", "") for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    assert said[0].startswith("version ")
+    assert "promote on 40 items of core" in "\n".join(said)
