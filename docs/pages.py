@@ -35,10 +35,11 @@ FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: "MkDocsConfig") -> None:
-    """Put every decision into the navigation."""
+    """Put every decision into the navigation, at the end of its last section."""
     decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("*.md"))
     assert config.nav is not None
-    config.nav.append({"Decisions": [f"adr/{name}" for name in decisions]})
+    (last,) = config.nav[-1].values()
+    last.append({"Decisions": [f"adr/{name}" for name in decisions]})
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> None:
