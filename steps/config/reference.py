@@ -105,7 +105,9 @@ def comments(schema: type) -> dict[str, str]:
 def _schema(hint: Any) -> type | None:
     """The dataclass that a field holds, also where it may be null."""
     kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    return next(
+        (kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None
+    )
 
 
 def _takes(hint: Any, bound: bounds.Bound | None) -> str:

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import yaml
@@ -113,10 +114,11 @@ def _mlflow_run(words: Sequence[str]) -> None:
     points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     assert given.entry in points, f"{given.entry!r} is not an entry point of MLproject"
     pairs = [parameter.partition("=") for parameter in given.parameters]
-    composes([word for name, _, value in pairs for word in (f"--{name}", value)])
+    composes(tuple(word for name, _, value in pairs for word in (f"--{name}", value)))
 
 
-def composes(words: Sequence[str]) -> None:
+@cache
+def composes(words: tuple[str, ...]) -> None:
     """Check the words after the name of a step's script."""
     arguments = translate(words)
     if arguments.multirun:
@@ -133,7 +135,7 @@ def _python(words: Sequence[str]) -> None:
     assert option == "-m", words
     assert find_spec(name), f"python -m {name}: there is no such module"
     if name.startswith("steps.") and name.count(".") == 1 and name not in ("steps.ask",):
-        composes(rest)
+        composes(tuple(rest))
 
 
 def _make(words: Sequence[str]) -> None:
