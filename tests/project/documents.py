@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import PurePosixPath
 
 import yaml
 
@@ -79,7 +80,8 @@ def simple_commands(line: str) -> list[list[str]]:
 
 def check(line: str) -> None:
     """Raise where a program of a command line would refuse its words."""
-    for program, *words in simple_commands(line):
+    for path, *words in simple_commands(line):
+        program = re.sub(r"3\.\d+$", "3", PurePosixPath(path).name)
         if program not in OTHERS:
             assert program in CHECKS, f"{program!r} in {line!r}: a program that no test knows"
             CHECKS[program](words)
@@ -129,6 +131,8 @@ def composes(words: tuple[str, ...]) -> None:
 
 def _python(words: Sequence[str]) -> None:
     option, name, *rest = words
+    if name == "venv":
+        return
     if option == "-c":
         ast.parse(name)
         return
