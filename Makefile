@@ -105,7 +105,7 @@ reference: $(VENV)/.dev  ## write docs/configuration.md: every key of the config
 	@python -m steps.config.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 
 docs: $(VENV)/.dev  ## build the documents as a site into build/site; needs no network
-	@mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 	@echo "look:  $(CURDIR)/build/site/index.html"
 
 clean:  ## remove caches, keep .venv and mlflow.db
