@@ -138,7 +138,16 @@ def _composed() -> DictConfig:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=["~local"] if (CONF / "local").is_dir() else [])
+        return compose("config", overrides=_without_local())
+
+
+def _without_local() -> list[str]:
+    """The override that leaves conf/local out, where there is such a folder."""
+    defaults = OmegaConf.load(CONF / "config.yaml").defaults
+    entries = [str(name) for entry in defaults if isinstance(entry, DictConfig) for name in entry]
+    groups = [name.removeprefix("optional ") for name in entries]
+    there = (CONF / "local").is_dir()
+    return [f"~{group}" for group in groups if there and group.partition("@")[0] == "local"]
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """docs/configuration.md is what the schemas say."""
 
+import shutil
 from dataclasses import dataclass, field
 
 import pytest
@@ -53,15 +54,15 @@ def test_every_key_is_listed_with_what_it_means() -> None:
     assert "| `evaluate.pack` | `core` |" in PAGE  # as composed; the schema's is smoke
 
 
+@pytest.mark.parametrize("there", [True, False])
 def test_the_users_own_settings_are_not_in_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, there: bool
 ) -> None:
-    import shutil
-
     conf = tmp_path_factory.mktemp("project") / "conf"
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("local"))
     (conf / "local").mkdir()
-    (conf / "local/default.yaml").write_text("# @package _global_\nevaluate: {seed: 77}\n")
+    if there:  # or an empty folder
+        (conf / "local/default.yaml").write_text("# @package _global_\nevaluate: {seed: 77}\n")
     monkeypatch.setattr(reference, "CONF", conf)
     assert page() == PAGE
 
