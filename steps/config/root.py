@@ -58,7 +58,7 @@ class Config:
     onnx_uri: str | None = None  # models:/m-…
     report_uri: str | None = None  # runs:/<run>/report.json
 
-    # what to promote, roll back, approve, reject, show, export or import, as
+    # what to promote, roll back, approve, reject, show, export or import
     # models:/<name>/<version>, models:/<name>@<alias> or models:/<name>; null lets the policy
     # choose
     target: str | None = None
