@@ -29,6 +29,7 @@ OTHERS = frozenset({
     "az", "chmod", "createdb", "docker", "export", "git", "helm", "jq", "kubectl", "mkdir",
     "openssl", "pip", "source",
 })  # fmt: skip
+WITHOUT_OVERRIDES = frozenset({"steps.ask", "steps.chat", "steps.check"})
 EXTRAS = frozenset({"gateway"})  # commands of MLflow that only its extras bring
 
 
@@ -138,7 +139,7 @@ def _python(words: Sequence[str]) -> None:
         return
     assert option == "-m", words
     assert find_spec(name), f"python -m {name}: there is no such module"
-    if name.startswith("steps.") and name.count(".") == 1 and name not in ("steps.ask",):
+    if name.startswith("steps.") and name.count(".") == 1 and name not in WITHOUT_OVERRIDES:
         composes(tuple(rest))
 
 
