@@ -127,6 +127,7 @@ def test_readmes_commands_hold_in_their_order(reader: Reader, client: MlflowClie
     assert walk(reader, blocks("README.md")) == {*ELSEWHERE, *SERVERS}  # it has no other
     again = reader.printed["mlflow run . --env-manager local -P model=smollm2_135m"]
     assert again.count("reused from run") == 4
+    assert all(said.strip() for command, said in reader.printed.items() if " ask " in command)
     # there and back: the version before is now the one that was tried in between
     now = aliases(client)
     assert now["champion"] == before["champion"]
