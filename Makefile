@@ -30,7 +30,7 @@ export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
 
-.PHONY: help install run ui ask serve chat test test-slow test-volume lint format bench bench-short peers sweep lock models clean
+.PHONY: help install run ui ask serve chat docs reference test test-slow test-volume lint format bench bench-short peers sweep lock models clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -113,6 +113,13 @@ lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt
 
 models: $(VENV)/.dev  ## write docs/models.md: every family through the steps, and the known gaps
 	@python -m tests.families.matrix > docs/models.md.new && mv docs/models.md.new docs/models.md
+
+reference: $(VENV)/.dev  ## write docs/configuration.md: every key of the config
+	@python -m steps.config.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
+
+docs: $(VENV)/.dev  ## build the documents as a site into build/site; needs no network
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+	@echo "look:  $(CURDIR)/build/site/index.html"
 
 clean:  ## remove caches, keep .venv and mlflow.db
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs build

@@ -14,7 +14,7 @@ MOST_CONCURRENT_ITEMS = 64  # a thread of the candidate's process each
 class FidelityConfig:
     """Teacher-forced comparison of a converted variant with its checkpoint."""
 
-    enabled: bool = True
+    enabled: bool = True  # false leaves it out of the report; its gate is then undecided
     # tokens compared, taken in turn from each text; the shipped texts hold a little over 21,000
     tokens: int = 2176
     # tokens scored in one forward pass: bounds memory at window * vocabulary * 4 bytes
@@ -38,7 +38,7 @@ class FidelityConfig:
 class SpeedConfig:
     """Timings, taken on the loaded model and never through tracing."""
 
-    enabled: bool = True
+    enabled: bool = True  # false leaves it out of the report; its gates are then undecided
     # untimed requests before the rounds, each prompt length
     warmup: int = bounded(1, at_least(0))
     rounds: int = bounded(3, at_least(1))  # timed rounds, interleaved across the candidates
@@ -75,7 +75,7 @@ class EvaluateConfig:
     # items of the pack that a candidate is asked at once, as a served model is; their latencies are
     # measured under that load
     concurrent_items: int = bounded(8, between(1, MOST_CONCURRENT_ITEMS, "an integer"))
-    seed: int = 0
+    seed: int = 0  # of the resamples behind intervals, and of lm-eval's examples
     # model URIs; empty takes the two that this chain logged
     candidates: list[str] = field(default_factory=list)
     incumbent: bool = True  # judge the registry's champion too, where there is one

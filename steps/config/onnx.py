@@ -57,6 +57,7 @@ class ServingConfig:
     threads: int = bounded(0, at_least(0))
     max_batch_size: int = bounded(8, at_least(1))  # requests decoded together
     max_queue: int = bounded(256, at_least(1))  # requests that may wait; one more is refused
+    # seconds that a request may take from when it arrives
     request_timeout: float = bounded(600.0, above(0, "seconds"))
     # KV cache kept across turns, in bytes; 0 switches reuse off
     prefix_cache_bytes: int = bounded(268_435_456, at_least(0))
@@ -80,8 +81,8 @@ class ServingConfig:
 class OnnxConfig:
     """One ONNX build."""
 
-    precision: Precision = Precision.int4
-    execution_provider: ExecutionProvider = ExecutionProvider.cpu
+    precision: Precision = Precision.int4  # of the weights
+    execution_provider: ExecutionProvider = ExecutionProvider.cpu  # what runs the graph
     # --extra_options of onnxruntime_genai.models.builder
     extra_options: dict[str, str] = field(default_factory=dict)
     prebuilt: bool = True  # take the model's prebuilt folder (model.onnx) when it names one

@@ -12,6 +12,7 @@ import pytest
 from steps.core import bytecode, digest
 from steps.core.errors import StepError
 
+TAG = sys.implementation.cache_tag  # of this Python, in the names of its bytecode
 SOURCE = """
 '''A module.'''
 NUMBERS = frozenset({1, 2.5, -0.0, 1j, "a", b"b", None, True, ...})
@@ -49,7 +50,7 @@ def compiled(folder: Path, source: str, level: int = 0, name: str = "chat") -> P
     other = folder.parent / "other.py"
     other.write_text(source)
     ending = f".opt-{level}" if level else ""
-    place = folder / "code" / "__pycache__" / f"{name}.cpython-311{ending}.pyc"
+    place = folder / "code" / "__pycache__" / f"{name}.{TAG}{ending}.pyc"
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(
         str(other), cfile=str(place), invalidation_mode=mode, optimize=level, doraise=True
@@ -97,19 +98,19 @@ def test_bytecode_of_another_source_counts(
         assert digest.of_folder(folder) == before
         return
     assert digest.of_folder(folder) != before
-    assert "code/__pycache__/chat.cpython-311" in digest.about_bytecode(folder)
+    assert f"code/__pycache__/chat.{TAG}" in digest.about_bytecode(folder)
     assert "rm -r" in digest.about_bytecode(folder)
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "code/__pycache__/chat.cpython-312.pyc",
-        "code/__pycache__/other.cpython-311.pyc",
-        "code/__pycache__/chat.cpython-311.pyc",
-        "code/__pycache__/chat.cpython-311.opt-3.pyc",
+        "code/__pycache__/chat.cpython-27.pyc",
+        f"code/__pycache__/other.{TAG}.pyc",
+        f"code/__pycache__/chat.{TAG}.pyc",
+        f"code/__pycache__/chat.{TAG}.opt-3.pyc",
         "code/__pycache__/readme.txt",
-        "__pycache__/chat.cpython-311.pyc",
+        f"__pycache__/chat.{TAG}.pyc",
         "code/chat.pyc",
         "code/registered_model_meta",
         "registered_model_meta/__init__.py",

@@ -1,7 +1,7 @@
 """lm-eval as an option: clear without it, and a local task scored with it."""
 
 import json
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pytest
 from steps.config.evaluate import EvaluateConfig
 from steps.core.errors import ConfigError
 from steps.evaluation import lm_eval_tasks
+from steps.evaluation.evaluate import evaluate_models
+from tests.evaluation.settings import QUICK, config
 
 TASK = """task: sums
 dataset_path: json
@@ -30,7 +32,7 @@ class Answers:
 
     def ask(self, command: str, **arguments: Any) -> Any:
         assert command == "answer" and arguments["max_tokens"] == 8
-        return {"text": "4\nand so on" if "2 + 2" in arguments["messages"][0]["content"] else "7"}
+        return {"text": "7\nand so on" if "10 - 3" in arguments["messages"][0]["content"] else "7"}
 
 
 def test_without_the_package_the_cure_is_named(
@@ -80,10 +82,41 @@ def test_a_good_task_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     lm_eval_tasks.check(["sums"], str(tmp_path))
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is an option and not installed")
-def test_local_task(tmp_path: Path) -> None:
-    rows = [{"question": "2 + 2 =", "answer": "4"}, {"question": "3 + 3 =", "answer": "6"}]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "sums.yaml").write_text(TASK % (tmp_path / "sums.jsonl"))
-    figures = lm_eval_tasks.run(Answers(), ["sums"], str(tmp_path), seed=0)
+@pytest.fixture
+def sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a task of two sums, and no network for who scores it."""
+    for key, value in (
+        ("HF_HOME", str(tmp_path / "cache")),
+        ("HF_HUB_OFFLINE", "1"),
+        ("HF_DATASETS_OFFLINE", "1"),
+    ):
+        monkeypatch.setenv(key, value)
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    rows = [{"question": "10 - 3 =", "answer": "7"}, {"question": "3 + 3 =", "answer": "6"}]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "sums.yaml").write_text(TASK % (folder / "sums.jsonl"))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_local_task_is_scored(sums: Path) -> None:
+    figures = lm_eval_tasks.run(Answers(), ["sums"], str(sums), seed=0)
     assert figures["lm_eval/sums/exact_match"] == 0.5
+    assert lm_eval_tasks.run(Answers(), ["sums"], str(sums), seed=0, limit=1) == {
+        "lm_eval/sums/exact_match": 1.0
+    }
+
+
+@pytest.mark.slow
+def test_an_evaluation_has_the_tasks_score(
+    sums: Path, clerk: Callable[[str], str], tmp_path: Path
+) -> None:
+    """lm-eval itself asks a candidate's process, which knows one of the two."""
+    settings = config(**QUICK, lm_eval_tasks=["sums"], lm_eval_path=str(sums))
+    workdir = tmp_path / "work"
+    workdir.mkdir()
+    report = evaluate_models([clerk("good")], settings, incumbent_uri=None, workdir=workdir)
+    (candidate,) = report.candidates
+    assert candidate.failure is None
+    assert candidate.metrics["lm_eval/sums/exact_match"] == 0.5

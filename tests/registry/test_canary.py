@@ -136,7 +136,7 @@ def test_bytecode_that_somebody_put_into_the_store_is_refused_by_name() -> None:
     other.write_text(source.replace("{self.name}: {asked}", "{self.name}: EVIL {asked}"))
     py_compile.compile(
         str(other),
-        cfile=str(cache / "chat_model.cpython-311.pyc"),
+        cfile=str(cache / f"chat_model.{sys.implementation.cache_tag}.pyc"),
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     said = subprocess.run(
@@ -145,7 +145,7 @@ def test_bytecode_that_somebody_put_into_the_store_is_refused_by_name() -> None:
     assert "EVIL" in said.stdout  # so it is run
     with pytest.raises(
         StepError,
-        match=r"holds bytecode .* \(__pycache__/chat_model\.cpython-311\.pyc\): delete that in the"
+        match=r"holds bytecode .* \(__pycache__/chat_model\.cpython-\d+\.pyc\): delete that in the"
         r" artifact store \(rm -r",
     ):
         canary.run(uri, digest, LIMITS)
