@@ -5,7 +5,7 @@ PEERS     ?= .venv-peers
 BIN       := $(CURDIR)/$(VENV)/bin
 MODEL     ?= smollm2_135m
 OVERRIDES ?=
-Q         ?= What is the capital of France?
+Q         ?= What is the capital of Germany?
 QUESTION  := $(value Q)
 WORKERS   ?= 2
 PARALLEL   = --numprocesses $(WORKERS) --no-loadscope-reorder  # tests/scheduling.py says which tests share a process
@@ -57,7 +57,7 @@ run: $(VENV)/.run  ## run the whole chain: make run [MODEL=Qwen/Qwen2.5-0.5B-Ins
 ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
 
-ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of France?" [NAME=my-model] [ALIAS=champion]
+ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of Germany?" [NAME=my-model] [ALIAS=champion]
 	@python -m steps.ask --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
 
 serve: $(VENV)/.run  ## serve the champion by OpenAI's API: make serve [NAME=my-model] [PORT=8000] [OVERRIDES="serve.max_waiting=16"]

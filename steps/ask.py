@@ -1,7 +1,7 @@
 """Ask a registered model one question, the champion unless another alias is named.
 
-python -m steps.ask --model smollm2_135m "What is the capital of France?"
-python -m steps.ask --name my-model --alias champion-edge "What is the capital of France?"
+python -m steps.ask --model smollm2_135m "What is the capital of Germany?"
+python -m steps.ask --name my-model --alias champion-edge "What is the capital of Germany?"
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m steps.ask",
         description="Ask a registered model one question.",
-        epilog='python -m steps.ask --name my-model "What is the capital of France?"',
+        epilog='python -m steps.ask --name my-model "What is the capital of Germany?"',
     )
     parser.add_argument("question", help="in quotes")
     parser.add_argument(
@@ -44,7 +44,7 @@ def main() -> None:
                 "question",
                 given.question,
                 "a question",
-                'write make ask Q="What is the capital of France?"',
+                'write make ask Q="What is the capital of Germany?"',
             )
         uri = uri_of(given.model, given.name, given.alias)
     except ConfigError as error:

@@ -13,7 +13,7 @@ from steps.evaluation import publish
 from steps.evaluation.presentation import closing_table
 from steps.registry.result import Promotion, Row
 
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Germany?"
 DEFAULT_NAME, DEFAULT_ALIAS = "smollm2-135m-instruct", "champion"  # what `make ask` asks
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 

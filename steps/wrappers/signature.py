@@ -3,7 +3,7 @@
 from typing import Any
 
 INPUT_EXAMPLE: dict[str, Any] = {
-    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "messages": [{"role": "user", "content": "What is the capital of Germany?"}],
     "temperature": 0.0,
     "max_tokens": 16,
 }

@@ -42,7 +42,7 @@ ELSEWHERE = {
 LOAD = """
 import json, sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
-response = model.predict({"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32})
+response = model.predict({"messages": [{"role": "user", "content": "What is the capital of Germany?"}], "max_tokens": 32})
 print(json.dumps(response))
 """  # noqa: E501
 
@@ -79,7 +79,7 @@ def test_make_run_ends_with_a_champion_that_answers(
 ) -> None:
     printed = reader.printed["make run"]
     assert "make ui" in printed
-    assert 'make ask Q="What is the capital of France?"' in printed
+    assert 'make ask Q="What is the capital of Germany?"' in printed
     found = aliases(client)
     assert {"transformers", "onnx", "champion", "challenger"} <= set(found)
     answers = {}
@@ -92,7 +92,7 @@ def test_make_run_ends_with_a_champion_that_answers(
         assert completion["model"] == NAME
         answers[alias] = completion["choices"][0]["message"]["content"]
     # a quantised champion of 135 million parameters may know less
-    assert "Paris" in answers["transformers"]
+    assert "Berlin" in answers["transformers"]
     assert answers["champion"].strip()
 
 

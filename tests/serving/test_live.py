@@ -13,7 +13,7 @@ import requests
 from tests.serving.servers import NAME, Serving
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Germany?"
 PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer"}},
@@ -39,7 +39,7 @@ def asked(content: str = QUESTION, **settings: Any) -> dict[str, Any]:
 
 def test_a_whole_answer(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(**asked())
-    assert "Paris" in str(answer.choices[0].message.content)
+    assert "Berlin" in str(answer.choices[0].message.content)
     assert answer.model == NAME
     assert str(answer.system_fingerprint).startswith(f"{NAME}/1-")
     assert answer.usage is not None

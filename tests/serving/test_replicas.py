@@ -40,6 +40,6 @@ def test_replicas_follow_a_move_within_the_polling_time(
         served = time.monotonic() - began
         print(f"{replicas} servers: move seen after {noticed:.1f} s, served after {served:.1f} s")
         for server in servers:
-            answer = server.chat("What is the capital of France?", max_tokens=8)
+            answer = server.chat("What is the capital of Germany?", max_tokens=8)
             assert answer.ok, answer.text
             assert answer.json()["system_fingerprint"].startswith(f"{NAME}/{SECOND}-")

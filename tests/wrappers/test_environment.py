@@ -15,7 +15,7 @@ ANSWER = """
 import importlib.util, sys, mlflow
 assert not any(importlib.util.find_spec(name) for name in ("torch", "transformers", "steps"))
 model = mlflow.pyfunc.load_model(sys.argv[1])
-messages = [{"role": "user", "content": "What is the capital of France?"}]
+messages = [{"role": "user", "content": "What is the capital of Germany?"}]
 [answer] = model.predict({"messages": messages, "max_tokens": 12})
 print(answer["choices"][0]["message"]["content"])
 print(model.predict({"prompt": "One, two,", "max_tokens": 4})[0])
@@ -42,4 +42,4 @@ def test_the_logged_requirements_alone_serve_it(
     python = str(home / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True)
     printed = in_fresh_process(ANSWER, logged.uris["int4"], python=python)
-    assert "Paris" in printed
+    assert "Berlin" in printed
