@@ -2,10 +2,8 @@
 
 import ast
 import inspect
-import io
-import tokenize
+import textwrap
 from functools import cache
-from typing import Any
 
 from steps.config import schema
 
@@ -19,29 +17,26 @@ def meaning_of(key: str) -> str:
         return (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
     above, _, name = key.rpartition(".")
     owner = schema.kind_of(above)
-    return _comments(owner).get(name, "") if isinstance(owner, type) else ""
+    return comments(owner).get(name, "") if isinstance(owner, type) else ""
 
 
 @cache
-def _comments(owner: type) -> dict[str, str]:
-    """Comment by field of a dataclass."""
-    source = inspect.getsource(owner)
-    comments: dict[int, tuple[str, bool]] = {}  # line: text, whether it stands alone there
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            alone = not token.line[: token.start[1]].strip()
-            comments[token.start[0]] = token.string.lstrip("# "), alone
-    (tree,) = ast.parse(source).body
+def comments(schema: type) -> dict[str, str]:
+    """Field to the comment at the end of its line, or else the lines of comment right above it."""
+    source = textwrap.dedent(inspect.getsource(schema))
+    lines = source.splitlines()
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
-    for statement in getattr(tree, "body", []):
-        target: Any = getattr(statement, "target", None)
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(target, ast.Name):
+    for statement in definition.body:
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
-        beside = comments.get(statement.end_lineno or statement.lineno)
-        lines: list[str] = []
-        at = statement.lineno - 1
-        while at in comments and comments[at][1]:
-            lines.insert(0, comments[at][0])
+        assert statement.end_lineno is not None
+        behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
+        said = [behind.strip()] if behind.strip() else []
+        at = statement.lineno - 2
+        while not behind.strip() and lines[at].lstrip().startswith("#"):
+            said.insert(0, lines[at].strip())
             at -= 1
-        found[target.id] = beside[0] if beside else " ".join(lines)
+        found[statement.target.id] = " ".join(line.lstrip("# ") for line in said)
     return found

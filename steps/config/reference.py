@@ -3,11 +3,9 @@
 python -m steps.config.reference > docs/configuration.md     # make reference
 """
 
-import ast
 import dataclasses
 import inspect
 import re
-import textwrap
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from steps.config import bounds
+from steps.config.meanings import comments
 from steps.config.root import CONF, Config, register
 
 PAGE = "docs/configuration.md"
@@ -79,27 +78,6 @@ def nodes(schema: type = Config, name: str = "") -> Iterator[Node]:
     yield Node(name, " ".join(purpose.split()), tuple(keys))
     for inner, dotted in below:
         yield from nodes(inner, dotted)
-
-
-def comments(schema: type) -> dict[str, str]:
-    """Field to the comment at the end of its line, or else the lines of comment right above it."""
-    source = textwrap.dedent(inspect.getsource(schema))
-    lines = source.splitlines()
-    (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.ClassDef)
-    found: dict[str, str] = {}
-    for statement in definition.body:
-        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-            continue
-        assert statement.end_lineno is not None
-        behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
-        said = [behind.strip()] if behind.strip() else []
-        at = statement.lineno - 2
-        while not behind.strip() and lines[at].lstrip().startswith("#"):
-            said.insert(0, lines[at].strip())
-            at -= 1
-        found[statement.target.id] = " ".join(line.lstrip("# ") for line in said)
-    return found
 
 
 def _schema(hint: Any) -> type | None:

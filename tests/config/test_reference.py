@@ -8,7 +8,8 @@ import pytest
 from steps.config import reference
 from steps.config.bounds import at_least, bounded
 from steps.config.isolation import Isolation
-from steps.config.reference import comments, nodes, page
+from steps.config.meanings import comments
+from steps.config.reference import nodes, page
 from tests.conftest import ROOT
 
 PAGE = (ROOT / reference.PAGE).read_text("utf-8")
