@@ -98,10 +98,9 @@ WEATHER: dict[str, Any] = {
         },
     },
 }
-NOW: dict[str, Any] = {
-    "type": "function",
-    "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
-}
+# closed: else a small model may write arguments until its tokens are used up
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+NOW: dict[str, Any] = {"type": "function", "function": {"name": "now", "parameters": NOTHING}}
 ASKED = say("What is the weather in Paris?", tools=[NOW, WEATHER], max_tokens=120)
 
 
