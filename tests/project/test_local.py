@@ -33,19 +33,7 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(
     here = {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": "test"}
 
     def step(name: str) -> tuple[int, str]:
-        words = (
-            "mlflow",
-            "run",
-            ".",
-            "-e",
-            name,
-            "--env-manager",
-            "local",
-            "-P",
-            "model=local",
-            "-P",
-            f"model.path={folder}",
-        )
+        words = ("python", "-m", f"steps.{name}", "model=local", f"model.path='{folder}'")
         done = shell(*words, cwd=ROOT, **here)
         return done.returncode, done.stdout + done.stderr
 
