@@ -38,6 +38,8 @@ ELSEWHERE = {
     "make test": "this is one of its tests",
     "mlflow run https://": "test_git_uri runs a git URL",
     "mlflow run . --env-manager local -P model=phi3_mini_4k": "7.6 GB from a hub",
+    "make run MODEL=Qwen/": "1 GB from a hub; test_hub takes a repository",
+    "mlflow run . --env-manager local -P model=/models/mine": "test_local takes a folder",
 }
 LOAD = """
 import json, sys, mlflow
