@@ -114,7 +114,7 @@ def run_rounds(uri: str, name: str, rounds: int) -> Journal:
 
 
 @pytest.mark.parametrize(
-    "rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "rounds", [2, pytest.param(8, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_racing_registrations_make_one_version_each(remote: str, rounds: int) -> None:
     with mlflow.start_run():
@@ -148,7 +148,7 @@ def test_a_few_racing_rounds(remote: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("rounds", [50, pytest.param(200, marks=pytest.mark.volume)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.volume)])
 def test_racing_rounds(remote: str, rounds: int) -> None:
     check(f"race-{rounds}", run_rounds(remote, f"race-{rounds}", rounds))
 
