@@ -28,13 +28,14 @@ from steps.registry.client import RegistryClient
 from steps.registry.entry import DamagedRecordError, entry_of
 from steps.registry.model_version import Version
 
-# Value of the model's tag while its history is being created: this word, and the SHA-256 of a
-# random
-# text that the history gets as a tag. Whoever reads the model's tag cannot make a history that
-# fits.
-PENDING = "pending"
+# A promoter that is about to create the history tags the model with the SHA-256 of a random text,
+# under a key of its own, as others may do so at the same moment; the history that it creates has
+# the text as a tag. Whoever reads the model's tags cannot make a history that fits.
+PENDING_TAG = "slm.history.pending."  # on the model, with the beginning of the hash behind it
 PROOF_TAG = "slm.history.proof"  # on the history: that text
-MOST_PENDING = 8  # promoters that create a history at the same moment
+PENDING = (
+    "pending"  # earlier versions of this project wrote it, and the hashes, into the model's tag
+)
 RACE_SECONDS, POLL_SECONDS = 10.0, 0.2  # how long another promoter may take to name what it created
 
 
@@ -62,7 +63,9 @@ def check(registry: RegistryClient, name: str) -> None:
         ForeignHistoryError: somebody else made the history, or made it anew.
         RenamedModelError: the model was renamed without its history.
     """
-    model, history = _find(registry, name), _find(registry, journal.name_of(name))
+    # the history first: what says whose it is stands on the model before the history is created
+    history = _find(registry, journal.name_of(name))
+    model = _find(registry, name)
     if model is None:
         return
     if history is None:
@@ -92,25 +95,24 @@ def claim(registry: RegistryClient, name: str, description: str) -> None:
     created = _find(registry, history)
     if created is None:
         proof = secrets.token_hex(32)
-        _tag(registry, name, _promised(_find(registry, name), proof))
+        digest = _hash(proof)
+        _tag(registry, name, PENDING_TAG + digest[:16], digest)
         known_by = {journal.KIND_TAG: "history", PROOF_TAG: proof}
         if not registry.ensure_model(history, description, known_by):
             _wait_for(registry, name)
         created = _find(registry, history)
-    if (
-        created is not None
-        and (model := _find(registry, name))
-        and model.tags.get(tags.HISTORY) != created.created
-    ):
-        _tag(registry, name, created.created)
+    model = _find(registry, name)
+    if created is None or model is None:
+        return
+    if model.tags.get(tags.HISTORY) != created.created:
+        _tag(registry, name, tags.HISTORY, created.created)
+    for key in model.tags:
+        if key.startswith(PENDING_TAG):  # also of a promoter that was ended
+            registry.delete_model_tag(name, key)
 
 
-def _promised(model: Found | None, proof: str) -> str:
-    """The tag of a model whose history is about to be created, beside what others are creating."""
-    before = model.tags.get(tags.HISTORY, "") if model else ""
-    digests = before.split()[1:] if before.startswith(PENDING) else []
-    digest = hashlib.sha256(proof.encode()).hexdigest()
-    return " ".join([PENDING, *digests[-MOST_PENDING:], digest])
+def _hash(proof: str) -> str:
+    return hashlib.sha256(proof.encode()).hexdigest()
 
 
 def _wait_for(registry: RegistryClient, name: str) -> None:
@@ -131,11 +133,11 @@ def _wait_for(registry: RegistryClient, name: str) -> None:
 
 def _belongs(registry: RegistryClient, name: str, model: Found, history: Found) -> bool:
     tag = model.tags.get(tags.HISTORY)
-    if tag is not None and tag.startswith(PENDING):
-        proof = history.tags.get(PROOF_TAG, "")
-        return hashlib.sha256(proof.encode()).hexdigest() in tag.split()[1:]
-    if tag is not None:
+    if tag is not None and not tag.startswith(PENDING):
         return tag == history.created
+    pending = [value for key, value in model.tags.items() if key.startswith(PENDING_TAG)]
+    if tag is not None or pending:
+        return _hash(history.tags.get(PROOF_TAG, "")) in [*pending, *(tag or "").split()[1:]]
     if not without_users():
         return False
     versions = registry.versions(name)
@@ -170,7 +172,10 @@ def _had_one(versions: Sequence[Version]) -> bool:
 def _check_renamed(registry: RegistryClient, name: str, model: Found) -> None:
     """MLflow renames one registered model at a time; tags and creation times stay."""
     tag = model.tags.get(tags.HISTORY)
-    if (tag or "").startswith(PENDING) or (tag is None and not _had_one(registry.versions(name))):
+    pending = any(key.startswith(PENDING_TAG) for key in model.tags)
+    if (tag or "").startswith(PENDING) or (
+        tag is None and (pending or not _had_one(registry.versions(name)))
+    ):
         return
     for left, history in _histories(registry).items():
         if history.created != tag and (tag is not None or not _written_for(registry, left, model)):
@@ -225,8 +230,8 @@ def _histories(registry: RegistryClient) -> dict[str, Found]:
     return {entity.name: _found(entity) for entity in entities}
 
 
-def _tag(registry: RegistryClient, name: str, value: str) -> None:
+def _tag(registry: RegistryClient, name: str, key: str, value: str) -> None:
     registry.repeated(
         f"tagging {name!r}",
-        lambda: registry.client.set_registered_model_tag(name, tags.HISTORY, value),
+        lambda: registry.client.set_registered_model_tag(name, key, value),
     )

@@ -166,6 +166,12 @@ class RegistryClient:
             lambda: self.client.update_model_version(name, str(number), description=text),
         )
 
+    def delete_model_tag(self, name: str, key: str) -> None:
+        self._write(
+            f"deleting tag {key} of {name!r}",
+            lambda: self.client.delete_registered_model_tag(name, key),
+        )
+
     def set_alias(self, name: str, alias: str, number: int) -> None:
         self._write(
             f"setting {name!r}@{alias} to version {number}",

@@ -157,12 +157,21 @@ def test_history_of_a_free_name_keeps_no_model_waiting(by_hand: Pair, record: st
     assert aliases()["champion"] == 1
 
 
-def test_history_that_somebody_made_while_the_model_waited_for_its_own(by_hand: Pair) -> None:
-    """A promoter was killed between announcing the history and creating it; what he announced does
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (f"{belonging.PENDING_TAG}{'0' * 16}", "0" * 64),
+        (tags.HISTORY, f"{belonging.PENDING} {'0' * 64}"),  # as earlier versions announced it
+    ],
+)
+def test_history_that_somebody_made_while_the_model_waited_for_its_own(
+    by_hand: Pair, key: str, value: str
+) -> None:
+    """A promoter was killed between announcing the history and creating it; what it announced does
     not say how to make one that fits.
     """
     client = mlflow.MlflowClient()
-    client.set_registered_model_tag(scene.NAME, tags.HISTORY, f"{belonging.PENDING} {'0' * 64}")
+    client.set_registered_model_tag(scene.NAME, key, value)
     forge()
     with pytest.raises(ForeignHistoryError):
         promote(scene.config(TARGET))
@@ -195,6 +204,51 @@ def test_killed_between_creating_the_history_and_naming_it(
             promote(scene.config(TARGET))
     assert mlflow.MlflowClient().get_registered_model(HISTORY).tags[belonging.PROOF_TAG]
     assert promote(scene.config(TARGET)).entry == 1
+
+
+def test_promoters_that_announce_the_history_at_the_same_moment(
+    by_hand: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one announces, creates and names it between our announcement and our creation."""
+    ensure = RegistryClient.ensure_model
+    others: list[str] = []
+    monkeypatch.setattr(belonging, "without_users", lambda: False)
+
+    def beaten(self: RegistryClient, name: str, *arguments: Any) -> bool:
+        if name == HISTORY and not others:
+            others.append(name)
+            belonging.claim(self, scene.NAME, "of another promoter")
+        return ensure(self, name, *arguments)
+
+    monkeypatch.setattr(RegistryClient, "ensure_model", beaten)
+    assert promote(scene.config(TARGET)).entry == 1
+    assert others == [HISTORY]
+    client = mlflow.MlflowClient()
+    model = client.get_registered_model(scene.NAME)
+    assert model.tags[tags.HISTORY] == str(client.get_registered_model(HISTORY).creation_timestamp)
+    assert not [key for key in model.tags if key.startswith(belonging.PENDING_TAG)]
+
+
+def test_a_history_that_is_created_while_it_is_looked_for_is_its_models(
+    by_hand: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another promoter announces and creates it between two reads of one look."""
+    find = belonging._find
+    seen: list[str] = []
+    monkeypatch.setattr(belonging, "without_users", lambda: False)
+
+    def late(registry: RegistryClient, name: str) -> Any:
+        found = find(registry, name)
+        seen.append(name)
+        if len(seen) == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(belonging, "_find", find)
+                belonging.claim(registry, scene.NAME, "of another promoter")
+        return found
+
+    monkeypatch.setattr(belonging, "_find", late)
+    belonging.check(RegistryClient(10), scene.NAME)
+    assert seen[:2] == [HISTORY, scene.NAME]
 
 
 def _killed(call: Any) -> Any:
