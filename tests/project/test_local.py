@@ -88,5 +88,5 @@ def test_a_sweep_of_a_folder_takes_its_three_commands(
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]
-    assert re.search(r"^int4_cpu .* yes$", printed, re.MULTILINE), printed
+    assert re.search(r"^int4_cpu +\d.* yes *$", printed, re.MULTILINE), printed
     assert printed.count("fetch_model for my-checkpoint") == 1
