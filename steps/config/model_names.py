@@ -1,4 +1,4 @@
-"""Names in the Model Registry of models that nobody named: after the repository or the folder."""
+"""Default names in the Model Registry, taken from the repository or the folder."""
 
 import re
 import unicodedata

@@ -18,9 +18,9 @@ def keys(node: type = Config, prefix: str = "") -> Iterator[str]:
 
 
 def kind_of(key: str) -> object | None:
-    """Type of the field at a dotted key, without ``| None``; None where there is no such field.
+    """Type of the field at a dotted key, without ``| None``; None where the schemas have none.
 
-    The empty key is the whole config. Below a mapping there is no field.
+    The empty key is the whole config. Keys below a mapping are not fields.
     """
     node: object = Config
     for name in key.split(".") if key else ():

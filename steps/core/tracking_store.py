@@ -61,7 +61,7 @@ def require_server(uri: str) -> None:
     try:
         port = parts.port or PORTS[parts.scheme]
         socket.create_connection((host, port), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:  # a port that is none is a ValueError
+    except (OSError, ValueError) as error:  # a port that is not a number is a ValueError
         raise StepError(
             f"MLflow at {redact(uri)} does not answer ({error}); start the tracking server, or set"
             " MLFLOW_TRACKING_URI to where it is"
@@ -73,9 +73,9 @@ def _require_database(uri: str, claimed: bool) -> None:
     if str(path) in (".", ":memory:"):
         return
     if claimed and not path.exists() and (cure := relative_cure(uri)):
-        raise StepError(f"MLflow at {uri}: there is no such database in {Path.cwd()}; {cure}")
+        raise StepError(f"MLflow at {uri}: the database does not exist in {Path.cwd()}; {cure}")
     if not path.parent.is_dir():
-        raise StepError(f"MLflow at {uri}: there is no folder {path.parent}; make it")
+        raise StepError(f"MLflow at {uri}: the folder {path.parent} does not exist; make it")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise StepError(
             f"MLflow at {uri}: {path} cannot be written by this user; set"

@@ -32,7 +32,7 @@ class OtherLoad:
     Attributes:
         others: of other processes.
         stolen: of other guests of the host.
-        idle: of nobody.
+        idle: not used by any process, waiting for disks included.
         allowed: what ``others`` may be at most, ``evaluate.speed.max_other_load``.
     """
 
@@ -43,7 +43,9 @@ class OtherLoad:
 
     @property
     def busy(self) -> bool:
-        """Whether timings of this period are of no use."""
+        """Whether timings of this period are of no use; never where all load is allowed."""
+        if self.allowed >= 1:
+            return False
         crowded = self.others > self.allowed and self.idle < ENOUGH_IDLE
         return crowded or self.stolen > STOLEN_PART * self.allowed
 

@@ -1,5 +1,5 @@
 """``report.html`` of a finished evaluation, rendered anew from its ``report.json``: how a report
-looks, and which profile it recommends by, are no part of the evidence.
+looks, and which profile it recommends by, do not belong to the evidence.
 """
 
 import logging

@@ -78,11 +78,7 @@ def difference(
     Raises:
         ValueError: the two are not of one length, or empty.
     """
-    if len(candidate) != len(incumbent) or not candidate:
-        raise ValueError(
-            f"paired scores of {len(candidate)} and {len(incumbent)} items: expected the same"
-            " items, at least one"
-        )
+    _require_pairs(candidate, incumbent)
     pairs = np.asarray(candidate, float) - np.asarray(incumbent, float)
     count, mean = len(pairs), float(pairs.mean())
     low = high = mean
@@ -130,17 +126,21 @@ def told_apart(
     return float(result.pvalue)
 
 
+def _require_pairs(first: Sequence[float], second: Sequence[float]) -> None:
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            f"paired scores of {len(first)} and {len(second)} items: expected the same items, at"
+            " least one"
+        )
+
+
 def sign_test(ours: Sequence[float], theirs: Sequence[float]) -> SignTest:
     """Exact two-sided sign test on paired scores: only items that the two score differently count.
 
     Raises:
         ValueError: the two are not of one length, or empty.
     """
-    if len(ours) != len(theirs) or not ours:
-        raise ValueError(
-            f"paired scores of {len(ours)} and {len(theirs)} items: expected the same items, at"
-            " least one"
-        )
+    _require_pairs(ours, theirs)
     won = sum(a > b for a, b in zip(ours, theirs, strict=True))
     lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
     p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0

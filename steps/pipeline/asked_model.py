@@ -12,7 +12,7 @@ def uri_of(model: str, name: str | None, alias: str) -> str:
 
     Args:
         model: a config of ``conf/model/``, a repository or a folder, whose registered name counts
-            where there is no other.
+            where ``name`` is not given.
         name: of the registered model, also as ``models:/<name>`` or ``models:/<name>@<alias>``.
         alias: where the name has none.
 

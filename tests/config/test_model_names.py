@@ -1,4 +1,4 @@
-"""Names of models that nobody named, and models that are named in one word."""
+"""Default names of models, and models that are given in one word."""
 
 import pytest
 

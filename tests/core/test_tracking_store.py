@@ -67,7 +67,7 @@ def test_a_relative_database_that_means_another_file_here_says_what_to_write(
 def test_a_database_that_cannot_be_written_says_where_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StepError, match=r"there is no folder .*/away; make it"):
+    with pytest.raises(StepError, match=r"the folder .*/away does not exist; make it"):
         tracking_store.require(f"sqlite:///{tmp_path}/away/mlflow.db")
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write anywhere
     with pytest.raises(StepError, match=r"cannot be written by this user; set MLFLOW_TRACKING_URI"):

@@ -30,6 +30,7 @@ def test_what_is_neither_idle_nor_stolen_nor_ours_is_of_others() -> None:
         # unless they are let
         (OtherLoad(0.40, 0.1, 0.05, 0.5), ""),
         (OtherLoad(0.95, 0.0, 0.0, 1.0), ""),
+        (OtherLoad(0.3, 0.6, 0.0, 1.0), ""),
         (
             OtherLoad(0.3, 0.1, 0.0, 0.1),
             "other processes took 30 % of the CPU time and other guests of the host took 10 % of"
