@@ -13,7 +13,7 @@ NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 BARE_NAME := $(patsubst models:/%,%,$(NAME))
-MLFLOW_RUN := MLFLOW_LOGGING_LEVEL=$${MLFLOW_LOGGING_LEVEL:-WARNING} mlflow run . --env-manager local -P model='$(MODEL)'
+MLFLOW_RUN := mlflow run . --env-manager local -P model='$(MODEL)'
 CHECK     := python -m steps.check --quiet --store --model '$(MODEL)'
 INSTALL   := -m pip install --quiet --disable-pip-version-check
 PIP       := $(BIN)/python $(INSTALL)
@@ -29,6 +29,8 @@ export REQUIRE_PYTHON
 export PATH := $(BIN):$(PATH)
 export QUESTION  # through the environment, and as it was typed: a shell would read its quotes, dollars and backticks
 unexport Q
+# MLflow announces each folder
+run sweep: export MLFLOW_LOGGING_LEVEL ?= WARNING
 
 .PHONY: help install run ui ask serve chat docs reference test test-slow test-volume lint format bench bench-short peers sweep lock models clean
 .DEFAULT_GOAL := help
@@ -52,7 +54,7 @@ install: $(VENV)/.run  ## install what the steps need into .venv
 
 run: $(VENV)/.run  ## run the whole chain: make run [MODEL=Qwen/Qwen2.5-0.5B-Instruct] [OVERRIDES="evaluate=smoke"]
 	@$(CHECK) --overrides "$(OVERRIDES)"
-	@$(MLFLOW_RUN) -P overrides="$(OVERRIDES)"
+	$(MLFLOW_RUN)$(if $(OVERRIDES), -P overrides="$(OVERRIDES)")
 
 ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
@@ -102,8 +104,8 @@ bench-short: $(VENV)/.dev  ## little of each benchmark, only to see that they wo
 	python -m benchmarks.run --short --peers $(PEERS)
 
 sweep: $(VENV)/.run  ## compare ONNX builds: one table and a Pareto picture
-	@for step in fetch_model log_transformers; do $(MLFLOW_RUN) -e $$step -P overrides="$(OVERRIDES)" || exit 1; done
-	@$(MLFLOW_RUN) -e sweep -P overrides="evaluate=sweep $(OVERRIDES)"
+	@for step in fetch_model log_transformers; do $(MLFLOW_RUN) -e $$step$(if $(OVERRIDES), -P overrides="$(OVERRIDES)") || exit 1; done
+	$(MLFLOW_RUN) -e sweep -P overrides="evaluate=sweep $(OVERRIDES)"
 
 COMPILE = pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-header --annotation-style=line
 lock: $(VENV)/.dev  ## compile requirements*.in to requirements*.txt

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, norm, permutation_test, t
+import scipy  # scipy.stats, which takes a second to import, when it is first used
 
 NOT_WORSE, WORSE, UNDECIDED = "not_worse", "worse", "undecided"
 
@@ -55,7 +55,7 @@ def proportion(scores: Sequence[float], confidence: float = 0.95) -> Interval:
     if not scores:
         raise ValueError("scores=[]: expected at least one item")
     held = round(sum(scores))
-    interval = binomtest(held, len(scores)).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(held, len(scores)).proportion_ci(confidence, method="wilson")
     return Interval(sum(scores) / len(scores), float(interval.low), float(interval.high))
 
 
@@ -83,8 +83,10 @@ def difference(
     count, mean = len(pairs), float(pairs.mean())
     low = high = mean
     if np.ptp(pairs) > 0:  # resampling a constant teaches nothing
-        tail = norm.cdf(t.ppf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1)))
-        resampled = bootstrap(
+        tail = scipy.stats.norm.cdf(
+            scipy.stats.t.ppf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
+        )
+        resampled = scipy.stats.bootstrap(
             (pairs,),
             np.mean,
             n_resamples=resamples,
@@ -98,7 +100,9 @@ def difference(
         """Upper end of the exact (Clopper-Pearson) interval of a rate, at the same confidence to
         each side.
         """
-        return float(binomtest(events, count).proportion_ci(confidence, method="exact").high)
+        return float(
+            scipy.stats.binomtest(events, count).proportion_ci(confidence, method="exact").high
+        )
 
     lost, won = float(-pairs[pairs < 0].sum()) / count, float(pairs[pairs > 0].sum()) / count
     low = min(low, won - most(int((pairs < 0).sum())))
@@ -115,7 +119,7 @@ def told_apart(
     first, second = np.asarray(candidate, float), np.asarray(incumbent, float)
     if np.array_equal(first, second):
         return 1.0
-    result = permutation_test(
+    result = scipy.stats.permutation_test(
         (first, second),
         lambda a, b, axis: np.mean(a - b, axis=axis),
         permutation_type="samples",
@@ -143,7 +147,7 @@ def sign_test(ours: Sequence[float], theirs: Sequence[float]) -> SignTest:
     _require_pairs(ours, theirs)
     won = sum(a > b for a, b in zip(ours, theirs, strict=True))
     lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
-    p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    p_value = float(scipy.stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
     return SignTest(len(ours), won, lost, p_value)
 
 
@@ -154,7 +158,7 @@ def items_needed(discordant: float, margin: float, confidence: float, power: flo
     Normal approximation for paired proportions: n = (z_confidence + z_power)^2 * discordant /
     margin^2.
     """
-    quantiles = float(norm.ppf(confidence) + norm.ppf(power))
+    quantiles = float(scipy.stats.norm.ppf(confidence) + scipy.stats.norm.ppf(power))
     return math.ceil(quantiles**2 * max(discordant, 0.05) / margin**2)
 
 

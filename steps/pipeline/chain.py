@@ -1,6 +1,4 @@
-"""The chain of steps: each a child run through ``mlflow.projects.run``, or an earlier run that made
-the same.
-"""
+"""The chain of steps: each a child run, or an earlier run that made the same."""
 
 import logging
 import time
@@ -13,14 +11,18 @@ from mlflow.tracking import MlflowClient
 
 from steps.config.root import Config, with_inputs
 from steps.core import tags
-from steps.core.errors import StepError
+from steps.core.errors import ConfigError, StepError
+from steps.core.redaction import redact
 from steps.pipeline.artifact_lookup import PRODUCERS, difference, find_output, load
-from steps.pipeline.children import prepare_environment, submit
+from steps.pipeline.children import prepare_environment, run_here, submit
+from steps.pipeline.definition import Step
 
 log = logging.getLogger(__name__)
 STAGES = (("fetch_model",), ("log_transformers", "log_onnx_wrapper"), ("evaluate",), ("register",))
 # it is idempotent, and what it does depends on the registry of this moment
 NEVER_REUSED = frozenset({"register"})
+# it takes seconds, of which a process of its own would spend the most on importing MLflow
+IN_THIS_PROCESS = frozenset({"register"})
 # building int4 from float16 weights peaks at 3 times their size; both logged at once at 4
 PEAK_PER_CHECKPOINT_BYTE = 4
 PEAK_FIXED = 3 * 2**30  # bytes: two interpreters with torch
@@ -60,7 +62,9 @@ class Chain:
             todo = [name for name in stage if not self._have(name)]
             together = len(todo) > 1 and self._fits_in_memory()
             for group in [todo] if together else [[name] for name in todo]:
-                output = self._run_group(group)
+                output = (
+                    self._run_here(*group) if IN_THIS_PROCESS & {*group} else self._run_group(group)
+                )
         return output
 
     def _have(self, name: str) -> bool:
@@ -104,10 +108,24 @@ class Chain:
                 run.cancel()
         return output
 
-    def _submit(self, name: str, *, wait: bool) -> SubmittedRun:
-        inputs = {key: self.uris[key] for key in load(name).needs(self.config)}
+    def _run_here(self, name: str) -> str:
+        started = time.monotonic()
+        log.info("%s: running", name)
+        step = load(name)
         try:
-            return submit(name, inputs, self.overrides, wait=wait)
+            output = run_here(step, self._inputs(step), self.overrides)
+        except (ConfigError, StepError) as error:
+            log.error("%s: error: %s", name, redact(str(error)))
+            raise StepError(f"{name} failed; what it said is above and on its run") from error
+        self._say(name, f"{time.monotonic() - started:.0f} s")
+        return output
+
+    def _inputs(self, step: Step) -> dict[str, str]:
+        return {key: self.uris[key] for key in step.needs(self.config)}
+
+    def _submit(self, name: str, *, wait: bool) -> SubmittedRun:
+        try:
+            return submit(name, self._inputs(load(name)), self.overrides, wait=wait)
         except ExecutionException as error:
             raise StepError(
                 f"{name} failed; what it said is above and in logs/ of its run ({error})"

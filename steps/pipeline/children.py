@@ -1,4 +1,4 @@
-"""Steps that another step starts, each through `mlflow run` in this environment."""
+"""Steps that another step starts: through `mlflow run` in this environment, or in this process."""
 
 import logging
 import os
@@ -11,6 +11,10 @@ import mlflow
 from mlflow.projects.submitted_run import SubmittedRun
 
 from steps.config.root import ROOT
+from steps.pipeline.arguments import translate
+from steps.pipeline.compose import composed
+from steps.pipeline.definition import Step
+from steps.pipeline.launcher import run_step
 
 
 def prepare_environment() -> None:
@@ -40,13 +44,37 @@ def submit(
     """
     active = mlflow.active_run()
     assert active is not None, "children have a parent"
-    given = {"overrides": shlex.join(overrides)} if overrides else {}
     submitted: SubmittedRun = mlflow.projects.run(
         str(ROOT),
         entry_point=name,
-        parameters={**inputs, **given},
+        parameters=_parameters(inputs, overrides),
         env_manager="local",
         synchronous=wait,
         experiment_id=str(active.info.experiment_id),
     )
     return submitted
+
+
+def run_here(step: Step, inputs: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Run a step in this process, as a run nested in the active one.
+
+    Args:
+        step: what to run.
+        inputs: URIs by config key.
+        overrides: in Hydra's grammar.
+
+    Returns:
+        What the step made.
+
+    Raises:
+        StepError: it failed.
+    """
+    parameters = _parameters(inputs, overrides)
+    words = [part for key, value in parameters.items() for part in (f"--{key}", value)]
+    arguments = translate(words)
+    return run_step(step, composed(arguments.overrides), arguments.overrides)
+
+
+def _parameters(inputs: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
+    """Parameters of the entry point in MLproject."""
+    return {**inputs, **({"overrides": shlex.join(overrides)} if overrides else {})}

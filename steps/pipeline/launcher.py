@@ -151,13 +151,16 @@ def _multirun(step: Step, arguments: Arguments, first: Config) -> None:
         _end(step, error, FAILED)
 
 
-def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> None:
+def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> str:
     """Open the run of one job and call the body.
 
     Args:
         step: what to run.
         cfg: as Hydra composed it.
         overrides: that it was composed from, in Hydra's grammar.
+
+    Returns:
+        What the body made.
     """
     from steps.pipeline.artifact_lookup import resolve_inputs
     from steps.pipeline.run import opened
@@ -168,7 +171,9 @@ def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> None:
         run.record(step, config, cfg, overrides)
         inputs = resolve_inputs(step, config, overrides)
         config = with_inputs(config, inputs)
-        run.finish(step, step.body(config, run.describe(step, config, inputs, overrides)))
+        output = step.body(config, run.describe(step, config, inputs, overrides))
+        run.finish(step, output)
+    return output
 
 
 def _quiet() -> None:

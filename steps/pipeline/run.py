@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)
 PARAM_BATCH = 100  # most parameters MLflow takes in one call
 PARAM_LENGTH = 6000  # characters MLflow keeps of a parameter's value
+# tags of MLflow Projects that a run shares with the one it is nested in
+ORIGIN = frozenset({
+    "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit",
+    "mlflow.source.git.branch", "mlflow.source.git.repoURL", "mlflow.project.env",
+    "mlflow.project.backend",
+})  # fmt: skip
+ENTRY_POINT = "mlflow.project.entryPoint"
 
 
 class Run:
@@ -124,6 +131,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
     uri = mlflow.get_tracking_uri()
     claimed = bool(os.environ.get("MLFLOW_RUN_ID"))
     tracking_store.require(uri, claimed=claimed)
+    logged = _log_size()
     try:
         active = _start(name, experiment)
     except MlflowException as error:
@@ -142,7 +150,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         raise
     finally:
         try:
-            upload_log()
+            upload_log(name, logged)
         except Exception as error:  # noqa: BLE001 (of any artifact store's client: the run's status is worth more than its log)
             log.warning(
                 "the log could not be uploaded to run %s: %s", run.run_id, redact(str(error))
@@ -152,8 +160,9 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
 
 
 def _start(name: str, experiment: str) -> mlflow.ActiveRun:
-    if mlflow.active_run():
-        return mlflow.start_run(run_name=name, nested=True)
+    if parent := mlflow.active_run():
+        origin = {key: value for key, value in parent.data.tags.items() if key in ORIGIN}
+        return mlflow.start_run(run_name=name, nested=True, tags={**origin, ENTRY_POINT: name})
     if not any(os.environ.get(key) for key in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")):
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment)
     return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)
@@ -172,14 +181,27 @@ def name_refused(name: str, error: ConfigError) -> None:
         log.warning("run %s could not be named: %s", run_id, redact(str(refused)))
 
 
-def upload_log() -> None:
-    """Put Hydra's log of this job on the active run."""
-    if not HydraConfig.initialized():  # the parent of a multirun has no log of its own
-        return
+def _log_file() -> Path | None:
+    """Hydra's log of this job; the parent of a multirun has none of its own."""
+    if not HydraConfig.initialized():
+        return None
     job = HydraConfig.get()
     file = Path(job.runtime.output_dir) / f"{job.job.name}.log"
-    if file.is_file():
-        mlflow.log_text(redact(file.read_text(encoding="utf-8")), f"logs/{file.name}")
+    return file if file.is_file() else None
+
+
+def _log_size() -> int:
+    file = _log_file()
+    return file.stat().st_size if file else 0
+
+
+def upload_log(name: str, start: int) -> None:
+    """Put what Hydra's log has from byte ``start`` on on the active run, as that of step
+    ``name``.
+    """
+    if file := _log_file():
+        said = file.read_bytes()[start:].decode("utf-8", "replace")
+        mlflow.log_text(redact(said), f"logs/{name}.log")
 
 
 def installed() -> list[tuple[str, str]]:

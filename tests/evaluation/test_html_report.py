@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from steps.evaluation.presentation import html_report, plots
+from steps.evaluation.presentation.labels import labels
 from steps.evaluation.presentation.pareto import Point, front, scatter
 from tests.evaluation import sample
 
@@ -184,7 +185,7 @@ def test_pictures_name_prompts_as_the_model_counted_them() -> None:
 
 
 def test_quality_and_speed_are_drawn_with_intervals_and_the_whole_front() -> None:
-    figure = plots.pareto(REPORT, plots.labels(REPORT))
+    figure = plots.pareto(REPORT, labels(REPORT))
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_ylim() == (0, 1)

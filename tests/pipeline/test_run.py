@@ -100,7 +100,7 @@ def test_a_log_that_cannot_be_uploaded_hides_no_end(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse() -> None:
+    def refuse(_name: str, _start: int) -> None:
         raise OSError("the artifact store is away")
 
     monkeypatch.setattr(run_module, "upload_log", refuse)

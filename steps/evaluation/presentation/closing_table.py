@@ -8,7 +8,7 @@ from rich.table import Table
 from steps.config.promotion import PromotionConfig
 from steps.core import screen
 from steps.evaluation import metrics
-from steps.evaluation.presentation.plots import labels
+from steps.evaluation.presentation.labels import labels
 from steps.evaluation.presentation.recommendation import recommend
 from steps.evaluation.report import INSUFFICIENT, Report
 

@@ -19,6 +19,7 @@ from steps.config.promotion import PromotionConfig
 from steps.evaluation import metrics
 from steps.evaluation.metrics import Metric
 from steps.evaluation.presentation import figures, plots
+from steps.evaluation.presentation.labels import labels
 from steps.evaluation.presentation.recommendation import recommend
 from steps.evaluation.report import CandidateReport, ItemResult, Report
 
@@ -234,7 +235,7 @@ def render(
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         advice=recommend(report, policy or PromotionConfig()),
-        names=plots.labels(report),
+        names=labels(report),
         decisions=DECISIONS,
         headlines=[headlines(candidate) for candidate in report.candidates],
         summaries=[summary(candidate) for candidate in report.candidates],

@@ -9,33 +9,11 @@ from matplotlib.figure import Figure
 
 from steps.evaluation import metrics
 from steps.evaluation.presentation.figures import HEIGHT, colour, empty, label_axes, legend_above
+from steps.evaluation.presentation.labels import labels
 from steps.evaluation.presentation.pareto import Point, scatter
 from steps.evaluation.report import CandidateReport, Report
 
 MAX_POINTS = 400  # points drawn of one distribution
-
-
-def label(candidate: CandidateReport) -> str:
-    """How a candidate is called in pictures and columns."""
-    name = {"transformers": "transformers", "onnx": "ONNX"}.get(
-        candidate.variant, candidate.variant
-    )
-    return f"{name} (incumbent)" if candidate.role == "incumbent" else name
-
-
-def labels(report: Report) -> list[str]:
-    """One label a candidate; where two would be the same, the end of the model id tells them
-    apart.
-    """
-    plain = [label(candidate) for candidate in report.candidates]
-    return [
-        (
-            f"{name} {candidate.model_id[-6:]}"
-            if plain.count(name) > 1 and candidate.model_id
-            else name
-        )
-        for name, candidate in zip(plain, report.candidates, strict=True)
-    ]
 
 
 def quality_by_skill(report: Report, names: Sequence[str]) -> Figure | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from steps.config.promotion import PromotionConfig
 from steps.evaluation import metrics, statistics
-from steps.evaluation.presentation.plots import labels
+from steps.evaluation.presentation.labels import labels
 from steps.evaluation.ranking import rank, speed_in_doubt
 from steps.evaluation.report import INSUFFICIENT, CandidateReport, Report
 
