@@ -77,6 +77,10 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         bounds.check(self, "serve")
+        if not self.host.strip():
+            raise ConfigError(
+                "serve.host", self.host, "an address, such as 127.0.0.1, or 0.0.0.0 for every one"
+            )
         if not self.trace_experiment.strip():
             raise ConfigError(
                 "serve.trace_experiment", self.trace_experiment, "an experiment's name"

@@ -51,7 +51,7 @@ def launch(step: Step) -> None:
         _refuse(step, error)
     if not (step.makes_run or arguments.inspecting):
         with _errors_in_one_line(step):
-            step.body(jobs[0], StepRun(os.environ.get("MLFLOW_RUN_ID", ""), {}, "", ()))
+            _call(step, jobs[0])
         return
     heed_sigterm()
     end_with_parent()
@@ -66,6 +66,16 @@ def launch(step: Step) -> None:
             _hydra(step)
     except Terminated:
         raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _call(step: Step, config: Config) -> None:
+    """Call a step that makes no run of its own."""
+    run_id = os.environ.get("MLFLOW_RUN_ID", "")
+    if run_id:
+        from steps.pipeline.run import subject, write_name
+
+        write_name(run_id, f"{step.name} {subject(step, config)}")
+    step.body(config, StepRun(run_id, {}, "", ()))
 
 
 def _help(step: Step, arguments: Arguments) -> NoReturn:

@@ -169,14 +169,21 @@ def _start(name: str, experiment: str) -> mlflow.ActiveRun:
 
 
 def name_refused(name: str, error: ConfigError) -> None:
-    """Say on the run that `mlflow run` made why nothing was run, which else has a random name."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not run_id:
-        return
+    """Say on the run that `mlflow run` made why nothing was run."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        write_name(run_id, f"{name} refused: {error.field or 'a file'}", redact(str(error)))
+
+
+def write_name(run_id: str, name: str, note: str = "") -> None:
+    """Name a run that `mlflow run` made, which else has a random name, and describe it.
+
+    It is only logged where the server refuses.
+    """
     try:
         client = MlflowClient()
-        client.set_tag(run_id, "mlflow.runName", f"{name} refused: {error.field or 'a file'}")
-        client.set_tag(run_id, "mlflow.note.content", redact(str(error)))
+        client.set_tag(run_id, "mlflow.runName", name)
+        if note:
+            client.set_tag(run_id, "mlflow.note.content", note)
     except MlflowException as refused:
         log.warning("run %s could not be named: %s", run_id, redact(str(refused)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.config.serve import ServeConfig
+from steps.core.errors import ConfigError
 from steps.serving.deployment import Deployment
 from steps.serving.errors import ApiError, shown
 
@@ -149,19 +150,34 @@ def _drawn(routes: Sequence[Route], row: Mapping[str, Any]) -> Route:
     return routes[-1]
 
 
-def routes_of(models: Mapping[str, list[str]], config: ServeConfig) -> Routes:
+def routes_of(models: Mapping[str, Sequence[str | None]], config: ServeConfig) -> Routes:
     """The routes that a config asks for.
 
     Args:
-        models: aliases by name of a registered model; empty where it is named without one.
+        models: aliases by name of a registered model; None where it is named without one.
         config: of the server.
+
+    Raises:
+        ConfigError: a split or a shadow that no model would have.
     """
+    if config.split and not any(None in aliases for aliases in models.values()):
+        raise ConfigError(
+            "serve.split",
+            dict(config.split),
+            "a model that is named without an alias, as the split draws one",
+            "leave the alias out: serve.models=[models:/<name>]",
+        )
     routes: list[Route] = []
     for name, aliases in models.items():
-        # a name without an alias is the first that was asked for
-        shares = {alias: int(alias == aliases[0]) for alias in aliases} or dict(config.split)
-        shares = shares or {config.alias: 1}
+        named = [alias for alias in aliases if alias is not None]
+        # a name without an alias is the first that was asked for, where all have one
+        shares = {named[0]: 1} if None not in aliases else dict(config.split) or {config.alias: 1}
+        shares |= {alias: 0 for alias in named if alias not in shares}
         routes += [Route(name, alias, share) for alias, share in shares.items()]
         if config.shadow is not None and config.shadow not in shares:
             routes.append(Route(name, config.shadow, shadow=True))
+    if config.shadow is not None and not any(route.shadow for route in routes):
+        raise ConfigError(
+            "serve.shadow", config.shadow, "an alias whose answers are not given to clients as well"
+        )
     return Routes(routes)

@@ -186,18 +186,19 @@ def _registry() -> RegistryClient:
     return RegistryClient(REGISTRY_SECONDS)
 
 
-def models_of(config: Config) -> dict[str, list[str]]:
-    """Aliases by registered model, of ``serve.models``, ``target``, or the config's model.
+def models_of(config: Config) -> dict[str, list[str | None]]:
+    """Aliases by registered model, of ``serve.models``, ``target``, or the config's model; None
+    where it is named without one.
 
     Raises:
         ConfigError: not a registered model or an alias of one.
     """
     wanted = list(config.serve.models)
-    asked: dict[str, list[str]] = {}
+    asked: dict[str, list[str | None]] = {}
     if not wanted:
         one = target.parse(config.target, config)
         _require_no_version("target", one)
-        asked[one.name] = [one.alias] if one.alias else []
+        asked[one.name] = [one.alias or None]
     for text in wanted:
         try:
             one = target.parse(text, config)
@@ -207,7 +208,7 @@ def models_of(config: Config) -> dict[str, list[str]]:
             ) from error
         _require_no_version("serve.models", one)
         aliases = asked.setdefault(one.name, [])
-        aliases += [one.alias] if one.alias and one.alias not in aliases else []
+        aliases += [one.alias or None] if (one.alias or None) not in aliases else []
     return asked
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
 
+from steps.config.root import Config
 from steps.core import visible
 from steps.core.errors import StepError
 from steps.pipeline import launcher
+from steps.pipeline.step import Step, StepRun
 from tests.conftest import ROOT
 
 WITHIN_A_FINALISER = """
@@ -81,3 +84,22 @@ def test_a_folder_that_cannot_be_written_says_where_else_the_log_may_go(
     with pytest.raises(StepError, match=r"pass hydra\.sweep\.dir="):
         launcher._require_output_folder(translate(["-m", "evaluate.seed=1,2"]))
     launcher._require_output_folder(translate(["hydra.run.dir=/tmp/elsewhere"]))
+
+
+@pytest.mark.usefixtures("tracking")
+def test_the_run_of_a_step_that_only_reads_is_named_after_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with mlflow.start_run(run_name="bedecked-shark-12") as active:
+        pass
+    seen: list[str] = []
+
+    def body(_config: Config, run: StepRun) -> str:
+        seen.append(run.run_id)
+        return ""
+
+    monkeypatch.setenv("MLFLOW_RUN_ID", active.info.run_id)
+    monkeypatch.setattr(sys, "argv", ["history", "target=models:/mistral"])
+    launcher.launch(Step(body, "history", "steps.history", makes_run=False, keys=("target",)))
+    assert seen == [active.info.run_id]
+    assert mlflow.get_run(active.info.run_id).info.run_name == "history mistral"

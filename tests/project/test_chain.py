@@ -60,6 +60,19 @@ def test_every_run_says_how_it_came_to_be(client: MlflowClient) -> None:
         assert {"config.yaml", "packages.txt", "logs"} <= names
 
 
+def test_each_step_has_its_own_log_and_main_has_all_that_it_said(client: MlflowClient) -> None:
+    logs = {
+        name: client.download_artifacts(run.info.run_id, f"logs/{name}.log")
+        for run in runs_of(client)
+        for name in [run.data.tags["slm.step"]]
+    }
+    said = {name: Path(path).read_text() for name, path in logs.items()}
+    assert "register for tiny-phi3 →" in said["register"]
+    assert "register: running" not in said["register"]  # main said it
+    assert "fetch_model: running" in said["main"]
+    assert "register for tiny-phi3 →" in said["main"]
+
+
 def test_two_versions_end_in_the_registry_with_their_evidence(client: MlflowClient) -> None:
     versions = {
         version.tags["slm.variant"]: version
