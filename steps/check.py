@@ -86,7 +86,8 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for job in jobs:
         found, pack = _of_config(job, arguments.multirun)
         faults += found
-        if pack and any(word.startswith("evaluate") for word in job):
+        own = config_files.LOCAL.is_file() or any(word.startswith("evaluate") for word in job)
+        if pack and own:
             packs.append(pack)
     names = [config_file.shown(path) for path, _ in files]
     names += [f"pack {name}" for name in dict.fromkeys(packs)]
@@ -102,7 +103,10 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _of_file(path: Path, group: str) -> list[ConfigError]:
     found: list[ConfigError] = [*config_files.faults(path, group)]
-    return [*found, *config_files.whole(path, group, [fault.field for fault in found])]
+    found += config_files.whole(path, group, [fault.field for fault in found])
+    if not found and group and path == CONF / group / f"{path.stem}.yaml":
+        found, _ = _of_config([f"{group}={path.stem}"], False)
+    return found
 
 
 def _of_config(overrides: list[str], multirun: bool) -> tuple[list[ConfigError], str]:

@@ -89,13 +89,16 @@ def translate(words: Sequence[str]) -> Arguments:
                 value = _value_of(word, queue)
                 queue.pop(0)
             pairs.append((key, value))
-        elif "=" in word or word.startswith("~"):
+        elif "=" in word.lstrip("+")[1:] or word.startswith("~"):
             overrides.append(word)
         elif word:
             cure = "-P belongs to `mlflow run`: leave it out" if word == "-P" else None
             expected = "key=value, a group choice such as model=tiny_phi3, or ~key"
             raise ConfigError("overrides", word, expected, cure)
     multirun = "-m" in flags or "--multirun" in flags
+    shows = next((flag for flag in flags if flag.split("=")[0] in INSPECTING), None)
+    if multirun and shows:
+        raise ConfigError("overrides", f"-m {shows}", f"-m, which runs, or {shows}, which shows")
     if not multirun:
         overrides = [_sentence(word) for word in overrides]
     overrides += [_override(key, value, multirun) for key, value in pairs if value]

@@ -19,10 +19,10 @@ from steps.config import model_names, schema
 from steps.config.root import CONF, Config, register
 from steps.core.errors import ConfigError
 from steps.pipeline import config_files
-from steps.pipeline.explain import explain, of_null, options, unknown_key
+from steps.pipeline.explain import explain, no_such_choice, of_prebuilt, options, unknown_key
 
-# what Hydra and OmegaConf raise besides their own: for a null, and for files that are no YAML
-BARE = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError)
+# what Hydra and OmegaConf raise besides their own: for a null, and for files that are not YAML
+BARE = (AssertionError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError)
 
 
 def prepare() -> None:
@@ -51,12 +51,37 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """
     prepare()
     GlobalHydra.instance().clear()
+    config_files.require_default_name()
+    for override in overrides:
+        _require_settable(override)
     with _explained(overrides), initialize_config_dir(str(CONF), version_base="1.3"):
         composed_ = compose("config", overrides=list(overrides))
     for override in overrides:
         _require_known(override)
     config_files.require_content(overrides)
     return composed_
+
+
+def _require_settable(override: str) -> None:
+    """Refuse a choice of a group that is not there, and a ``+`` or ``~`` of what the config has.
+
+    Raises:
+        ConfigError: naming what to write instead.
+    """
+    sign = override[: len(override) - len(override.lstrip("+~"))]
+    key, equals, value = override[len(sign) :].partition("=")
+    choices = options(key)
+    if not key or key.startswith("hydra"):
+        return
+    if sign == "+" and (choices or (schema.kind_of(key) and not schema.takes_any_key(key))):
+        expected = "an override without +, as the config has the key"
+        raise ConfigError(key, value, expected, f"write {key}={value}")
+    if sign == "~" and (choices or schema.kind_of(key)):
+        expected = "a key that the config lacks, as its own can be set but not deleted"
+        raise ConfigError("overrides", override, expected, f"write {key}=…")
+    several = any(sign in value for sign in "[(,")  # Hydra says what it makes of them
+    if choices and equals and not several and value.strip("'\"") not in choices:
+        raise no_such_choice(key, value)
 
 
 def _require_known(override: str) -> None:
@@ -104,9 +129,10 @@ def _explained(overrides: Sequence[str]) -> Iterator[None]:
             raise
         raise located from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise config_files.first_fault(overrides) or explain(error, overrides) from error
+        explained = config_files.located(explain(error, overrides), overrides)
+        raise config_files.first_fault(overrides) or explained from error
     except (yaml.YAMLError, *BARE) as error:
-        if (plain := config_files.first_fault(overrides) or of_null(overrides)) is None:
+        if (plain := config_files.first_fault(overrides) or of_prebuilt(overrides)) is None:
             raise
         raise plain from error
 

@@ -63,6 +63,16 @@ class Content:
                 return line
         return None
 
+    def value_of(self, key: str) -> object:
+        """What the file has for a dotted key of the config, an interpolation as it is written; None
+        where it has nothing.
+        """
+        prefix = f"{self.package}." if self.package else ""
+        node: object = self.values
+        for name in key.removeprefix(prefix).split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        return node
+
 
 def shown(path: Path) -> str:
     """A path as a user of the project knows it."""

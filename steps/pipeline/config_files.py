@@ -16,6 +16,7 @@ from steps.pipeline.config_file import GLOBAL, ConfigFileError, Content, read
 from steps.pipeline.explain import expectation, meant, no_such_choice, options
 
 LOCAL = CONF / "local" / "default.yaml"
+SUFFIXES = (".yaml", ".yml")
 
 
 def faults(path: Path, group: str) -> list[ConfigFileError]:
@@ -96,10 +97,15 @@ def _drop(values: dict[str, Any], key: str) -> bool:
 
 def _of_defaults(path: Path, content: Content, group: str) -> Iterator[ConfigFileError]:
     """Faults of the file's ``defaults``: choices that are not there."""
-    entries = content.values.get("defaults") or []
+    entries = content.values.get("defaults", [])
     line = content.lines.get(("defaults",))
     if not isinstance(entries, list):
-        yield ConfigFileError(path, line, "a list, such as `defaults: [schema]`", key="defaults")
+        expected = "a list, such as `defaults: [schema]`"
+        yield ConfigFileError(path, line, expected, key="defaults", value=entries)
+        return
+    if group and path.stem in _included(path.stem, group):
+        expected = "files that do not lead back to this one"
+        yield ConfigFileError(path, line, expected, key="defaults", value=entries)
         return
     for entry in entries:
         pairs = entry.items() if isinstance(entry, dict) else [(group, entry)]
@@ -108,6 +114,11 @@ def _of_defaults(path: Path, content: Content, group: str) -> Iterator[ConfigFil
                 continue
             chosen_group = str(key).removeprefix("override ").lstrip("/").partition("@")[0]
             known = [*options(chosen_group), "schema", "_self_"]
+            if str(key).startswith("/") and chosen_group in GROUPS and "@" not in str(key):
+                expected = "override before a group that conf/config.yaml has chosen"
+                cure = f"write `- override {key}: {name}`"
+                yield ConfigFileError(path, line, expected, cure, key="defaults", value=entry)
+                continue
             if chosen_group in GROUPS and str(name) not in known:
                 said = no_such_choice(chosen_group, str(name))
                 yield ConfigFileError(
@@ -115,21 +126,38 @@ def _of_defaults(path: Path, content: Content, group: str) -> Iterator[ConfigFil
                 )
 
 
+def _included(name: str, group: str) -> set[str]:
+    """Files of a group that one of its files takes in by its ``defaults``, and those take in."""
+    found: set[str] = set()
+    queue = [name]
+    while queue:
+        path = CONF / group / f"{queue.pop()}.yaml"
+        try:
+            entries = read(path, group).values.get("defaults", [])
+        except ConfigFileError:
+            continue
+        names = {entry for entry in entries or () if isinstance(entry, str)} - found
+        found |= names
+        queue += names
+    return found
+
+
 def located(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
     """The same error with file and line, where a chosen file gave the value; as it is where it came
     from the command line, or is lacking.
     """
-    given = any(word.lstrip("+").partition("=")[0] == error.field for word in overrides)
-    if given or error.value is None:
+    if any(word.lstrip("+").partition("=")[0] == error.field for word in overrides):
         return error
     for path, group in reversed(chosen(overrides)):
         try:
             content = read(path, group)
         except ConfigFileError:
             continue
-        if line := content.line_of(error.field):
+        line = content.line_of(error.field)
+        value = content.value_of(error.field) if error.value is None else error.value
+        if line and value is not None:
             return ConfigFileError(
-                path, line, error.expected, error.cure, key=error.field, value=error.value
+                path, line, error.expected, error.cure, key=error.field, value=value
             )
     return error
 
@@ -152,6 +180,31 @@ def chosen(overrides: Sequence[str]) -> list[tuple[Path, str]]:
     return [(path, group) for path, group in [*files, (LOCAL, "")] if path.is_file()]
 
 
+def require_default_name() -> None:
+    """Refuse a file of ``conf/local/`` that nothing reads: Hydra would leave it out without a word.
+
+    Raises:
+        ConfigFileError: naming the file.
+    """
+    folder = LOCAL.parent
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path == LOCAL and not path.is_file():
+            raise ConfigFileError(path, None, "a file, not a folder or a link to nothing")
+        if path.suffix in SUFFIXES and path != LOCAL:
+            expected = f"a file named {LOCAL.name}, the only one of conf/local/ that is read"
+            raise ConfigFileError(path, None, expected, "rename it, or take it away")
+
+
+def local_keys() -> list[str]:
+    """Dotted keys that ``conf/local/default.yaml`` sets, choices of files not among them."""
+    if not LOCAL.is_file():
+        return []
+    lines = read(LOCAL, "").lines
+    inner = {parts[:-1] for parts in lines}
+    leaves = (parts for parts in lines if parts not in inner and parts[0] != "defaults")
+    return [".".join(parts) for parts in leaves]
+
+
 def require_content(overrides: Sequence[str]) -> None:
     """Refuse a chosen file that is empty: Hydra would take the schema's defaults without a word.
 
@@ -159,7 +212,7 @@ def require_content(overrides: Sequence[str]) -> None:
         ConfigFileError: naming the file.
     """
     for path, group in chosen(overrides):
-        if group and not path.read_text(encoding="utf-8").strip():
+        if group:
             read(path, group)
 
 
@@ -187,12 +240,14 @@ def _below(
             continue
         if dataclasses.is_dataclass(kind) and value is not None:
             cure = f"write its keys below {name}:, two spaces further in"
+            if str(value) in options(str(name)):
+                cure = f"choose its file under defaults: `- override /{name}: {value}`"
             yield ConfigFileError(path, line, "keys with values", cure, key=key, value=value)
             continue
         if isinstance(value, str) and ("${" in value or value == "???"):
             continue
         try:
-            typed[name] = value
+            typed = OmegaConf.merge(typed, {name: value})
         except OmegaConfBaseException as error:
             said = expectation(str(error))
             if value is None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -70,21 +71,15 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     return ConfigError(key or "overrides", value, expectation(str(cause)))
 
 
-def of_null(overrides: Sequence[str]) -> ConfigError | None:
-    """The override at fault where Hydra trips over a null: of a group, or of the prebuilt folder
-    that a model does not name.
+def of_prebuilt(overrides: Sequence[str]) -> ConfigError | None:
+    """The override of a prebuilt folder that the model does not name, over whose null Hydra
+    trips.
     """
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if value == "null" and options(key):
-            return ConfigError(key, None, f"one of {', '.join(options(key))}")
         if key.startswith("model.onnx"):
-            return ConfigError(
-                key,
-                value,
-                "a model that names a prebuilt folder",
-                "write model.onnx into a file of conf/model/",
-            )
+            expected = "a model that names a prebuilt folder"
+            return ConfigError(key, value, expected, "write model.onnx into a file of conf/model/")
     return None
 
 
@@ -98,7 +93,12 @@ def no_such_choice(group: str, name: str, found: Sequence[str] = ()) -> ConfigEr
     """
     known = options(group) or sorted(found)
     cure = did_you_mean.hint(name, known)
-    if group == "model" and cure is None:
+    if Path(name).suffix in (".yaml", ".yml"):
+        stem = Path(name).stem
+        cure = f"name a file of conf/{group}/ without its ending: {group}={stem}"
+        if stem not in known:
+            cure = f"copy the file to conf/{group}/, and pass {group}={stem}"
+    elif group == "model" and cure is None:
         cure = "a repository is owner/name, and a folder begins with / or ./"
     expected = f"one of {', '.join(known)}" if known else "an installed plugin of Hydra"
     return ConfigError(group, name, expected, cure)
@@ -138,7 +138,18 @@ def meant(key: str) -> str | None:
 
 def expectation(message: str) -> str:
     """What a typed field would take, from OmegaConf's words."""
-    first = message.splitlines()[0]
+    lines = message.splitlines()
+    first = lines[1] if lines[0].endswith("composing config:") and lines[1:] else lines[0]
+    if "is not a ListConfig" in first:
+        return "a list, such as [a, b]"
+    if "is not a subclass of Dict" in first:
+        return "keys with values, such as {a: b}"
+    if match := re.search(r"Value .* is incompatible with type hint '(\w+)'", first):
+        return {"str": "text in quotes", "int": "an integer", "float": "a number"}.get(
+            match[1], match[1]
+        )
+    if "nterpolation" in first:
+        return f"an interpolation that can be resolved ({first.partition(': ')[2] or first})"
     if match := re.search(r"Invalid value '[^']*', expected one of \[(.*)\]", first):
         return f"one of {match[1]}"
     if match := re.search(r"could not be converted to (\w+)", first):

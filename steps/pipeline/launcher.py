@@ -23,7 +23,10 @@ from steps.core.parent import end_with_parent
 from steps.core.redaction import redact
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs, composed, typed
+from steps.pipeline.config_files import local_keys
 from steps.pipeline.definition import Step, StepRun
+
+log = logging.getLogger(__name__)
 
 BAD_CONFIG = 2  # exit code
 FAILED = 1  # exit code
@@ -178,6 +181,8 @@ def run_step(step: Step, cfg: DictConfig, overrides: tuple[str, ...]) -> str:
     config = typed(cfg)
     visible.keep(config.signing_key, config.notifications.secret_file)
     with opened(step.name, config.experiment) as run:
+        if not run.nested and (keys := local_keys()):  # the chain's steps need not repeat it
+            log.info("conf/local/default.yaml sets %s", ", ".join(keys))
         run.record(step, config, cfg, overrides)
         inputs = resolve_inputs(step, config, overrides)
         config = with_inputs(config, inputs)

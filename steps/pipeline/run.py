@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
@@ -43,8 +44,8 @@ ENTRY_POINT = "mlflow.project.entryPoint"
 class Run:
     """An active MLflow run and what every step writes on it."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, *, nested: bool = False) -> None:
+        self.run_id, self.nested = run_id, nested
         self.client = MlflowClient()
         self.subject = ""
 
@@ -138,7 +139,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         said = f"MLflow at {redact(uri)} cannot make a run: {error}"
         cure = tracking_store.relative_cure(uri) if claimed else None
         raise StepError(f"{said}; {cure}" if cure else said) from error
-    run = Run(active.info.run_id)
+    run = Run(active.info.run_id, nested=MLFLOW_PARENT_RUN_ID in active.data.tags)
     status = "FAILED"
     try:
         yield run

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from steps import check
 from steps.config import root
 from steps.core.errors import ConfigError
 from steps.pipeline import compose, config_file, config_files, explain
@@ -27,7 +28,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
     def write_(name: str, content: str | bytes) -> Path:
         path = conf / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
@@ -176,6 +177,59 @@ def test_an_empty_local_file_changes_nothing(write: Write, content: str) -> None
             "conf/promotion/mine.yaml:2: promotion.alias=None: expected a value, as `alias:` alone"
             " is null",
         ),
+        (
+            "promotion/mine.yaml",
+            "# nothing yet\n",
+            "conf/promotion/mine.yaml: expected keys, and the file is empty; begin with",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults: [schema]\nprotected: {champion: [5]}\n",
+            "conf/promotion/mine.yaml:2: promotion.protected={'champion': [5]}: expected text in"
+            " quotes",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults: [schema]\napprovers: rosa\n",
+            "conf/promotion/mine.yaml:2: promotion.approvers='rosa': expected a list, such as",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults: [schema]\nalias: ${nowhere}\n",
+            "conf/promotion/mine.yaml:2: promotion.alias='${nowhere}': expected an interpolation"
+            " that can be resolved",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults:\nalias: x\n",
+            "conf/promotion/mine.yaml:1: defaults=None: expected a list",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults: [mine]\nalias: x\n",
+            "conf/promotion/mine.yaml:1: defaults=['mine']: expected files that do not lead back",
+        ),
+        (
+            "promotion/mine.yaml",
+            "defaults: [schema, {/evaluate: smoke}]\nalias: x\n",
+            "conf/promotion/mine.yaml:1: defaults={'/evaluate': 'smoke'}: expected override before",
+        ),
+        (
+            "local/default.yaml",
+            "promotion: quality\n",
+            "conf/local/default.yaml:1: promotion='quality': expected keys with values; choose its"
+            " file under defaults: `- override /promotion: quality`",
+        ),
+        (
+            "local/default.yml",
+            "evaluate: {max_items: 4}\n",
+            "conf/local/default.yml: expected a file named default.yaml",
+        ),
+        (
+            "local/default.yaml/x",
+            "",
+            "conf/local/default.yaml: expected a file, not a folder",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(
@@ -213,6 +267,22 @@ def test_what_the_schema_says_of_the_keys_is_found_with_the_others(write: Write)
         "conf/promotion/mine.yaml:2: promotion.alias",
         "conf/promotion/mine.yaml:3: promotion.protected",
     ]
+
+
+def test_a_key_that_leads_nowhere_is_a_fault_of_its_file(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("promotion/mine.yaml", "defaults: [schema]\nalias: ${nowhere}\n")
+    monkeypatch.setattr(check, "CONF", path.parent.parent)
+    _, faults = check.check([str(path)])
+    assert len(faults) == 1
+    assert faults[0].startswith("conf/promotion/mine.yaml:2: promotion.alias='${nowhere}'")
+
+
+def test_the_keys_of_the_local_file_are_known(write: Write) -> None:
+    assert config_files.local_keys() == []
+    write("local/default.yaml", "defaults: []\nevaluate: {max_items: 4}\nsigning_key: x\n")
+    assert config_files.local_keys() == ["evaluate.max_items", "signing_key"]
 
 
 def test_every_shipped_file_is_without_fault() -> None:
