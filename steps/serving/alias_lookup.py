@@ -1,5 +1,6 @@
 """Ask the registry what the aliases of the served models name."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
@@ -21,6 +22,8 @@ from steps.serving.worker_process import LoadFailedError
 log = logging.getLogger(__name__)
 
 LONGEST_REASON = 500  # characters of a tag
+# seconds that one look may take: MLflow's own client waits 120 for a server that does not answer
+LOOK_SECONDS = 30.0
 
 
 class AliasLookup:
@@ -28,7 +31,7 @@ class AliasLookup:
 
     Args:
         routes: that are served.
-        registry: opens it, or gives the one that is open; it answers within seconds, or fails.
+        registry: opens it, or gives the one that is open.
         config: of the server.
         metrics: told whether the registry answers.
 
@@ -51,9 +54,9 @@ class AliasLookup:
     async def named(self, name: str) -> Mapping[str, Version] | None:
         """Versions by the aliases that are followed; None while the registry cannot be asked."""
         try:
-            found = await in_thread(self._asked, name)
+            found = await asyncio.wait_for(in_thread(self._asked, name), LOOK_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
-            said = redact(str(error)) or type(error).__name__
+            said = redact(str(error)) or f"no answer within {LOOK_SECONDS:.0f} s"
             if self.unreachable.get(name) != said:
                 log.warning("models:/%s cannot be looked at; what is served stays (%s)", name, said)
             self.unreachable[name] = said

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from steps.config.serve import ServeConfig
 from steps.core import tags
@@ -22,6 +23,8 @@ from steps.serving.worker_process import LoadFailedError
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 15.0, 600.0  # seconds until a version that failed is tried again
+PATIENCE = 60.0  # seconds that a load waits for another one, which may hang
+HEAD_START = 0.5  # seconds for the aliases that answer requests for a bare name
 
 
 class Follower:
@@ -45,10 +48,10 @@ class Follower:
     ) -> None:
         self._routes, self._lookup, self._cache = routes, lookup, cache
         self._config, self._metrics = config, metrics
-        self._loading = asyncio.Lock()  # one at a time: two would need twice the memory
+        self._loading = asyncio.Lock()  # one at a time: two need more memory at their peak
         self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
         self._draining: set[asyncio.Task[None]] = set()
-        self._looks = {name: asyncio.Event() for name in routes.names}
+        self._looks = {route: asyncio.Event() for route in routes.all}
 
     @property
     def unreachable(self) -> Mapping[str, str]:
@@ -57,40 +60,43 @@ class Follower:
 
     def look(self, name: str) -> None:
         """Look at a model's aliases now: a webhook told of a move."""
-        if name in self._looks:
-            self._looks[name].set()
+        for route in self._routes.of(name):
+            self._looks[route].set()
 
     async def run(self) -> None:
-        """Follow the aliases until it is cancelled."""
+        """Follow the aliases until it is cancelled; one that is slow to load holds up no other."""
         async with asyncio.TaskGroup() as group:
-            for name in self._routes.names:
-                group.create_task(self._follow(name))
+            for route in self._routes.all:
+                group.create_task(self._follow(route))
 
-    async def _follow(self, name: str) -> None:
+    async def _follow(self, route: Route) -> None:
+        if not route.share:
+            await asyncio.sleep(HEAD_START)
         while True:
             try:
-                await self.follow_once(name)
+                await self._follow_once(route)
             except Exception as error:
-                log.exception("models:/%s could not be followed: %s", name, redact(str(error)))
+                log.exception("%s could not be followed: %s", route.id, redact(str(error)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._looks[name].wait(), self._config.poll_seconds)
-            self._looks[name].clear()
+                await asyncio.wait_for(self._looks[route].wait(), self._config.poll_seconds)
+            self._looks[route].clear()
 
-    async def follow_once(self, name: str) -> None:
-        """Look at a model's aliases, and serve what they name."""
-        named = await self._lookup.named(name)
-        for route in self._routes.of(name):
-            if named is None:
-                await self._serve_remembered(route)
-                continue
-            version = named.get(route.alias)
-            route.wanted = version.number if version else None
-            if version is None:
-                self._without_alias(route)
-            elif not _serves(route.deployment, version):
-                await self._move(route, version)
-            else:
-                route.failure = ""
+    async def _follow_once(self, route: Route) -> None:
+        """Look at an alias, and serve what it names."""
+        named = await self._lookup.named(route.name)
+        if named is None:
+            await self._serve_remembered(route)
+            return
+        version = named.get(route.alias)
+        if route.wanted is None and version is not None:
+            route.failure = ""  # there was no such alias
+        route.wanted = version.number if version else None
+        if version is None:
+            self._without_alias(route)
+        elif not _serves(route.deployment, version):
+            await self._move(route, version)
+        else:
+            route.failure = ""
 
     def _without_alias(self, route: Route) -> None:
         said = self._lookup.why_missing(route)
@@ -114,9 +120,7 @@ class Follower:
 
     async def _move(self, route: Route, found: Version) -> None:
         """Serve another version, unless it failed a moment ago."""
-        others = [other.deployment for other in self._routes.of(route.name)]
-        shared = next((other for other in others if other and _serves(other, found)), None)
-        if shared is not None:
+        if shared := self._served(route, found):
             await self._switch(route, shared)
             return
         if not self._due(found):
@@ -128,12 +132,34 @@ class Follower:
             return
         await self._load(route, version)
 
+    def _served(self, route: Route, wanted: Version | ServedVersion) -> Deployment | None:
+        """The deployment of a version that another alias of its model has."""
+        others = [other.deployment for other in self._routes.of(route.name)]
+        return next((other for other in others if other and _serves(other, wanted)), None)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for the load before, but not for one that hangs."""
+        try:
+            await asyncio.wait_for(self._loading.acquire(), PATIENCE)
+        except TimeoutError:
+            log.warning("another load has taken over %.0f s; the next begins beside it", PATIENCE)
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._loading.release()
+
     def _due(self, version: ServedVersion | Version) -> bool:
         return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
 
     async def _load(self, route: Route, version: ServedVersion) -> None:
         """Load a version and serve it, unless the alias names another one by then."""
-        async with self._loading:
+        async with self._turn():
+            if shared := self._served(route, version):  # another alias of it was moved meanwhile
+                await self._switch(route, shared)
+                return
             log.info("%s: loading %s for @%s", route.name, version.uri, route.alias)
             loading = asyncio.create_task(self._opened(version))
             try:
@@ -247,10 +273,13 @@ async def _given_up(loading: "asyncio.Task[Deployment]") -> None:
         await made.close()
 
 
-def _serves(deployment: Deployment | None, found: Version) -> bool:
+def _serves(deployment: Deployment | None, wanted: Version | ServedVersion) -> bool:
     """Whether a deployment is of this version: a number alone may be another version's, where a
     registered model was deleted and made anew.
     """
-    if deployment is None or deployment.version.number != found.number:
+    if deployment is None or deployment.version.number != wanted.number:
         return False
-    return found.tags.get(tags.DIGEST, deployment.version.digest) == deployment.version.digest
+    known = deployment.version.digest
+    if isinstance(wanted, ServedVersion):
+        return wanted.digest in ("", known)
+    return wanted.tags.get(tags.DIGEST, known) == known
