@@ -2,6 +2,7 @@
 
 import os
 import socket
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -12,13 +13,19 @@ from steps.core.redaction import redact
 CONNECT_SECONDS = 10.0  # in which a server must take a connection
 PORTS = {"http": 80, "https": 443}
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql")
+# what the package of a database driver is called, where it is not called like its module
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+DATABRICKS = ("databricks", "databricks-uc", "uc")
+ALLOW_FILES = "MLFLOW_ALLOW_FILE_STORE"  # MLflow refuses a folder without it
 
 
 def require(uri: str, *, claimed: bool = False) -> None:
-    """Refuse a server that takes no connection, and a database that cannot be made or written.
+    """Refuse a server that takes no connection, a database that cannot be made or written or whose
+    driver is not installed, and what is neither.
 
-    MLflow itself tries again for minutes. A server behind a proxy is not tried, nor are other
-    stores.
+    MLflow itself tries again for minutes, or ends in a traceback. A server behind a proxy is not
+    tried.
 
     Args:
         uri: of the tracking store.
@@ -27,10 +34,44 @@ def require(uri: str, *, claimed: bool = False) -> None:
     Raises:
         StepError: with the URI and the cure.
     """
+    # Databricks' are written without a scheme as well
+    scheme = uri if uri in DATABRICKS else urlsplit(uri).scheme.partition("+")[0]
     if uri.startswith(SQLITE):
         _require_database(uri, claimed)
-    elif not claimed:
+    elif scheme in DATABASES:
+        _require_driver(uri)
+    elif scheme in PORTS and not claimed:
         require_server(uri)
+    elif uri and scheme not in (*PORTS, *_others()):
+        raise StepError(
+            f"MLflow at {redact(uri)}: expected the address of a tracking server or a database,"
+            f" such as http://127.0.0.1:5000 or {SQLITE}/data/mlflow.db; set MLFLOW_TRACKING_URI"
+        )
+
+
+def _others() -> set[str]:
+    """Schemes of stores that are neither a server nor a database, those of plugins among them."""
+    named = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
+    files = {"", "file"} if os.environ.get(ALLOW_FILES, "").lower() in ("true", "1") else set()
+    return {*DATABRICKS, "sqlite", *named, *files}
+
+
+def _require_driver(uri: str) -> None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise StepError(
+            f"MLflow at {redact(uri)}: the database driver {error.name} is not installed; run `pip"
+            f" install {PACKAGES.get(str(error.name), error.name)}` in this environment"
+        ) from error
+    except (SQLAlchemyError, ValueError) as error:
+        raise StepError(
+            f"MLflow at {redact(uri)}: expected dialect+driver://user@host:port/database"
+            f" ({redact(str(error))}); set MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def relative_cure(uri: str) -> str | None:
@@ -74,6 +115,8 @@ def _require_database(uri: str, claimed: bool) -> None:
         return
     if claimed and not path.exists() and (cure := relative_cure(uri)):
         raise StepError(f"MLflow at {uri}: the database does not exist in {Path.cwd()}; {cure}")
+    if path.is_dir():
+        raise StepError(f"MLflow at {uri}: {path} is a folder; set {SQLITE}{path}/mlflow.db")
     if not path.parent.is_dir():
         raise StepError(f"MLflow at {uri}: the folder {path.parent} does not exist; make it")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -45,12 +45,36 @@ def test_a_server_that_listens_or_stands_behind_a_proxy_is_let_pass(
 
 def test_other_stores_are_let_pass(tmp_path: Path) -> None:
     for uri in (
-        "postgresql://db/mlflow",
+        "",
         "databricks",
         f"sqlite:///{tmp_path}/new.db",
         "sqlite://",
     ):
         tracking_store.require(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("mysql+pymysql://db/mlflow", "pymysql is not installed; run `pip install pymysql`"),
+        ("postgresql://db:port/x", r"expected dialect\+driver://user@host:port/database"),
+        ("postgresql+nope://db/x", r"expected dialect\+driver://"),
+        ("localhost:5000", "expected the address of a tracking server or a database, such as"),
+        ("foo://bar", "expected the address of a tracking server or a database, such as"),
+        ("/data/mlruns", "expected the address of a tracking server or a database, such as"),
+        ("sqlite:////tmp", r"/tmp is a folder; set sqlite:////tmp/mlflow\.db"),
+    ],
+)
+def test_an_address_that_leads_nowhere_has_a_cure(uri: str, said: str) -> None:
+    with pytest.raises(StepError, match=said):
+        tracking_store.require(uri)
+
+
+def test_a_folder_is_let_pass_where_mlflow_is_told_to_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracking_store.require("/data/mlruns")
 
 
 def test_a_relative_database_that_means_another_file_here_says_what_to_write(
