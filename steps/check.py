@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from steps.config.model import Source
 from steps.config.root import CONF, GROUPS
 from steps.core import tracking_store
 from steps.core.errors import ConfigError, StepError
@@ -24,6 +25,7 @@ from steps.pipeline import config_file, config_files
 from steps.pipeline.arguments import Arguments, translate
 from steps.pipeline.compose import compose_config, compose_jobs
 
+Fault = ConfigError | StepError
 YAML = (".yaml", ".yml")
 QUIET = "--quiet"  # says nothing where nothing is wrong
 STORE = (
@@ -73,7 +75,7 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     packs, files, arguments = _sorted(words)
     overrides = list(arguments.overrides)
-    faults: list[ConfigError] = []
+    faults: list[Fault] = []
     for path, group in files:
         faults += _of_file(path, group)
     jobs = [overrides] if overrides or not (packs or files) else []
@@ -101,37 +103,50 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, list(dict.fromkeys(redact(str(fault)) for fault in faults))
 
 
-def _of_file(path: Path, group: str) -> list[ConfigError]:
-    found: list[ConfigError] = [*config_files.faults(path, group)]
-    found += config_files.whole(path, group, [fault.field for fault in found])
+def _of_file(path: Path, group: str) -> list[Fault]:
+    faults = config_files.faults(path, group)
+    found: list[Fault] = [*faults]
+    found += config_files.whole(path, group, [fault.field for fault in faults])
     if not found and group and path == CONF / group / f"{path.stem}.yaml":
         found, _ = _of_config([f"{group}={path.stem}"], False)
     return found
 
 
-def _of_config(overrides: list[str], multirun: bool) -> tuple[list[ConfigError], str]:
+def _of_config(overrides: list[str], multirun: bool) -> tuple[list[Fault], str]:
     """Faults of the files that overrides choose and of the overrides, and the pack they lead to."""
-    found: list[ConfigError] = [
-        fault
-        for path, group in config_files.chosen(overrides)
-        for fault in config_files.faults(path, group)
-    ]
+    found: list[Fault] = []
+    known: list[str] = []
+    for path, group in config_files.chosen(overrides):
+        faults = config_files.faults(path, group)
+        found += faults
+        known += [fault.field for fault in faults]
     for path, group in config_files.chosen(overrides) if found else ():
-        found += config_files.whole(path, group, [fault.field for fault in found])
+        found += config_files.whole(path, group, known)
     if found:
         return found, ""
-    left = list(overrides)
+    left, dropped = list(overrides), set[str]()
     while True:
         try:
             composed = compose_jobs(left)[0] if multirun else compose_config(left)
         except ConfigError as error:
             found.append(error)
+            if error.field in dropped:  # lacking as it was dropped
+                return found[:-1], ""
             kept = [word for word in left if word.lstrip("+~").partition("=")[0] != error.field]
             if kept == left:
                 return found, ""
+            dropped.add(error.field)
             left = kept  # what is wrong with the others
         else:
-            return found, composed.evaluate.pack
+            break
+    if composed.model.source is Source.folder:
+        from steps.snapshots import folder
+
+        try:
+            folder.require(composed.model)
+        except (ConfigError, StepError) as error:
+            found.append(error)
+    return found, composed.evaluate.pack
 
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], list[tuple[Path, str]], Arguments]:

@@ -87,11 +87,13 @@ class ModelConfig:
                     f"a value, as model.source is {self.source.value!r}",
                     f"pass model.{name}=…",
                 )
+        if self.repo and not REPOSITORY.fullmatch(self.repo):
+            raise ConfigError(
+                "model.repo", self.repo, "owner/name, as the hub shows it", _meant(self.repo)
+            )
         names.check(
             "model.registered_name", self.registered_name, "pass another model.registered_name=…"
         )
-        if self.repo and not REPOSITORY.fullmatch(self.repo):
-            raise ConfigError("model.repo", self.repo, "owner/name, as the hub shows it")
         if self.onnx is not None and not REPOSITORY.fullmatch(self.onnx.repo):
             raise ConfigError("model.onnx.repo", self.onnx.repo, "owner/name, as the hub shows it")
         if self.source is Source.generated and self.architecture not in GENERATED:
@@ -115,3 +117,13 @@ class ModelConfig:
             raise ConfigError(
                 "model.trust_remote_code", True, expected, "take a model that transformers knows"
             )
+
+
+def _meant(repo: str) -> str | None:
+    """What to write instead of an address or a name with a revision."""
+    bare = re.sub(r"^(https?://|hf://)?(www\.)?((huggingface\.co|hf\.co)/)?(models/)?", "", repo)
+    bare, _, revision = re.sub(r"/(tree|blob|resolve)/", "@", bare).partition("@")
+    bare, revision = "/".join(bare.replace(" ", "").strip("/").split("/")[:2]), revision.strip("/")
+    if "/" not in bare or not REPOSITORY.fullmatch(bare):
+        return None
+    return f"write {bare}" + (f" and model.revision={revision}" if revision else "")

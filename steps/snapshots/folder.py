@@ -3,6 +3,7 @@ snapshot does not.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from steps.snapshots.safetensors_header import numbers
 from steps.snapshots.store import Store
 
 log = logging.getLogger(__name__)
+MOST_FILES = 20_000  # below model.path
 
 
 def fetch(model: ModelConfig, store: Store, key: str) -> Snapshot:  # noqa: ARG001 (the sources share one signature)
@@ -90,19 +92,53 @@ def _chosen(model: ModelConfig) -> tuple[Path, list[str], dict[str, str]]:
     """The folder, the names of all its files, and of those that are taken: name in the snapshot to
     name in the folder.
     """
-    folder = Path(str(model.path)).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(
-            "model.path",
-            model.path,
-            "a folder that exists",
-            "pass the absolute path of a checkpoint folder",
-        )
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
+    folder = _folder(model.path)
+    names = _names(folder)
     small = {name: name for name in selection.small_files(names, model.allow_patterns)}
     return folder, names, small | selection.weight_files(folder, names, _place(model))
+
+
+def _folder(path: str | None) -> Path:
+    folder = Path(str(path)).expanduser()
+    try:
+        if folder.is_file():
+            expected = "a folder, not a file"
+            cure = "pass the folder that has config.json and *.safetensors files"
+            if folder.suffix == ".gguf":
+                cure = "a GGUF file is not taken: pass the repository that it was made from"
+            raise ConfigError("model.path", path, expected, cure)
+        if not folder.is_dir():
+            cure = "pass the absolute path of a checkpoint folder"
+            raise ConfigError("model.path", path, "a folder that exists", cure)
+    except OSError as error:
+        expected = f"a folder that can be read ({error.strerror})"
+        raise ConfigError("model.path", path, expected) from error
+    return folder
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of all files below a folder that can be read.
+
+    Raises:
+        ConfigError: there are too many for a checkpoint's folder.
+    """
+    names: list[str] = []
+    for above, _, files in os.walk(folder):
+        names += [f"{above}/{name}"[len(str(folder)) :].lstrip("/") for name in files]
+        if len(names) > MOST_FILES:
+            expected = f"a checkpoint's folder, and it holds over {MOST_FILES:,} files"
+            raise ConfigError("model.path", str(folder), expected, "name the checkpoint's own")
+    return sorted(name for name in names if (folder / name).is_file())
+
+
+def require(model: ModelConfig) -> None:
+    """Refuse a folder from which no checkpoint can be taken, by its files' names.
+
+    Raises:
+        ConfigError: there is no such folder.
+        SnapshotError: it holds no checkpoint that can be used.
+    """
+    _chosen(model)
 
 
 def _bring(folder: Path, chosen: Mapping[str, str], store: Store) -> tuple[FileEntry, ...]:

@@ -74,7 +74,6 @@ def test_files_packs_and_words_are_checked_together(tmp_path: Path) -> None:
         ["model=Qwen/Qwen2.5-0.5B-Instruct", "evaluate=smoke"],
         ["conf/promotion/edge.yaml", "steps/evaluation/packs/smoke"],
         ["--model", "", "--overrides", "-m onnx=int4_cpu,fp32_cpu"],
-        ["--model", "./conf", "--overrides", ""],  # a folder, which is looked at when it is fetched
     ],
 )
 def test_what_is_right_has_no_fault(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +110,39 @@ def test_its_end_says_whether_anything_is_wrong(shell: Shell) -> None:
     done = shell("python", "-m", "steps.check", "--store", "model=tiny_phi3", cwd=ROOT, **away)
     assert done.returncode == 1
     assert "check: error: MLflow at http://127.0.0.1:9 does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("", "expected a folder that exists"),
+        ("mine/", "holds no config.json and no weights"),
+        ("mine", "expected a folder, not a file"),
+        ("mine/model.gguf", "holds GGUF files only (model.gguf)"),
+        ("mine/config.json", "holds no safetensors weights"),
+    ],
+)
+def test_a_models_folder_must_have_a_checkpoint(made: str, said: str, tmp_path: Path) -> None:
+    if made.endswith("/"):
+        (tmp_path / made).mkdir()
+    elif made:
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_text("{}")
+    path = tmp_path / "mine"
+    _, faults = check(["--model", str(path), "--overrides", ""])
+    assert [said in fault for fault in faults] == [True], faults
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("hf://Qwen/Qwen3-0.6B/", "Qwen/Qwen3-0.6B"),
+        ("Qwen/Qwen3-0.6B@v1", "Qwen/Qwen3-0.6B and model.revision=v1"),
+        ("https://hf.co/Qwen/Qwen3-0.6B/tree/v1", "Qwen/Qwen3-0.6B and model.revision=v1"),
+    ],
+)
+def test_an_address_of_a_repository_is_told_its_name(model: str, meant: str) -> None:
+    _, faults = check([f"model={model}"])
+    assert len(faults) == 1
+    assert faults[0].endswith(f"expected owner/name, as the hub shows it; write {meant}")

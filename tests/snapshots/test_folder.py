@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from steps.core.errors import ConfigError
+from steps.snapshots import folder
 from steps.snapshots.errors import SnapshotError
 from steps.snapshots.fetch import fetch
 from steps.snapshots.store import Store
@@ -68,6 +69,14 @@ def test_what_is_no_checkpoint_is_refused(
 def test_pickled_weights_are_named(checkpoint: Path, store: Store) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     with pytest.raises(SnapshotError, match=r"its weights are pickles \(pytorch_model\.bin\)"):
+        fetch(configured("local", path=str(checkpoint)), store)
+
+
+def test_a_home_folder_is_not_walked_to_its_end(
+    checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "MOST_FILES", 3)
+    with pytest.raises(ConfigError, match="a checkpoint's folder, and it holds over 3 files"):
         fetch(configured("local", path=str(checkpoint)), store)
 
 
