@@ -144,5 +144,6 @@ def _latest(name: str) -> int:
     if not versions:
         raise StepError(
             f"models:/{name} has no version yet; register one: mlflow run . -e register"
+            " --env-manager local"
         )
     return max(int(version.version) for version in versions)

@@ -149,7 +149,8 @@ def _baseline(evidence: Evidence, report: Report, candidate: CandidateReport) ->
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise StepError(
             f"{evidence.uri}: its timings or answers cannot be read ({type(error).__name__}:"
-            f" {redact(first_line(error))}); evaluate again: `mlflow run . -e evaluate`"
+            f" {redact(first_line(error))}); evaluate again: `mlflow run . -e evaluate"
+            " --env-manager local`"
         ) from error
 
 

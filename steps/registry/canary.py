@@ -121,7 +121,8 @@ def run(uri: str, expected_digest: str | None, config: CanaryConfig) -> Canary:
         if expected_digest is not None and fetched != expected_digest:
             raise StepError(
                 f"{uri}: the bytes are {fetched}, the evidence is about {expected_digest}"
-                f"{digest.about_bytecode(folder)}; judge what is there (`mlflow run . -e evaluate`)"
+                f"{digest.about_bytecode(folder)}; judge what is there (`mlflow run . -e evaluate"
+                " --env-manager local`)"
                 " or restore what was judged. No reason overrules this."
             )
         (root / "home").mkdir()

@@ -84,7 +84,8 @@ def decide(
             )
     if serving is not None and seen is None:
         again = (
-            "evaluate again: `mlflow run . -e evaluate`, with evaluate.incumbent=true and"
+            "evaluate again: `mlflow run . -e evaluate"
+            " --env-manager local`, with evaluate.incumbent=true and"
             f" promotion.alias={alias}"
         )
         return Decision(
@@ -110,7 +111,7 @@ def decide(
             f"@{alias} stays where it is: profile {policy.profile} is undecided, as"
             f" {report.report.busy} while speed was measured, and another version would win with"
             " its times halved and the winner's doubled; evaluate again on a quiet machine:"
-            " `mlflow run . -e evaluate`, then `-e register`, or raise"
+            " `mlflow run . -e evaluate --env-manager local`, then `-e register`, or raise"
             " evaluate.speed.max_other_load",
         )
     winner = by_id[ranking.winner.candidate.model_id]

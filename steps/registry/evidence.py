@@ -109,7 +109,8 @@ def run_of(uri: str, registry: RegistryClient) -> Run:
     if not match:
         raise StepError(
             f"report_uri={redact(uri)!r} is not an artifact of a run (runs:/<run>/report.json), so"
-            " its author is not known and it is not read; make one with `mlflow run . -e evaluate`"
+            " its author is not known and it is not read; make one with `mlflow run . -e evaluate"
+            " --env-manager local`"
         )
     run_id = match["run"]
     try:
@@ -153,7 +154,7 @@ def of_run(run: Run, registry: RegistryClient, places: Places) -> Evidence:
 def _unreadable(uri: str, error: Exception) -> StepError:
     return StepError(
         f"report_uri={uri!r}: no report could be read there ({redact(str(error))}); make one with"
-        " `mlflow run . -e evaluate`"
+        " `mlflow run . -e evaluate --env-manager local`"
     )
 
 

@@ -133,5 +133,5 @@ def _may_be_written_for(entry: Entry) -> bool:
 def _unstable(store: JournalStore) -> StepError:
     return StepError(
         f"aliases of {store.name!r} kept changing for {ROUNDS} rounds; who else writes them? see"
-        " `mlflow run . -e history`"
+        " `mlflow run . -e history --env-manager local`"
     )

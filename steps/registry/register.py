@@ -76,7 +76,7 @@ def register(
     name = names.check(
         f"registered_name in {report_uri}",
         report.registered_name,
-        "evaluate again: `mlflow run . -e evaluate`",
+        "evaluate again: `mlflow run . -e evaluate --env-manager local`",
     )
     evaluated = _evaluated(report)
     before = registry.versions(name)

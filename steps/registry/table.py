@@ -99,7 +99,7 @@ def show_history(
     if actual is None:
         raise StepError(
             f"target=models:/{target.name}: no such registered model; make one with `mlflow run ."
-            " -P model=…`"
+            " --env-manager local -P model=…`"
         )
     store = AliasStore(registry, target.name)
     store.check()
@@ -107,7 +107,7 @@ def show_history(
     if not journal.entries:
         raise StepError(
             f"models:/{target.name} has no history yet; the first is written by `mlflow run . -e"
-            " register` or `-e promote`"
+            " register --env-manager local`, or by promote instead of register"
         )
     shown = document(target.name, journal, limit)
     if as_json:

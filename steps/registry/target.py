@@ -136,7 +136,7 @@ def version_of(registry: RegistryClient, target: Target, *, usable: bool = True)
     if aliases is None:
         raise StepError(
             f"target=models:/{target.name}: no such registered model; make one with `mlflow run ."
-            " -P model=…`"
+            " --env-manager local -P model=…`"
         )
     number = target.version
     if target.alias is not None:

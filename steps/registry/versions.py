@@ -277,12 +277,12 @@ def _checked(registry: RegistryClient, candidate: CandidateReport) -> LoggedMode
     if logged is None:
         raise StepError(
             f"{candidate.uri}: the logged model is not on this tracking server; evaluate one that"
-            " is: `mlflow run . -e evaluate`"
+            " is: `mlflow run . -e evaluate --env-manager local`"
         )
     recorded = logged.tags.get(tags.DIGEST)
     if recorded and recorded != candidate.digest:
         raise StepError(
             f"{candidate.uri}: the report judged {candidate.digest}, the logged model says"
-            f" {recorded}; evaluate it again: `mlflow run . -e evaluate`"
+            f" {recorded}; evaluate it again: `mlflow run . -e evaluate --env-manager local`"
         )
     return logged

@@ -94,12 +94,14 @@ class AliasLookup:
             where = redact(mlflow.get_registry_uri())
             return (
                 f"there is no registered model {route.name!r} at {where}; make one with"
-                " `mlflow run . -P model=…`, or name another registry with MLFLOW_TRACKING_URI"
+                " `mlflow run . --env-manager local -P model=…`, or name another registry with"
+                " MLFLOW_TRACKING_URI"
             )
         known = ", ".join(f"@{alias}" for alias in aliases) or "none"
         return (
             f"there is no alias @{route.alias} of models:/{route.name} (there are: {known});"
-            f" set it: `mlflow run . -e promote -P target=models:/{route.name}/<version>`"
+            " set it: `mlflow run . -e promote --env-manager local -P"
+            f" target=models:/{route.name}/<version>`"
         )
 
     def verifiable(self, found: Version) -> ServedVersion:
@@ -117,7 +119,8 @@ class AliasLookup:
         if not digests and self._config.require_digest:
             raise LoadFailedError(
                 f"it has no tag {tags.DIGEST}, so its bytes cannot be verified; register it with"
-                " `mlflow run . -e register`, or pass serve.require_digest=false"
+                " `mlflow run . -e register --env-manager local`, or pass"
+                " serve.require_digest=false"
             )
         variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
         created, model_id = found.created_ms // 1000, found.model_id or ""

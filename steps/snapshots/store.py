@@ -78,7 +78,8 @@ class Store(StoreFolder):
                 "store.path",
                 str(self.root),
                 f"missing or changed: {listed}{more}",
-                "get them again: mlflow run . -e fetch_model, with the same model= override",
+                "get them again: mlflow run . -e fetch_model"
+                " --env-manager local, with the same model= override",
             )
         target = self.root / "folders" / listing_digest(entries)
         if not self._holds(target, entries):
