@@ -127,11 +127,11 @@ KINDS: dict[str, Kind] = {
 def problem(check: object) -> str | None:
     """What is wrong with a check as an item states it, or None."""
     if not isinstance(check, Mapping) or not isinstance(check.get("type"), str):
-        return "a check is an object with a string 'type'"
+        return "checks that are objects with a string 'type'"
     kind = KINDS.get(check["type"])
     if kind is None:
         hint = did_you_mean.hint(check["type"], KINDS) or f"known: {', '.join(sorted(KINDS))}"
-        return f"unknown check {check['type']!r}; {hint}"
+        return f"the name of a check; unknown check {check['type']!r}; {hint}"
     schema = {
         "type": "object",
         "properties": {"type": {"type": "string"}, **kind.settings},
@@ -140,20 +140,24 @@ def problem(check: object) -> str | None:
     }
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
     for error in validator.iter_errors(dict(check)):
-        return f"check {check['type']!r}: {error.message}"
-    if kind.settings.keys() >= _RANGE.keys() and check.get("min", 0) > check.get(
-        "max", float("inf")
-    ):
-        return f"check {check['type']!r}: min {check['min']} is above max {check['max']}"
+        return f"settings that check {check['type']!r} takes: {error.message}"
+    if kind.settings.keys() >= _RANGE.keys():
+        low, high = check.get("min", 0), check.get("max", float("inf"))
+        if low > high:
+            return f"a max of check {check['type']!r} from min on: min {low} is above max {high}"
+        if (low, high) == (0, float("inf")):
+            return f"a min above 0 or a max of check {check['type']!r}: any answer would hold it"
+    if check["type"] == "copies" and check["max"] == 1:
+        return "a max of check 'copies' below 1: any answer would hold it"
     if check["type"] == "json_schema":
         try:
             jsonschema.Draft202012Validator.check_schema(check["schema"])
         except jsonschema.SchemaError as error:
-            return f"check 'json_schema': {error.message}"
+            return f"a JSON schema in check 'json_schema': {error.message}"
     if check["type"] == "choice" and functions.fold(check["value"]) not in [
         functions.fold(option) for option in check["options"]
     ]:
-        return f"check 'choice': value {check['value']!r} is not among the options"
+        return f"a value of check 'choice' among its options, not {check['value']!r}"
     nested = (
         check.get("checks", [])
         if check["type"] in ("all_of", "any_of")

@@ -22,6 +22,7 @@ from steps.evaluation.report import CheckResult
 SHIPPED = Path(__file__).with_name("packs")
 ROLES = ("system", "user", "assistant")
 META = ("name", "version", "licence", "contamination")
+PART_OF = ("subset_of", "ids")  # of a pack that is a part of another
 KEYS = {"id", "messages", "max_tokens", "checks", "tags"}
 
 
@@ -193,7 +194,7 @@ def _subset(folder: Path, meta: Mapping[str, Any]) -> tuple[tuple[Item, ...], li
 def _text(path: Path) -> str:
     raw = path.read_bytes()
     try:
-        return raw.decode()
+        return raw.decode("utf-8-sig")  # Windows' editors begin with a mark
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise PackError(path, line, "text in UTF-8; save the file as UTF-8") from error
@@ -208,6 +209,10 @@ def _meta(path: Path) -> dict[str, Any]:
         raise PackError(path, mark.line + 1 if mark else None, f"valid YAML ({said})") from error
     if not isinstance(meta, dict):
         raise PackError(path, 1, "a mapping")
+    if unknown := {*map(str, meta)} - {*META, *PART_OF}:
+        hint = did_you_mean.hint(min(unknown), (*META, *PART_OF), 1)
+        said = f"only the keys {[*META, *PART_OF]}; unknown: {sorted(unknown)}"
+        raise PackError(path, None, f"{said}; {hint}" if hint else said)
     for key in META:
         if not meta.get(key):
             raise PackError(path, None, f"a value for {key!r}")

@@ -132,7 +132,7 @@ def test_no_check_trips_over_an_empty_answer(kind: str) -> None:
         ({"type": "regex", "pattern": "("}, "is not a 'regex'"),
         ({"type": "word_count", "min": 5, "max": 2}, "min 5 is above max 2"),
         ({"type": "json_schema", "schema": {"type": "nonsense"}}, "json_schema"),
-        ({"type": "choice", "options": ["a"], "value": "b"}, "not among the options"),
+        ({"type": "choice", "options": ["a"], "value": "b"}, "among its options, not 'b'"),
         (
             {"type": "not", "check": {"type": "any_of", "checks": [{"type": "regex"}]}},
             "'pattern' is a required property",
@@ -141,7 +141,11 @@ def test_no_check_trips_over_an_empty_answer(kind: str) -> None:
         ({"type": "bullets", "marker": "circle"}, "'circle' is not one of"),
         ({"type": "copies", "max": 2}, "greater than the maximum of 1"),
         ({"type": "number", "value": 1, "besides": ["2"]}, "is not of type 'number'"),
-        ("equals", "a check is an object"),
+        ({"type": "word_count"}, "any answer would hold it"),
+        ({"type": "line_count", "min": 0}, "any answer would hold it"),
+        ({"type": "bullets", "marker": "star"}, "any answer would hold it"),
+        ({"type": "copies", "max": 1}, "any answer would hold it"),
+        ("equals", "checks that are objects"),
     ],
 )
 def test_broken_check_is_named(check: object, words: str) -> None:

@@ -148,11 +148,20 @@ def test_broken_item_is_named_with_file_and_line(tmp_path: Path, line: object, w
     assert isinstance(caught.value, ConfigError)
 
 
+def test_a_file_that_an_editor_of_windows_wrote_is_read(tmp_path: Path) -> None:
+    pack = folder(tmp_path / "pack", GOOD)
+    for file in pack.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert [item.id for item in packs.load(str(pack)).items] == ["one"]
+
+
 def test_broken_meta_is_named(tmp_path: Path) -> None:
     with pytest.raises(packs.PackError, match="a value for 'licence'"):
         packs.load(str(folder(tmp_path / "a", GOOD, meta='name: x\nversion: "1"\n')))
     with pytest.raises(packs.PackError, match=r"valid YAML"):
         packs.load(str(folder(tmp_path / "b", GOOD, meta="name: [")))
+    with pytest.raises(packs.PackError, match=r"unknown: \['licens'\]; did you mean licence\?"):
+        packs.load(str(folder(tmp_path / "d", GOOD, meta=META + "licens: MIT\n")))
     with pytest.raises(packs.PackError, match="it has no 'nowhere'"):
         packs.load(str(folder(tmp_path / "c", meta=META + "subset_of: core\nids: [nowhere]\n")))
     with pytest.raises(packs.PackError, match=r"a shipped pack's name \(core, smoke\)"):

@@ -42,7 +42,7 @@ def test_a_pack_shows_every_broken_line(tmp_path: Path) -> None:
     _, faults = check([f"pack={folder}"])
     assert [fault.partition(": expected ")[2][:40] for fault in faults] == [
         "a value for 'version'",
-        "unknown check 'contain_any'; did you mea",
+        "the name of a check; unknown check 'cont",
         "one JSON object a line (Expecting proper",
         "an id of its own; 'whole' is taken by an",
         "only the keys ['checks', 'id', 'max_toke",

@@ -72,6 +72,7 @@ def scatter(
         legend_above(axes, len(keys), handles=keys)
     fastest = max(point.speed for point in points)
     axes.set_xlim(-0.15 * fastest, 1.2 * fastest)  # room for the names
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1.2 * fastest])
     axes.margins(y=0.15 if crowded else 0.3)
     if limits is not None:
         axes.set_ylim(limits)
