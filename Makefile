@@ -3,7 +3,7 @@ PYTHON    ?= $(shell command -v python3.11 || command -v python3 || echo python3
 VENV      ?= .venv
 PEERS     ?= .venv-peers
 BIN       := $(CURDIR)/$(VENV)/bin
-MODEL     ?= smollm2_135m
+MODEL     ?=
 OVERRIDES ?=
 Q         ?= What is the capital of Germany?
 QUESTION  := $(value Q)
@@ -13,7 +13,7 @@ NAME      ?=
 ALIAS     ?=
 STORE_URI ?= $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 BARE_NAME := $(patsubst models:/%,%,$(NAME))
-MLFLOW_RUN := mlflow run . --env-manager local -P model='$(MODEL)'
+MLFLOW_RUN := mlflow run . --env-manager local$(if $(MODEL), -P model='$(MODEL)')
 CHECK     := python -m steps.check --quiet --store --model '$(MODEL)'
 INSTALL   := -m pip install --quiet --disable-pip-version-check
 PIP       := $(BIN)/python $(INSTALL)
@@ -60,13 +60,13 @@ ui: $(VENV)/.run  ## open the MLflow UI on the result
 	mlflow ui --backend-store-uri "$(STORE_URI)"
 
 ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of Germany?" [NAME=my-model] [ALIAS=champion]
-	@python -m steps.ask --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS)) -- "$$QUESTION"
+	@python -m steps.ask --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias '$(ALIAS)') -- "$$QUESTION"
 
 serve: $(VENV)/.run  ## serve the champion by OpenAI's API: make serve [NAME=my-model] [PORT=8000] [OVERRIDES="serve.max_waiting=16"]
-	@python -m steps.serve model='$(MODEL)' $(if $(NAME),"target=models:/$(BARE_NAME)") $(if $(PORT),serve.port=$(PORT)) $(OVERRIDES)
+	@python -m steps.serve $(if $(MODEL),model='$(MODEL)') $(if $(NAME),"target=models:/$(BARE_NAME)") $(if $(PORT),serve.port=$(PORT)) $(OVERRIDES)
 
 chat: $(VENV)/.run  ## chat with the champion in the terminal: make chat [NAME=my-model] [ALIAS=champion]
-	@python -m steps.chat --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias $(ALIAS))
+	@python -m steps.chat --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias '$(ALIAS)')
 
 test: $(VENV)/.dev  ## the tests
 	python -m pytest -m "not slow" $(PARALLEL)

@@ -6,8 +6,7 @@ Reads: ``target`` (``models:/<name>/<version>`` or ``models:/<name>@candidate``)
 the node ``promotion``.
 Writes: one version of the registered model ``<name>.approvals``, which approvers alone may edit.
 
-    mlflow run . -e approve --env-manager local -P target=models:/smollm2-135m-instruct/3 \
-        -P reason='read its answers'
+    mlflow run . -e approve --env-manager local -P target=models:/mine/3 -P reason='read answers'
 """
 
 from steps.config.root import Config

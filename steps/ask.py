@@ -5,11 +5,10 @@ python -m steps.ask --name my-model --alias champion-edge "What is the capital o
 """
 
 import argparse
-import os
 import sys
 
-from steps.core.errors import ConfigError, StepError
-from steps.pipeline.asked_model import uri_of
+from steps.core.errors import ConfigError
+from steps.pipeline.asked_model import add_arguments, end, load, uri_of
 
 
 def main() -> None:
@@ -22,21 +21,7 @@ def main() -> None:
         epilog='python -m steps.ask --name my-model "What is the capital of Germany?"',
     )
     parser.add_argument("question", help="in quotes")
-    parser.add_argument(
-        "--model",
-        default="smollm2_135m",
-        help="a config of conf/model/, owner/name of the Hub, or a folder (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--name", help="name in the Model Registry, where it is not the one that the config gives"
-    )
-    parser.add_argument("--alias", default="champion", help="whose version (default: %(default)s)")
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=128,
-        help="tokens the answer may have (default: %(default)s)",
-    )
+    add_arguments(parser, max_tokens=128)
     given = parser.parse_args()
     try:
         if not given.question.strip():
@@ -48,33 +33,15 @@ def main() -> None:
             )
         uri = uri_of(given.model, given.name, given.alias)
     except ConfigError as error:
-        print(f"ask: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
+        end("ask", str(error), 2)
+    model = load("ask", uri)
     from mlflow.exceptions import MlflowException
 
-    from steps.core import tracking_store
-
-    try:
-        tracking_store.require_server(mlflow.get_registry_uri())
-        model = mlflow.pyfunc.load_model(uri)
-    except StepError as error:
-        print(f"ask: error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-    except MlflowException as error:
-        print(
-            f"ask: error: {uri} cannot be loaded: {error}; the Models page (make ui) shows what"
-            " there is",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from error
     messages = [{"role": "user", "content": given.question}]
     try:
         response = model.predict({"messages": messages, "max_tokens": given.max_tokens})
     except MlflowException as error:
-        print(f"ask: error: {uri} does not answer: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        end("ask", f"{uri} does not answer: {error}")
     message = response[0]["choices"][0]["message"]
     print(message["content"] or message.get("reasoning_content", ""))
     if not message["content"] and message.get("reasoning_content"):

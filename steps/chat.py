@@ -5,14 +5,13 @@ python -m steps.chat --name my-model --alias challenger
 """
 
 import argparse
-import os
 import re
 import sys
 import time
 from typing import Any
 
-from steps.core.errors import ConfigError, StepError
-from steps.pipeline.asked_model import uri_of
+from steps.core.errors import ConfigError
+from steps.pipeline.asked_model import add_arguments, end, load, uri_of
 
 HELP = "/new begins another conversation, /help says this, /quit or Ctrl-D ends."
 COMMAND = re.compile(r"/[a-z]+")  # a word of a user that is not for the model
@@ -27,48 +26,15 @@ def main() -> None:
         description="Chat with a registered model.",
         epilog="python -m steps.chat --name my-model --alias challenger",
     )
-    parser.add_argument(
-        "--model",
-        default="smollm2_135m",
-        help="a config of conf/model/, owner/name of the Hub, or a folder (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--name", help="name in the Model Registry, where it is not the one that the config gives"
-    )
-    parser.add_argument("--alias", default="champion", help="whose version (default: %(default)s)")
+    add_arguments(parser, max_tokens=512)
     parser.add_argument("--system", help="what the model is told first")
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=512,
-        help="tokens an answer may have (default: %(default)s)",
-    )
     given = parser.parse_args()
     try:
         uri = uri_of(given.model, given.name, given.alias)
     except ConfigError as error:
-        print(f"chat: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        end("chat", str(error), 2)
     print(f"loading {uri} …", file=sys.stderr)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    from steps.core import tracking_store
-
-    try:
-        tracking_store.require_server(mlflow.get_registry_uri())
-        model = mlflow.pyfunc.load_model(uri)
-    except StepError as error:
-        print(f"chat: error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-    except MlflowException as error:
-        print(
-            f"chat: error: {uri} cannot be loaded: {error}; the Models page"
-            " (make ui) shows what there is",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from error
+    model = load("chat", uri)
     print(HELP, file=sys.stderr)
     opening = [{"role": "system", "content": given.system}] if given.system else []
     converse(model, opening, given.max_tokens)

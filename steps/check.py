@@ -104,6 +104,9 @@ def check(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _of_file(path: Path, group: str) -> list[Fault]:
+    if path.suffix == ".yml" and path.is_relative_to(CONF):
+        expected = "a name that ends with .yaml, which Hydra reads"
+        return [config_file.ConfigFileError(path, None, expected, f"rename it to {path.stem}.yaml")]
     faults = config_files.faults(path, group)
     found: list[Fault] = [*faults]
     found += config_files.whole(path, group, [fault.field for fault in faults])

@@ -7,8 +7,7 @@ Writes: the folder: weights, model signature, evidence, card, licence, a sha256 
 ``signing_key``
 the signature ``archive.sig``; ``transfer.json`` on its run.
 
-    mlflow run . -e export --env-manager local \
-        -P target=models:/smollm2-135m-instruct@champion -P archive=/tmp/champion
+    mlflow run . -e export --env-manager local -P target=models:/mine@champion -P archive=/tmp/mine
 """
 
 from steps.config.root import Config

@@ -4,8 +4,7 @@ Reads: ``archive`` (a folder that ``export`` wrote), ``promotion.require_signer`
 ``dry_run``.
 Writes: a logged model, its evidence and a version; ``transfer.json`` on its run.
 
-    MLFLOW_TRACKING_URI=https://production.example.org \
-        mlflow run . -e import --env-manager local -P archive=/tmp/champion
+    mlflow run . -e import --env-manager local -P archive=/tmp/mine
 """
 
 from steps.config.root import Config

@@ -6,8 +6,7 @@ Reads: ``snapshot_uri`` and ``transformers_uri``; the nodes ``evaluate`` (with `
 Writes: one nested run a build, and on its own run ``sweep.md``, ``sweep.json``, ``sweep.png``,
 ``report.json`` and ``report.html``.
 
-    mlflow run . -e sweep --env-manager local \
-        -P overrides="evaluate=sweep evaluate.builds=[int4_cpu,int8_cpu]"
+    mlflow run . -e sweep --env-manager local -P evaluate=sweep -P 'evaluate.builds=[int4_cpu]'
 """
 
 from steps.config.root import Config

@@ -24,7 +24,10 @@ def of_folder(path: str | None) -> str:
     """
     if not path:
         return ""
-    name = called(Path(path).expanduser())
+    try:
+        name = called(Path(path).expanduser())
+    except RuntimeError:  # ~somebody who is not a user here
+        name = Path(path).name
     return registered(name.rpartition("/")[2]) if name else PLACEHOLDER
 
 

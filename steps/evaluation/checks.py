@@ -23,11 +23,14 @@ default the item's messages.
 refusal: the answer declines (see ``refusals``), or with ``value`` false does not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+from referencing import Registry, Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from steps.core import did_you_mean
 from steps.evaluation import check_functions as functions
@@ -154,6 +157,10 @@ def problem(check: object) -> str | None:
             jsonschema.Draft202012Validator.check_schema(check["schema"])
         except jsonschema.SchemaError as error:
             return f"a JSON schema in check 'json_schema': {error.message}"
+        for reference in _references(check["schema"]):
+            if not _leads_somewhere(check["schema"], reference):
+                said = "a $ref to a part of the schema itself in check 'json_schema', such as"
+                return f"{said} #/$defs/name, not {reference!r}"
     if check["type"] == "choice" and functions.fold(check["value"]) not in [
         functions.fold(option) for option in check["options"]
     ]:
@@ -166,6 +173,29 @@ def problem(check: object) -> str | None:
         else []
     )
     return next((wrong for inner in nested if (wrong := problem(inner))), None)
+
+
+def _references(schema: object) -> Iterator[str]:
+    """Every ``$ref`` of a JSON schema."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+def _leads_somewhere(schema: Any, reference: str) -> bool:
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resolver = Registry().with_resource("", resource).resolver()
+    try:
+        resolver.lookup(reference)
+    except (Unresolvable, ValueError):
+        return False
+    return True
 
 
 def bind(check: Settings, prompt: str) -> Settings:

@@ -258,6 +258,10 @@ def _problem(entry: object) -> str | None:
     """What is wrong with an item, or None."""
     if not isinstance(entry, dict):
         return "a JSON object"
+    try:
+        json.dumps(entry, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"whole characters, and there is half a pair: {error.object[error.start]!a}"
     if unknown := set(entry) - KEYS:
         hint = did_you_mean.hint(min(map(str, unknown)), KEYS, 1)
         said = f"only the keys {sorted(KEYS)}; unknown: {sorted(unknown)}"

@@ -44,7 +44,8 @@ def refresh(report_uri: str, policy: PromotionConfig) -> bool:
     run_id = report_uri.removeprefix("runs:/").partition("/")[0]
     client, wanted = MlflowClient(), mark(policy)
     try:
-        if client.get_run(run_id).data.tags.get(tags.PRESENTATION) == wanted:
+        same = client.get_run(run_id).data.tags.get(tags.PRESENTATION) == wanted
+        if same and any(file.path == PAGE for file in client.list_artifacts(run_id)):
             return False
         report = Report.from_json(read_text(report_uri))
         with TemporaryDirectory(prefix="report-") as folder:

@@ -13,10 +13,12 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 
 from steps.config.root import Config, with_inputs
 from steps.core import digest, search, tags
-from steps.core.commands import mlflow_run
+from steps.core.artifact_places import DEFAULT_EXPERIMENT
+from steps.core.commands import mlflow_run, word
 from steps.core.errors import StepError
 from steps.core.model_uri import model_id_of
 from steps.pipeline import experiments
@@ -73,16 +75,37 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
                 if mark
                 else f"{' and '.join(missing[:-1])} first"
             )
-            commands = " && ".join(mlflow_run(name, overrides=overrides) for name in missing)
+            here = MlflowClient().get_experiment(experiments.own()).name
             raise StepError(
-                f"{key} is not given and no finished run of {producer.name} fits this config"
-                f" ({why}); make one: {commands}"
+                f"{key} is not given and no finished run of {producer.name} in the experiment"
+                f" {here!r} fits this config ({why}); make one:"
+                f" {' && '.join(_command(name, overrides) for name in missing)}"
+                f"{_in_default(producer, config)}"
             )
         log.info(
             "%s: taking %s from run %s, whose fingerprint matches", key, output.uri, output.run_id
         )
         inputs[key] = output.uri
     return inputs
+
+
+def _command(name: str, overrides: Sequence[str]) -> str:
+    """The command of an entry point whose run is in this process's experiment."""
+    active = mlflow.active_run()
+    if active is None or MLFLOW_PROJECT_ENTRY_POINT in active.data.tags:
+        return mlflow_run(name, overrides=overrides)
+    return " ".join(["python", "-m", f"steps.{name}", *map(word, overrides)])
+
+
+def _in_default(step: Step, config: Config) -> str:
+    """A hint at the default experiment, in which `mlflow run` makes runs, where it has some."""
+    if experiments.own() == DEFAULT_EXPERIMENT:
+        return ""
+    wanted = {tags.STEP: step.name, tags.MODEL: config.model.registered_name}
+    if not _finished_in([DEFAULT_EXPERIMENT], wanted):
+        return ""
+    name = MlflowClient().get_experiment(DEFAULT_EXPERIMENT).name
+    return f"; there are finished runs of it in the experiment {name!r}: pass experiment={name}"
 
 
 def _missing_inputs(step: Step, config: Config) -> list[str]:
@@ -159,16 +182,21 @@ def finished_runs(with_tags: Mapping[str, str], config: Config) -> list[Run]:
     Tags are written by whoever may edit an experiment, and anybody may have one of his own; what
     lies elsewhere is not taken over.
     """
-    client = MlflowClient()
+    named = experiments.named(config.promotion.evidence.experiments, MlflowClient())
+    return _finished_in(list(dict.fromkeys([experiments.own(), *named])), with_tags)
+
+
+def _finished_in(experiment_ids: list[str], with_tags: Mapping[str, str]) -> list[Run]:
     words = [
         "attributes.status = 'FINISHED'",
         *(search.equals(f"tags.`{key}`", value) for key, value in with_tags.items()),
     ]
-    places = [experiments.own(), *experiments.named(config.promotion.evidence.experiments, client)]
-    places = list(dict.fromkeys(places))
     return list(
-        client.search_runs(
-            places, " AND ".join(words), order_by=["attributes.start_time DESC"], max_results=20
+        MlflowClient().search_runs(
+            experiment_ids,
+            " AND ".join(words),
+            order_by=["attributes.start_time DESC"],
+            max_results=20,
         )
     )
 

@@ -73,7 +73,8 @@ def _require_settable(override: str) -> None:
     choices = options(key)
     if not key or key.startswith("hydra"):
         return
-    if sign == "+" and (choices or (schema.kind_of(key) and not schema.takes_any_key(key))):
+    known = schema.kind_of(key) is not None and not schema.takes_any_key(key)
+    if ("+" in sign and choices) or (sign == "+" and known):
         expected = "an override without +, as the config has the key"
         raise ConfigError(key, value, expected, f"write {key}={value}")
     if sign == "~" and (choices or schema.kind_of(key)):

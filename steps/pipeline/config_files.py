@@ -114,9 +114,16 @@ def _of_defaults(path: Path, content: Content, group: str) -> Iterator[ConfigFil
                 continue
             chosen_group = str(key).removeprefix("override ").lstrip("/").partition("@")[0]
             known = [*options(chosen_group), "schema", "_self_"]
-            if str(key).startswith("/") and chosen_group in GROUPS and "@" not in str(key):
-                expected = "override before a group that conf/config.yaml has chosen"
-                cure = f"write `- override {key}: {name}`"
+            absolute = str(key).removeprefix("override ").startswith("/")
+            overriding = str(key).startswith("override ")
+            if (
+                isinstance(entry, dict)
+                and chosen_group in GROUPS
+                and absolute != overriding
+                and "@" not in str(key)
+            ):
+                expected = "`override /` before a group that conf/config.yaml has chosen"
+                cure = f"write `- override /{chosen_group}: {name}`"
                 yield ConfigFileError(path, line, expected, cure, key="defaults", value=entry)
                 continue
             if chosen_group in GROUPS and str(name) not in known:

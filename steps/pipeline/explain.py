@@ -39,13 +39,16 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
             "overrides",
             error.override,
             "key=value in Hydra's override grammar",
-            "quote values with spaces or commas",
+            _quoted(error.override),
         )
     key = str(getattr(cause, "full_key", "") or "")
     for pattern in (r"Could not override '([^']+)'", r"In '[^']*': (?:Key|Could not).* '([^']+)'"):
         if match := re.search(pattern, first):
             key = match[1]
             break
+    if key and "." not in key:  # of a key below a mapping, whose path Hydra leaves out
+        given = [word.lstrip("+~").partition("=")[0] for word in overrides]
+        key = next((one for one in given if one.endswith(f".{key}")), key)
     if match := re.search(r"Sweep parameters '([^']+)'", str(error)):
         return ConfigError(
             match[1].split("=")[0],
@@ -71,6 +74,14 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     return ConfigError(key or "overrides", value, expectation(str(cause)))
 
 
+def _quoted(override: str) -> str:
+    """The override with its value in quotes, which take any character."""
+    key, _, value = override.partition("=")
+    if not value or "'" in value or not key.replace(".", "").isidentifier():
+        return "quote values with spaces, commas, brackets, a ~ or letters beyond a to z"
+    return f"quote the value: {key}='{value}', in a shell within double quotes"
+
+
 def of_prebuilt(overrides: Sequence[str]) -> ConfigError | None:
     """The override of a prebuilt folder that the model does not name, over whose null Hydra
     trips.
@@ -93,7 +104,9 @@ def no_such_choice(group: str, name: str, found: Sequence[str] = ()) -> ConfigEr
     """
     known = options(group) or sorted(found)
     cure = did_you_mean.hint(name, known)
-    if Path(name).suffix in (".yaml", ".yml"):
+    if (CONF / group / f"{name}.yml").is_file():
+        cure = f"rename conf/{group}/{name}.yml to {name}.yaml, the ending that Hydra reads"
+    elif Path(name).suffix in (".yaml", ".yml"):
         stem = Path(name).stem
         cure = f"name a file of conf/{group}/ without its ending: {group}={stem}"
         if stem not in known:
@@ -144,10 +157,11 @@ def expectation(message: str) -> str:
         return "a list, such as [a, b]"
     if "is not a subclass of Dict" in first:
         return "keys with values, such as {a: b}"
-    if match := re.search(r"Value .* is incompatible with type hint '(\w+)'", first):
-        return {"str": "text in quotes", "int": "an integer", "float": "a number"}.get(
-            match[1], match[1]
-        )
+    if match := re.search(r"Value .* is incompatible with type hint '([\w.]+)", first):
+        kinds = {"str": "text in quotes", "int": "an integer", "float": "a number"}
+        return kinds.get(match[1], "a list, such as [a, b]")
+    if "is not Optional" in first:
+        return "a value; null is not allowed"
     if "nterpolation" in first:
         return f"an interpolation that can be resolved ({first.partition(': ')[2] or first})"
     if match := re.search(r"Invalid value '[^']*', expected one of \[(.*)\]", first):
@@ -166,7 +180,7 @@ def expectation(message: str) -> str:
 
 def options(group: str) -> list[str]:
     """Names of the files of a group of ``conf/``."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.is_file())
 
 
 def _given(key: str, overrides: Sequence[str]) -> object:

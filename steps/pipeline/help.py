@@ -40,18 +40,15 @@ def text(step: Step, cfg: DictConfig) -> str:
     lines += ["", "Groups, each a file of conf/<group>/:"]
     for group in groups:
         other = "owner/name of the Hub, a folder /…, " if group == "model" else ""
-        choices = textwrap.wrap(other + ", ".join(options(group)), columns - KEY_COLUMN - 3)
-        lines += [
-            _line("" if at else f"{group}=…", line, columns) for at, line in enumerate(choices)
-        ]
+        lines += _lines(f"{group}=…", other + ", ".join(options(group)), columns)
     lines += ["", "Keys, with what holds without them:"]
     for node, below in groupby(keys, lambda key: key.rpartition(".")[0]):
         if node:
             said = f"{node}.…  {meanings.meaning_of(node)}"
-            lines.append(textwrap.shorten(said, columns, placeholder=" …"))
+            lines += textwrap.wrap(said, columns, subsequent_indent="    ")
         for key in below:
             name = key.rpartition(".")[2]
-            lines.append(_line(f"{name}={_default(cfg, key)}", _meaning(key), columns))
+            lines += _lines(f"{name}={_default(cfg, key)}", _meaning(key), columns)
     return "\n".join(lines)
 
 
@@ -76,10 +73,14 @@ def _keys(step: Step) -> Iterator[str]:
             yield key
 
 
-def _line(left: str, right: str, columns: int) -> str:
+def _lines(left: str, right: str, columns: int) -> list[str]:
+    """Two columns, the right one wrapped."""
     width = max(KEY_COLUMN, len(left))
-    right = textwrap.shorten(right, columns - width - 3, placeholder=" …")
-    return f"  {left:{width}} {right}".rstrip()
+    wrapped = textwrap.wrap(right, columns - width - 3, break_on_hyphens=False) or [""]
+    return [
+        f"  {'' if at else left:{KEY_COLUMN if at else width}} {line}".rstrip()
+        for at, line in enumerate(wrapped)
+    ]
 
 
 def _default(cfg: DictConfig, key: str) -> str:

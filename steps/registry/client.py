@@ -11,7 +11,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from steps.core import bounded_read, search
+from steps.core import bounded_read, search, tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.model_version import Version, version_of
@@ -87,6 +87,15 @@ class RegistryClient:
             return sorted(map(version_of, entities), key=lambda version: version.number)
 
         return self._read(f"reading the versions of {name!r}", call) or []
+
+    def versions_of_logged(self, model_id: str) -> list[Version]:
+        """The versions of registered models that say they are of this logged model."""
+
+        def call() -> list[Version]:
+            words = search.equals(f"tags.`{tags.MODEL_ID}`", model_id)
+            return [version_of(one) for one in self.client.search_model_versions(words)]
+
+        return self._read(f"reading the versions of {model_id!r}", call) or []
 
     def version(self, name: str, number: int) -> Version | None:
         return self._read(

@@ -68,6 +68,7 @@ def promote(
     targets.check_force(force, reason)
     policy = replace(policy, alias=alias)
     if target.version is None and target.alias is None:
+        targets.check_registered(registry, target)
         if force:
             raise ConfigError(
                 "force",
@@ -140,7 +141,7 @@ def _report_about(
         if strongest is None:
             raise RefusedError(
                 f"models:/{name}: there is no finished evaluation to choose by; make one: `mlflow"
-                " run . -e evaluate`"
+                " run . -e evaluate --env-manager local`"
             )
         report_uri = strongest.uri
     followed = trust.places(registry, policy)

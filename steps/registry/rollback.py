@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from steps.config.promotion import PromotionConfig
-from steps.core import tags
+from steps.core import did_you_mean, tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry import actors, alias_plan, eligibility, permission
@@ -74,8 +74,8 @@ def rollback(
         to = next((number for number in reversed(line) if number != current), None)
         if to is None:
             raise RefusedError(
-                f"models:/{name}@{alias}: {_only(held, alias)}, so there is nothing to return"
-                f" to{_earlier(history, store)}"
+                f"models:/{name}@{alias}: {_only(held, alias, history)}, so there is nothing to"
+                f" return to{_earlier(history, store)}"
             )
     elif to not in held:
         raise RefusedError(
@@ -122,12 +122,14 @@ def _recorded(registry: RegistryClient, version: Version, alias: str) -> Assessm
     return Assessment(version, None, None, digest, ())
 
 
-def _only(held: Sequence[int], alias: str) -> str:
-    return (
-        f"only one @{alias} so far, version {held[0]}"
-        if held
-        else f"the history knows no version that was @{alias}"
-    )
+def _only(held: Sequence[int], alias: str, history: Journal) -> str:
+    if held:
+        return f"only one @{alias} so far, version {held[0]}"
+    said = f"the history knows no version that was @{alias}"
+    known = sorted(history.aliases)
+    if not known:
+        return said
+    return f"{said}; {did_you_mean.hint(alias, known) or 'there are: ' + ', '.join(known)}"
 
 
 def _earlier(history: Journal, store: AliasStore) -> str:

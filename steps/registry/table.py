@@ -54,10 +54,8 @@ def show_transfer(done: Transfer, verb: str) -> None:
         return
     uri = f"models:/{done.name}/{done.version}" if done.version else f"models:/{done.name}"
     verb = f"would be {verb}" if done.dry_run else verb
-    print(
-        f"{uri} {verb} ({done.files} files, {done.size / 1e6:.1f} MB, {done.digest}), archive"
-        f" {done.archive}"
-    )
+    count = f"{done.files} files, " if done.files else ""  # a dry run reads none
+    print(f"{uri} {verb} ({count}{done.size / 1e6:.1f} MB, {done.digest}), archive {done.archive}")
 
 
 def document(name: str, journal: Journal, limit: int | None = None) -> dict[str, Any]:

@@ -119,6 +119,23 @@ def check_force(force: bool, reason: str | None) -> None:
         )
 
 
+def check_registered(registry: RegistryClient, target: Target) -> None:
+    """Refuse a logged model where a registered one is meant: ``models:/m-…`` may be either.
+
+    Raises:
+        StepError: naming the versions that were made of it.
+    """
+    if not target.name.startswith("m-") or registry.aliases(target.name) is not None:
+        return
+    versions = registry.versions_of_logged(target.name)
+    if versions or registry.logged_model(target.name):
+        cure = " or ".join(f"target={version.uri}" for version in versions)
+        raise StepError(
+            f"target={target.uri}: expected a version of a registered model, and this is a logged"
+            f" model; {f'pass {cure}' if cure else 'register it first: `mlflow run . -e register`'}"
+        )
+
+
 def version_of(registry: RegistryClient, target: Target, *, usable: bool = True) -> Version | None:
     """The version that a target names; None where it names none.
 
@@ -134,6 +151,7 @@ def version_of(registry: RegistryClient, target: Target, *, usable: bool = True)
     """
     aliases = registry.aliases(target.name)
     if aliases is None:
+        check_registered(registry, target)
         raise StepError(
             f"target=models:/{target.name}: no such registered model; make one with `mlflow run ."
             " --env-manager local -P model=…`"

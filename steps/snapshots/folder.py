@@ -99,8 +99,8 @@ def _chosen(model: ModelConfig) -> tuple[Path, list[str], dict[str, str]]:
 
 
 def _folder(path: str | None) -> Path:
-    folder = Path(str(path)).expanduser()
     try:
+        folder = Path(str(path)).expanduser()
         if folder.is_file():
             expected = "a folder, not a file"
             cure = "pass the folder that has config.json and *.safetensors files"
@@ -110,8 +110,8 @@ def _folder(path: str | None) -> Path:
         if not folder.is_dir():
             cure = "pass the absolute path of a checkpoint folder"
             raise ConfigError("model.path", path, "a folder that exists", cure)
-    except OSError as error:
-        expected = f"a folder that can be read ({error.strerror})"
+    except (OSError, RuntimeError) as error:  # the latter of ~somebody
+        expected = f"a folder that can be read ({getattr(error, 'strerror', None) or error})"
         raise ConfigError("model.path", path, expected) from error
     return folder
 

@@ -141,6 +141,14 @@ def test_no_check_trips_over_an_empty_answer(kind: str) -> None:
         ({"type": "bullets", "marker": "circle"}, "'circle' is not one of"),
         ({"type": "copies", "max": 2}, "greater than the maximum of 1"),
         ({"type": "number", "value": 1, "besides": ["2"]}, "is not of type 'number'"),
+        (
+            {"type": "json_schema", "schema": {"properties": {"a": {"$ref": "#/$defs/x"}}}},
+            "a $ref to a part of the schema itself",
+        ),
+        (
+            {"type": "json_schema", "schema": {"$ref": "https://example.org/x.json"}},
+            "not 'https://example.org/x.json'",
+        ),
         ({"type": "word_count"}, "any answer would hold it"),
         ({"type": "line_count", "min": 0}, "any answer would hold it"),
         ({"type": "bullets", "marker": "star"}, "any answer would hold it"),

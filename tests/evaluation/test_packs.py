@@ -136,6 +136,7 @@ def test_digest_follows_the_items_only(tmp_path: Path) -> None:
         (GOOD | {"id": "two", "checks": []}, "at least one check"),
         (GOOD | {"id": "two", "checks": [{"type": "magic"}]}, "unknown check 'magic'"),
         (GOOD | {"id": "two", "tags": []}, "at least one skill"),
+        (GOOD | {"id": "two\ud83d"}, r"half a pair: '\\ud83d'"),
         (GOOD | {"id": "two", "max_tokens": 0}, "'max_tokens' of at least 1"),
         (GOOD | {"id": "two", "max_tokens": True}, "'max_tokens' of at least 1"),
     ],

@@ -212,7 +212,7 @@ def test_an_empty_local_file_changes_nothing(write: Write, content: str) -> None
         (
             "promotion/mine.yaml",
             "defaults: [schema, {/evaluate: smoke}]\nalias: x\n",
-            "conf/promotion/mine.yaml:1: defaults={'/evaluate': 'smoke'}: expected override before",
+            "conf/promotion/mine.yaml:1: defaults={'/evaluate': 'smoke'}: expected `override /`",
         ),
         (
             "local/default.yaml",

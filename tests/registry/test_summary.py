@@ -84,7 +84,7 @@ def test_make_ask_passes_the_question_as_it_was_typed(project: Path, question: s
     done = subprocess.run(
         words_of_make, cwd=project, env=alone, capture_output=True, text=True, check=True
     )
-    words = f"-m steps.ask --model smollm2_135m --name mine --alias edge -- {question}"
+    words = f"-m steps.ask --model  --name mine --alias edge -- {question}"
     assert done.stdout == "".join(f"<{word}>" for word in words.split(" ", 9))
 
 
