@@ -30,6 +30,10 @@ class AskingFailedError(Exception):
     """A recorded prompt has no answer; the message is one line."""
 
 
+class UnreachableError(Exception):
+    """Nothing answers at the server's address; the message is one line."""
+
+
 @dataclass(frozen=True)
 class RecordedAnswer:
     """One prompt of the evidence, asked again.
@@ -125,10 +129,20 @@ def ask(
     if not items:
         said = "no recorded prompt was asked: the report holds no questions and answers to ask"
         return Recorded(skipped=said, evidence_processor=theirs)
-    answers = tuple(
-        _again(config, config.endpoint, version, digest, item, questions[item.id]) for item in items
-    )
-    return Recorded(answers, "", _processor(config.endpoint, processors), theirs)
+    answers: list[RecordedAnswer] = []
+    for item in items:
+        try:
+            answers.append(
+                _again(config, config.endpoint, version, digest, item, questions[item.id])
+            )
+        except UnreachableError as error:
+            said = redact(str(error))
+            if not answers:
+                return Recorded(
+                    skipped=f"no recorded prompt was asked: {said}", evidence_processor=theirs
+                )
+            answers.append(RecordedAnswer(item.id, None, None, len(item.answer), said))
+    return Recorded(tuple(answers), "", _processor(config.endpoint, processors), theirs)
 
 
 def chosen(items: Sequence[ItemResult], questions: dict[str, Any]) -> list[ItemResult]:
@@ -219,7 +233,7 @@ def _post(config: MonitorConfig, base: str, body: dict[str, Any]) -> Any:
         ) as response:
             text = response.raw.read(LARGEST_ANSWER, decode_content=True)
     except (requests.RequestException, OSError, ValueError) as error:
-        raise AskingFailedError(
+        raise UnreachableError(
             f"monitor.endpoint={config.endpoint!r} does not answer ({type(error).__name__})"
         ) from error
     if response.status_code == 401:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+UNAUTHENTICATED = 401  # HTTP: the server does not know who asks
 # characters; the SQL store's column is String(5000), and PostgreSQL refuses more
 DESCRIPTION_LIMIT = 5000
 
@@ -67,7 +68,10 @@ class RegistryClient:
         model = self._read(what, lambda: self.client.get_registered_model(name))
         if model is None:
             return None
-        return {alias: int(version) for alias, version in model.aliases.items()}
+        try:
+            return {alias: int(version) for alias, version in model.aliases.items()}
+        except ValueError as error:
+            raise StepError(f"{what}: the server's answer is not a registry's ({error})") from error
 
     def created_ms(self, name: str) -> int | None:
         """Creation time of a registered model, ms since 1970; None where there is no such model."""
@@ -250,13 +254,22 @@ class RegistryClient:
 
     def _read(self, what: str, call: Callable[[], T]) -> T | None:
         try:
-            return self._write(what, call)
+            return self._call(what, call, "READ permission on it", "")
         except MlflowException as error:
             if error.error_code in MISSING:
                 return None
             raise
 
     def _write(self, what: str, call: Callable[[], T]) -> T:
+        return self._call(
+            what,
+            call,
+            "EDIT permission on the registered model and its history",
+            "; if a move had begun, the next run finishes it: run the same command again when the"
+            " server is back",
+        )
+
+    def _call(self, what: str, call: Callable[[], T], permission: str, afterwards: str) -> T:
         retrying = Retrying(
             retry=retry_if_exception(is_outage),
             stop=stop_after_delay(self.retry_seconds),
@@ -271,16 +284,18 @@ class RegistryClient:
             if isinstance(error, MlflowException) and (
                 error.error_code in REFUSED or status_of(error) in (401, 403)
             ):
+                cure = (
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of a user"
+                )
+                if status_of(error) != UNAUTHENTICATED:
+                    cure = f"ask its administrator for {permission}, or {cure} who has it"
                 raise PermissionRefusedError(
-                    f"{what}: the tracking server refuses it ({first_line(error)}); ask its"
-                    " administrator for EDIT permission on the registered model and its history,"
-                    " or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                    f"{what}: the tracking server refuses it ({first_line(error)}); {cure}"
                 ) from error
             if is_outage(error):
                 raise ServerUnavailableError(
                     f"{what}: no answer from the tracking server for {self.retry_seconds:g} s"
-                    f" ({redact(first_line(error))}); if a move had begun, the next run finishes"
-                    " it: run the same command again when the server is back"
+                    f" ({redact(first_line(error))}){afterwards}"
                 ) from error
             raise
 

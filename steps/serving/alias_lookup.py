@@ -9,6 +9,7 @@ import mlflow
 from steps.config.serve import ServeConfig
 from steps.core import tags, tracking_store
 from steps.core.errors import StepError
+from steps.core.model_uri import logged_model_of
 from steps.core.redaction import redact
 from steps.registry.client import RegistryClient
 from steps.registry.model_version import Version
@@ -123,10 +124,18 @@ class AliasLookup:
                 " serve.require_digest=false"
             )
         variant = found.tags.get(tags.VARIANT) or logged.get(tags.VARIANT, "")
-        created, model_id = found.created_ms // 1000, found.model_id or ""
         return ServedVersion(
-            found.name, found.number, variant, next(iter(digests), ""), created, model_id
+            found.name,
+            found.number,
+            variant,
+            next(iter(digests), ""),
+            found.created_ms // 1000,
+            logged_model_of(found.source, self._source_of) or "",
         )
+
+    def _source_of(self, name: str, number: int) -> str | None:
+        version = self._registry().version(name, number)
+        return version.source if version else None
 
     def tag(self, version: ServedVersion, failure: str | None) -> None:
         """Show in the registry that a version could not be served, or can be again."""

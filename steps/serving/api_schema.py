@@ -12,7 +12,7 @@ INTEGER = {"type": ["integer", "null"]}
 SAMPLING: Schema = {
     "model": {
         "type": ["string", "null"],
-        "description": "<name>, <name>@<alias> or <name>/<version>; GET /v1/models lists them",
+        "description": "<name>, <name>@<alias>, which GET /v1/models lists, or <name>/<version>",
     },
     "max_tokens": {"type": ["integer", "null"], "minimum": 1},
     "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
@@ -84,7 +84,11 @@ CHAT_REQUEST: Schema = {
         "tools": {"type": "array", "items": {"type": "object"}},
         "tool_choice": {"type": ["string", "object", "null"]},
         "parallel_tool_calls": {"type": ["boolean", "null"]},
-        "response_format": {"type": ["object", "null"]},
+        "response_format": {
+            "type": ["object", "null"],
+            "required": ["type"],
+            "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+        },
         "chat_template_kwargs": {"type": ["object", "null"]},
     },
 }
@@ -212,6 +216,7 @@ REASONS = {
     405: "another method is meant",
     408: "the body took too long to come",
     413: "the body is too large",
+    415: "the body is compressed",
     429: "too many requests wait",
     500: "the model failed",
     503: "no version is ready, or the answer took too long",

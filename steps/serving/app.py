@@ -22,6 +22,7 @@ from steps.serving.metrics import Metrics
 from steps.serving.status import Status
 
 log = logging.getLogger(__name__)
+PROBED = ["GET", "HEAD"]  # some load balancers probe without wanting a body
 
 
 def application(
@@ -48,7 +49,7 @@ def application(
         docs_url=None,  # loads its scripts from elsewhere
         redoc_url=None,
     )
-    bad = schema.errors(400, 401, 404, 408, 413, 429, 500, 503)
+    bad = schema.errors(400, 401, 404, 408, 413, 415, 429, 500, 503)
     route = app.add_api_route
     route(
         "/v1/chat/completions",
@@ -76,11 +77,11 @@ def application(
         methods=["GET"],
         responses={**schema.answered(schema.MODEL), **schema.errors(401, 404)},
     )
-    route("/healthz", status.health, methods=["GET"], response_class=Response)
+    route("/healthz", status.health, methods=PROBED, response_class=Response)
     route(
         "/readyz",
         status.readiness,
-        methods=["GET"],
+        methods=PROBED,
         responses={
             **schema.answered(schema.STATE),
             503: {"description": "no version is ready", **schema.json_of(schema.STATE)},
@@ -88,7 +89,7 @@ def application(
     )
     route("/metrics", status.metrics, methods=["GET"], response_class=Response)
     route("/webhook", status.hear, methods=["POST"], include_in_schema=False)
-    route("/", status.page, methods=["GET"], include_in_schema=False)
+    route("/", status.page, methods=PROBED, include_in_schema=False)
 
     async def rejected(_: Request, error: Exception) -> Response:
         """Tell a client what is wrong."""
@@ -106,7 +107,7 @@ def application(
             CORSMiddleware,
             allow_origins=config.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"],  # OpenAI's client adds a dozen of its own
         )
     return app
 

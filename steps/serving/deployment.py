@@ -64,6 +64,11 @@ class Deployment:
         up = self.worker is not None and not self.worker.gone.is_set()
         return up and self._up.is_set() and not self._closing
 
+    @property
+    def lost(self) -> bool:
+        """Whether its worker is gone and cannot be started again, as its files were removed."""
+        return not self.ready and not self._closing and not self.folder.is_dir()
+
     async def open(self) -> None:
         """Start the worker and hear its first answer.
 

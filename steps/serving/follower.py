@@ -93,7 +93,7 @@ class Follower:
         route.wanted = version.number if version else None
         if version is None:
             self._without_alias(route)
-        elif not _serves(route.deployment, version):
+        elif not _serves(route.deployment, version) or _lost(route.deployment):
             await self._move(route, version)
         else:
             route.failure = ""
@@ -135,7 +135,8 @@ class Follower:
     def _served(self, route: Route, wanted: Version | ServedVersion) -> Deployment | None:
         """The deployment of a version that another alias of its model has."""
         others = [other.deployment for other in self._routes.of(route.name)]
-        return next((other for other in others if other and _serves(other, wanted)), None)
+        served = (other for other in others if _serves(other, wanted) and not _lost(other))
+        return next(served, None)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -271,6 +272,10 @@ async def _given_up(loading: "asyncio.Task[Deployment]") -> None:
     (made,) = await asyncio.gather(loading, return_exceptions=True)
     if isinstance(made, Deployment):
         await made.close()
+
+
+def _lost(deployment: Deployment | None) -> bool:
+    return deployment is not None and deployment.lost
 
 
 def _serves(deployment: Deployment | None, wanted: Version | ServedVersion) -> bool:

@@ -1,7 +1,7 @@
 """Bytes of served versions on this machine: fetched once, verified, and known without a registry.
 
 <cache>/models/<digest>/        the files of a logged model
-<cache>/last/<name>@<alias>.json  what was served last under an alias
+<cache>/last/<name>-<hash>.json what was served last under an alias of a registry
 <cache>/locks/<digest>.lock     held by the server that fetches, of several on one machine
 """
 
@@ -41,9 +41,12 @@ class ModelCache:
 
     Args:
         root: made when absent.
+        registry: URI of the registry whose versions are fetched; another one has other versions of
+            the same names.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, registry: str) -> None:
+        self._registry = registry
         self._models, self._last, self._locks = root / "models", root / "last", root / "locks"
         for folder in (self._models, self._last, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +71,10 @@ class ModelCache:
         if not version.digest:
             return self._fetched(version)
         with self._alone(version.digest):
-            if there := self._verified(version.digest):
+            known = version.model_id or self._was_served(version)
+            if known and (there := self._verified(version.digest)):
                 return version, there
-            return self._fetched(version)
+            return self._fetched(version)  # its tags alone may say which bytes it has
 
     def _fetched(self, version: ServedVersion) -> tuple[ServedVersion, Path]:
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._models))
@@ -146,14 +150,32 @@ class ModelCache:
 
     def remember(self, version: ServedVersion, alias: str) -> None:
         """Record what is served under an alias, for a start without the registry."""
-        draft = self._last / f".{os.getpid()}-{_file_name(version.name, alias)}"
+        record = self._record(version.name, alias)
+        draft = record.with_name(f".{os.getpid()}-{record.name}")
         draft.write_text(json.dumps({"alias": alias, **asdict(version)}), "utf-8")
-        draft.replace(self._last / _file_name(version.name, alias))
+        draft.replace(record)
+
+    def _record(self, name: str, alias: str) -> Path:
+        """A file for a model's name, which may hold any letter, in one registry."""
+        plain = "".join(letter if letter.isalnum() else "_" for letter in name)[:80]
+        known = hashlib.sha256(f"{name}@{alias} {self._registry}".encode()).hexdigest()[:16]
+        return self._last / f"{plain}-{known}.json"
+
+    def _was_served(self, version: ServedVersion) -> bool:
+        """Whether a version's files were compared with its digest, and served, before."""
+        for record in self._last.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+                kept = json.loads(record.read_text("utf-8"))
+                if self._record(version.name, kept.get("alias")) != record:
+                    continue
+                if (kept["number"], kept["digest"]) == (version.number, version.digest):
+                    return True
+        return False
 
     def remembered(self, name: str, alias: str) -> ServedVersion | None:
         """What was served last under an alias."""
         try:
-            kept = json.loads((self._last / _file_name(name, alias)).read_text("utf-8"))
+            kept = json.loads(self._record(name, alias).read_text("utf-8"))
             kept.pop("alias")
             version = ServedVersion(**kept)
             texts = (version.name, version.variant, version.digest)
@@ -187,9 +209,3 @@ class ModelCache:
             if old and folder.name not in kept:
                 log.info("%s is not served any more; removed", folder)
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _file_name(name: str, alias: str) -> str:
-    """A file name for a model's name, which may hold any letter."""
-    plain = "".join(letter if letter.isalnum() else "_" for letter in name)[:80]
-    return f"{plain}-{hashlib.sha256(f'{name}@{alias}'.encode()).hexdigest()[:16]}.json"

@@ -8,7 +8,8 @@ from typing import Any
 from starlette.requests import Request
 
 from steps.core import did_you_mean
-from steps.serving.errors import ApiError, invalid
+from steps.serving.errors import ApiError, invalid, shown
+from steps.wrappers.served.invalid_request import MAX_DEPTH
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")  # names of one setting
 MOST_PROMPTS = 64  # of one request
@@ -23,8 +24,16 @@ async def body_of(request: Request, most: int) -> dict[str, Any]:
         most: bytes that it may have.
 
     Raises:
-        ApiError: 413 where it is larger, 400 where it is not a JSON object.
+        ApiError: 415 where it is compressed, 413 where it is larger, 400 where it is not a JSON
+            object.
     """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        raise ApiError(
+            415,
+            f"Content-Encoding: {shown(coding)}: expected a body that is not compressed",
+            code="unsupported_encoding",
+        )
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:20]) > most:
         raise _too_large(most)
@@ -40,9 +49,25 @@ async def body_of(request: Request, most: int) -> dict[str, Any]:
     except ValueError as error:  # also of integers with too many digits, and of bad UTF-8
         said = str(error).splitlines()[0][:200]
         raise ApiError(400, f"the body is not valid JSON: {said}", code="invalid_json") from error
+    if too_deep(body):
+        said = f"the body is nested more than {MAX_DEPTH} levels deep"
+        raise ApiError(400, said, code="invalid_json")
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not a JSON object", code="invalid_json")
     return body
+
+
+def too_deep(body: Any) -> bool:
+    """Whether values lie within values deeper than a model takes them."""
+    level = [body]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [one for one in level if isinstance(one, dict | list)]
+        level = [
+            value for one in inner for value in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _too_large(most: int) -> ApiError:
@@ -149,6 +174,8 @@ def prompts_of(body: dict[str, Any]) -> tuple[list[str], int]:
 def seeded(row: Mapping[str, Any], choice: int) -> dict[str, Any]:
     """The row of one of several answers to a prompt: each has a seed of its own."""
     seed = row.get("seed")
+    if isinstance(seed, float) and seed.is_integer():
+        seed = int(seed)
     if choice and isinstance(seed, int) and not isinstance(seed, bool):
         return {**row, "seed": (seed + choice) % 2**31}
     return dict(row)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
+import mlflow
 import uvicorn
 from fastapi import FastAPI
 
@@ -121,7 +122,8 @@ def build(config: Config) -> FastAPI:
         )
     metrics, routes = Metrics(), routes_of(models_of(config), config.serve)
     metrics.watch(routes)
-    models = ModelCache(StoreFolder(config.store.path).root / "serving")
+    root = StoreFolder(config.store.path).root / "serving"
+    models = ModelCache(root, mlflow.get_registry_uri())
     lookup = AliasLookup(routes, _registry, config.serve, metrics)
     follower = Follower(routes, lookup, models, config.serve, metrics)
     secret = os.environ.get(config.serve.webhook_secret_env, "")

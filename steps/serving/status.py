@@ -58,7 +58,7 @@ class Status:
     async def model(self, model: str, request: Request) -> Response:
         """One of what a request may give as ``model``."""
         self._keys.check(request.headers.get("authorization"))
-        found = self._listed().get(model)
+        found = self._listed().get(model) or self._of_version(model)
         if found is None:
             raise ApiError(
                 404,
@@ -67,6 +67,19 @@ class Status:
                 param="model",
             )
         return json_response(found)
+
+    def _of_version(self, model: str) -> dict[str, Any] | None:
+        """``<name>/<version>`` of a version that an alias names."""
+        routes = [
+            route
+            for route in self._routes.all
+            if route.deployment is not None
+            and not route.shadow
+            and model == f"{route.name}/{route.deployment.version.number}"
+        ]
+        if not routes:
+            return None
+        return _listed(model, routes[0].deployment, [route.alias for route in routes])
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         listed: dict[str, dict[str, Any]] = {}

@@ -11,6 +11,8 @@ from tests.serving.servers import NAME, Serving, serving
 
 SMALL_PREFIX_CACHE = 30_000_000  # bytes: full after some requests
 
+WEB = "https://chat.example.com"  # whose pages may ask the server
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -86,5 +88,6 @@ def server(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A server of the ONNX version that tests only ask."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(versions / "mlflow.db", folder / "mlflow.db")
-    with serving(folder, f"sqlite:///{folder / 'mlflow.db'}") as running:
+    web = f"serve.cors_origins=[{WEB}]"
+    with serving(folder, f"sqlite:///{folder / 'mlflow.db'}", web) as running:
         yield running

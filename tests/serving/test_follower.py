@@ -70,6 +70,8 @@ class Loaded:
 
     opened: ClassVar[list[int]] = []
 
+    lost = False
+
     def __init__(self, version: ServedVersion, *_: Any) -> None:
         self.version = version
 
@@ -145,6 +147,18 @@ async def test_one_version_of_two_aliases_is_loaded_once(routes: Routes) -> None
     async with following(routes, Lookup(champion=4, challenger=4)):
         await until(lambda: served(routes) == {"champion": 4, "challenger": 4})
     assert Loaded.opened == [4]
+
+
+async def test_a_version_whose_files_are_gone_is_fetched_again(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(routes, Lookup(champion=1, challenger=1)):
+        await until(lambda: served(routes) == {"champion": 1, "challenger": 1})
+        before = routes.all[0].deployment
+        assert before is not None
+        monkeypatch.setattr(before, "lost", True)
+        await until(lambda: all(route.deployment is not before for route in routes.all))
+    assert Loaded.opened == [1, 1]
 
 
 async def test_an_alias_that_appears_has_no_failure_any_more(routes: Routes) -> None:

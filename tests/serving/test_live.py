@@ -10,6 +10,7 @@ import openai
 import pytest
 import requests
 
+from tests.serving.conftest import WEB
 from tests.serving.servers import NAME, Serving
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -125,6 +126,30 @@ def test_models(client: openai.OpenAI) -> None:
     assert listed[NAME]["version"] == 1
     assert listed[NAME]["aliases"] == ["champion"]
     assert listed[NAME]["variant"] == "onnx"
+    assert client.models.retrieve(f"{NAME}@champion").id == f"{NAME}@champion"
+    assert client.models.retrieve(f"{NAME}/1").model_dump()["aliases"] == ["champion"]
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(f"{NAME}/2")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/"])
+def test_probes_may_ask_without_a_body(server: Serving, path: str) -> None:
+    answer = requests.head(f"{server.url}{path}", timeout=10)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_page_of_an_allowed_address_may_send_headers_of_its_own(server: Serving) -> None:
+    def preflight(origin: str) -> requests.Response:
+        headers = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+        }
+        return requests.options(f"{server.url}/v1/chat/completions", headers=headers, timeout=10)
+
+    assert preflight(WEB).status_code == 200
+    assert "x-stainless-lang" in preflight(WEB).headers["Access-Control-Allow-Headers"]
+    assert preflight("https://elsewhere.example.com").status_code == 400
 
 
 @pytest.mark.parametrize(

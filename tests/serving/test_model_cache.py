@@ -16,6 +16,7 @@ from steps.serving.model_cache import ModelCache
 from steps.serving.served_version import ServedVersion
 from steps.serving.worker_process import LoadFailedError
 
+REGISTRY = "https://production.example.org"
 TWO_DAYS = 172_800
 
 
@@ -34,13 +35,13 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedVersion:
         return dst_path
 
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
-    return ServedVersion("slm", 3, "onnx", digest.of_folder(source))
+    return ServedVersion("slm", 3, "onnx", digest.of_folder(source), model_id="m-1")
 
 
 def test_bytes_are_fetched_once_and_again_where_they_are_damaged(
     tmp_path: Path, version: ServedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     found, folder = cache.fetch(version)
     assert found == version
     (folder / "weights").write_bytes(b"damaged")
@@ -62,7 +63,7 @@ def test_servers_on_one_machine_fetch_once(
 
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", slow)
     with ThreadPoolExecutor(8) as pool:
-        caches = [ModelCache(tmp_path / "cache") for _ in range(8)]
+        caches = [ModelCache(tmp_path / "cache", REGISTRY) for _ in range(8)]
         answers = list(pool.map(lambda cache: cache.fetch(version), caches))
     assert {found for found, _ in answers} == {version}
     assert len({folder for _, folder in answers}) == 1
@@ -76,7 +77,7 @@ def test_servers_on_one_machine_fetch_once(
 
 
 def test_other_bytes_than_the_tags_are_refused(tmp_path: Path, version: ServedVersion) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     with pytest.raises(LoadFailedError, match="its bytes are sha256:"):
         cache.fetch(replace(version, digest=f"sha256:{'0' * 64}"))
     assert [*(tmp_path / "cache" / "models").iterdir()] == []
@@ -86,15 +87,43 @@ def test_other_bytes_than_the_tags_are_refused(tmp_path: Path, version: ServedVe
 def test_a_tag_that_is_not_a_digest_names_no_folder(
     tmp_path: Path, version: ServedVersion, tag: str
 ) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     with pytest.raises(LoadFailedError, match="is not a digest"):
         cache.fetch(replace(version, digest=tag))
     cache.remember(replace(version, digest=tag), "champion")
     assert cache.remembered("slm", "champion") is None
 
 
+def test_bytes_of_a_digest_are_not_taken_for_a_version_whose_files_nobody_has_seen(
+    tmp_path: Path, version: ServedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
+    cache.fetch(version)
+    foreign = replace(version, number=4, model_id="")  # its tags name the digest, its source a file
+    download, fetches = mlflow.artifacts.download_artifacts, list[str]()
+
+    def other(artifact_uri: str, dst_path: str) -> str:
+        fetches.append(artifact_uri)
+        folder = Path(download(artifact_uri="models:/slm/3", dst_path=dst_path))
+        (folder / "weights").write_bytes(b"other")
+        return str(folder)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", other)
+    with pytest.raises(LoadFailedError, match="its bytes are sha256:"):
+        cache.fetch(foreign)
+    assert fetches == ["models:/slm/4"]
+    cache.remember(foreign, "champion")  # as if they had been compared and served
+    assert cache.fetch(foreign)[0] == foreign
+
+
+def test_another_registry_has_other_versions(tmp_path: Path, version: ServedVersion) -> None:
+    ModelCache(tmp_path / "cache", REGISTRY).remember(version, "champion")
+    other = ModelCache(tmp_path / "cache", "https://staging.example.org")
+    assert other.remembered("slm", "champion") is None
+
+
 def test_what_was_served_last_is_known(tmp_path: Path, version: ServedVersion) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     assert cache.remembered("slm", "champion") is None
     cache.remember(version, "champion")
     assert cache.remembered("slm", "champion") == version
@@ -105,7 +134,7 @@ def test_what_was_served_last_is_known(tmp_path: Path, version: ServedVersion) -
     "damage", ["", "{", "[]", "7", {"digest": 7}, {"number": "3"}, {"name": "other"}, {"more": 1}]
 )
 def test_a_damaged_record_is_none(tmp_path: Path, version: ServedVersion, damage: Any) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     cache.remember(version, "champion")
     (record,) = (tmp_path / "cache" / "last").glob("*.json")
     text = damage
@@ -116,7 +145,7 @@ def test_a_damaged_record_is_none(tmp_path: Path, version: ServedVersion, damage
 
 
 def test_bytes_stay_a_day_after_they_were_served(tmp_path: Path, version: ServedVersion) -> None:
-    cache = ModelCache(tmp_path / "cache")
+    cache = ModelCache(tmp_path / "cache", REGISTRY)
     _, folder = cache.fetch(version)
     old = time.time() - TWO_DAYS
     os.utime(folder, (old, old))

@@ -37,6 +37,26 @@ async def test_what_is_not_an_object_is_a_400(body: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
+async def test_a_compressed_body_is_a_415() -> None:
+    with pytest.raises(ApiError, match="Content-Encoding: 'gzip': expected a body that is not"):
+        await request_body.body_of(request(b"{}", content_encoding="gzip"), 1000)
+    assert await request_body.body_of(request(b"{}", content_encoding="identity"), 1000) == {}
+
+
+async def test_a_body_is_nested_as_deep_as_a_model_takes_it() -> None:
+    whole = b'{"a":' * 63 + b"1" + b"}" * 63
+    assert "a" in await request_body.body_of(request(whole), 1_000_000)
+    with pytest.raises(ApiError, match="nested more than 64 levels deep"):
+        await request_body.body_of(request(b'{"a":' * 70 + b"1" + b"}" * 70), 1_000_000)
+
+
+@pytest.mark.parametrize("seed", [5, 5.0])
+def test_answers_to_one_prompt_have_seeds_of_their_own(seed: float) -> None:
+    rows = [request_body.seeded({"seed": seed}, choice) for choice in range(3)]
+    assert [row["seed"] for row in rows] == [5, 6, 7]
+    assert request_body.seeded({"seed": True}, 1) == {"seed": True}
+
+
 @pytest.mark.parametrize("headers", [{}, {"content_length": "2000"}])
 async def test_a_body_that_is_too_large_is_a_413(headers: dict[str, str]) -> None:
     with pytest.raises(ApiError, match=r"serve\.max_body_bytes=1000") as caught:
