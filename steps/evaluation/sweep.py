@@ -18,27 +18,17 @@ from steps.evaluation.presentation.closing_table import FIRST_WIDTH, plain_table
 from steps.evaluation.presentation.pareto import Point, scatter
 from steps.evaluation.report import CandidateReport, Report
 
-COLUMNS = (  # heading, field of a build, metric
-    ("MB", "size_bytes", metrics.SIZE),
-    ("KL mean", "kl_mean", metrics.KL_MEAN),
-    ("KL p99", "kl_p99", metrics.KL_P99),
-    ("top-1", "top1_agreement", metrics.TOP1_AGREEMENT),
-    ("perplexity", "perplexity", metrics.PERPLEXITY),
-    ("score", "score", metrics.QUALITY_SCORE),
-    ("first token ms", "ttft_p50_s", metrics.TTFT_P50),
-    ("decode tokens/s", "decode_tokens_per_second", metrics.DECODE),
-    ("peak MB", "peak_rss_bytes", metrics.PEAK_RSS),
-)
-
-# on the screen, with the units in the second line
-SHOWN = (
-    ("size\nMB", "size_bytes", metrics.SIZE),
-    ("KL mean\nnats", "kl_mean", metrics.KL_MEAN),
-    ("top-1\n%", "top1_agreement", metrics.TOP1_AGREEMENT),
-    ("quality\n%", "score", metrics.QUALITY_SCORE),
-    ("first\nms", "ttft_p50_s", metrics.TTFT_P50),
-    ("decode\ntok/s", "decode_tokens_per_second", metrics.DECODE),
-    ("peak\nMB", "peak_rss_bytes", metrics.PEAK_RSS),
+# heading in sweep.md, on the screen (with the unit below; empty is left out), field, metric
+COLUMNS = (
+    ("MB", "size\nMB", "size_bytes", metrics.SIZE),
+    ("KL mean", "KL mean\nnats", "kl_mean", metrics.KL_MEAN),
+    ("KL p99", "", "kl_p99", metrics.KL_P99),
+    ("top-1", "top-1\n%", "top1_agreement", metrics.TOP1_AGREEMENT),
+    ("perplexity", "", "perplexity", metrics.PERPLEXITY),
+    ("score", "quality\n%", "score", metrics.QUALITY_SCORE),
+    ("first token ms", "first\nms", "ttft_p50_s", metrics.TTFT_P50),
+    ("decode tokens/s", "decode\ntok/s", "decode_tokens_per_second", metrics.DECODE),
+    ("peak MB", "peak\nMB", "peak_rss_bytes", metrics.PEAK_RSS),
 )
 
 
@@ -83,7 +73,7 @@ def rows(report: Report, names: Mapping[str, str], failed: Mapping[str, str]) ->
 
 def _row(candidate: CandidateReport, name: str) -> Build:
     measured: dict[str, Any] = {
-        field: candidate.metrics.get(metric) for _, field, metric in COLUMNS
+        field: candidate.metrics.get(metric) for _, _, field, metric in COLUMNS
     }
     if candidate.variant == "transformers" and candidate.failure is None:
         measured["kl_mean"] = 0.0  # it is the checkpoint
@@ -113,30 +103,30 @@ def _front(builds: Sequence[Build]) -> set[str]:
 
 def markdown(builds: Sequence[Build]) -> str:
     """The table for people."""
-    headings = ["build", *(heading for heading, _, _ in COLUMNS), "front"]
+    headings = ["build", *(heading for heading, *_ in COLUMNS), "front"]
     lines = [headings, ["---"] * len(headings)]
     for build in builds:
         status = "" if build.status == "evaluated" else f" ({build.status[:80]})"
-        cells = [
-            "" if (value := getattr(build, field)) is None else METRICS[metric].text(value)
-            for _, field, metric in COLUMNS
-        ]
+        cells = [_cell(build, field, metric, "") for _, _, field, metric in COLUMNS]
         lines.append([build.name + status, *cells, "yes" if build.on_front else ""])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(build: Build, field: str, metric: str, without: str) -> str:
+    value = getattr(build, field)
+    return without if value is None else METRICS[metric].text(value)
 
 
 def show(builds: Sequence[Build]) -> None:
     """Print the table in 80 columns; `sweep.md` has the other figures, too."""
     table = plain_table()
     table.add_column("build", overflow="fold", min_width=FIRST_WIDTH)
-    for heading, *_ in SHOWN:
+    shown = [column for column in COLUMNS if column[1]]
+    for _, heading, _, _ in shown:
         table.add_column(heading, justify="right")
     table.add_column("front")
     for build in builds:
-        cells = [
-            "-" if (value := getattr(build, field)) is None else METRICS[metric].text(value)
-            for _, field, metric in SHOWN
-        ]
+        cells = [_cell(build, field, metric, "-") for _, _, field, metric in shown]
         table.add_row(Text(build.name), *cells, "yes" if build.on_front else "")
     console = screen.console()
     console.print(table, "")

@@ -16,6 +16,10 @@ from steps.core.errors import StepError
 from steps.core.redaction import redact
 from steps.registry.model_version import Version, version_of
 from steps.registry.retries import (
+    EXISTS,
+    MISSING,
+    REFUSED,
+    cure_of_refusal,
     first_line,
     is_missing_artifact,
     is_outage,
@@ -25,10 +29,6 @@ from steps.registry.retries import (
 
 T = TypeVar("T")
 
-MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
-EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
-REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
-UNAUTHENTICATED = 401  # HTTP: the server does not know who asks
 # characters; the SQL store's column is String(5000), and PostgreSQL refuses more
 DESCRIPTION_LIMIT = 5000
 
@@ -284,13 +284,9 @@ class RegistryClient:
             if isinstance(error, MlflowException) and (
                 error.error_code in REFUSED or status_of(error) in (401, 403)
             ):
-                cure = (
-                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of a user"
-                )
-                if status_of(error) != UNAUTHENTICATED:
-                    cure = f"ask its administrator for {permission}, or {cure} who has it"
                 raise PermissionRefusedError(
-                    f"{what}: the tracking server refuses it ({first_line(error)}); {cure}"
+                    f"{what}: the tracking server refuses it ({first_line(error)});"
+                    f" {cure_of_refusal(error, permission)}"
                 ) from error
             if is_outage(error):
                 raise ServerUnavailableError(

@@ -22,8 +22,9 @@ from steps.core.files import require_space, temporary_folder
 from steps.core.redaction import redact
 from steps.core.search import every_page
 from steps.registry.archive import MODEL
-from steps.registry.client import MISSING, REFUSED, RegistryClient
+from steps.registry.client import RegistryClient
 from steps.registry.result import RefusedError
+from steps.registry.retries import MISSING, REFUSED
 
 log = logging.getLogger(__name__)
 

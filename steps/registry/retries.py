@@ -14,6 +14,10 @@ from requests import RequestException
 TRANSIENT = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 )
+MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
+REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+UNAUTHENTICATED = 401  # HTTP: the server does not know who asks
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once
@@ -62,6 +66,14 @@ def is_outage(error: BaseException) -> bool:
 def status_of(error: MlflowException) -> int | None:
     code = getattr(error, "get_http_status_code", None)
     return int(code()) if callable(code) else None
+
+
+def cure_of_refusal(error: MlflowException, permission: str) -> str:
+    """What a user does whom the server does not know, or who lacks a permission."""
+    cure = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of a user"
+    if status_of(error) == UNAUTHENTICATED:
+        return cure
+    return f"ask its administrator for {permission}, or {cure} who has it"
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import DATA_LOSS
+from mlflow.protos.databricks_pb2 import DATA_LOSS, INVALID_STATE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -18,6 +18,15 @@ def damaged_file(name: str, problem: str) -> MlflowException:
     return MlflowException(
         f"damaged model: {name} {problem}; log it again or fetch the artifacts anew",
         error_code=DATA_LOSS,
+    )
+
+
+def not_portable(path: Path) -> MlflowException:
+    """Build the error of a model that cannot be pickled, or unpickled, without its files."""
+    return MlflowException(
+        f"the model cannot be pickled to another process: {path} is not there; pass its URI instead"
+        " and call mlflow.pyfunc.load_model in that process",
+        error_code=INVALID_STATE,
     )
 
 

@@ -10,9 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from mlflow.models.utils import _load_model_code_path
-from mlflow.protos.databricks_pb2 import INVALID_STATE
 from mlflow.pyfunc.model import PythonModel
 
 from .answer import Answer
@@ -25,7 +23,7 @@ from .grammar_matchers import GrammarMatchers
 from .grammar_trial import GrammarTrial
 from .invalid_request import behind_server, invalid_request
 from .limits import Limits
-from .logged_files import read_checksums, require_own_files, verify
+from .logged_files import not_portable, read_checksums, require_own_files, verify
 from .request import Defaults, Request
 from .request_limits import deadline_of
 from .request_rows import requests_of
@@ -33,15 +31,6 @@ from .scheduler import Scheduler
 from .settings import Settings
 from .template_kwargs import KWARGS, checked_template_kwargs
 from .tokenizer import CheckpointTokenizer
-
-
-def not_portable(path: Path) -> MlflowException:
-    """Build the error of a model that cannot be pickled, or unpickled, without its files."""
-    return MlflowException(
-        f"the model cannot be pickled to another process: {path} is not there; pass its URI instead"
-        " and call mlflow.pyfunc.load_model in that process",
-        error_code=INVALID_STATE,
-    )
 
 
 class ServedModel(PythonModel):
