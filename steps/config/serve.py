@@ -81,6 +81,10 @@ class ServeConfig:
             raise ConfigError(
                 "serve.host", self.host, "an address, such as 127.0.0.1, or 0.0.0.0 for every one"
             )
+        if self.api_keys_file is not None and not self.api_keys_file.strip():
+            raise ConfigError(
+                "serve.api_keys_file", self.api_keys_file, "a file with an API key a line, or null"
+            )
         if not self.trace_experiment.strip():
             raise ConfigError(
                 "serve.trace_experiment", self.trace_experiment, "an experiment's name"

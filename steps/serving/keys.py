@@ -89,7 +89,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _keys_of(file: Path) -> frozenset[bytes]:
-    lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+    lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ConfigError("serve.api_keys_file", str(file), "a file with an API key a line", CURE)

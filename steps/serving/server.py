@@ -1,6 +1,7 @@
 """Put a server together, and run it until it is told to end."""
 
 import asyncio
+import errno
 import logging
 import math
 import os
@@ -66,6 +67,8 @@ def run(config: Config) -> None:
         # uvicorn ends at these, and raises them once more for whoever handled them before
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a terminal that is closed
+            signal.signal(signal.SIGHUP, server.handle_exit)
         server.run(sockets=[listener])
         log.info("ended")
     finally:
@@ -236,9 +239,12 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
+        cure = "pass an address of this machine, such as serve.host=127.0.0.1 or serve.host=::1"
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            cure = "pass another serve.port=…, or serve.port=0, which takes a free one"
+            cure += " (make serve PORT=0)"
         raise StepError(
             f"serve.host={host} serve.port={port}: the address cannot be listened on ({error});"
-            " pass another serve.port=…, or serve.port=0, which takes a free one"
-            " (make serve PORT=0)"
+            f" {cure}"
         ) from error
     return listener

@@ -120,7 +120,9 @@ class ApiDouble:
         return StreamingResponse(stream, media_type="text/event-stream")
 
     def _refused(self, request: Request) -> Response | None:
-        if self.key is None or request.headers.get("authorization") == f"Bearer {self.key}":
+        if self.key is None or request.headers.get("authorization") == (
+            f"Bearer {self.key}".encode().decode("latin-1")  # a header is its bytes
+        ):
             return None
         return _error(401, "an API key is needed", "missing_api_key")
 

@@ -77,6 +77,15 @@ def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         assert FIRST not in caught.value.message
 
 
+def test_a_file_of_windows_editors_has_the_same_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbf# of the team\r\n" + FIRST.encode() + b"\r\n")
+    keys = ApiKeys(str(file), VARIABLE)
+    keys.check(f"Bearer {FIRST}")
+    with pytest.raises(ApiError):
+        keys.check("Bearer \xef\xbb\xbf# of the team")
+
+
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# team A\n{FIRST}\n")

@@ -271,7 +271,8 @@ def test_a_key_is_asked_for_and_sent(page: Page, api: ApiDouble, tmp_path: Path)
     from selenium.webdriver.common.keys import Keys
 
     page.expected = ["status of 401"]
-    api.key = "a-key-of-the-tests"
+    api.key = "the schlüssel of the tests"
+    sent = f"Bearer {api.key}".encode().decode("latin-1")  # a header is its bytes
     page.ask("hello")
     page.ended()
     assert "The server wants an API key." in page.text(".error")
@@ -279,13 +280,13 @@ def test_a_key_is_asked_for_and_sent(page: Page, api: ApiDouble, tmp_path: Path)
     page.focused().send_keys(api.key, Keys.ENTER)
     page.wait(lambda: page.text(".answer-text") == "version 3 says yes")
     page.ended()
-    assert api.authorizations == [None, f"Bearer {api.key}"]
+    assert api.authorizations == [None, sent]
     assert page.all("#key-form") == [] and page.all(".error") == []
     assert page.script("return [sessionStorage.length, localStorage.length]") == [1, 0]
     command = page.copied(".curl")
     assert api.key not in command and '-H "Authorization: Bearer $SLM_API_KEY"' in command
     run_by_bash(command, tmp_path, SLM_API_KEY=api.key)
-    assert api.authorizations[2] == f"Bearer {api.key}"
+    assert api.authorizations[2] == sent
     page.one("#key-toggle").click()
     page.one("#forget").click()
     assert page.script("return sessionStorage.length") == 0
@@ -299,10 +300,7 @@ def test_a_key_is_asked_for_at_the_beginning(page: Page, api: ApiDouble) -> None
     page.open()
     assert page.text("#served").startswith("The server wants an API key.")
     page.wait(lambda: page.focused().get_attribute("id") == "key")
-    page.focused().send_keys("no key", Keys.ENTER)
-    assert "no spaces" in page.text("#key-note")
-    page.one("#key").clear()
-    page.one("#key").send_keys("another", Keys.ENTER)
+    page.focused().send_keys("another", Keys.ENTER)
     page.wait(lambda: page.focused().get_attribute("id") == "key")
     page.focused().send_keys(api.key, Keys.ENTER)
     page.wait(lambda: page.text("#version-0") == "version 3 · int4")
