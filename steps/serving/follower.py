@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 15.0, 600.0  # seconds until a version that failed is tried again
 PATIENCE = 60.0  # seconds that a load waits for another one, which may hang
-HEAD_START = 0.5  # seconds for the aliases that answer requests for a bare name
+HEAD_START = 10.0  # seconds that others wait for what answers by name to be loaded first
 
 
 class Follower:
@@ -52,6 +52,8 @@ class Follower:
         self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
         self._draining: set[asyncio.Task[None]] = set()
         self._looks = {route: asyncio.Event() for route in routes.all}
+        self._ahead = {route for route in routes.all if route.share}  # not yet begun to load
+        self._begun = asyncio.Event()
 
     @property
     def unreachable(self) -> Mapping[str, str]:
@@ -70,16 +72,24 @@ class Follower:
                 group.create_task(self._follow(route))
 
     async def _follow(self, route: Route) -> None:
-        if not route.share:
-            await asyncio.sleep(HEAD_START)
+        if not route.share and self._ahead:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._begun.wait(), HEAD_START)
         while True:
             try:
                 await self._follow_once(route)
             except Exception as error:
                 log.exception("%s could not be followed: %s", route.id, redact(str(error)))
+            self._begin(route)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._looks[route].wait(), self._config.poll_seconds)
             self._looks[route].clear()
+
+    def _begin(self, route: Route) -> None:
+        """Let others load once what answers by name has its place before them."""
+        self._ahead.discard(route)
+        if not self._ahead:
+            self._begun.set()
 
     async def _follow_once(self, route: Route) -> None:
         """Look at an alias, and serve what it names."""
@@ -110,9 +120,8 @@ class Follower:
             return
         version = await in_thread(self._cache.remembered, route.name, route.alias)
         if version is None:
-            route.failure = (
-                f"the registry cannot be asked: {self._lookup.unreachable.get(route.name, '')}"
-            )
+            why = self._lookup.unreachable.get(route.name, "")
+            route.failure = f"the registry cannot be asked: {why}"
             return
         if self._due(version):
             log.warning("%s is served from this machine's copy", version.uri)
@@ -157,6 +166,7 @@ class Follower:
 
     async def _load(self, route: Route, version: ServedVersion) -> None:
         """Load a version and serve it, unless the alias names another one by then."""
+        self._begin(route)
         async with self._turn():
             if shared := self._served(route, version):  # another alias of it was moved meanwhile
                 await self._switch(route, shared)
@@ -177,12 +187,12 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - whatever it is, what is served stays
                 await self._failed(route, version, redact(str(error)) or type(error).__name__)
                 return
-        self._tried.pop((version.name, version.number), None)
-        if await self._still_named(route, version):
-            await self._switch(route, made)
-        else:
-            log.info("%s was loaded, and is not wanted any more", version.uri)
-            await made.close()
+            self._tried.pop((version.name, version.number), None)
+            if await self._still_named(route, version):
+                await self._switch(route, made)  # before the next load, which may be of the same
+            else:
+                log.info("%s was loaded, and is not wanted any more", version.uri)
+                await made.close()
 
     async def _opened(self, version: ServedVersion) -> Deployment:
         seconds = self._config.load_timeout

@@ -37,6 +37,7 @@ class Lookup:
         self.aliases = aliases
 
     async def named(self, name: str) -> dict[str, Version]:
+        await asyncio.sleep(0.02)
         return {
             alias: Version(name, number, {tags.DIGEST: digest(number)}, (), "", None, "", 0)
             for alias, number in self.aliases.items()
@@ -88,7 +89,6 @@ class Loaded:
 @pytest.fixture
 def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
     monkeypatch.setattr(follower, "Deployment", Loaded)
-    monkeypatch.setattr(follower, "HEAD_START", 0.01)
     monkeypatch.setattr(Loaded, "opened", [])
     return routes_of({"slm": [None, "challenger"]}, CONFIG)
 
@@ -143,10 +143,21 @@ async def test_a_load_begins_beside_one_that_hangs(
     assert Loaded.opened == [1, 3]
 
 
-async def test_one_version_of_two_aliases_is_loaded_once(routes: Routes) -> None:
-    async with following(routes, Lookup(champion=4, challenger=4)):
-        await until(lambda: served(routes) == {"champion": 4, "challenger": 4})
-    assert Loaded.opened == [4]
+async def test_one_version_of_several_aliases_is_loaded_once(routes: Routes) -> None:
+    routes = routes_of({"slm": ["staging", "challenger", None]}, CONFIG)
+    lookup = Lookup(champion=4, challenger=4, staging=4)
+    async with following(routes, lookup):
+        await until(lambda: set(served(routes).values()) == {4})
+        lookup.aliases |= {"champion": 5, "challenger": 5, "staging": 5}
+        await until(lambda: set(served(routes).values()) == {5})
+    assert Loaded.opened == [4, 5]
+
+
+async def test_what_answers_by_name_is_loaded_first(routes: Routes) -> None:
+    routes = routes_of({"slm": ["staging", "challenger", None]}, CONFIG)
+    async with following(routes, Lookup(champion=1, challenger=2, staging=3)):
+        await until(lambda: None not in served(routes).values())
+    assert Loaded.opened[0] == 1
 
 
 async def test_a_version_whose_files_are_gone_is_fetched_again(
