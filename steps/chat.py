@@ -14,7 +14,7 @@ from steps.core.errors import ConfigError
 from steps.pipeline.asked_model import add_arguments, end, load, uri_of
 
 HELP = "/new begins another conversation, /help says this, /quit or Ctrl-D ends."
-COMMAND = re.compile(r"/[a-z]+")  # a word of a user that is not for the model
+COMMAND = re.compile(r"/[A-Za-z]+")  # a word of a user that is not for the model
 
 
 def main() -> None:
@@ -59,6 +59,8 @@ def converse(model: Any, opening: list[dict[str, str]], max_tokens: int) -> None
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        if COMMAND.fullmatch(said):
+            said = said.lower()
         if said == "/quit":
             return
         if said == "/new":

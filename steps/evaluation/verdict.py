@@ -278,6 +278,6 @@ def _quality(candidate: CandidateReport, floor: float) -> Gate:
             floor,
             None,
             f"{reason}; but it may be as low as {low:.3f}: more items would decide"
-            " (evaluate.max_items)",
+            " (evaluate.max_items, or a larger pack)",
         )
     return Gate("quality", score, floor, score >= floor, reason)

@@ -21,6 +21,7 @@ from steps.evaluation import machine
 from steps.evaluation.report import CandidateReport, ItemResult, Report
 from steps.monitoring.figures import Figure, of_recorded
 from steps.registry.model_version import Version
+from steps.serving.answered import RECORDED_HEADER
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LARGEST_ANSWER = 4_000_000  # bytes that are read of one
@@ -31,7 +32,7 @@ class AskingFailedError(Exception):
 
 
 class UnreachableError(Exception):
-    """Nothing answers at the server's address; the message is one line."""
+    """Nothing answers at the server's address, or it wants a key; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _again(
 
 def _post(config: MonitorConfig, base: str, body: dict[str, Any]) -> Any:
     key = os.environ.get(config.api_key_env, "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {RECORDED_HEADER: "true", **({"Authorization": f"Bearer {key}"} if key else {})}
     try:
         with requests.post(
             f"{base}/chat/completions",
@@ -237,7 +238,7 @@ def _post(config: MonitorConfig, base: str, body: dict[str, Any]) -> Any:
             f"monitor.endpoint={config.endpoint!r} does not answer ({type(error).__name__})"
         ) from error
     if response.status_code == 401:
-        raise AskingFailedError(f"the server wants an API key: export {config.api_key_env}")
+        raise UnreachableError(f"the server wants an API key: export {config.api_key_env}")
     try:
         said = json.loads(text)
     except ValueError as error:

@@ -36,6 +36,10 @@ def figures(measured: Mapping[str, float]) -> list[tuple[str, str]]:
     ]
 
 
+def _shown(value: float | bool | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def render(
     name: str,
     version: int | str,
@@ -60,6 +64,7 @@ def render(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
+    environment.filters["shown"] = _shown
     snapshot = evidence.report.snapshot or {}
     run_id = evidence.uri.removeprefix("runs:/").partition("/")[0]
     kind = (

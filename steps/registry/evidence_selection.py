@@ -116,6 +116,18 @@ def kept(
     return earlier if candidate and candidate.status == "evaluated" else None
 
 
+def outweighs(report: Evidence, version: Version, trust: Trust, policy: PromotionConfig) -> bool:
+    """Whether the evidence on a version's tags weighs more than a report, by whatever gates each
+    was judged: what people read of a version in service is the strongest that is known.
+    """
+    earlier, _ = recorded(version, trust)
+    if earlier is None or earlier.strength <= report.strength:
+        return False
+    candidate = earlier.of(version.model_id, version.tags.get(tags.DIGEST))
+    timely = earlier.untimely(policy.max_evidence_age_days) is None
+    return timely and candidate is not None and candidate.status == "evaluated"
+
+
 def counts(report: Evidence, policy: PromotionConfig, now: datetime | None = None) -> bool:
     """Whether a report is of an age that counts, and judged by the gates of today."""
     return report.untimely(policy.max_evidence_age_days, now) is None and not report.other_gates(

@@ -54,7 +54,9 @@ def register(
     gets a version, for the record, and no alias. The same report again changes nothing. A report
     that did not see what the policy's alias points at today cannot move it, however good its winner
     is: no evaluation compared the two. Nor does one that is weaker than evidence of a version that
-    still counts: it leaves that version's tags and card alone, and moves no alias.
+    still counts: it leaves that version's tags and card alone, and moves no alias. Judged by other
+    gates, it moves the aliases of its own policy, and leaves tags and cards of versions in service
+    alone.
 
     Args:
         registry: the tracking server.
@@ -80,7 +82,8 @@ def register(
     )
     evaluated = _evaluated(report)
     before = registry.versions(name)
-    trusted = trust.trusted(registry, policy, in_service(registry, name, before))
+    serving = in_service(registry, name, before)
+    trusted = trust.trusted(registry, policy, serving)
     if why := trusted.against(report):
         raise RefusedError(f"report_uri={report_uri}: {redact(why)}")
     if policy.protected:
@@ -91,6 +94,12 @@ def register(
         for candidate in evaluated
         if (version := _first_of(candidate.model_id, before))
         and evidence_selection.kept(report, version, trusted, policy)
+    }
+    unchanged = kept | {
+        candidate.model_id: version
+        for candidate in evaluated
+        if (version := _first_of(candidate.model_id, serving))
+        and evidence_selection.outweighs(report, version, trusted, policy)
     }
     there: dict[str, Version | None]
     if dry_run:
@@ -106,9 +115,9 @@ def register(
                 registry, name, candidate, report, versions.command(overrides), served
             )
             for candidate in evaluated
-            if candidate.model_id not in kept
+            if candidate.model_id not in unchanged
         }
-        there = {**kept, **{model_id: one.version for model_id, one in made.items()}}
+        there = {**unchanged, **{model_id: one.version for model_id, one in made.items()}}
         created = {model_id for model_id, one in made.items() if one.created}
         history = store.open()  # once there are versions: an entry points at one
     planned = _numbers(registry, name, there)

@@ -55,7 +55,8 @@ class AliasLookup:
     async def named(self, name: str) -> Mapping[str, Version] | None:
         """Versions by the aliases that are followed; None while the registry cannot be asked."""
         try:
-            found = await asyncio.wait_for(in_thread(self._asked, name), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                found = await in_thread(self._asked, name)
         except Exception as error:  # noqa: BLE001 - whatever the registry says, what is served stays
             said = redact(str(error)) or f"no answer within {LOOK_SECONDS:.0f} s"
             if self.unreachable.get(name) != said:

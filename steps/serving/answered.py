@@ -82,5 +82,9 @@ class Answered:
     text: str = field(default="", repr=False)
 
 
+# header of `monitor`'s recorded prompts, which are not traffic: they become no traces
+RECORDED_HEADER = "X-SLM-Recorded"
+
+
 def nowhere(_: Answered) -> None:
     """Write no trace."""

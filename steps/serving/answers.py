@@ -69,10 +69,11 @@ async def chat_chunks(question: Question, metrics: Metrics) -> AsyncGenerator[di
 
 async def shadow(question: Question, deployment: Deployment, metrics: Metrics) -> None:
     """Ask a version whose answer nobody gets, unless others wait for it."""
+    asked = _prompted if "prompt" in question.row else _measured
     if deployment.admission.waiting or deployment.admission.active >= deployment.admission.capacity:
         return
     try:
-        async for _ in _measured(question, metrics, deployment, SHADOW):
+        async for _ in asked(question, metrics, deployment, SHADOW):
             pass
     except ApiError:
         return  # is in the metrics
@@ -231,10 +232,15 @@ class PromptAnswer:
     usage: Mapping[str, Any] | None = None
 
 
-async def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[PromptAnswer]:
+def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[PromptAnswer]:
     """The text of a prompt's answer as it comes; the last part has its end and its token counts."""
-    deployment = question.choice.deployment
-    times = metrics.answering(deployment.version, question.choice.route.alias, ANSWERED)
+    return _prompted(question, metrics, question.choice.deployment, ANSWERED)
+
+
+async def _prompted(
+    question: Question, metrics: Metrics, deployment: Deployment, role: str
+) -> AsyncGenerator[PromptAnswer]:
+    times = metrics.answering(deployment.version, question.choice.route.alias, role)
     outcome, last, text = "cancelled", PromptAnswer("", "stop"), ""
     busy = _company(deployment)
     try:
@@ -256,7 +262,7 @@ async def prompt_parts(question: Question, metrics: Metrics) -> AsyncGenerator[P
     finally:
         reasons = {last.finish_reason or ""} if outcome == "ok" else set[str]()
         usage = last.usage or {}
-        _end(question, deployment, ANSWERED, times, outcome, usage, text, reasons, busy)
+        _end(question, deployment, role, times, outcome, usage, text, reasons, busy)
 
 
 def completion_head(question: Question) -> dict[str, Any]:

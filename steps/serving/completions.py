@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from steps.config.serve import ServeConfig
 from steps.serving import answers, request_body
-from steps.serving.answered import Answered, nowhere
+from steps.serving.answered import RECORDED_HEADER, Answered, nowhere
 from steps.serving.answers import PromptAnswer, Question
 from steps.serving.connection import collected, together, while_connected
 from steps.serving.errors import ApiError, invalid
@@ -66,7 +66,7 @@ class Completions:
                 "a list with at least one message",
                 request_body.misspelt("messages", body),
             )
-        question = self._question(body, arrived, usage)
+        question = self._question(body, arrived, usage, self._trace_of(request))
         chunks = answers.chat_chunks(question, self._metrics)
         if stream:
             return await event_stream(request, chat_events(chunks, usage), self._read_by(arrived))
@@ -95,11 +95,13 @@ class Completions:
                 request_body.seeded({**row, "prompt": prompt}, at),
                 deadline,
                 usage,
-                self._trace,
+                self._trace_of(request),
             )
             for prompt in prompts
             for at in range(many)
         ]
+        for question in questions:
+            self._ask_shadows(question)
         head = answers.completion_head(questions[0])
         if stream:
             events = self._text_events(head, questions, usage)
@@ -147,16 +149,28 @@ class Completions:
         request_body.limit_tokens(body, self._config.max_tokens)
         return body
 
-    def _question(self, body: Mapping[str, Any], arrived: float, usage: bool) -> Question:
+    def _trace_of(self, request: Request) -> Callable[[Answered], None]:
+        return nowhere if RECORDED_HEADER in request.headers else self._trace
+
+    def _question(
+        self,
+        body: Mapping[str, Any],
+        arrived: float,
+        usage: bool,
+        trace: Callable[[Answered], None],
+    ) -> Question:
         row = {key: value for key, value in body.items() if key != "model"}
         choice = self._routes.choose(body.get("model"), row)
         until = arrived + self._config.request_timeout
-        question = Question(choice, row, until, usage, self._trace)
-        for deployment in choice.shadows:
+        question = Question(choice, row, until, usage, trace)
+        self._ask_shadows(question)
+        return question
+
+    def _ask_shadows(self, question: Question) -> None:
+        for deployment in question.choice.shadows:
             task = asyncio.create_task(answers.shadow(question, deployment, self._metrics))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
-        return question
 
 
 def _end_of(parts: list[PromptAnswer]) -> tuple[str | None, Mapping[str, Any] | None]:

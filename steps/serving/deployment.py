@@ -16,6 +16,7 @@ from steps.serving.admission import Admission
 from steps.serving.errors import ApiError
 from steps.serving.first_answer import hear_first_answer
 from steps.serving.served_version import ServedVersion
+from steps.serving.threads import within
 from steps.serving.worker_process import LoadFailedError, WorkerGoneError, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -148,8 +149,7 @@ class Deployment:
         """Wait for a worker's end, and end one that holds too much memory or hangs."""
         limit, silent = self._config.memory_limit_bytes, 0
         while not worker.gone.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.gone.wait(), LOOK_SECONDS)
+            if await within(LOOK_SECONDS, worker.gone):
                 return
             # several looks: after a pause of the whole machine its words come with the next one
             silent = silent + 1 if time.monotonic() - worker.heard > HUNG_SECONDS else 0

@@ -1,9 +1,7 @@
 """Serve what the aliases name: look, load, switch over, drain."""
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -13,16 +11,17 @@ from steps.core.redaction import redact
 from steps.registry.model_version import Version
 from steps.serving.alias_lookup import AliasLookup
 from steps.serving.deployment import Deployment
+from steps.serving.load_retries import LoadRetries
 from steps.serving.metrics import Metrics
 from steps.serving.model_cache import ModelCache
 from steps.serving.routes import Route, Routes
 from steps.serving.served_version import ServedVersion
-from steps.serving.threads import in_thread
+from steps.serving.spares import Spares
+from steps.serving.threads import in_thread, within
 from steps.serving.worker_process import LoadFailedError
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY, LONGEST_RETRY = 15.0, 600.0  # seconds until a version that failed is tried again
 PATIENCE = 60.0  # seconds that a load waits for another one, which may hang
 HEAD_START = 10.0  # seconds that others wait for what answers by name to be loaded first
 
@@ -49,11 +48,12 @@ class Follower:
         self._routes, self._lookup, self._cache = routes, lookup, cache
         self._config, self._metrics = config, metrics
         self._loading = asyncio.Lock()  # one at a time: two need more memory at their peak
-        self._tried: dict[tuple[str, int], tuple[float, float]] = {}  # next try, pause after it
+        self._retries = LoadRetries()
         self._draining: set[asyncio.Task[None]] = set()
         self._looks = {route: asyncio.Event() for route in routes.all}
         self._ahead = {route for route in routes.all if route.share}  # not yet begun to load
         self._begun = asyncio.Event()
+        self._spares = Spares(routes.serves)
 
     @property
     def unreachable(self) -> Mapping[str, str]:
@@ -73,16 +73,14 @@ class Follower:
 
     async def _follow(self, route: Route) -> None:
         if not route.share and self._ahead:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._begun.wait(), HEAD_START)
+            await within(HEAD_START, self._begun)
         while True:
             try:
                 await self._follow_once(route)
             except Exception as error:
                 log.exception("%s could not be followed: %s", route.id, redact(str(error)))
             self._begin(route)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._looks[route].wait(), self._config.poll_seconds)
+            await within(self._config.poll_seconds, self._looks[route])
             self._looks[route].clear()
 
     def _begin(self, route: Route) -> None:
@@ -123,7 +121,7 @@ class Follower:
             why = self._lookup.unreachable.get(route.name, "")
             route.failure = f"the registry cannot be asked: {why}"
             return
-        if self._due(version):
+        if not self._retries.why_not(version):
             log.warning("%s is served from this machine's copy", version.uri)
             await self._load(route, version)
 
@@ -132,7 +130,8 @@ class Follower:
         if shared := self._served(route, found):
             await self._switch(route, shared)
             return
-        if not self._due(found):
+        if why := self._retries.why_not(found):
+            route.failure = why  # it may have failed under another alias
             return
         try:
             version = await in_thread(self._lookup.verifiable, found)
@@ -144,6 +143,7 @@ class Follower:
     def _served(self, route: Route, wanted: Version | ServedVersion) -> Deployment | None:
         """The deployment of a version that another alias of its model has."""
         others = [other.deployment for other in self._routes.of(route.name)]
+        others += self._spares.of(route.name)
         served = (other for other in others if _serves(other, wanted) and not _lost(other))
         return next(served, None)
 
@@ -151,7 +151,8 @@ class Follower:
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for the load before, but not for one that hangs."""
         try:
-            await asyncio.wait_for(self._loading.acquire(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._loading.acquire()
         except TimeoutError:
             log.warning("another load has taken over %.0f s; the next begins beside it", PATIENCE)
             yield
@@ -160,9 +161,6 @@ class Follower:
             yield
         finally:
             self._loading.release()
-
-    def _due(self, version: ServedVersion | Version) -> bool:
-        return time.monotonic() >= self._tried.get((version.name, version.number), (0.0, 0.0))[0]
 
     async def _load(self, route: Route, version: ServedVersion) -> None:
         """Load a version and serve it, unless the alias names another one by then."""
@@ -187,7 +185,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - whatever it is, what is served stays
                 await self._failed(route, version, redact(str(error)) or type(error).__name__)
                 return
-            self._tried.pop((version.name, version.number), None)
+            self._retries.loaded(version)
             if await self._still_named(route, version):
                 await self._switch(route, made)  # before the next load, which may be of the same
             else:
@@ -227,10 +225,11 @@ class Follower:
             made.version.number,
             f" instead of {before.version.number}" if before else "",
         )
-        if before is not None and all(other.deployment is not before for other in self._routes.all):
-            task = asyncio.create_task(before.drain())
+        if before is not None and not self._routes.serves(before):
+            task = asyncio.create_task(self._spares.retire(before))
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
+            self.look(route.name)  # aliases that were swapped name what was served before
         await in_thread(self._remember, route, made.version, before and before.version)
 
     def _remember(self, route: Route, version: ServedVersion, before: ServedVersion | None) -> None:
@@ -250,9 +249,7 @@ class Follower:
     async def _failed(self, route: Route, version: ServedVersion, reason: str) -> None:
         """The version before stays; the next try comes later, and later each time."""
         route.failure = f"{version.uri}: {reason}"
-        key = (version.name, version.number)
-        pause = self._tried.get(key, (0.0, FIRST_RETRY))[1]
-        self._tried[key] = (time.monotonic() + pause, min(2 * pause, LONGEST_RETRY))
+        pause = self._retries.failed(version, route.failure)
         stays = route.deployment
         log.error(
             "%s cannot be served: %s; %s; tried again in %.0f s",

@@ -66,6 +66,10 @@ class Routes:
         """The routes of a registered model."""
         return [route for route in self.all if route.name == name]
 
+    def serves(self, deployment: Deployment) -> bool:
+        """Whether one of the routes has a deployment."""
+        return any(route.deployment is deployment for route in self.all)
+
     def choose(self, model: Any, row: Mapping[str, Any]) -> Choice:
         """Where a request goes: the same request always to the same side of a split.
 

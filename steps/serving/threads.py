@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop, in threads that hold nobody up at the end."""
+"""Waiting: for events, and for blocking calls in threads that hold nobody up at the end."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether an event happens within some seconds.
+
+    ``asyncio.wait_for`` of Python 3.11 loses a cancellation that comes as what it waits for ends.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:

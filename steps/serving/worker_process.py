@@ -1,7 +1,6 @@
 """A worker seen from the server's event loop: started, asked, and noticed when it is gone."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -212,8 +211,8 @@ class WorkerProcess:
         self._socket.close() if self._writer is None else self._writer.close()
         await in_thread(self._child.kill)
         if self._reading is not None:
-            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-                await asyncio.wait_for(self._reading, GRACE_SECONDS)
+            await asyncio.wait({self._reading}, timeout=GRACE_SECONDS)
+            self._reading.cancel()
         self.reason = self.reason or "it was stopped"
         self.gone.set()
         await in_thread(remove_tree, self._folder)

@@ -137,6 +137,9 @@ def test_a_served_version_is_monitored(tracking: str, tmp_path: Path) -> None:
             text=True,
             timeout=300,
         )
+        time.sleep(2)
+        # the recorded prompts that monitor asked are not traffic
+        assert server.metric("slm_traces_total", outcome="written") == 24
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout)
     (run,) = mlflow.search_runs(filter_string="tags.`slm.step` = 'monitor'", output_format="list")

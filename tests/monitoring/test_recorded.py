@@ -146,7 +146,6 @@ def test_the_processor_of_another_machine_is_the_traces(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ((401, {"error": {"message": "no"}}), "wants an API key: export SLM_MONITOR_API_KEY"),
         ((404, {"error": {"message": "not\nserved"}}), "HTTP 404: not served"),
         ((302, b""), "HTTP 302, and no JSON"),
         ((500, b"<html>"), "HTTP 500, and no JSON"),
@@ -170,6 +169,14 @@ def test_a_server_that_is_away_is_told() -> None:
     found = asked("http://127.0.0.1:9")
     assert found.answers == ()
     assert "monitor.endpoint='http://127.0.0.1:9' does not answer" in found.skipped
+
+
+def test_a_missing_key_is_told_once(servers: Servers) -> None:
+    server = servers(lambda _: (401, {"error": {"message": "no"}}))
+    found = asked(server.url)
+    assert found.answers == ()
+    assert "wants an API key: export SLM_MONITOR_API_KEY" in found.skipped
+    assert len(server.asked) == 1
 
 
 def test_the_key_comes_from_the_environment(

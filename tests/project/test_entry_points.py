@@ -51,8 +51,8 @@ def test_a_step_without_its_input_names_the_command_that_makes_it(
     code, printed = mlflow_run(shell, tmp_path, "-e", "log_transformers", "-P", "model=tiny_phi3")
     assert code != 0
     assert (
-        "log_transformers: error: snapshot_uri is not given and no finished run of fetch_model fits"
-        " this config" in printed
+        "log_transformers: error: snapshot_uri is not given and no finished run of fetch_model in"
+        " the experiment 'Default' fits this config" in printed
     )
     assert "mlflow run . -e fetch_model --env-manager local -P model=tiny_phi3" in printed
     assert "Traceback" not in printed

@@ -47,7 +47,8 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(
     code, printed = step("log_transformers")
     assert code != 0
     assert (
-        "no finished run of fetch_model fits this config (there is no finished run of it yet); make"
+        "no finished run of fetch_model in the experiment 'Default' fits this config (there is no"
+        " finished run of it yet); make"
         " one: mlflow run" in printed
     )
     mended(printed)

@@ -200,8 +200,17 @@ def test_shadow_traffic_is_asked_and_not_answered(registry: str, tmp_path: Path)
             answer = server.chat(f"Question {number}", max_tokens=2).json()
             assert answer["system_fingerprint"].startswith(f"{NAME}/{ONNX}-")
             time.sleep(0.3)
+
+        def asked_too() -> float:
+            return server.metric("slm_requests_total", version=str(SECOND), role="shadow")
+
         until = time.monotonic() + 20
-        while server.metric("slm_requests_total", version=str(SECOND), role="shadow") < 1:
+        while asked_too() < 4:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        completion = {"model": NAME, "prompt": "One, two,", "max_tokens": 2}
+        requests.post(f"{server.url}/v1/completions", json=completion, timeout=60)
+        while asked_too() < 5:
             assert time.monotonic() < until
             time.sleep(0.1)
         assert server.metric("slm_requests_total", version=str(SECOND), role="answered") == 0

@@ -12,12 +12,13 @@ import pytest
 from steps.config.serve import ServeConfig
 from steps.core import tags
 from steps.registry.model_version import Version
-from steps.serving import alias_lookup, follower
+from steps.serving import alias_lookup, follower, spares
 from steps.serving.alias_lookup import AliasLookup
 from steps.serving.follower import Follower
 from steps.serving.metrics import Metrics
 from steps.serving.routes import Routes, routes_of
 from steps.serving.served_version import ServedVersion
+from steps.serving.worker_process import LoadFailedError
 
 pytestmark = pytest.mark.anyio
 HANGS = 9  # number of the version that never loads
@@ -151,6 +152,54 @@ async def test_one_version_of_several_aliases_is_loaded_once(routes: Routes) -> 
         lookup.aliases |= {"champion": 5, "challenger": 5, "staging": 5}
         await until(lambda: set(served(routes).values()) == {5})
     assert Loaded.opened == [4, 5]
+
+
+async def test_a_version_that_failed_a_moment_ago_is_shown_under_every_alias(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: Loaded) -> None:
+        if self.version.number == HANGS:
+            raise LoadFailedError("its bytes are others")
+
+    monkeypatch.setattr(Loaded, "open", fails)
+    lookup = Lookup(champion=HANGS, challenger=2)
+    champion, challenger = routes.all
+    async with following(routes, lookup):
+        await until(lambda: "its bytes are others" in champion.failure)
+        lookup.aliases |= {"champion": 1, "challenger": HANGS}
+        await until(lambda: served(routes)["champion"] == 1 and challenger.wanted == HANGS)
+        await until(lambda: challenger.failure != "")
+        assert challenger.failure == f"models:/slm/{HANGS}: its bytes are others"
+        assert champion.failure == ""
+
+
+async def test_aliases_that_are_swapped_load_nothing(routes: Routes) -> None:
+    lookup = Lookup(champion=1, challenger=2)
+    async with following(routes, lookup):
+        await until(lambda: served(routes) == {"champion": 1, "challenger": 2})
+        for champion, challenger in ((2, 1), (1, 2), (2, 1)):
+            lookup.aliases |= {"champion": champion, "challenger": challenger}
+            wanted = {"champion": champion, "challenger": challenger}
+            await until(lambda wanted=wanted: served(routes) == wanted)  # type: ignore[misc]
+    assert Loaded.opened == [1, 2]
+
+
+async def test_what_nothing_names_any_more_is_drained(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained: list[int] = []
+
+    async def drain(self: Loaded) -> None:
+        drained.append(self.version.number)
+
+    monkeypatch.setattr(Loaded, "drain", drain)
+    monkeypatch.setattr(spares, "SECONDS", 0.2)
+    lookup = Lookup(champion=1, challenger=2)
+    async with following(routes, lookup):
+        await until(lambda: served(routes) == {"champion": 1, "challenger": 2})
+        lookup.aliases["champion"] = 3
+        await until(lambda: drained == [1])
+    assert Loaded.opened == [1, 2, 3]
 
 
 async def test_what_answers_by_name_is_loaded_first(routes: Routes) -> None:
