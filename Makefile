@@ -56,8 +56,8 @@ run: $(VENV)/.run  ## run the whole chain: make run [MODEL=Qwen/Qwen2.5-0.5B-Ins
 	@$(CHECK) --overrides "$(OVERRIDES)"
 	$(MLFLOW_RUN)$(if $(OVERRIDES), -P overrides="$(OVERRIDES)")
 
-ui: $(VENV)/.run  ## open the MLflow UI on the result
-	mlflow ui --backend-store-uri "$(STORE_URI)"
+ui: $(VENV)/.run  ## open the MLflow UI on the result: make ui [PORT=5001]
+	mlflow ui --backend-store-uri "$(STORE_URI)"$(if $(PORT), --port $(PORT))
 
 ask: $(VENV)/.run  ## ask the champion: make ask Q="What is the capital of Germany?" [NAME=my-model] [ALIAS=champion]
 	@python -m steps.ask --model '$(MODEL)' $(if $(NAME),--name '$(NAME)') $(if $(ALIAS),--alias '$(ALIAS)') -- "$$QUESTION"

@@ -56,7 +56,10 @@ def converse(model: Any, opening: list[dict[str, str]], max_tokens: int) -> None
     while True:
         try:
             said = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:  # as in a shell: the line is dropped
+            print("\n(Ctrl-D ends)", file=sys.stderr)
+            continue
+        except EOFError:
             print()
             return
         if COMMAND.fullmatch(said):
@@ -76,7 +79,7 @@ def converse(model: Any, opening: list[dict[str, str]], max_tokens: int) -> None
         try:
             answer = _printed(model, asked, max_tokens)
         except MlflowException as error:
-            print(f"chat: error: {error}", file=sys.stderr)
+            print(f"chat: error: {error} (/new begins another conversation)", file=sys.stderr)
             continue
         messages = [*asked, {"role": "assistant", "content": answer}]
 

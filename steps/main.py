@@ -19,10 +19,13 @@ from steps.pipeline.step import StepRun, step
     ),
 )
 def main(config: Config, run: StepRun) -> str:
+    from steps.config.model import Source
     from steps.pipeline.chain import Chain
     from steps.registry.summary import say_where_to_look
-    from steps.snapshots import provenance
+    from steps.snapshots import folder, provenance
 
+    if config.model.source is Source.folder and not config.snapshot_uri:
+        folder.require(config.model)  # before anything is started
     chain = Chain(config, run.overrides, lambda uri: provenance.read_snapshot(uri).size)
     output = chain.run()
     say_where_to_look(config, chain.uris["report_uri"])

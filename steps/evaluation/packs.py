@@ -7,7 +7,7 @@ a line: ``{"id", "messages", "checks", "tags", "max_tokens"?}``.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def load(name_or_path: str) -> Pack:
 
 
 def faults(name_or_path: str) -> list[PackError]:
-    """All that is wrong with a pack: of each broken line its first fault."""
+    """All that is wrong with a pack."""
     try:
         folder = folder_of(name_or_path)
     except PackError as error:
@@ -213,9 +213,8 @@ def _meta(path: Path) -> dict[str, Any]:
         hint = did_you_mean.hint(min(unknown), (*META, *PART_OF), 1)
         said = f"only the keys {[*META, *PART_OF]}; unknown: {sorted(unknown)}"
         raise PackError(path, None, f"{said}; {hint}" if hint else said)
-    for key in META:
-        if not meta.get(key):
-            raise PackError(path, None, f"a value for {key!r}")
+    if missing := [key for key in META if not meta.get(key)]:
+        raise PackError(path, None, f"a value for {', '.join(map(repr, missing))}")
     if "subset_of" in meta and not (isinstance(meta.get("ids"), list) and meta["ids"]):
         raise PackError(path, None, "a list 'ids' beside 'subset_of'")
     return meta
@@ -227,6 +226,7 @@ def _items(path: Path) -> tuple[tuple[Item, ...], list[PackError]]:
         raise PackError(path, None, "an items.jsonl beside pack.yaml")
     items: dict[str, Item] = {}
     wrong: list[PackError] = []
+    taken: set[str] = set()
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -235,10 +235,13 @@ def _items(path: Path) -> tuple[tuple[Item, ...], list[PackError]]:
         except ValueError as error:
             wrong.append(PackError(path, number, f"one JSON object a line ({error})"))
             continue
-        if (reason := _problem(entry)) is None and entry["id"] in items:
-            reason = f"an id of its own; {entry['id']!r} is taken by an earlier line"
-        if reason:
-            wrong.append(PackError(path, number, reason))
+        reasons = list(_problems(entry))
+        identity = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(identity, str) and identity in taken:
+            reasons.append(f"an id of its own; {identity!r} is taken by an earlier line")
+        taken.add(str(identity))
+        if reasons:
+            wrong += [PackError(path, number, reason) for reason in reasons]
             continue
         prompt = "\n".join(message["content"] for message in entry["messages"])
         bound = tuple(checks.bind(check, prompt) for check in entry["checks"])
@@ -254,33 +257,33 @@ def _items(path: Path) -> tuple[tuple[Item, ...], list[PackError]]:
     return tuple(items.values()), wrong
 
 
-def _problem(entry: object) -> str | None:
-    """What is wrong with an item, or None."""
+def _problems(entry: object) -> Iterator[str]:
+    """All that is wrong with an item."""
     if not isinstance(entry, dict):
-        return "a JSON object"
+        yield "a JSON object"
+        return
     try:
         json.dumps(entry, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        return f"whole characters, and there is half a pair: {error.object[error.start]!a}"
+        yield f"whole characters, and there is half a pair: {error.object[error.start]!a}"
     if unknown := set(entry) - KEYS:
         hint = did_you_mean.hint(min(map(str, unknown)), KEYS, 1)
         said = f"only the keys {sorted(KEYS)}; unknown: {sorted(unknown)}"
-        return f"{said}; {hint}" if hint else said
+        yield f"{said}; {hint}" if hint else said
     if not (isinstance(entry.get("id"), str) and entry["id"]):
-        return "a non-empty string 'id'"
+        yield "a non-empty string 'id'"
     if problem := _messages_problem(entry.get("messages")):
-        return problem
+        yield problem
     tags = entry.get("tags")
     if not (isinstance(tags, list) and tags and all(isinstance(tag, str) and tag for tag in tags)):
-        return "a list 'tags' of at least one skill"
+        yield "a list 'tags' of at least one skill"
     limit = entry.get("max_tokens")
-    if limit is not None and not (
-        isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
-    ):
-        return "'max_tokens' of at least 1"
+    if limit is not None and (type(limit) is not int or limit < 1):
+        yield "'max_tokens' of at least 1"
     if not (isinstance(entry.get("checks"), list) and entry["checks"]):
-        return "a list 'checks' of at least one check"
-    return next((wrong for check in entry["checks"] if (wrong := checks.problem(check))), None)
+        yield "a list 'checks' of at least one check"
+        return
+    yield from filter(None, map(checks.problem, entry["checks"]))
 
 
 def _messages_problem(messages: object) -> str | None:

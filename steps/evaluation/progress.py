@@ -67,4 +67,9 @@ class Display:
         if time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             done = self._task.percentage
-            log.info("%s: %d %% done, about %d s remaining", self._task.description, done, left)
+            log.info(
+                "%s (the evaluation is %d %% done, about %d s remain)",
+                self._task.description,
+                done,
+                left,
+            )

@@ -110,6 +110,16 @@ def difference(
     return Interval(mean, max(-1.0, low), min(1.0, high))
 
 
+def items_for_floor(score: float, floor: float, confidence: float = 0.95) -> int | None:
+    """Items of which the same share held would have its whole Wilson interval above ``floor``; None
+    where no number of them would.
+    """
+    if score <= floor:
+        return None
+    tail = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    return math.ceil(tail**2 * floor * (1 - floor) / (score - floor) ** 2)
+
+
 def told_apart(
     candidate: Sequence[float], incumbent: Sequence[float], *, resamples: int, seed: int
 ) -> float:

@@ -260,6 +260,11 @@ def _ceiling(name: str, candidate: CandidateReport, metric: str, limit: float, u
     return Gate(name, value, limit, value <= limit, f"{value:.4g} {unit}, at most {limit:g}")
 
 
+def _needed(score: float, floor: float) -> str:
+    needed = statistics.items_for_floor(score, floor)
+    return f"about {needed}" if needed else "more"
+
+
 def _quality(candidate: CandidateReport, floor: float) -> Gate:
     """The mean score against the floor: below it fails, above it with all of its interval passes,
     else the items are too few.
@@ -277,7 +282,7 @@ def _quality(candidate: CandidateReport, floor: float) -> Gate:
             score,
             floor,
             None,
-            f"{reason}; but it may be as low as {low:.3f}: more items would decide"
-            " (evaluate.max_items, or a larger pack)",
+            f"{reason}; but it may be as low as {low:.3f}: {_needed(score, floor)} items would"
+            " decide (evaluate.max_items, or a larger pack)",
         )
     return Gate("quality", score, floor, score >= floor, reason)

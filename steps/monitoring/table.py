@@ -23,6 +23,7 @@ SAID = {
     "undecided": "no drift is shown; intervals that cross the end of a band are open",
     TOO_LITTLE: "not enough requests to say",
 }
+NO_REQUESTS = "no sampled request, so nothing is said of the traffic"
 SECONDS = (names.FIRST_TOKEN, names.INTER_TOKEN)
 
 
@@ -31,12 +32,12 @@ def text(found: Monitoring) -> str:
     at = f" (@{found.alias})" if found.alias else ""
     evidence = found.evidence
     lines = [
-        f"{found.uri}{at}: {SAID[found.state]}",
+        f"{found.uri}{at}: {SAID[found.state] if found.requests else NO_REQUESTS}",
         f"{found.requests} sampled requests from {_minute(found.since)} to"
         f" {_minute(found.created)} UTC",
         f"evidence {evidence.uri}, {evidence.items} items",
-        f"served on {', '.join(found.processors) or 'an unknown processor'}",
-        f"evidence of {evidence.processor or 'an unknown processor'}",
+        f"served on {', '.join(found.processors) or _or_unknown(found.recorded.processor)}",
+        f"evidence of {_or_unknown(evidence.processor)}",
         "",
         *_rows(found.figures),
         "",
@@ -47,6 +48,10 @@ def text(found: Monitoring) -> str:
         *_followed(found),
     ]
     return "\n".join(line for long in lines for line in _wrapped(long))
+
+
+def _or_unknown(processor: str) -> str:
+    return processor or "an unknown processor"
 
 
 def markdown(found: Monitoring) -> str:
@@ -118,7 +123,7 @@ def _of_recorded(found: Monitoring) -> list[str]:
         return [recorded.skipped]
     lines = [
         f"recorded prompts: {recorded.equal} of {recorded.told} answers are the evidence's; on"
-        f" {recorded.processor or 'an unknown processor'}"
+        f" {_or_unknown(recorded.processor)}"
     ]
     for answer in recorded.answers:
         if answer.equal is None:

@@ -21,8 +21,8 @@ from steps.registry.record import Record, new_id, sentence
 
 HISTORY_DESCRIPTION = (
     "Every change of the aliases of `{name}`, oldest first: one version is one change. Written by"
-    " slm-promote; do not delete versions. `mlflow run . -e history -P target=models:/{name}` shows"
-    " it as a table."
+    " slm-promote; do not delete versions. `mlflow run . -e history --env-manager local -P"
+    " target=models:/{name}` shows it as a table."
 )
 
 

@@ -23,10 +23,12 @@ def show(promotion: Promotion) -> None:
     aliases, verdict, scores.
     """
     title = f"{promotion.name}{' (dry run: nothing was changed)' if promotion.dry_run else ''}"
-    table = closing_table.table("version", title)
+    measured = any(row.scores for row in promotion.rows)  # a rollback goes by no report
+    table = closing_table.table("version", title, measured=measured)
     for row in promotion.rows:
         verdict = closing_table.verdict(row.decision, row.failed_gates)
-        table.add_row(_version(row), verdict, *closing_table.figures(row.scores))
+        figures = closing_table.figures(row.scores) if measured else []
+        table.add_row(_version(row), verdict, *figures)
     screen.console().print(table, "")
     screen.console(widest=screen.WIDTH).print(promotion.reason, markup=False)
 

@@ -130,9 +130,10 @@ def check_registered(registry: RegistryClient, target: Target) -> None:
     versions = registry.versions_of_logged(target.name)
     if versions or registry.logged_model(target.name):
         cure = " or ".join(f"target={version.uri}" for version in versions)
+        cure = f"pass {cure}" if cure else "register it first, with -e register"
         raise StepError(
             f"target={target.uri}: expected a version of a registered model, and this is a logged"
-            f" model; {f'pass {cure}' if cure else 'register it first: `mlflow run . -e register`'}"
+            f" model; {cure}"
         )
 
 

@@ -19,5 +19,5 @@ def test_lines_say_what_is_done_and_how_long_it_takes(
         display.advance(9.0)  # the weights are guesses: there is never more than all
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "load one"
-    assert said[-1] == "load one: 100 % done, about 0 s remaining"
-    assert any(line.startswith("load one: 75 % done, about ") for line in said)
+    assert said[-1] == "load one (the evaluation is 100 % done, about 0 s remain)"
+    assert any(line.startswith("load one (the evaluation is 75 % done, about ") for line in said)

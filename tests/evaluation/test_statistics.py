@@ -60,6 +60,14 @@ def p_values(worse: float, better: float, rounds: int, seed: int) -> list[float]
     return [result.p_value for result in simulated(worse, better, rounds, seed)]
 
 
+def test_so_many_items_put_a_score_above_a_floor() -> None:
+    needed = statistics.items_for_floor(0.25, 0.15)
+    assert needed is not None
+    enough = statistics.proportion([1.0] * round(needed / 4) + [0.0] * (needed - round(needed / 4)))
+    assert enough.low == pytest.approx(0.15, abs=0.005)
+    assert statistics.items_for_floor(0.15, 0.15) is None
+
+
 def test_equal_models_are_seldom_told_apart() -> None:
     assert sum(value < 0.05 for value in p_values(0.1, 0.1, SIMULATIONS, 0)) <= 0.05 * SIMULATIONS
 

@@ -41,7 +41,7 @@ def test_a_pack_shows_every_broken_line(tmp_path: Path) -> None:
     )
     _, faults = check([f"pack={folder}"])
     assert [fault.partition(": expected ")[2][:40] for fault in faults] == [
-        "a value for 'version'",
+        "a value for 'version', 'licence', 'contamination'"[:40],
         "the name of a check; unknown check 'cont",
         "one JSON object a line (Expecting proper",
         "an id of its own; 'whole' is taken by an",

@@ -4,6 +4,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -143,6 +144,32 @@ def test_smoke_run_takes_nothing_from_a_champion(pair: Pair, no_canary: list[str
         match=r"the report \(pack smoke, 8 items\) is weaker than evidence that still counts",
     ):
         promote(scene.config(TARGET, "alias=champion-ci", f"report_uri={smoke}"))
+
+
+def test_a_policy_of_other_gates_leaves_what_a_champion_says_alone(
+    pair: Pair, no_canary: list[str]
+) -> None:
+    strong = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST)], items=128, pack="core"
+    )
+    commands.register(strong, scene.config())
+    before = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
+    mine = scene.config(
+        "promotion.alias=champion-mine", "promotion.gates.absolute.quality_floor=0.01"
+    )
+    own = scene.report_by_a_run(
+        [scene.candidate(pair.onnx, "onnx", scene.FAST)],
+        items=40,
+        pack="mine",
+        gates=asdict(mine.promotion.gates),
+    )
+    done = commands.register(own, mine)
+    assert aliases() | {"champion-mine": 1} == aliases(), done.reason
+    after = mlflow.MlflowClient().get_model_version(scene.NAME, "1")
+    assert after.tags["slm.evaluation"] == strong == before.tags["slm.evaluation"]
+    assert after.tags["slm.verdict"] == before.tags["slm.verdict"]
+    assert after.description == before.description
+    assert scene.history().entries[-1].record.evidence == own  # by which its own alias was moved
 
 
 def test_smoke_run_does_not_promote_what_stronger_evidence_holds(held: Pair) -> None:

@@ -57,12 +57,14 @@ def plain_table(title: str | None = None) -> Table:
     )
 
 
-def table(first: str, title: str | None = None) -> Table:
-    """An empty table: a column ``first`` for what a row is of, the verdict, and the figures."""
+def table(first: str, title: str | None = None, *, measured: bool = True) -> Table:
+    """An empty table: a column ``first`` for what a row is of, the verdict, and the figures, where
+    there are any.
+    """
     made = plain_table(title)
     made.add_column(first, overflow="fold", min_width=FIRST_WIDTH)
     made.add_column("verdict", overflow="fold", max_width=VERDICT_WIDTH)
-    for heading, *_ in SCORES:
+    for heading, *_ in SCORES if measured else ():
         made.add_column(heading, justify="right", no_wrap=True)
     return made
 
