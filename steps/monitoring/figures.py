@@ -121,6 +121,8 @@ def _figure(sample: Sample, least: int, how: Resampling) -> Figure:
         return figure
     if count < least:
         why = f"{count} requests, {least} are needed (monitor.min_requests)"
+        if sample.left_out:
+            why += f"; {sample.left_out} others had a company or a length that was not timed"
         return replace(figure, state=TOO_FEW, why=why)
     if sample.kind == RATIO:
         try:

@@ -65,7 +65,7 @@ def load(command: str, uri: str) -> Any:
         end(command, str(error))
     except MlflowException as error:
         cure = "the Models page (make ui) shows what there is"
-        end(command, f"{uri} cannot be loaded: {error}; {cure}")
+        end(command, f"{uri} cannot be loaded: {str(error).rstrip('.')}; {cure}")
 
 
 def end(command: str, said: str, code: int = 1) -> NoReturn:

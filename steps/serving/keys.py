@@ -93,6 +93,10 @@ def _keys_of(file: Path) -> frozenset[bytes]:
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ConfigError("serve.api_keys_file", str(file), "a file with an API key a line", CURE)
+    for number, line in enumerate(lines, start=1):
+        if line and not line.startswith("#") and len(line) < SHORTEST:
+            expected = f"keys of at least {SHORTEST} characters"
+            raise ConfigError("serve.api_keys_file", f"{file}:{number}", expected, CURE)
     return _digests(keys, "serve.api_keys_file")
 
 
