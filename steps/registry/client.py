@@ -14,18 +14,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from steps.core import bounded_read, search, tags
 from steps.core.errors import StepError
 from steps.core.redaction import redact
+from steps.registry import retries
 from steps.registry.model_version import Version, version_of
-from steps.registry.retries import (
-    EXISTS,
-    MISSING,
-    REFUSED,
-    cure_of_refusal,
-    first_line,
-    is_missing_artifact,
-    is_outage,
-    status_of,
-    without_own_retries,
-)
 
 T = TypeVar("T")
 
@@ -54,11 +44,18 @@ class RegistryClient:
         retry_seconds: how long to go on while the server does not answer.
         client: an ``MlflowClient``; the default follows the tracking and registry URIs of the
             process.
+        moves: whether aliases are moved with it, of which errors say how a move goes on.
     """
 
-    def __init__(self, retry_seconds: float = 60.0, client: MlflowClient | None = None) -> None:
+    def __init__(
+        self,
+        retry_seconds: float = 60.0,
+        client: MlflowClient | None = None,
+        *,
+        moves: bool = True,
+    ) -> None:
         self.client = client or mlflow.MlflowClient()
-        self.retry_seconds = retry_seconds
+        self.retry_seconds, self.moves = retry_seconds, moves
 
     # --- reads
 
@@ -140,8 +137,8 @@ class RegistryClient:
                 address = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
                 return bounded_read.read(address, most_bytes).decode()
             except MlflowException as error:
-                if is_missing_artifact(error):
-                    raise FileNotFoundError(first_line(error)) from error
+                if retries.is_missing_artifact(error):
+                    raise FileNotFoundError(retries.first_line(error)) from error
                 raise
 
         return self._write(f"reading runs:/{run.info.run_id}/{path}", call)
@@ -159,7 +156,7 @@ class RegistryClient:
             try:
                 self.client.create_registered_model(name, tags=dict(tags), description=description)
             except MlflowException as error:
-                if error.error_code in EXISTS:
+                if error.error_code in retries.EXISTS:
                     return False
                 raise
             return True
@@ -202,7 +199,7 @@ class RegistryClient:
             try:
                 self.client.delete_model_version(name, str(number))
             except MlflowException as error:
-                if error.error_code not in MISSING:
+                if error.error_code not in retries.MISSING:
                     raise
 
         self._write(f"deleting {name!r} version {number}", call)
@@ -254,44 +251,39 @@ class RegistryClient:
 
     def _read(self, what: str, call: Callable[[], T]) -> T | None:
         try:
-            return self._call(what, call, "READ permission on it", "")
+            return self._call(what, call, "READ permission on it")
         except MlflowException as error:
-            if error.error_code in MISSING:
+            if error.error_code in retries.MISSING:
                 return None
             raise
 
     def _write(self, what: str, call: Callable[[], T]) -> T:
-        return self._call(
-            what,
-            call,
-            "EDIT permission on the registered model and its history",
-            "; if a move had begun, the next run finishes it: run the same command again when the"
-            " server is back",
-        )
+        return self._call(what, call, "EDIT permission on the registered model and its history")
 
-    def _call(self, what: str, call: Callable[[], T], permission: str, afterwards: str) -> T:
+    def _call(self, what: str, call: Callable[[], T], permission: str) -> T:
         retrying = Retrying(
-            retry=retry_if_exception(is_outage),
+            retry=retry_if_exception(retries.is_outage),
             stop=stop_after_delay(self.retry_seconds),
             wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
             reraise=True,
         )
         try:
-            with without_own_retries():
+            with retries.without_own_retries():
                 result: T = retrying(self.attempt, what, call)
                 return result
         except Exception as error:
             if isinstance(error, MlflowException) and (
-                error.error_code in REFUSED or status_of(error) in (401, 403)
+                error.error_code in retries.REFUSED or retries.status_of(error) in (401, 403)
             ):
                 raise PermissionRefusedError(
-                    f"{what}: the tracking server refuses it ({first_line(error)});"
-                    f" {cure_of_refusal(error, permission)}"
+                    f"{what}: the tracking server refuses it ({retries.first_line(error)});"
+                    f" {retries.cure_of_refusal(error, permission)}"
                 ) from error
-            if is_outage(error):
+            if retries.is_outage(error):
+                afterwards = retries.AFTERWARDS if self.moves else ""
                 raise ServerUnavailableError(
                     f"{what}: no answer from the tracking server for {self.retry_seconds:g} s"
-                    f" ({redact(first_line(error))}){afterwards}"
+                    f" ({redact(retries.first_line(error))}){afterwards}"
                 ) from error
             raise
 

@@ -18,6 +18,11 @@ MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 UNAUTHENTICATED = 401  # HTTP: the server does not know who asks
+# what an error says behind a call of a command that moves aliases
+AFTERWARDS = (
+    "; if a move had begun, the next run finishes it: run the same command again when the server is"
+    " back"
+)
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 OWN_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # MLflow sets a tag or an alias by looking for the row and then inserting it; two who do so at once

@@ -188,7 +188,7 @@ def _registry() -> RegistryClient:
     """The registry; a database that is away cannot even be opened, so this is called when it is
     asked.
     """
-    return RegistryClient(REGISTRY_SECONDS)
+    return RegistryClient(REGISTRY_SECONDS, moves=False)
 
 
 def models_of(config: Config) -> dict[str, list[str | None]]:
