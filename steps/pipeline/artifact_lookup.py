@@ -78,9 +78,8 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
             here = MlflowClient().get_experiment(experiments.own()).name
             raise StepError(
                 f"{key} is not given and no finished run of {producer.name} in the experiment"
-                f" {here!r} fits this config ({why}); make one:"
+                f" {here!r} fits this config ({why}{_in_default(producer, config)}); make one:"
                 f" {' && '.join(_command(name, overrides) for name in missing)}"
-                f"{_in_default(producer, config)}"
             )
         log.info(
             "%s: taking %s from run %s, whose fingerprint matches", key, output.uri, output.run_id
@@ -105,7 +104,7 @@ def _in_default(step: Step, config: Config) -> str:
     if not _finished_in([DEFAULT_EXPERIMENT], wanted):
         return ""
     name = MlflowClient().get_experiment(DEFAULT_EXPERIMENT).name
-    return f"; there are finished runs of it in the experiment {name!r}: pass experiment={name}"
+    return f"; the experiment {name!r} has finished runs of it: pass experiment={name}"
 
 
 def _missing_inputs(step: Step, config: Config) -> list[str]:

@@ -47,9 +47,8 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(
     code, printed = step("log_transformers")
     assert code != 0
     assert (
-        "no finished run of fetch_model in the experiment 'Default' fits this config (there is no"
-        " finished run of it yet); make"
-        " one: mlflow run" in printed
+        "no finished run of fetch_model in the experiment 'test' fits this config (there is no"
+        " finished run of it yet); make one: python -m steps.fetch_model" in printed
     )
     mended(printed)
     code, printed = step("log_transformers")
@@ -61,7 +60,7 @@ def test_a_step_alone_finds_the_fetch_of_its_folder(
     code, printed = step("log_transformers")
     assert code != 0
     assert (
-        f"and since then config.json changed in model.path='{folder}'); make one: mlflow run"
+        f"and since then config.json changed in model.path='{folder}'); make one: python -m"
         in printed
     )
     mended(printed)
