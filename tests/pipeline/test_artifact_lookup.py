@@ -163,6 +163,24 @@ def test_a_missing_input_names_what_changed_and_the_command() -> None:
         artifact_lookup.resolve_inputs(LOG, compose_config([]), ("evaluate.seed=1",))
 
 
+def test_runs_of_the_default_experiment_are_pointed_at_and_the_commands_are_this_experiments() -> (
+    None
+):
+    config = compose_config(["model=tiny_phi3"])
+    mlflow.set_experiment("Default")
+    finished(FETCH, config)
+    mlflow.set_experiment("mine")
+    with (
+        mlflow.start_run(),  # as `python -m steps.…` makes it
+        pytest.raises(StepError) as caught,
+    ):
+        artifact_lookup.resolve_inputs(LOG, config, ("model=tiny_phi3",))
+    said = str(caught.value)
+    assert "in the experiment 'mine' fits" in said
+    assert "the experiment 'Default' has finished runs of it: pass experiment=Default);" in said
+    assert said.endswith("make one: python -m steps.fetch_model model=tiny_phi3")
+
+
 def test_the_newest_run_of_the_same_config_is_what_is_explained() -> None:
     config = compose_config([])
     gone = finished(FETCH, config, artifact=False)
