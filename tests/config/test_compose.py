@@ -127,6 +127,8 @@ def test_the_model_it_was_conceived_for() -> None:
             r"model.onnx='{folder: x}': expected a model that names a prebuilt folder",
         ),
         (["model=null"], r"model='null': expected one of hub, local, phi3_mini_4k"),
+        (["serve.api_keys_file=''"], r"serve.api_keys_file='': expected a file with an API key"),
+        (["serve.host=''"], r"serve.host='': expected an address, such as 127.0.0.1"),
         (["promotion=5"], r"promotion='5': expected one of balanced, edge, quality"),
         (["promotion="], r"promotion='': expected one of balanced, edge, quality"),
         (["promotion=quality.yaml"], r"without its ending: promotion=quality$"),

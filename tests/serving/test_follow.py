@@ -266,11 +266,13 @@ def test_keys_guard_what_answers_and_not_the_probes(registry: str, tmp_path: Pat
 
 
 def test_told_to_end_it_ends_with_its_workers(registry: str, tmp_path: Path) -> None:
-    with serving(tmp_path, registry) as server:
-        workers = server.workers()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the latter of a terminal that is closed
+        with serving(tmp_path, registry) as server:
+            workers = server.workers()
+            server.process.send_signal(number)
+            assert server.process.wait(30) == 0
+            assert f"told to end by {number.name}" in server.said()
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     with serving(tmp_path, registry) as server:
         workers = server.workers()
         server.process.kill()
