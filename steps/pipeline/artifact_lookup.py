@@ -13,7 +13,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_TYPE
 
 from steps.config.root import Config, with_inputs
 from steps.core import digest, search, tags
@@ -91,7 +91,7 @@ def resolve_inputs(step: Step, config: Config, overrides: Sequence[str]) -> dict
 def _command(name: str, overrides: Sequence[str]) -> str:
     """The command of an entry point whose run is in this process's experiment."""
     active = mlflow.active_run()
-    if active is None or MLFLOW_PROJECT_ENTRY_POINT in active.data.tags:
+    if active is None or active.data.tags.get(MLFLOW_SOURCE_TYPE) == "PROJECT":
         return mlflow_run(name, overrides=overrides)
     return " ".join(["python", "-m", f"steps.{name}", *map(word, overrides)])
 

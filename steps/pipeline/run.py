@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils import mlflow_tags
 from omegaconf import DictConfig, OmegaConf
 
 from steps.config.root import ROOT, Config
@@ -34,11 +34,10 @@ PARAM_BATCH = 100  # most parameters MLflow takes in one call
 PARAM_LENGTH = 6000  # characters MLflow keeps of a parameter's value
 # tags of MLflow Projects that a run shares with the one it is nested in
 ORIGIN = frozenset({
-    "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit",
-    "mlflow.source.git.branch", "mlflow.source.git.repoURL", "mlflow.project.env",
-    "mlflow.project.backend",
+    mlflow_tags.MLFLOW_SOURCE_NAME, mlflow_tags.MLFLOW_SOURCE_TYPE, mlflow_tags.MLFLOW_GIT_COMMIT,
+    mlflow_tags.MLFLOW_GIT_BRANCH, mlflow_tags.MLFLOW_GIT_REPO_URL, mlflow_tags.MLFLOW_PROJECT_ENV,
+    mlflow_tags.MLFLOW_PROJECT_BACKEND,
 })  # fmt: skip
-ENTRY_POINT = "mlflow.project.entryPoint"
 
 
 class Run:
@@ -139,7 +138,7 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
         said = f"MLflow at {redact(uri)} cannot make a run: {error}"
         cure = tracking_store.relative_cure(uri) if claimed else None
         raise StepError(f"{said}; {cure}" if cure else said) from error
-    run = Run(active.info.run_id, nested=MLFLOW_PARENT_RUN_ID in active.data.tags)
+    run = Run(active.info.run_id, nested=mlflow_tags.MLFLOW_PARENT_RUN_ID in active.data.tags)
     status = "FAILED"
     try:
         yield run
@@ -163,7 +162,11 @@ def opened(name: str, experiment: str) -> Iterator[Run]:
 def _start(name: str, experiment: str) -> mlflow.ActiveRun:
     if parent := mlflow.active_run():
         origin = {key: value for key, value in parent.data.tags.items() if key in ORIGIN}
-        return mlflow.start_run(run_name=name, nested=True, tags={**origin, ENTRY_POINT: name})
+        return mlflow.start_run(
+            run_name=name,
+            nested=True,
+            tags={**origin, mlflow_tags.MLFLOW_PROJECT_ENTRY_POINT: name},
+        )
     if not any(os.environ.get(key) for key in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")):
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment)
     return mlflow.start_run(run_name=None if os.environ.get("MLFLOW_RUN_ID") else name)

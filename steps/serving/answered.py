@@ -82,7 +82,7 @@ class Answered:
     text: str = field(default="", repr=False)
 
 
-# header of `monitor`'s recorded prompts, which are not traffic: they become no traces
+# header of `monitor`'s recorded prompts, which are not traffic: no trace is written for them
 RECORDED_HEADER = "X-SLM-Recorded"
 
 

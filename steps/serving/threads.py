@@ -1,4 +1,4 @@
-"""Waiting: for events, and for blocking calls in threads that hold nobody up at the end."""
+"""Wait for events, and for blocking calls in threads that do not delay the end of the process."""
 
 import asyncio
 import contextlib

@@ -135,7 +135,7 @@ def require(model: ModelConfig) -> None:
     """Refuse a folder from which no checkpoint can be taken, by its files' names.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: the folder does not exist.
         SnapshotError: it holds no checkpoint that can be used.
     """
     _chosen(model)

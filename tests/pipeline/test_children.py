@@ -8,13 +8,14 @@ from steps.config.root import Config
 from steps.core import tags
 from steps.core.errors import StepError
 from steps.pipeline.children import run_here
+from steps.pipeline.definition import Body
 from steps.pipeline.step import Step, StepRun
 
 REPOSITORY = "https://git.example.org/models.git"
 
 
-def step_of(body: object) -> Step:
-    return Step(body, "register", "steps.register", inputs=())  # type: ignore[arg-type]
+def step_of(body: Body) -> Step:
+    return Step(body, "register", "steps.register", inputs=())
 
 
 @pytest.mark.usefixtures("tracking")

@@ -112,6 +112,10 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_served(routes: Routes, **wanted: int) -> None:
+    await until(lambda: served(routes) == wanted)
+
+
 def served(routes: Routes) -> dict[str, int | None]:
     return {
         route.alias: route.deployment.version.number if route.deployment else None
@@ -179,8 +183,7 @@ async def test_aliases_that_are_swapped_load_nothing(routes: Routes) -> None:
         await until(lambda: served(routes) == {"champion": 1, "challenger": 2})
         for champion, challenger in ((2, 1), (1, 2), (2, 1)):
             lookup.aliases |= {"champion": champion, "challenger": challenger}
-            wanted = {"champion": champion, "challenger": challenger}
-            await until(lambda wanted=wanted: served(routes) == wanted)  # type: ignore[misc]
+            await until_served(routes, champion=champion, challenger=challenger)
     assert Loaded.opened == [1, 2]
 
 

@@ -94,7 +94,7 @@ def test_a_tag_that_is_not_a_digest_names_no_folder(
     assert cache.remembered("slm", "champion") is None
 
 
-def test_bytes_of_a_digest_are_not_taken_for_a_version_whose_files_nobody_has_seen(
+def test_cached_bytes_are_not_taken_for_a_version_whose_files_were_never_compared(
     tmp_path: Path, version: ServedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ModelCache(tmp_path / "cache", REGISTRY)
